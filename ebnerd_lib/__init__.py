@@ -1,0 +1,1 @@
+"""News recommendation research on EBNeRD. Importing the package itself imports nothing else."""

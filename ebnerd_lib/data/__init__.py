@@ -1,0 +1,1 @@
+"""Bundles of EBNeRD: their schema, reading, splitting, and the sample generator."""

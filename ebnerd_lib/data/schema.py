@@ -1,0 +1,125 @@
+"""The tables of an EBNeRD bundle: columns in file order, Arrow types, and the check of a file against them.
+
+Files written by polars hold ``large_list`` and ``large_string``, others ``list`` and ``string``; both are
+accepted, and so is any integer or float width whose values fit. Columns beyond the schema are ignored.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from ebnerd_lib.errors import BundleError
+
+BEHAVIORS: dict[str, pa.DataType] = {
+    "impression_id": pa.uint32(),
+    "article_id": pa.int32(),
+    "impression_time": pa.timestamp("us"),
+    "read_time": pa.float32(),
+    "scroll_percentage": pa.float32(),
+    "device_type": pa.int8(),
+    "article_ids_inview": pa.large_list(pa.int32()),
+    "article_ids_clicked": pa.large_list(pa.int32()),
+    "user_id": pa.uint32(),
+    "is_sso_user": pa.bool_(),
+    "gender": pa.int8(),
+    "postcode": pa.int8(),
+    "age": pa.int8(),
+    "is_subscriber": pa.bool_(),
+    "session_id": pa.uint32(),
+    "next_read_time": pa.float32(),
+    "next_scroll_percentage": pa.float32(),
+}
+
+HISTORY: dict[str, pa.DataType] = {
+    "user_id": pa.uint32(),
+    "impression_time_fixed": pa.large_list(pa.timestamp("us")),
+    "scroll_percentage_fixed": pa.large_list(pa.float32()),
+    "article_id_fixed": pa.large_list(pa.int32()),
+    "read_time_fixed": pa.large_list(pa.float32()),
+}
+
+ARTICLES: dict[str, pa.DataType] = {
+    "article_id": pa.int32(),
+    "title": pa.large_string(),
+    "subtitle": pa.large_string(),
+    "last_modified_time": pa.timestamp("us"),
+    "premium": pa.bool_(),
+    "body": pa.large_string(),
+    "published_time": pa.timestamp("us"),
+    "image_ids": pa.large_list(pa.int64()),
+    "article_type": pa.large_string(),
+    "url": pa.large_string(),
+    "ner_clusters": pa.large_list(pa.large_string()),
+    "entity_groups": pa.large_list(pa.large_string()),
+    "topics": pa.large_list(pa.large_string()),
+    "category": pa.int16(),
+    "subcategory": pa.large_list(pa.int16()),
+    "category_str": pa.large_string(),
+    "total_inviews": pa.int32(),
+    "total_pageviews": pa.int32(),
+    "total_read_time": pa.float32(),
+    "sentiment_score": pa.float32(),
+    "sentiment_label": pa.large_string(),
+}
+
+SPLITS = ("train", "validation")
+SENTIMENT_LABELS = ("Negative", "Neutral", "Positive")
+
+_KINDS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType], bool]], ...] = (
+    (pt.is_integer, pt.is_integer),
+    (pt.is_floating, lambda t: pt.is_floating(t) or pt.is_integer(t)),
+    (pt.is_boolean, pt.is_boolean),
+    (pt.is_large_string, lambda t: pt.is_string(t) or pt.is_large_string(t) or pt.is_string_view(t)),
+    (pt.is_timestamp, lambda t: pt.is_timestamp(t) and t.tz is None),
+)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pt.is_list(kind) or pt.is_large_list(kind)
+
+
+def accepts(wanted: pa.DataType, found: pa.DataType) -> bool:
+    """Say whether a column of type ``found`` can be read as ``wanted``.
+
+    A column that is null throughout (Arrow's null type) can be read as anything.
+
+    >>> accepts(pa.large_list(pa.int32()), pa.list_(pa.int64()))
+    True
+    >>> accepts(pa.timestamp("us"), pa.timestamp("us", tz="UTC"))
+    False
+    """
+    if pt.is_null(found):
+        return True
+    if _is_list(wanted):
+        return _is_list(found) and accepts(wanted.value_type, found.value_type)
+    return any(is_wanted(wanted) and is_found(found) for is_wanted, is_found in _KINDS)
+
+
+def arrow_schema(table: dict[str, pa.DataType]) -> pa.Schema:
+    """Return the Arrow schema of a table, columns in file order."""
+    return pa.schema(list(table.items()))
+
+
+def check_schema(path: Path, found: pa.Schema, wanted: dict[str, pa.DataType]) -> None:
+    """Raise ``BundleError`` unless ``found`` has every column of ``wanted`` with a type that can be read.
+
+    The message lists every column at fault at once, so that one run tells all there is to mend.
+    """
+    missing = [name for name in wanted if name not in found.names]
+    if missing:
+        raise BundleError(
+            f"{path}: {len(missing)} of {len(wanted)} columns missing: {', '.join(missing)}. "
+            "Use the file as published, with all its columns."
+        )
+    repeated = [name for name in wanted if found.names.count(name) > 1]
+    if repeated:
+        raise BundleError(f"{path}: column {', '.join(repeated)} occurs more than once. Keep one of each name.")
+    wrong = [
+        f"{name} is {found.field(name).type} instead of {kind}"
+        for name, kind in wanted.items()
+        if not accepts(kind, found.field(name).type)
+    ]
+    if wrong:
+        raise BundleError(f"{path}: {len(wrong)} columns of a wrong type: {'; '.join(wrong)}. Convert them and retry.")

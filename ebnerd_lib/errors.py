@@ -1,0 +1,17 @@
+"""Errors that a user can act on: each names the thing, the place and the remedy in one message."""
+
+
+class EbnerdError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class BundleError(EbnerdError):
+    """A bundle's files are missing, malformed or contradict each other."""
+
+
+class ConfigError(EbnerdError):
+    """A parameter file, a notebook's parameters or a profile is wrong."""
+
+
+class StageError(EbnerdError):
+    """A stage cannot start or finish: an artifact of an earlier stage is missing or wrong."""
