@@ -1,0 +1,294 @@
+"""Open a bundle, check it, and read its tables as arrays.
+
+Whatever is wrong with a file ends in one ``BundleError`` that names file, column, count and remedy.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numba import njit
+
+from ebnerd_lib.data import schema
+from ebnerd_lib.data.slates import Slates
+from ebnerd_lib.data.vocabulary import Vocabulary
+from ebnerd_lib.errors import BundleError
+
+_SLATE_COLUMNS = (
+    "impression_id", "article_id", "impression_time", "device_type", "article_ids_inview",
+    "article_ids_clicked", "user_id", "is_subscriber", "session_id",
+)  # fmt: skip
+_NULLABLE = frozenset(schema.ARTICLES) - {"article_id"} | {
+    "read_time", "scroll_percentage", "gender", "postcode", "age", "next_read_time", "next_scroll_percentage",
+}  # fmt: skip
+VECTORS = "contrastive_vector.parquet"
+
+
+@dataclass(frozen=True)
+class History:
+    """The clicks of users in the 21 days before a split's week, as published with that split.
+
+    Attributes:
+        offsets: int64 (users + 1,): user ``u`` clicked ``offsets[u]:offsets[u + 1]`` of the arrays below.
+        article: int32 (clicks,), index into the articles table.
+        time: int64 (clicks,), microseconds, ascending within a user.
+    """
+
+    offsets: np.ndarray
+    article: np.ndarray
+    time: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 (users,), clicks per user; users without history have 0."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder in EBNeRD's layout whose files exist and have the columns and types of the schema."""
+
+    path: Path
+    generated: dict[str, object] | None
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file that is read, the optional article vectors last."""
+        return bundle_files(self.path)
+
+    def articles(self, columns: tuple[str, ...]) -> pa.Table:
+        """Read columns of the articles table. Raises ``BundleError`` on a null or repeated article id."""
+        path = self.path / "articles.parquet"
+        table = _read(path, schema.ARTICLES, columns)
+        _refuse_repeats(path, "article_id", table["article_id"].to_numpy())
+        return table
+
+    def behaviors(self, split: str) -> pa.Table:
+        """Read the columns of a split's behaviors that slates are made of. An empty split is refused."""
+        path = self.path / split / "behaviors.parquet"
+        table = _read(path, schema.BEHAVIORS, _SLATE_COLUMNS)
+        if not table.num_rows:
+            raise BundleError(f"{path}: 0 rows. A split needs impressions: check that the file is complete.")
+        _refuse_repeats(path, "impression_id", table["impression_id"].to_numpy())
+        return table
+
+    def history_table(self, split: str) -> pa.Table:
+        """Read who clicked what and when before the split's week. A user with two rows is refused."""
+        path = self.path / split / "history.parquet"
+        table = _read(path, schema.HISTORY, ("user_id", "article_id_fixed", "impression_time_fixed"))
+        _refuse_repeats(path, "user_id", table["user_id"].to_numpy())
+        articles, times = table["article_id_fixed"], table["impression_time_fixed"]
+        unequal = int((_offsets(articles) != _offsets(times)).sum())
+        if unequal:
+            raise BundleError(
+                f"{path}: article_id_fixed and impression_time_fixed differ in length in {unequal} rows. "
+                "Each click needs its article and its time: fetch the file again."
+            )
+        return table
+
+    def vectors(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Read the article vectors, ``(ids (n,), float32 (n, size))``, or ``None`` where the bundle has none."""
+        path = self.path / VECTORS
+        if not path.exists():
+            return None
+        table = _open(path).read().combine_chunks()
+        lists = [name for name in table.column_names if name != "article_id"]
+        if "article_id" not in table.column_names or len(lists) != 1:
+            raise BundleError(f"{path}: columns {table.column_names}; expected article_id and one list of numbers.")
+        ids = table["article_id"].combine_chunks().to_numpy()
+        flat = pc.list_flatten(table[lists[0]]).combine_chunks().to_numpy(zero_copy_only=False)
+        if not len(ids) or len(flat) % len(ids):
+            raise BundleError(f"{path}: column {lists[0]}: {len(flat)} numbers for {len(ids)} articles, not equally long.")
+        return ids, flat.astype(np.float32).reshape(len(ids), -1)
+
+
+def bundle_files(path: Path) -> list[Path]:
+    """Return the files of a bundle in a fixed order; those that are optional only where they exist."""
+    files = [path / "articles.parquet"]
+    files += [path / split / f"{table}.parquet" for split in schema.SPLITS for table in ("behaviors", "history")]
+    return files + [extra for extra in (path / "generated.json", path / VECTORS) if extra.exists()]
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Open a bundle and check that each file exists and has the schema's columns and types.
+
+    Raises:
+        BundleError: a folder, file or column is missing, a file is no parquet, or a type is wrong.
+    """
+    if not path.is_dir():
+        raise BundleError(
+            f"{path}: no such folder. Put a bundle there (articles.parquet, train/, validation/), "
+            "or name another with the parameter `bundle` of 01_preprocess."
+        )
+    missing = [str(file.relative_to(path)) for file in bundle_files(path) if not file.exists()]
+    if missing:
+        raise BundleError(f"{path}: {len(missing)} files missing: {', '.join(missing)}. Unpack the whole bundle there.")
+    tables = {"articles": schema.ARTICLES, "behaviors": schema.BEHAVIORS, "history": schema.HISTORY}
+    for file in bundle_files(path):
+        if file.stem in tables:
+            schema.check_schema(file, _open(file).schema_arrow, tables[file.stem])
+    stamp = path / "generated.json"
+    return Bundle(path, json.loads(stamp.read_text()) if stamp.exists() else None)
+
+
+def build_slates(
+    path: Path, table: pa.Table, articles: Vocabulary, users: Vocabulary, week: int
+) -> Slates:
+    """Turn a behaviors table into slates with labels.
+
+    Args:
+        path: the file, for messages.
+        table: as ``Bundle.behaviors`` returns it.
+        articles: vocabulary that holds every article of every slate.
+        users: vocabulary of users.
+        week: 0 for the train file, 1 for the validation file.
+
+    Raises:
+        BundleError: a slate is empty or repeats an article, or a click lies outside its slate.
+    """
+    inview, clicks = table["article_ids_inview"], table["article_ids_clicked"]
+    offsets, click_offsets = _offsets(inview), _offsets(clicks)
+    empty = int((np.diff(offsets) == 0).sum())
+    if empty:
+        raise BundleError(f"{path}: article_ids_inview is empty in {empty} rows. An impression needs a slate: drop these rows.")
+    article_id = _values(inview)
+    article = articles.index_of(article_id)
+    clicked, outside, repeated = _label(
+        offsets, article, click_offsets, articles.index_of(_values(clicks)), len(articles)
+    )
+    if repeated:
+        raise BundleError(
+            f"{path}: article_ids_inview repeats an article in {repeated} rows. Keep each candidate of a slate once."
+        )
+    if outside:
+        raise BundleError(
+            f"{path}: article_ids_clicked has {outside} clicks outside their slate (article_ids_inview). "
+            "Clicks must be among the candidates: drop or mend these rows."
+        )
+    page = table["article_id"]
+    session = table["session_id"].to_numpy().astype(np.int64)
+    return Slates(
+        impression_id=table["impression_id"].to_numpy(),
+        user_id=table["user_id"].to_numpy(),
+        user=users.index_of(table["user_id"].to_numpy()),
+        time=_int64(table["impression_time"].combine_chunks()),
+        session=session * len(schema.SPLITS) + week,  # session ids are unique within a split only
+        device=table["device_type"].to_numpy(),
+        subscriber=table["is_subscriber"].to_numpy(),
+        page=articles.index_of(pc.fill_null(page, -1).to_numpy()),
+        front_page=page.is_null().to_numpy(),
+        week=np.full(table.num_rows, week, dtype=np.int8),
+        offsets=offsets,
+        article_id=article_id,
+        article=article,
+        clicked=clicked,
+    )
+
+
+def build_history(table: pa.Table, articles: Vocabulary, users: Vocabulary) -> History:
+    """Index a history table by user: clicks of users that the vocabulary lacks are left out."""
+    user = users.index_of(table["user_id"].to_numpy())
+    offsets = _offsets(table["article_id_fixed"])
+    lengths = np.diff(offsets)
+    row_user = np.repeat(user, lengths)
+    time = _int64(_flat(table["impression_time_fixed"]))
+    order = np.lexsort((time, row_user))
+    order = order[row_user[order] > 0]
+    counts = np.bincount(row_user[order], minlength=len(users))
+    return History(
+        offsets=np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
+        article=articles.index_of(_values(table["article_id_fixed"]))[order],
+        time=time[order],
+    )
+
+
+def list_values(table: pa.Table, column: str) -> np.ndarray:
+    """Return all values of a list column, row after row."""
+    return _values(table[column])
+
+
+@njit(cache=True, nogil=True)
+def _label(offsets, article, click_offsets, click, articles):  # type: ignore[no-untyped-def]
+    """Mark clicked candidates; count clicks that match no candidate and slates that repeat an article."""
+    clicked = np.zeros(len(article), dtype=np.bool_)
+    place = np.full(articles, -1, dtype=np.int64)
+    outside = repeated = 0
+    for row in range(len(offsets) - 1):
+        twice = False
+        for candidate in range(offsets[row], offsets[row + 1]):
+            twice = twice or place[article[candidate]] >= offsets[row]
+            place[article[candidate]] = candidate
+        repeated += twice
+        for at in range(click_offsets[row], click_offsets[row + 1]):
+            candidate = place[click[at]] if click[at] > 0 else -1
+            if candidate >= offsets[row]:
+                clicked[candidate] = True
+            else:
+                outside += 1
+    return clicked, outside, repeated
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise BundleError(f"{path}: not a readable parquet file ({_first_line(error)}). Fetch the file again.") from error
+
+
+def _read(path: Path, table: dict[str, pa.DataType], columns: tuple[str, ...]) -> pa.Table:
+    try:
+        found = _open(path).read(columns=list(columns)).select(list(columns)).combine_chunks()
+    except (OSError, pa.ArrowException) as error:
+        raise BundleError(f"{path}: cannot be read ({_first_line(error)}). Fetch the file again.") from error
+    cast = []
+    for name in columns:
+        column = found[name]
+        _refuse_nulls(path, name, column)
+        try:
+            cast.append(column.cast(table[name]))
+        except pa.ArrowException as error:
+            raise BundleError(
+                f"{path}: column {name} has values that do not fit {table[name]} ({_first_line(error)}). Mend them and retry."
+            ) from error
+    return pa.table(cast, names=list(columns)).combine_chunks()
+
+
+def _refuse_nulls(path: Path, name: str, column: pa.ChunkedArray) -> None:
+    if name in _NULLABLE or (name == "article_id" and path.stem == "behaviors"):
+        return
+    inside = _flat(column).null_count if pa.types.is_nested(column.type) else 0
+    if column.null_count or inside:
+        where = f"{column.null_count} rows" if column.null_count else f"{inside} list items"
+        raise BundleError(f"{path}: column {name} is null in {where}; it must have a value. Drop or fill these rows.")
+
+
+def _refuse_repeats(path: Path, name: str, ids: np.ndarray) -> None:
+    repeated = len(ids) - len(np.unique(ids))
+    if repeated:
+        raise BundleError(f"{path}: column {name} repeats {repeated} of {len(ids)} ids. Ids must be unique: drop the repeats.")
+
+
+def _flat(column: pa.ChunkedArray) -> pa.Array:
+    flat = pc.list_flatten(column)
+    return flat.combine_chunks() if isinstance(flat, pa.ChunkedArray) else flat
+
+
+def _values(column: pa.ChunkedArray) -> np.ndarray:
+    return _flat(column).to_numpy(zero_copy_only=False)
+
+
+def _offsets(column: pa.ChunkedArray) -> np.ndarray:
+    lengths = pc.list_value_length(column).to_numpy()
+    return np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+
+
+def _int64(times: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    return times.cast(pa.int64()).to_numpy(zero_copy_only=False)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

@@ -1,0 +1,234 @@
+"""A bundle made ready: articles, users, histories and the slates of the three parts, by one pair of indices.
+
+``prepare`` builds it from a bundle, ``save`` and ``load`` keep it as parquet files that a person can open too.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ebnerd_lib.data import slates as slates_io
+from ebnerd_lib.data.bundle import Bundle, History, build_history, build_slates, list_values
+from ebnerd_lib.data.schema import SENTIMENT_LABELS, SPLITS
+from ebnerd_lib.data.slates import Slates
+from ebnerd_lib.data.splits import PARTS, Split, split_parts
+from ebnerd_lib.data.vocabulary import Vocabulary
+from ebnerd_lib.errors import StageError
+
+UNKNOWN_TIME = np.iinfo(np.int64).min
+_ARTICLE_COLUMNS = (
+    "article_id", "title", "premium", "published_time", "article_type", "url", "category", "category_str",
+    "sentiment_score", "sentiment_label",
+)  # fmt: skip
+_SHARES = tuple(f"sentiment_{label.lower()}" for label in SENTIMENT_LABELS)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What the articles table says, by article index; row 0 is the unknown article.
+
+    Attributes:
+        published: int64 (articles,), microseconds; ``UNKNOWN_TIME`` where the table has none.
+        premium: bool (articles,), false where unknown.
+        category: int32 (articles,), index into the bundle's sorted categories, 0 unknown.
+        sentiment: float32 (articles, 3), shares of negative, neutral, positive; NaN where unknown.
+    """
+
+    published: np.ndarray
+    premium: np.ndarray
+    category: np.ndarray
+    sentiment: np.ndarray
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Slates, tables and histories that share one article index and one user index; index 0 is unknown.
+
+    Attributes:
+        articles: one row an article index, row 0 the unknown: ``article_id`` (0 in row 0), ``in_table``,
+            title, category, times and sentiment shares; null where the articles table says nothing.
+        users: one row a user index, row 0 the unknown: ``user_id``, and for each week ``history_<week>``
+            (clicks) and the mean sentiment shares of these clicks.
+        parts: the slates of ``train``, ``tuning`` and ``validation``, each in file order.
+        histories: the histories of the train week and of the validation week.
+    """
+
+    articles: pd.DataFrame
+    users: pd.DataFrame
+    parts: dict[str, Slates]
+    histories: list[History]
+
+    @cached_property
+    def log(self) -> Slates:
+        """The impressions of all parts, one part after the other."""
+        return slates_io.concatenate([self.parts[part] for part in PARTS])
+
+    @cached_property
+    def metadata(self) -> Metadata:
+        """The articles table as arrays."""
+        table = self.articles
+        published = table["published_time"].to_numpy().astype("datetime64[us]")
+        return Metadata(
+            published=np.where(np.isnat(published), UNKNOWN_TIME, published.astype(np.int64)),
+            premium=table["premium"].fillna(False).to_numpy(bool),
+            category=pd.Categorical(table["category"]).codes.astype(np.int32) + 1,
+            sentiment=table[list(_SHARES)].to_numpy(np.float32),
+        )
+
+
+@dataclass(frozen=True)
+class JoinReport:
+    """Counts of what was joined with what, for a split file."""
+
+    split: str
+    impressions: int
+    users: int
+    history_rows: int
+    impressions_with_history: int
+    articles_not_in_table: int
+
+
+def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, list[JoinReport]]:
+    """Build a dataset from a bundle.
+
+    Every article that is in the table, in a slate or in a history gets an index, so counts of past events work
+    for articles that the table lacks. Each split's slates meet the history of that split alone.
+
+    Args:
+        bundle: an open bundle.
+        split: ``official`` or ``quantile``.
+
+    Raises:
+        BundleError: see ``ebnerd_lib.data.bundle``.
+        ConfigError: the split is unknown.
+    """
+    table = bundle.articles(_ARTICLE_COLUMNS)
+    behaviors = [bundle.behaviors(name) for name in SPLITS]
+    histories = [bundle.history_table(name) for name in SPLITS]
+    articles = Vocabulary(
+        np.concatenate(
+            [table["article_id"].to_numpy()]
+            + [list_values(rows, "article_ids_inview") for rows in behaviors]
+            + [list_values(rows, "article_id_fixed") for rows in histories]
+            + [pc.drop_null(rows["article_id"]).to_numpy() for rows in behaviors]
+        )
+    )
+    users = Vocabulary(np.concatenate([rows["user_id"].to_numpy() for rows in behaviors + histories]))
+    articles.check_both_ways()
+    users.check_both_ways()
+    weeks = [
+        build_slates(bundle.path / name / "behaviors.parquet", rows, articles, users, week)
+        for week, (name, rows) in enumerate(zip(SPLITS, behaviors, strict=True))
+    ]
+    cut = split_parts(split, weeks[0].time, weeks[1].time)
+    log = slates_io.concatenate(weeks)
+    past = [build_history(rows, articles, users) for rows in histories]
+    article_table = _article_table(table, articles)
+    dataset = Dataset(
+        articles=article_table,
+        users=_user_table(users, past, article_table[list(_SHARES)].to_numpy(np.float32)),
+        parts={part: log.take(cut.part == code) for code, part in enumerate(PARTS)},
+        histories=past,
+    )
+    in_table = article_table["in_table"].to_numpy()
+    reports = [
+        JoinReport(
+            split=name,
+            impressions=len(week),
+            users=len(np.unique(week.user)),
+            history_rows=rows.num_rows,
+            impressions_with_history=int((own.lengths[week.user] > 0).sum()),
+            articles_not_in_table=int((~in_table[np.unique(week.article)]).sum()),
+        )
+        for name, week, rows, own in zip(SPLITS, weeks, histories, past, strict=True)
+    ]
+    return dataset, cut, reports
+
+
+def save(dataset: Dataset, folder: Path) -> None:
+    """Write articles, users, histories and slates as parquet files into an existing folder."""
+    dataset.articles.to_parquet(folder / "articles.parquet", index=False)
+    dataset.users.to_parquet(folder / "users.parquet", index=False)
+    for name, history in zip(SPLITS, dataset.histories, strict=True):
+        offsets = pa.array(history.offsets)
+        columns = {
+            "article": pa.LargeListArray.from_arrays(offsets, pa.array(history.article)),
+            "time": pa.LargeListArray.from_arrays(offsets, pa.array(history.time).view(pa.timestamp("us"))),
+        }
+        pq.write_table(pa.table(columns), folder / f"history_{name}.parquet", compression="zstd")
+    for part, slates in dataset.parts.items():
+        slates_io.save(slates, folder / f"slates_{part}.parquet")
+
+
+def load(folder: Path) -> Dataset:
+    """Read what ``save`` wrote. Raises ``StageError`` where the folder lacks it."""
+    if not (folder / "articles.parquet").exists():
+        raise StageError(f"{folder}: no articles.parquet. Run 01_preprocess for this profile first.")
+    histories = []
+    for name in SPLITS:
+        table = pq.read_table(folder / f"history_{name}.parquet").combine_chunks()
+        article, time = table["article"].combine_chunks(), table["time"].combine_chunks()
+        histories.append(
+            History(
+                offsets=article.offsets.to_numpy().astype(np.int64),
+                article=article.values.to_numpy(),
+                time=time.values.view(pa.int64()).to_numpy(),
+            )
+        )
+    return Dataset(
+        articles=pd.read_parquet(folder / "articles.parquet"),
+        users=pd.read_parquet(folder / "users.parquet"),
+        parts={part: slates_io.load(folder / f"slates_{part}.parquet") for part in PARTS},
+        histories=histories,
+    )
+
+
+def sentiment_shares(label: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Spread a sentiment over three shares that add up to 1: float32 (n, 3), negative, neutral, positive.
+
+    ``score`` is the probability of ``label``, not a polarity: the label gets it, the other two half of the rest
+    each. Rows whose label or score is unknown are NaN.
+
+    >>> sentiment_shares(np.array(["Positive", None]), np.array([0.8, 0.5])).round(2)
+    array([[0.1, 0.1, 0.8],
+           [nan, nan, nan]], dtype=float32)
+    """
+    score = score.astype(np.float64)
+    is_label = np.stack([label == name for name in SENTIMENT_LABELS], axis=1)
+    shares = np.where(is_label, score[:, None], (1 - score[:, None]) / 2)
+    return np.where(is_label.any(axis=1, keepdims=True), shares, np.nan).astype(np.float32)
+
+
+def _article_table(table: pa.Table, articles: Vocabulary) -> pd.DataFrame:
+    label = np.array(table["sentiment_label"].to_pylist(), dtype=object)
+    shares = sentiment_shares(label, table["sentiment_score"].to_numpy())
+    known = table.drop_columns(["sentiment_score", "sentiment_label"]).to_pandas()
+    known = known.assign(in_table=True, **dict(zip(_SHARES, shares.T, strict=True)))
+    every = pd.DataFrame({"article_id": np.concatenate([np.zeros(1, np.int32), articles.ids])})
+    joined = every.merge(known, on="article_id", how="left", validate="one_to_one")
+    return joined.assign(
+        in_table=joined["in_table"].notna(),
+        premium=joined["premium"].astype("boolean"),
+        category=joined["category"].astype("Int16"),
+    )
+
+
+def _user_table(users: Vocabulary, histories: list[History], shares: np.ndarray) -> pd.DataFrame:
+    columns: dict[str, np.ndarray] = {"user_id": np.concatenate([np.zeros(1, np.uint32), users.ids])}
+    for name, history in zip(SPLITS, histories, strict=True):
+        columns[f"history_{name}"] = history.lengths
+        clicks = shares[history.article].astype(np.float64)
+        known = ~np.isnan(clicks[:, 0])
+        user = np.repeat(np.arange(len(users)), history.lengths)[known]
+        counts = np.bincount(user, minlength=len(users))
+        for place, label in enumerate(_SHARES):
+            total = np.bincount(user, weights=clicks[known, place], minlength=len(users))
+            mean = np.divide(total, counts, out=np.full(len(users), np.nan), where=counts > 0)
+            columns[f"{label}_{name}"] = mean.astype(np.float32)
+    return pd.DataFrame(columns)

@@ -1,0 +1,1 @@
+"""Evaluation per impression: official metrics, intervals over users, calibration and baselines."""

@@ -1,0 +1,83 @@
+"""Probabilities and a threshold from scores, fitted on the tuning day and used unchanged on validation."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_CLIP = 1e-7
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A logistic curve over scores, and the probability above which a candidate counts as a predicted click."""
+
+    slope: float
+    intercept: float
+    threshold: float
+
+    def probability(self, scores: np.ndarray) -> np.ndarray:
+        """Return the probability of a click for each score, clipped to [1e-7, 1 − 1e-7]."""
+        logit = np.clip(self.slope * np.asarray(scores, dtype=np.float64) + self.intercept, -50, 50)
+        return np.clip(1 / (1 + np.exp(-logit)), _CLIP, 1 - _CLIP)
+
+
+def fit_calibration(scores: np.ndarray, clicked: np.ndarray) -> Calibration:
+    """Fit a calibration by maximum likelihood, and the threshold of the highest F1 on the same candidates.
+
+    Args:
+        scores: float (m,), finite; a constant gives slope 0 and the base rate for everyone.
+        clicked: bool (m,), with at least one click and one other.
+
+    Raises:
+        ValueError: all candidates or none are clicked.
+    """
+    scores, target = np.asarray(scores, dtype=np.float64), np.asarray(clicked, dtype=np.float64)
+    rate = float(target.mean()) if len(target) else 0.0
+    if not 0 < rate < 1:
+        raise ValueError("calibration needs candidates of both kinds, clicked and not")
+    middle, spread = float(scores.mean()), float(scores.std())
+    intercept, slope = float(np.log(rate / (1 - rate))), 0.0
+    if spread > 0:
+        intercept, slope = _newton((scores - middle) / spread, target, intercept)
+        slope /= spread
+        intercept -= slope * middle
+    unset = Calibration(slope, intercept, 0.5)
+    return Calibration(slope, intercept, _best_threshold(unset.probability(scores), clicked))
+
+
+def classification(probability: np.ndarray, clicked: np.ndarray, threshold: float) -> dict[str, float]:
+    """Return log loss, F1 and accuracy, pooled over candidates; F1 is 0 where nothing is rightly predicted."""
+    target = np.asarray(clicked, dtype=bool)
+    predicted = probability >= threshold
+    hits = int((predicted & target).sum())
+    return {
+        "logloss": float(-np.where(target, np.log(probability), np.log1p(-probability)).mean()),
+        "f1": 2 * hits / max(int(predicted.sum()) + int(target.sum()), 1),
+        "accuracy": float((predicted == target).mean()),
+    }
+
+
+def _newton(x: np.ndarray, target: np.ndarray, intercept: float) -> tuple[float, float]:
+    slope = 0.0
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-np.clip(intercept + slope * x, -50, 50)))
+        weight = np.maximum(p * (1 - p), 1e-12)
+        gradient = np.array([(target - p).sum(), ((target - p) * x).sum()])
+        cross = (weight * x).sum()
+        # The ridge only matters where the classes separate perfectly and the likelihood has no maximum.
+        a, c = weight.sum() + 1e-6, (weight * x * x).sum() + 1e-6
+        step = np.array([c * gradient[0] - cross * gradient[1], a * gradient[1] - cross * gradient[0]]) / (a * c - cross**2)
+        intercept, slope = intercept + step[0], slope + step[1]
+        if np.abs(step).max() < 1e-10:
+            break
+    return float(intercept), float(slope)
+
+
+def _best_threshold(probability: np.ndarray, clicked: np.ndarray) -> float:
+    order = np.argsort(-probability, kind="stable")
+    ranked = probability[order]
+    hits = np.cumsum(clicked[order])
+    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + hits[-1])
+    last_of_tie = np.append(ranked[:-1] != ranked[1:], True)
+    best = int(np.argmax(np.where(last_of_tie, f1, -1)))
+    return float(ranked[best])

@@ -1,0 +1,91 @@
+"""Judge the scores of one scorer: every figure that a table shows of it, in the form of ``metrics.json``."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ebnerd_lib.data.slates import Slates
+from ebnerd_lib.evaluation.calibration import Calibration, classification, fit_calibration
+from ebnerd_lib.evaluation.intervals import user_bootstrap
+from ebnerd_lib.evaluation.metrics import METRICS, mean_metrics, per_slate
+
+Figures = dict[str, float | int | list[float]]
+CI_DRAWS = 1000
+
+
+def judge(scores: np.ndarray, slates: Slates, calibration: Calibration, seed: int = 0) -> Figures:
+    """Compute all figures of scores on slates.
+
+    Args:
+        scores: float (m,), one a candidate in the order of ``slates``, finite.
+        slates: with their clicks.
+        calibration: fitted on the tuning day.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The mean of each ranking metric over impressions and its 95 % interval over users (``<metric>_ci``), the
+        pooled ``logloss``, ``f1`` and ``accuracy``, and how many ``impressions`` were judged and ``left_out``.
+    """
+    values = per_slate(scores, slates.clicked, slates.offsets)
+    intervals = user_bootstrap(values, slates.user_id, CI_DRAWS, seed)
+    figures: Figures = {}
+    for place, (name, mean) in enumerate(mean_metrics(values).items()):
+        figures[name] = mean
+        figures[f"{name}_ci"] = [float(end) for end in intervals[place]]
+    figures.update(classification(calibration.probability(scores), slates.clicked, calibration.threshold))
+    judged = int((~np.isnan(values[:, 0])).sum())
+    return {**figures, "impressions": judged, "left_out": len(slates) - judged}
+
+
+def judge_both(
+    tier: str, tuning_scores: np.ndarray, tuning: Slates, scores: np.ndarray, validation: Slates, seed: int = 0
+) -> tuple[dict[str, object], Calibration]:
+    """Calibrate on the tuning day and judge there and on validation: one entry of ``metrics.json``."""
+    tuning_scores, scores = (np.asarray(each, dtype=np.float32) for each in (tuning_scores, scores))  # as saved
+    calibration = fit_calibration(tuning_scores, tuning.clicked)
+    entry = {
+        "tier": tier,
+        "validation": judge(scores, validation, calibration, seed),
+        "tuning": judge(tuning_scores, tuning, calibration, seed),
+    }
+    return entry, calibration
+
+
+def save_scores(path: Path, slates: Slates, scores: np.ndarray) -> None:
+    """Write a scores file: every candidate of every impression in file order, raw ids, float32 scores.
+
+    Raises:
+        ValueError: a score is missing or not finite as float32.
+    """
+    narrow = np.asarray(scores, dtype=np.float32)
+    if len(narrow) != slates.candidates or not np.isfinite(narrow).all():
+        raise ValueError(f"{path.name}: needs {slates.candidates} finite scores, got {int(np.isfinite(narrow).sum())}")
+    columns = {
+        "impression_id": slates.per_candidate(slates.impression_id),
+        "article_id": slates.article_id,
+        "clicked": slates.clicked,
+        "score": narrow,
+    }
+    pq.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), path, compression="zstd")
+
+
+def load_scores(path: Path) -> np.ndarray:
+    """Read the score column of a file that ``save_scores`` wrote: float32 (m,)."""
+    return pq.read_table(path, columns=["score"])["score"].to_numpy()
+
+
+def results_table(entries: dict[str, dict[str, object]], split: str = "validation") -> pd.DataFrame:
+    """Tabulate entries of ``metrics.json``: one row a scorer with its tier, best AUC first."""
+    rows = []
+    for name, entry in entries.items():
+        figures = entry[split]
+        assert isinstance(figures, dict)
+        low, high = figures["auc_ci"]
+        rows.append(
+            {"scorer": name, "tier": entry["tier"], "auc": figures["auc"], "95 % interval": f"{low:.4f} – {high:.4f}"}
+            | {key: figures[key] for key in (*METRICS[1:], "logloss", "f1", "accuracy", "impressions")}
+        )
+    return pd.DataFrame(rows).sort_values("auc", ascending=False, kind="stable", ignore_index=True)

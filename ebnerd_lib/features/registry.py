@@ -1,0 +1,118 @@
+"""The registry of features: a name, an information tier, a unit and a formula for each column.
+
+A **family** is one function that computes one or several columns. It declares the order in which it wants to
+walk over the slates; the builder calls it chunk by chunk in that order:
+
+- ``time``: impressions in order of time, for state kept per article;
+- ``user``: impressions user by user, each user's in order of time, for state kept per user;
+- ``slate``: any order, for what depends on the slate alone or on columns computed before.
+
+Adding a feature is one such function, in any module of this package that ``catalogue`` imports.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ebnerd_lib.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ebnerd_lib.features.build import Chunk
+
+TIERS = ("ids", "content", "exposure", "clicks")
+Walk = Literal["time", "user", "slate"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One feature: a column over candidates.
+
+    Attributes:
+        name: unique name.
+        tier: the least information tier that may use it.
+        group: what it tells about, for explanations and importances.
+        unit: unit of its values.
+        formula: what it is at the time t of an impression, for candidate a and user u.
+    """
+
+    name: str
+    tier: str
+    group: str
+    unit: str
+    formula: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """A function that computes ``columns`` of a chunk as an array (candidates of the chunk, columns)."""
+
+    name: str
+    walk: Walk
+    columns: tuple[Column, ...]
+    compute: Callable[["Chunk"], np.ndarray]
+    reads: tuple[str, ...]
+
+
+_FAMILIES: dict[str, Family] = {}
+
+
+def family(
+    walk: Walk, *columns: Column, reads: tuple[str, ...] = ()
+) -> Callable[[Callable[["Chunk"], np.ndarray]], Callable[["Chunk"], np.ndarray]]:
+    """Register a feature function.
+
+    Args:
+        walk: the order in which it sees the slates.
+        columns: the columns it returns, in order.
+        reads: names of columns of other families that it needs; only a ``slate`` walk may read.
+
+    Raises:
+        ConfigError: a name is taken, a tier is unknown, or what it reads does not exist or knows more than
+            its own tier may.
+    """
+
+    def register(compute: Callable[["Chunk"], np.ndarray]) -> Callable[["Chunk"], np.ndarray]:
+        known = {column.name: column for column in every_column()}
+        for column in columns:
+            if column.tier not in TIERS:
+                raise ConfigError(f"feature {column.name}: tier '{column.tier}' is unknown. Use one of {', '.join(TIERS)}.")
+            if column.name in known:
+                raise ConfigError(f"feature {column.name} is registered twice. Choose another name.")
+        missing = [name for name in reads if name not in known]
+        if missing or (reads and walk != "slate"):
+            raise ConfigError(
+                f"feature family {compute.__name__} reads {', '.join(missing or reads)}: only a 'slate' walk may read "
+                "columns, and only those registered before it."
+            )
+        _FAMILIES[compute.__name__] = Family(compute.__name__, walk, columns, compute, reads)
+        return compute
+
+    return register
+
+
+def unregister(name: str) -> None:
+    """Take a family out of the registry, for trying features in a session or a test."""
+    _FAMILIES.pop(name)
+
+
+def families() -> list[Family]:
+    """Return all families in order of registration: a family only reads columns of earlier ones."""
+    return list(_FAMILIES.values())
+
+
+def every_column() -> list[Column]:
+    """Return all registered columns in the order in which they stand in a features file."""
+    return [column for entry in _FAMILIES.values() for column in entry.columns]
+
+
+def allowed(tier: str) -> list[str]:
+    """Return the names of the columns that a model of an information tier may see.
+
+    Raises:
+        ConfigError: the tier is unknown.
+    """
+    if tier not in TIERS:
+        raise ConfigError(f"tier '{tier}' is unknown. Use one of {', '.join(TIERS)}.")
+    return [column.name for column in every_column() if TIERS.index(column.tier) <= TIERS.index(tier)]

@@ -1,0 +1,78 @@
+"""Features on disk: one memory-mapped array a part, and the list of its columns beside it."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ebnerd_lib.data.dataset import Dataset
+from ebnerd_lib.errors import StageError
+from ebnerd_lib.features.build import World, build
+from ebnerd_lib.features.registry import allowed, every_column
+
+COLUMNS_FILE = "features.json"
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of a part.
+
+    Attributes:
+        matrix: float32 (candidates, columns), memory-mapped, rows in the order of the part's slates.
+        columns: names, one a column of ``matrix``.
+    """
+
+    matrix: np.ndarray
+    columns: list[str]
+
+    def column(self, name: str) -> np.ndarray:
+        """Return one column (candidates,). Raises ``StageError`` where there is none of that name."""
+        if name not in self.columns:
+            raise StageError(f"feature '{name}' is not among the {len(self.columns)} that 01_preprocess wrote. Run it again.")
+        return self.matrix[:, self.columns.index(name)]
+
+
+def world_of(dataset: Dataset) -> World:
+    """Return the past that a dataset's features look at."""
+    return World(dataset.log, dataset.metadata, dataset.histories, len(dataset.users))
+
+
+def write(dataset: Dataset, folder: Path, progress: Callable[[float], None] | None = None) -> None:
+    """Compute the features of every part straight into memory-mapped files in an existing folder."""
+    world = world_of(dataset)
+    whole = sum(slates.candidates for slates in dataset.parts.values())
+    done = 0
+    for part, slates in dataset.parts.items():
+        shape = (slates.candidates, len(every_column()))
+        out = np.lib.format.open_memmap(folder / f"features_{part}.npy", mode="w+", dtype=np.float32, shape=shape)
+        share = slates.candidates / whole
+
+        def report(within: float, before: float = done / whole, share: float = share) -> None:
+            if progress is not None:
+                progress(before + within * share)
+
+        build(slates, world, out, report)
+        out.flush()
+        done += slates.candidates
+    columns = [vars(column) for column in every_column()]
+    (folder / COLUMNS_FILE).write_text(json.dumps(columns, indent=1, ensure_ascii=False) + "\n")
+
+
+def read(folder: Path, part: str) -> Features:
+    """Map the features of a part. Raises ``StageError`` where the folder lacks them."""
+    path = folder / f"features_{part}.npy"
+    if not path.exists():
+        raise StageError(f"{path}: no such file. Run 01_preprocess for this profile first.")
+    columns = json.loads((folder / COLUMNS_FILE).read_text())
+    return Features(np.load(path, mmap_mode="r"), [column["name"] for column in columns])
+
+
+def usable(features: Features, tier: str) -> list[int]:
+    """Return the positions of the stored columns that a model of a tier may see.
+
+    The registry decides, not the file: a column that is no longer registered is nobody's.
+    """
+    names = set(allowed(tier))
+    return [place for place, name in enumerate(features.columns) if name in names]

@@ -1,0 +1,132 @@
+"""The base class of all models, and how a model is found by its name."""
+
+import importlib
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.models.auc import SlateAUC
+from ebnerd_lib.models.batch import Batch
+from ebnerd_lib.models.losses import LOSSES
+from ebnerd_lib.models.transform import FeatureTransform
+
+
+class SlateModel(pl.LightningModule):
+    """A model that scores the candidates of a batch of slates.
+
+    A subclass sets ``name``, says by ``uses_features`` whether it looks at features (if not, its information
+    tier is ``ids``), builds its layers in ``__init__`` after calling this one, and implements ``score``.
+
+    Args:
+        columns: number of feature columns it is given.
+        users: size of its user vocabulary, the unknown included.
+        articles: size of its article vocabulary, the unknown included.
+        loss: ``listwise`` or ``bce``.
+        learning_rate: peak of a one-cycle schedule, or the constant rate.
+        weight_decay: decoupled, of AdamW.
+        schedule: ``one_cycle`` or ``constant``.
+        id_dropout: share of users and articles that training replaces by the unknown, so that index 0 is
+            trained on what unknown ones are like instead of staying an accidental zero.
+    """
+
+    name: ClassVar[str]
+    uses_features: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        columns: int,
+        users: int,
+        articles: int,
+        loss: str = "listwise",
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-2,
+        schedule: str = "one_cycle",
+        id_dropout: float = 0.1,
+        **layers: Any,
+    ) -> None:
+        super().__init__()
+        if loss not in LOSSES:
+            raise ConfigError(f"loss: '{loss}' is unknown. Use one of {', '.join(LOSSES)}.")
+        if schedule not in ("one_cycle", "constant"):
+            raise ConfigError(f"schedule: '{schedule}' is unknown. Use one_cycle or constant.")
+        self.hyperparameters: dict[str, Any] = {
+            "columns": columns, "users": users, "articles": articles, "loss": loss, "learning_rate": learning_rate,
+            "weight_decay": weight_decay, "schedule": schedule, "id_dropout": id_dropout, **layers,
+        }  # fmt: skip
+        self.transform = FeatureTransform(columns)
+        self.tuning_auc = SlateAUC()
+
+    def score(self, features: torch.Tensor, user: torch.Tensor, article: torch.Tensor) -> torch.Tensor:
+        """Score candidates: transformed features (m, columns), user (m,) and article (m,) to (m,)."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Score every candidate of a batch: (m,)."""
+        user, article = batch.user, batch.article
+        if self.training:
+            user, article = self._forget(user), self._forget(article)
+        features = self.transform(batch.features) if self.uses_features else batch.features
+        return self.score(features, user[batch.slate], article)
+
+    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
+        """Return the loss of a batch."""
+        loss = LOSSES[self.hyperparameters["loss"]](self(batch), batch)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.user))
+        return loss
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Collect the AUC of the tuning day's slates, and its loss."""
+        scores = self(batch)
+        loss = LOSSES[self.hyperparameters["loss"]](scores, batch)
+        self.tuning_auc.update(scores, batch)
+        self.log("val/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.user))
+        self.log("val/auc", self.tuning_auc, on_step=False, on_epoch=True, batch_size=len(batch.user))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, with decay on matrices only, and the schedule."""
+        settings = self.hyperparameters
+        matrices = [p for p in self.parameters() if p.ndim > 1]
+        others = [p for p in self.parameters() if p.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": settings["weight_decay"]}, {"params": others, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=settings["learning_rate"], fused=True)
+        if settings["schedule"] == "constant":
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        one_cycle = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, settings["learning_rate"], total_steps=steps, pct_start=0.2, cycle_momentum=False
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": one_cycle, "interval": "step"}}
+
+    def _forget(self, index: torch.Tensor) -> torch.Tensor:
+        share = self.hyperparameters["id_dropout"]
+        return index * (torch.rand(index.shape, device=index.device) >= share)
+
+
+def embedding(size: int, width: int, spread: float = 0.01) -> nn.Embedding:
+    """Return an embedding table of small normal weights, the unknown's row included."""
+    table = nn.Embedding(size, width)
+    nn.init.normal_(table.weight, std=spread)
+    return table
+
+
+def find_model(module: str, name: str) -> type[SlateModel]:
+    """Return the model class called ``name`` in ``ebnerd_lib.models.<module>``.
+
+    Raises:
+        ConfigError: there is no such module, or no model of that name in it.
+    """
+    try:
+        found = importlib.import_module(f"ebnerd_lib.models.{module}")
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"module: there is no ebnerd_lib/models/{module}.py.") from error
+    models = {
+        thing.name: thing
+        for thing in vars(found).values()
+        if isinstance(thing, type) and issubclass(thing, SlateModel) and hasattr(thing, "name")
+    }
+    if name not in models:
+        raise ConfigError(f"models: ebnerd_lib/models/{module}.py has no model '{name}'; it has {', '.join(sorted(models))}.")
+    return models[name]

@@ -1,0 +1,42 @@
+"""A stable transform of skewed inputs, learnt on training rows and saved with the model."""
+
+import numpy as np
+import torch
+from torch import nn
+
+_LIMIT = 5.0
+
+
+class FeatureTransform(nn.Module):
+    """Turn raw features into standardised ones: sign(x)·log(1 + |x|), then mean 0 and deviation 1, within ±5.
+
+    NaN becomes 0, the training mean; a column that never varied in training becomes 0 throughout.
+    """
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(columns))
+        self.register_buffer("scale", torch.ones(columns))
+
+    def fit(self, matrix: np.ndarray, rows: np.ndarray, columns: list[int], chunk: int = 1 << 18) -> None:
+        """Learn mean and deviation of ``columns`` over ``rows`` of a features matrix, NaNs left out."""
+        count, total, squares = (np.zeros(len(columns)) for _ in range(3))
+        for start in range(0, len(rows), chunk):
+            raw = np.asarray(matrix[rows[start : start + chunk]])[:, columns].astype(np.float64)
+            values = np.sign(raw) * np.log1p(np.abs(raw))
+            known = ~np.isnan(values)
+            values = np.where(known, values, 0.0)
+            count += known.sum(axis=0)
+            total += values.sum(axis=0)
+            squares += (values * values).sum(axis=0)
+        mean = total / np.maximum(count, 1)
+        variance = np.maximum(squares / np.maximum(count, 1) - mean**2, 0.0)
+        varies = variance > 1e-8
+        scale = np.where(varies, 1 / np.sqrt(np.where(varies, variance, 1.0)), 0.0)
+        self.mean.copy_(torch.from_numpy(mean))
+        self.scale.copy_(torch.from_numpy(scale))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Transform (m, columns) raw features."""
+        values = torch.sign(features) * torch.log1p(torch.abs(features))
+        return torch.nan_to_num((values - self.mean) * self.scale, nan=0.0).clamp(-_LIMIT, _LIMIT)

@@ -1,0 +1,1 @@
+"""Training with Lightning: batches of slates, the trainer, and model files."""

@@ -1,0 +1,130 @@
+"""Batches of slates as array slices: no row is touched one by one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from ebnerd_lib.data.dataset import Dataset
+from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
+from ebnerd_lib.data.vocabulary import Vocabulary
+from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.features.store import Features
+from ebnerd_lib.models.batch import Batch
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Dataset indices to a model's own: what a model has not seen in training becomes its unknown, 0.
+
+    Attributes:
+        user: int64, by the dataset's user index.
+        article: int64, by the dataset's article index.
+    """
+
+    user: np.ndarray
+    article: np.ndarray
+
+    @classmethod
+    def between(cls, dataset: Dataset, users: Vocabulary, articles: Vocabulary) -> "Lookup":
+        """Build the lookup from a dataset's tables to a model's vocabularies."""
+        user = users.index_of(dataset.users["user_id"].to_numpy())
+        article = articles.index_of(dataset.articles["article_id"].to_numpy())
+        user[0] = article[0] = 0
+        return cls(user.astype(np.int64), article.astype(np.int64))
+
+
+class SlateBatches:
+    """Iterates over batches of the slates ``rows``, in their order.
+
+    Args:
+        slates: the slates of a part.
+        features: the matching features matrix (candidates, columns).
+        columns: positions of the columns a model sees; may be empty.
+        lookup: to the model's own indices.
+        rows: impression rows, in the order in which they are visited.
+        batch_size: slates a batch.
+    """
+
+    def __init__(
+        self, slates: Slates, features: np.ndarray, columns: list[int], lookup: Lookup, rows: np.ndarray, batch_size: int
+    ) -> None:
+        self._slates, self._features, self._columns, self._lookup = slates, features, columns, lookup
+        self._rows, self._batch_size = rows, batch_size
+
+    def __len__(self) -> int:
+        """Return the number of batches, the last one maybe smaller."""
+        return -(-len(self._rows) // self._batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches."""
+        for start in range(0, len(self._rows), self._batch_size):
+            yield self._batch(self._rows[start : start + self._batch_size])
+
+    def _batch(self, rows: np.ndarray) -> Batch:
+        slates, where = self._slates, candidate_rows(self._slates.offsets, rows)
+        lengths = slates.offsets[rows + 1] - slates.offsets[rows]
+        slate = np.repeat(np.arange(len(rows)), lengths)
+        begins = np.repeat(np.cumsum(lengths) - lengths, lengths)
+        features = self._features[where][:, self._columns] if self._columns else np.empty((len(where), 0), np.float32)
+        return Batch(
+            features=torch.from_numpy(features),
+            user=torch.from_numpy(self._lookup.user[slates.user[rows]]),
+            article=torch.from_numpy(self._lookup.article[slates.article[where]]),
+            slate=torch.from_numpy(slate),
+            place=torch.from_numpy(np.arange(len(where)) - begins),
+            clicked=torch.from_numpy(slates.clicked[where].astype(np.float32)),
+        )
+
+
+class SlateData(pl.LightningDataModule):
+    """Training slates reshuffled every epoch by seed and epoch, and the tuning day's slates in order.
+
+    Args:
+        dataset: the slates.
+        train: features of the train part.
+        tuning: features of the tuning part.
+        columns: positions of the columns the model sees.
+        lookup: to the model's own indices.
+        batch_size: slates a batch.
+        warmup_hours: leave out this much of the start of training, where windows of past events are not full.
+        seed: seed of the shuffles.
+
+    Raises:
+        ConfigError: no training slate is left after the warm-up.
+    """
+
+    def __init__(
+        self, dataset: Dataset, train: Features, tuning: Features, columns: list[int], lookup: Lookup, batch_size: int,
+        warmup_hours: float, seed: int,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self._dataset, self._train, self._tuning = dataset, train, tuning
+        self._columns, self._lookup, self._batch_size, self._seed = columns, lookup, batch_size, seed
+        self.rows = training_rows(dataset.parts["train"], warmup_hours)
+
+    def train_dataloader(self) -> SlateBatches:
+        """Return the epoch's batches; the trainer asks anew each epoch, so a resumed run sees the same order."""
+        epoch = self.trainer.current_epoch if self.trainer is not None else 0
+        rows = np.random.default_rng((self._seed, epoch)).permutation(self.rows)
+        return self._batches("train", self._train, rows, self._batch_size)
+
+    def val_dataloader(self) -> SlateBatches:
+        """Return the tuning day's batches."""
+        rows = np.arange(len(self._dataset.parts["tuning"]))
+        return self._batches("tuning", self._tuning, rows, 4 * self._batch_size)
+
+    def _batches(self, part: str, features: Features, rows: np.ndarray, batch_size: int) -> SlateBatches:
+        return SlateBatches(self._dataset.parts[part], features.matrix, self._columns, self._lookup, rows, batch_size)
+
+
+def training_rows(slates: Slates, warmup_hours: float) -> np.ndarray:
+    """Return the rows of the slates to train on: after the warm-up, with a click and something beside it."""
+    clicks = np.add.reduceat(slates.clicked.astype(np.int64), slates.offsets[:-1])
+    ready = slates.time >= slates.time.min() + int(warmup_hours * HOUR)
+    rows = np.flatnonzero(ready & (clicks > 0) & (clicks < slates.lengths))
+    if not len(rows):
+        raise ConfigError(f"warmup_hours: {warmup_hours} leaves none of the {len(slates)} training impressions. Lower it.")
+    return rows

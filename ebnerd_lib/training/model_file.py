@@ -1,0 +1,106 @@
+"""Model files: weights, hyperparameters and vocabularies in plain types, read with ``weights_only=True``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ebnerd_lib.data.slates import Slates
+from ebnerd_lib.data.dataset import Dataset
+from ebnerd_lib.data.vocabulary import Vocabulary
+from ebnerd_lib.errors import StageError
+from ebnerd_lib.features.registry import allowed
+from ebnerd_lib.models.base import SlateModel, find_model
+from ebnerd_lib.training.batches import Lookup, SlateBatches
+
+
+@dataclass
+class TrainedModel:
+    """A model with all it needs to score slates of any dataset.
+
+    Attributes:
+        name: its name in tables and files, ``<model>`` or ``<model>_<tier>``.
+        module: the module of ``ebnerd_lib.models`` that holds its class.
+        tier: its information tier.
+        network: the model, in evaluation mode.
+        columns: names of the feature columns it sees, in its order.
+        users: the users it saw in training.
+        articles: the articles it saw in training.
+    """
+
+    name: str
+    module: str
+    tier: str
+    network: SlateModel
+    columns: list[str]
+    users: Vocabulary
+    articles: Vocabulary
+
+    @property
+    def parameters(self) -> int:
+        """The number of trained parameters."""
+        return sum(p.numel() for p in self.network.parameters())
+
+    def score(self, dataset: Dataset, slates: Slates, matrix: np.ndarray, names: list[str]) -> np.ndarray:
+        """Score every candidate of slates: float32 (m,).
+
+        Args:
+            dataset: whose indices the slates use.
+            slates: what to score.
+            matrix: float32 (m, len(names)), their features.
+            names: the names of the matrix's columns.
+
+        Raises:
+            StageError: a column that the model sees is not in the matrix, or the model may not see it.
+        """
+        self._check(names)
+        columns = [names.index(name) for name in self.columns]
+        lookup = Lookup.between(dataset, self.users, self.articles)
+        batches = SlateBatches(slates, matrix, columns, lookup, np.arange(len(slates)), 4096)
+        self.network.eval()
+        with torch.inference_mode():
+            scores = [self.network(batch).float().cpu().numpy() for batch in batches]
+        return np.concatenate(scores) if scores else np.empty(0, np.float32)
+
+    def _check(self, names: list[str]) -> None:
+        missing = [name for name in self.columns if name not in names]
+        if missing:
+            raise StageError(f"model {self.name}: features lack {', '.join(missing)}. Run 01_preprocess and train again.")
+        barred = sorted(set(self.columns) - set(allowed(self.tier)))
+        if barred:
+            raise StageError(f"model {self.name}: tier {self.tier} may not see {', '.join(barred)}. Train it again.")
+
+
+def save_model(model: TrainedModel, folder: Path) -> None:
+    """Write ``model_<name>.pt`` into an existing folder; the same model gives the same bytes."""
+    plain: dict[str, Any] = {
+        "name": model.name,
+        "model": model.network.name,
+        "module": model.module,
+        "tier": model.tier,
+        "columns": model.columns,
+        "hyperparameters": model.network.hyperparameters,
+        "users": torch.from_numpy(model.users.ids.astype(np.int64)),
+        "articles": torch.from_numpy(model.articles.ids.astype(np.int64)),
+        "weights": {key: value.detach().cpu().clone() for key, value in model.network.state_dict().items()},
+    }
+    torch.save(plain, folder / f"model_{model.name}.pt")
+
+
+def load_model(path: Path) -> TrainedModel:
+    """Read a model file. Raises ``StageError`` where it is missing or no model file of this project."""
+    if not path.exists():
+        raise StageError(f"{path}: no such file. Run the training stage for this profile first.")
+    try:
+        plain = torch.load(path, map_location="cpu", weights_only=True)
+        network = find_model(plain["module"], plain["model"])(**plain["hyperparameters"])
+        network.load_state_dict(plain["weights"])
+    except (RuntimeError, KeyError, TypeError, EOFError, OSError, ValueError) as error:
+        raise StageError(f"{path}: not a model file that this version can read ({error}). Train it again.") from error
+    network.eval()
+    return TrainedModel(
+        plain["name"], plain["module"], plain["tier"], network, plain["columns"],
+        Vocabulary(plain["users"].numpy()), Vocabulary(plain["articles"].numpy()),
+    )  # fmt: skip
