@@ -3,7 +3,6 @@
 Whatever is wrong with a file ends in one ``BundleError`` that names file, column, count and remedy.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 from numba import njit
 
 from ebnerd_lib.data import schema
+from ebnerd_lib.data.layout import SPLITS, VECTORS, check_files, generated_stamp
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import BundleError
@@ -25,7 +25,6 @@ _SLATE_COLUMNS = (
 _NULLABLE = frozenset(schema.ARTICLES) - {"article_id"} | {
     "read_time", "scroll_percentage", "gender", "postcode", "age", "next_read_time", "next_scroll_percentage",
 }  # fmt: skip
-VECTORS = "contrastive_vector.parquet"
 
 
 @dataclass(frozen=True)
@@ -54,11 +53,6 @@ class Bundle:
 
     path: Path
     generated: dict[str, object] | None
-
-    @property
-    def files(self) -> list[Path]:
-        """Every file that is read, the optional article vectors last."""
-        return bundle_files(self.path)
 
     def articles(self, columns: tuple[str, ...]) -> pa.Table:
         """Read columns of the articles table. Raises ``BundleError`` on a null or repeated article id."""
@@ -102,15 +96,10 @@ class Bundle:
         ids = table["article_id"].combine_chunks().to_numpy()
         flat = pc.list_flatten(table[lists[0]]).combine_chunks().to_numpy(zero_copy_only=False)
         if not len(ids) or len(flat) % len(ids):
-            raise BundleError(f"{path}: column {lists[0]}: {len(flat)} numbers for {len(ids)} articles, not equally long.")
+            raise BundleError(
+                f"{path}: column {lists[0]}: {len(flat)} numbers for {len(ids)} articles, not equally long."
+            )
         return ids, flat.astype(np.float32).reshape(len(ids), -1)
-
-
-def bundle_files(path: Path) -> list[Path]:
-    """Return the files of a bundle in a fixed order; those that are optional only where they exist."""
-    files = [path / "articles.parquet"]
-    files += [path / split / f"{table}.parquet" for split in schema.SPLITS for table in ("behaviors", "history")]
-    return files + [extra for extra in (path / "generated.json", path / VECTORS) if extra.exists()]
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -119,25 +108,15 @@ def open_bundle(path: Path) -> Bundle:
     Raises:
         BundleError: a folder, file or column is missing, a file is no parquet, or a type is wrong.
     """
-    if not path.is_dir():
-        raise BundleError(
-            f"{path}: no such folder. Put a bundle there (articles.parquet, train/, validation/), "
-            "or name another with the parameter `bundle` of 01_preprocess."
-        )
-    missing = [str(file.relative_to(path)) for file in bundle_files(path) if not file.exists()]
-    if missing:
-        raise BundleError(f"{path}: {len(missing)} files missing: {', '.join(missing)}. Unpack the whole bundle there.")
+    files = check_files(path)
     tables = {"articles": schema.ARTICLES, "behaviors": schema.BEHAVIORS, "history": schema.HISTORY}
-    for file in bundle_files(path):
+    for file in files:
         if file.stem in tables:
             schema.check_schema(file, _open(file).schema_arrow, tables[file.stem])
-    stamp = path / "generated.json"
-    return Bundle(path, json.loads(stamp.read_text()) if stamp.exists() else None)
+    return Bundle(path, generated_stamp(path))
 
 
-def build_slates(
-    path: Path, table: pa.Table, articles: Vocabulary, users: Vocabulary, week: int
-) -> Slates:
+def build_slates(path: Path, table: pa.Table, articles: Vocabulary, users: Vocabulary, week: int) -> Slates:
     """Turn a behaviors table into slates with labels.
 
     Args:
@@ -154,7 +133,9 @@ def build_slates(
     offsets, click_offsets = _offsets(inview), _offsets(clicks)
     empty = int((np.diff(offsets) == 0).sum())
     if empty:
-        raise BundleError(f"{path}: article_ids_inview is empty in {empty} rows. An impression needs a slate: drop these rows.")
+        raise BundleError(
+            f"{path}: article_ids_inview is empty in {empty} rows. An impression needs a slate: drop these rows."
+        )
     article_id = _values(inview)
     article = articles.index_of(article_id)
     clicked, outside, repeated = _label(
@@ -176,7 +157,7 @@ def build_slates(
         user_id=table["user_id"].to_numpy(),
         user=users.index_of(table["user_id"].to_numpy()),
         time=_int64(table["impression_time"].combine_chunks()),
-        session=session * len(schema.SPLITS) + week,  # session ids are unique within a split only
+        session=session * len(SPLITS) + week,  # session ids are unique within a split only
         device=table["device_type"].to_numpy(),
         subscriber=table["is_subscriber"].to_numpy(),
         page=articles.index_of(pc.fill_null(page, -1).to_numpy()),
@@ -236,7 +217,9 @@ def _open(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
-        raise BundleError(f"{path}: not a readable parquet file ({_first_line(error)}). Fetch the file again.") from error
+        raise BundleError(
+            f"{path}: not a readable parquet file ({_first_line(error)}). Fetch the file again."
+        ) from error
 
 
 def _read(path: Path, table: dict[str, pa.DataType], columns: tuple[str, ...]) -> pa.Table:
@@ -252,7 +235,8 @@ def _read(path: Path, table: dict[str, pa.DataType], columns: tuple[str, ...]) -
             cast.append(column.cast(table[name]))
         except pa.ArrowException as error:
             raise BundleError(
-                f"{path}: column {name} has values that do not fit {table[name]} ({_first_line(error)}). Mend them and retry."
+                f"{path}: column {name} has values that do not fit {table[name]} ({_first_line(error)}). "
+                "Mend them and retry."
             ) from error
     return pa.table(cast, names=list(columns)).combine_chunks()
 
@@ -269,7 +253,9 @@ def _refuse_nulls(path: Path, name: str, column: pa.ChunkedArray) -> None:
 def _refuse_repeats(path: Path, name: str, ids: np.ndarray) -> None:
     repeated = len(ids) - len(np.unique(ids))
     if repeated:
-        raise BundleError(f"{path}: column {name} repeats {repeated} of {len(ids)} ids. Ids must be unique: drop the repeats.")
+        raise BundleError(
+            f"{path}: column {name} repeats {repeated} of {len(ids)} ids. Ids must be unique: drop the repeats."
+        )
 
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from ebnerd_lib.data import slates as slates_io
 from ebnerd_lib.data.bundle import Bundle, History, build_history, build_slates, list_values
-from ebnerd_lib.data.schema import SENTIMENT_LABELS, SPLITS
+from ebnerd_lib.data.layout import SPLITS
+from ebnerd_lib.data.schema import SENTIMENT_LABELS
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.data.splits import PARTS, Split, split_parts
 from ebnerd_lib.data.vocabulary import Vocabulary
@@ -82,19 +83,7 @@ class Dataset:
         )
 
 
-@dataclass(frozen=True)
-class JoinReport:
-    """Counts of what was joined with what, for a split file."""
-
-    split: str
-    impressions: int
-    users: int
-    history_rows: int
-    impressions_with_history: int
-    articles_not_in_table: int
-
-
-def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, list[JoinReport]]:
+def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
     """Build a dataset from a bundle.
 
     Every article that is in the table, in a slate or in a history gets an index, so counts of past events work
@@ -103,6 +92,10 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, list[JoinReport
     Args:
         bundle: an open bundle.
         split: ``official`` or ``quantile``.
+
+    Returns:
+        The dataset; where it was cut; and, one row a split file, how many impressions and users it has, how many
+        history rows, how many impressions met a history, and how many articles in view the table lacks.
 
     Raises:
         BundleError: see ``ebnerd_lib.data.bundle``.
@@ -137,18 +130,18 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, list[JoinReport
         histories=past,
     )
     in_table = article_table["in_table"].to_numpy()
-    reports = [
-        JoinReport(
-            split=name,
-            impressions=len(week),
-            users=len(np.unique(week.user)),
-            history_rows=rows.num_rows,
-            impressions_with_history=int((own.lengths[week.user] > 0).sum()),
-            articles_not_in_table=int((~in_table[np.unique(week.article)]).sum()),
-        )
+    joins = [
+        {
+            "split": name,
+            "impressions": len(week),
+            "users": len(np.unique(week.user)),
+            "history rows": rows.num_rows,
+            "impressions with history": int((own.lengths[week.user] > 0).sum()),
+            "articles not in table": int((~in_table[np.unique(week.article)]).sum()),
+        }
         for name, week, rows, own in zip(SPLITS, weeks, histories, past, strict=True)
     ]
-    return dataset, cut, reports
+    return dataset, cut, pd.DataFrame(joins)
 
 
 def save(dataset: Dataset, folder: Path) -> None:

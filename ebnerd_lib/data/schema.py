@@ -64,7 +64,6 @@ ARTICLES: dict[str, pa.DataType] = {
     "sentiment_label": pa.large_string(),
 }
 
-SPLITS = ("train", "validation")
 SENTIMENT_LABELS = ("Negative", "Neutral", "Positive")
 
 _KINDS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType], bool]], ...] = (

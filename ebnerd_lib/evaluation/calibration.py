@@ -66,7 +66,9 @@ def _newton(x: np.ndarray, target: np.ndarray, intercept: float) -> tuple[float,
         cross = (weight * x).sum()
         # The ridge only matters where the classes separate perfectly and the likelihood has no maximum.
         a, c = weight.sum() + 1e-6, (weight * x * x).sum() + 1e-6
-        step = np.array([c * gradient[0] - cross * gradient[1], a * gradient[1] - cross * gradient[0]]) / (a * c - cross**2)
+        step = np.array([c * gradient[0] - cross * gradient[1], a * gradient[1] - cross * gradient[0]]) / (
+            a * c - cross**2
+        )
         intercept, slope = intercept + step[0], slope + step[1]
         if np.abs(step).max() < 1e-10:
             break

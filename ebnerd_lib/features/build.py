@@ -129,6 +129,8 @@ def _read(entry: Family, out: np.ndarray, where: np.ndarray, names: list[str]) -
 def _fill(entry: Family, chunk: Chunk, out: np.ndarray, where: np.ndarray, names: list[str]) -> None:
     values = entry.compute(chunk)
     if values.shape != (chunk.slates.candidates, len(entry.columns)):
-        raise ValueError(f"feature family {entry.name} returned {values.shape} for {chunk.slates.candidates} candidates")
+        raise ValueError(
+            f"feature family {entry.name} returned {values.shape} for {chunk.slates.candidates} candidates"
+        )
     first = names.index(entry.columns[0].name)
     out[where, first : first + len(entry.columns)] = values

@@ -144,7 +144,10 @@ def click_counts(chunk: "Chunk") -> np.ndarray:
 
 @family(
     "time",
-    *(Column(f"clicks_decay_{h}", "clicks", "clicks", "clicks", f"Σ 2^(−age/{h}) over clicks on a") for h in HALF_LIVES),
+    *(
+        Column(f"clicks_decay_{h}", "clicks", "clicks", "clicks", f"Σ 2^(−age/{h}) over clicks on a")
+        for h in HALF_LIVES
+    ),
 )
 def click_decays(chunk: "Chunk") -> np.ndarray:
     """Exponentially decayed counts of clicks on the article."""
@@ -172,7 +175,8 @@ def rates(chunk: "Chunk") -> np.ndarray:
     """Clicks per time in view, drawn to the prior where there were few."""
     return np.stack(
         [
-            (chunk.columns[f"clicks_{w}"] + PRIOR_RATE * PRIOR_INVIEWS) / (chunk.columns[f"inviews_{w}"] + PRIOR_INVIEWS)
+            (chunk.columns[f"clicks_{w}"] + PRIOR_RATE * PRIOR_INVIEWS)
+            / (chunk.columns[f"inviews_{w}"] + PRIOR_INVIEWS)
             for w in _RATES
         ],
         axis=1,

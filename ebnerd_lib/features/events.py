@@ -71,7 +71,14 @@ class ArticlePast:
         out = np.zeros((slates.candidates, len(hours)), dtype=np.float32)
         if articles > 1:
             _trailing(
-                slates.time, slates.offsets, slates.article, self._events.offsets, self._events.time, windows, *state, out
+                slates.time,
+                slates.offsets,
+                slates.article,
+                self._events.offsets,
+                self._events.time,
+                windows,
+                *state,
+                out,
             )
         return out
 
@@ -87,13 +94,24 @@ class ArticlePast:
             ("decayed", half_lives), slates, lambda: [self._starts(), np.zeros((size, len(half_lives)))]
         )
         out = np.zeros((slates.candidates, len(half_lives)), dtype=np.float32)
-        _decayed(slates.time, slates.offsets, slates.article, self._events.offsets, self._events.time, rates, *state, out)
+        _decayed(
+            slates.time, slates.offsets, slates.article, self._events.offsets, self._events.time, rates, *state, out
+        )
         return out
 
     def hours_since_first(self, slates: Slates) -> np.ndarray:
         """Hours since the article's first event before t, NaN where there is none: float32 (candidates, 1)."""
         out = np.full((slates.candidates, 1), np.nan, dtype=np.float32)
-        _since(slates.time, slates.offsets, slates.article, self._events.offsets, self._events.time, True, self._starts(), out)
+        _since(
+            slates.time,
+            slates.offsets,
+            slates.article,
+            self._events.offsets,
+            self._events.time,
+            True,
+            self._starts(),
+            out,
+        )
         return out
 
     def hours_since_last(self, slates: Slates) -> np.ndarray:
@@ -114,7 +132,6 @@ class ArticlePast:
         if key not in self._state:
             self._state[key] = fresh()
         return self._state[key]
-
 
 
 @njit(cache=True, nogil=True)

@@ -77,7 +77,9 @@ def family(
         known = {column.name: column for column in every_column()}
         for column in columns:
             if column.tier not in TIERS:
-                raise ConfigError(f"feature {column.name}: tier '{column.tier}' is unknown. Use one of {', '.join(TIERS)}.")
+                raise ConfigError(
+                    f"feature {column.name}: tier '{column.tier}' is unknown. Use one of {', '.join(TIERS)}."
+                )
             if column.name in known:
                 raise ConfigError(f"feature {column.name} is registered twice. Choose another name.")
         missing = [name for name in reads if name not in known]

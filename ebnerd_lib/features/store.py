@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.errors import StageError
@@ -30,7 +31,9 @@ class Features:
     def column(self, name: str) -> np.ndarray:
         """Return one column (candidates,). Raises ``StageError`` where there is none of that name."""
         if name not in self.columns:
-            raise StageError(f"feature '{name}' is not among the {len(self.columns)} that 01_preprocess wrote. Run it again.")
+            raise StageError(
+                f"feature '{name}' is not among the {len(self.columns)} that 01_preprocess wrote. Run it again."
+            )
         return self.matrix[:, self.columns.index(name)]
 
 
@@ -67,6 +70,11 @@ def read(folder: Path, part: str) -> Features:
         raise StageError(f"{path}: no such file. Run 01_preprocess for this profile first.")
     columns = json.loads((folder / COLUMNS_FILE).read_text())
     return Features(np.load(path, mmap_mode="r"), [column["name"] for column in columns])
+
+
+def columns_table() -> pd.DataFrame:
+    """Return the registry as a table: name, tier, group, unit and formula of every column."""
+    return pd.DataFrame([vars(column) for column in every_column()])
 
 
 def usable(features: Features, tier: str) -> list[int]:

@@ -90,7 +90,10 @@ class SlateModel(pl.LightningModule):
         settings = self.hyperparameters
         matrices = [p for p in self.parameters() if p.ndim > 1]
         others = [p for p in self.parameters() if p.ndim <= 1]
-        groups = [{"params": matrices, "weight_decay": settings["weight_decay"]}, {"params": others, "weight_decay": 0.0}]
+        groups = [
+            {"params": matrices, "weight_decay": settings["weight_decay"]},
+            {"params": others, "weight_decay": 0.0},
+        ]
         optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=settings["learning_rate"], fused=True)
         if settings["schedule"] == "constant":
             return optimizer
@@ -128,5 +131,7 @@ def find_model(module: str, name: str) -> type[SlateModel]:
         if isinstance(thing, type) and issubclass(thing, SlateModel) and hasattr(thing, "name")
     }
     if name not in models:
-        raise ConfigError(f"models: ebnerd_lib/models/{module}.py has no model '{name}'; it has {', '.join(sorted(models))}.")
+        raise ConfigError(
+            f"models: ebnerd_lib/models/{module}.py has no model '{name}'; it has {', '.join(sorted(models))}."
+        )
     return models[name]

@@ -25,7 +25,10 @@ class MLP(SlateModel):
     ) -> None:
         super().__init__(embedding_size=embedding_size, hidden=list(hidden), dropout=dropout, **settings)  # type: ignore[arg-type]
         size = self.hyperparameters
-        self.users, self.articles = embedding(size["users"], embedding_size), embedding(size["articles"], embedding_size)
+        self.users, self.articles = (
+            embedding(size["users"], embedding_size),
+            embedding(size["articles"], embedding_size),
+        )
         layers: list[nn.Module] = []
         width = size["columns"] + 2 * embedding_size
         for units in hidden:

@@ -13,6 +13,9 @@ class FeatureTransform(nn.Module):
     NaN becomes 0, the training mean; a column that never varied in training becomes 0 throughout.
     """
 
+    mean: torch.Tensor
+    scale: torch.Tensor
+
     def __init__(self, columns: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(columns))

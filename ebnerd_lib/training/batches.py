@@ -49,7 +49,13 @@ class SlateBatches:
     """
 
     def __init__(
-        self, slates: Slates, features: np.ndarray, columns: list[int], lookup: Lookup, rows: np.ndarray, batch_size: int
+        self,
+        slates: Slates,
+        features: np.ndarray,
+        columns: list[int],
+        lookup: Lookup,
+        rows: np.ndarray,
+        batch_size: int,
     ) -> None:
         self._slates, self._features, self._columns, self._lookup = slates, features, columns, lookup
         self._rows, self._batch_size = rows, batch_size
@@ -126,5 +132,7 @@ def training_rows(slates: Slates, warmup_hours: float) -> np.ndarray:
     ready = slates.time >= slates.time.min() + int(warmup_hours * HOUR)
     rows = np.flatnonzero(ready & (clicks > 0) & (clicks < slates.lengths))
     if not len(rows):
-        raise ConfigError(f"warmup_hours: {warmup_hours} leaves none of the {len(slates)} training impressions. Lower it.")
+        raise ConfigError(
+            f"warmup_hours: {warmup_hours} leaves none of the {len(slates)} training impressions. Lower it."
+        )
     return rows

@@ -23,7 +23,7 @@ from ebnerd_lib.models.base import find_model
 from ebnerd_lib.training.batches import Lookup, SlateData, training_rows
 from ebnerd_lib.training.model_file import TrainedModel
 
-EpochReport = Callable[[dict[str, float]], None]
+EpochReport = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class _EpochLine(Callback):
         if self._report is not None:
             elapsed = time.monotonic() - self._start
             left = elapsed / done * (self._epochs - done)
-            self._report({"epoch": done, "epochs": self._epochs, "seconds_left": left, **figures})
+            self._report({"model": self._name, "epoch": done, "epochs": self._epochs, "seconds_left": left, **figures})
 
 
 def train(
@@ -148,7 +148,9 @@ def train(
         **plan.trainer,
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # Known and harmless: batches are array slices, the folder was just emptied, and torch renamed a class.
+        for message in (".*many workers.*", ".*exists and is not empty.*", ".*LeafSpec.*", ".*logging interval.*"):
+            warnings.filterwarnings("ignore", message=message)
         trainer.fit(network, data)
     checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     network.load_state_dict(checkpoint["state_dict"])
@@ -159,6 +161,29 @@ def train(
         learning_curve(logs / name),
         int(checkpoint["epoch"]),
     )
+
+
+def train_variants(
+    dataset: Dataset,
+    features: dict[str, Features],
+    module: str,
+    models: list[str],
+    tiers: list[str],
+    hyperparameters: dict[str, Any],
+    plan: Plan,
+    logs: Path,
+    report: EpochReport | None = None,
+) -> list[Fit]:
+    """Train each model in each tier; the first tier is the main one, the others are appended to the name.
+
+    A model without features has tier ``ids`` and is trained once. Arguments and errors are those of ``train``.
+    """
+    fits = []
+    for model in models:
+        for tier in tiers if find_model(module, model).uses_features else ["ids"]:
+            name = model if tier in ("ids", tiers[0]) else f"{model}_{tier}"
+            fits.append(train(dataset, features, module, model, tier, name, hyperparameters, plan, logs, report))
+    return fits
 
 
 def learning_curve(folder: Path) -> pd.DataFrame:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.data.dataset import Dataset
+from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import StageError
 from ebnerd_lib.features.registry import allowed
@@ -67,7 +67,9 @@ class TrainedModel:
     def _check(self, names: list[str]) -> None:
         missing = [name for name in self.columns if name not in names]
         if missing:
-            raise StageError(f"model {self.name}: features lack {', '.join(missing)}. Run 01_preprocess and train again.")
+            raise StageError(
+                f"model {self.name}: features lack {', '.join(missing)}. Run 01_preprocess and train again."
+            )
         barred = sorted(set(self.columns) - set(allowed(self.tier)))
         if barred:
             raise StageError(f"model {self.name}: tier {self.tier} may not see {', '.join(barred)}. Train it again.")
@@ -87,6 +89,19 @@ def save_model(model: TrainedModel, folder: Path) -> None:
         "weights": {key: value.detach().cpu().clone() for key, value in model.network.state_dict().items()},
     }
     torch.save(plain, folder / f"model_{model.name}.pt")
+
+
+def find_model_file(name: str, folders: list[Path]) -> Path:
+    """Return the file of a model in the first of some artifact folders that has it.
+
+    Raises:
+        StageError: none has it; the message lists those there are.
+    """
+    for folder in folders:
+        if (folder / f"model_{name}.pt").exists():
+            return folder / f"model_{name}.pt"
+    known = sorted(path.stem.removeprefix("model_") for folder in folders for path in folder.glob("model_*.pt"))
+    raise StageError(f"models: there is no trained model '{name}'; there are {', '.join(known) or 'none'}.")
 
 
 def load_model(path: Path) -> TrainedModel:

@@ -1,0 +1,53 @@
+"""The command line: ``python -m ebnerd_lib <verb>``; the Makefile and the notebooks call the same functions."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ebnerd_lib.errors import EbnerdError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb. Returns the exit code: 0 done, 1 failed with a message, 2 wrong usage, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.verb(options))
+    except EbnerdError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ebnerd_lib", description=__doc__)
+    verbs = parser.add_subparsers(required=True, metavar="verb")
+
+    run = verbs.add_parser("run", help="run the stale stages of a profile and render their reports")
+    run.add_argument("--profile", default="sample", help="a folder of params/ (default: sample)")
+    run.add_argument("--jobs", type=int, help="stages at a time (default: the number of cores)")
+    run.set_defaults(verb=_run)
+
+    sample = verbs.add_parser("sample", help="generate a bundle in EBNeRD's schema by simulating a news site")
+    sample.add_argument("--out", type=Path, required=True, help="folder to write")
+    sample.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
+    sample.add_argument("--size", default="demo", help="smoke, demo, small or large (default: demo)")
+    sample.set_defaults(verb=_sample)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from ebnerd_lib.pipeline.runner import run
+
+    return run(options.profile, options.jobs)
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from ebnerd_lib.data.sample import generate
+
+    generate(options.out, seed=options.seed, size=options.size)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

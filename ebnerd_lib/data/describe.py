@@ -1,0 +1,137 @@
+"""What a bundle looks like, in figures: the tables and curves of the preprocessing report."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from ebnerd_lib.data.bundle import Bundle
+from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
+from ebnerd_lib.data.layout import SPLITS
+from ebnerd_lib.data.slates import HOUR
+from ebnerd_lib.data.splits import PARTS
+
+AGE_EDGES = (0, 1, 2, 4, 8, 16, 24, 48, 96, 240, 720, np.inf)
+AGE_LABELS = ("<1 h", "1–2 h", "2–4 h", "4–8 h", "8–16 h", "16–24 h", "1–2 d", "2–4 d", "4–10 d", "10–30 d", ">30 d")
+
+
+def null_shares(bundle: Bundle) -> pd.DataFrame:
+    """Return the share of null rows of every column that has any: ``file``, ``column``, ``share``.
+
+    Columns are read one at a time, so memory is bounded by the largest of them.
+    """
+    rows = []
+    for name in ("articles", *(f"{split}/{table}" for split in SPLITS for table in ("behaviors", "history"))):
+        file = pq.ParquetFile(_path(bundle, name))
+        for column in file.schema_arrow.names:
+            nulls = file.read(columns=[column])[column].null_count
+            if nulls:
+                rows.append({"file": name, "column": column, "share": nulls / file.metadata.num_rows})
+    return pd.DataFrame(rows, columns=["file", "column", "share"])
+
+
+def part_counts(dataset: Dataset) -> pd.DataFrame:
+    """Return counts of each part: impressions, candidates, clicks, users, articles, first and last time."""
+    rows = []
+    for part in PARTS:
+        slates = dataset.parts[part]
+        rows.append(
+            {
+                "part": part,
+                "impressions": len(slates),
+                "candidates": slates.candidates,
+                "clicks": int(slates.clicked.sum()),
+                "users": len(np.unique(slates.user_id)),
+                "articles in view": len(np.unique(slates.article)),
+                "first": _minute(slates.time.min()),
+                "last": _minute(slates.time.max()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def quantiles(
+    values: dict[str, np.ndarray], levels: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
+) -> pd.DataFrame:
+    """Return mean, extremes and quantiles of several quantities, one row each; empty ones are all NaN."""
+    rows = []
+    for name, numbers in values.items():
+        known = numbers[~np.isnan(numbers)] if numbers.dtype.kind == "f" else numbers
+        spread = np.quantile(known, levels) if len(known) else np.full(len(levels), np.nan)
+        ends = (known.mean(), known.min(), known.max()) if len(known) else (np.nan,) * 3
+        rows.append({"": name, "mean": float(ends[0]), "min": float(ends[1])}
+                    | {f"p{level * 100:g}": float(q) for level, q in zip(levels, spread, strict=True)}
+                    | {"max": float(ends[2])})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def candidate_age(dataset: Dataset, part: str) -> np.ndarray:
+    """Return the age in hours of every candidate when it was in view, at least 0; NaN where unknown."""
+    slates = dataset.parts[part]
+    published = dataset.metadata.published[slates.article]
+    hours = np.maximum(slates.per_candidate(slates.time) - published, 0) / HOUR
+    return np.where(published == UNKNOWN_TIME, np.nan, hours)
+
+
+def click_rate_by_age(dataset: Dataset, part: str) -> pd.DataFrame:
+    """Return times in view, clicks and their ratio by age of the article; NaN where nothing was in view."""
+    place = np.digitize(candidate_age(dataset, part), AGE_EDGES) - 1
+    known = place < len(AGE_LABELS)
+    shown = np.bincount(place[known], minlength=len(AGE_LABELS))
+    clicks = np.bincount(place[known], weights=dataset.parts[part].clicked[known], minlength=len(AGE_LABELS))
+    rate = np.divide(clicks, shown, out=np.full(len(shown), np.nan), where=shown > 0)
+    return pd.DataFrame({"age": AGE_LABELS, "in view": shown, "clicks": clicks.astype(int), "click rate": rate})
+
+
+def cold_start(dataset: Dataset) -> dict[str, float]:
+    """Return how much of validation is new: shares of its candidates, clicks and impressions.
+
+    "Before" means in the train or tuning part. A model that knows articles by their ids alone can say something
+    of its own only about those seen before.
+    """
+    seen, clicked = np.zeros(len(dataset.articles), bool), np.zeros(len(dataset.articles), bool)
+    users = np.zeros(len(dataset.users), bool)
+    for part in ("train", "tuning"):
+        slates = dataset.parts[part]
+        seen[slates.article] = True
+        clicked[slates.article[slates.clicked]] = True
+        users[slates.user] = True
+    validation = dataset.parts["validation"]
+    hits = validation.article[validation.clicked]
+    return {
+        "candidates never in view before": float((~seen[validation.article]).mean()),
+        "clicks on articles never in view before": float((~seen[hits]).mean()),
+        "clicks on articles never clicked before": float((~clicked[hits]).mean()),
+        "impressions of users never seen before": float((~users[validation.user]).mean()),
+    }
+
+
+def seen_candidates(dataset: Dataset, part: str) -> dict[str, float]:
+    """Return how much of a part's slates a model can tell apart that knows articles by id alone.
+
+    An article is known if it was in view in the train part; all others are one and the same unknown to the model.
+    """
+    seen = np.zeros(len(dataset.articles), bool)
+    seen[dataset.parts["train"].article] = True
+    slates = dataset.parts[part]
+    known = np.add.reduceat(seen[slates.article].astype(np.int64), slates.offsets[:-1])
+    return {
+        "candidates that training has seen": float(seen[slates.article].mean()),
+        "clicks on articles that training has seen": float(seen[slates.article[slates.clicked]].mean()),
+        "slates in which training has seen nothing": float((known == 0).mean()),
+        "slates in which training has seen everything": float((known == slates.lengths).mean()),
+    }
+
+
+def hour_of_day(dataset: Dataset, part: str) -> np.ndarray:
+    """Return the hour of day, as stored, of every impression of a part."""
+    return dataset.parts[part].time // HOUR % 24
+
+
+def _path(bundle: Bundle, name: str) -> Path:
+    return bundle.path / f"{name}.parquet"
+
+
+def _minute(time: int) -> str:
+    return str(np.datetime64(int(time), "us").astype("datetime64[m]")).replace("T", " ")

@@ -1,0 +1,53 @@
+"""Where the files of a bundle lie. Standard library only: `make` asks this before anything heavy is loaded."""
+
+import json
+from pathlib import Path
+
+from ebnerd_lib.errors import BundleError
+
+SPLITS = ("train", "validation")
+VECTORS = "contrastive_vector.parquet"
+STAMP = "generated.json"
+
+
+def bundle_files(path: Path) -> list[Path]:
+    """Return the files of a bundle in a fixed order; those that are optional only where they exist."""
+    files = [path / "articles.parquet"]
+    files += [path / split / f"{table}.parquet" for split in SPLITS for table in ("behaviors", "history")]
+    return files + [extra for extra in (path / STAMP, path / VECTORS) if extra.exists()]
+
+
+def check_files(path: Path) -> list[Path]:
+    """Return the files of a bundle, all of which exist.
+
+    Raises:
+        BundleError: the folder or a file is missing.
+    """
+    if not path.is_dir():
+        raise BundleError(
+            f"{path}: no such folder. Unpack a bundle there (articles.parquet, train/, validation/), make a generated "
+            f"one with `python -m ebnerd_lib sample --out {path}`, or name another folder with the parameter `bundle`."
+        )
+    files = bundle_files(path)
+    missing = [str(file.relative_to(path)) for file in files if not file.is_file()]
+    if missing:
+        raise BundleError(f"{path}: {len(missing)} files missing: {', '.join(missing)}. Unpack the whole bundle there.")
+    return files
+
+
+def generated_stamp(path: Path) -> dict[str, object] | None:
+    """Return how a bundle was generated, or ``None`` for one that was not.
+
+    Raises:
+        BundleError: the stamp is no JSON object.
+    """
+    stamp = path / STAMP
+    if not stamp.exists():
+        return None
+    try:
+        content = json.loads(stamp.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BundleError(f"{stamp}: not JSON ({error}). Generate the bundle again.") from error
+    if not isinstance(content, dict):
+        raise BundleError(f"{stamp}: holds no object. Generate the bundle again.")
+    return content

@@ -1,0 +1,184 @@
+"""Typed parameters: a notebook's cell tagged ``parameters`` is the schema, a YAML file holds what differs.
+
+Standard library and YAML only, since this runs before anything heavy is loaded.
+"""
+
+import ast
+import difflib
+import io
+import json
+import math
+import tokenize
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.pipeline.layout import notebook_path, parameter_file, relative
+
+_SCALARS: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
+_TYPES = {*_SCALARS, *(f"list[{name}]" for name in _SCALARS)}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a notebook: a line ``name: type = literal  # help`` of its parameters cell."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """The effective parameters of a stage, and those among them that the parameter file gives."""
+
+    stage: str
+    profile: str
+    parameters: dict[str, Any]
+    given: dict[str, Any]
+
+    @property
+    def reads(self) -> list[str]:
+        """The stages whose artifacts this one reads."""
+        return list(self.parameters.get("reads", []))
+
+
+def code_cells(notebook: Path) -> list[dict[str, Any]]:
+    """Return the code cells of a notebook file, ``source`` joined to one string.
+
+    Raises:
+        ConfigError: the file is missing or no notebook.
+    """
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except FileNotFoundError:
+        raise ConfigError(f"{relative(notebook)}: no such notebook.") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{relative(notebook)}: not a notebook ({error}). Restore it from git.") from error
+    return [{**cell, "source": "".join(cell["source"])} for cell in cells if cell["cell_type"] == "code"]
+
+
+def read_schema(notebook: Path) -> dict[str, Parameter]:
+    """Return the parameters that a notebook declares, in order.
+
+    Raises:
+        ConfigError: there is not exactly one cell tagged ``parameters``, or a line of it is not of the form
+            ``name: type = literal  # help``.
+    """
+    tagged = [c for c in code_cells(notebook) if "parameters" in c.get("metadata", {}).get("tags", [])]
+    if len(tagged) != 1:
+        raise ConfigError(f"{relative(notebook)}: {len(tagged)} cells are tagged 'parameters'; there must be one.")
+    source = tagged[0]["source"]
+    comments = {
+        token.start[0]: token.string.lstrip("# ").strip()
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    schema: dict[str, Parameter] = {}
+    for node in ast.parse(source).body:
+        line = source.splitlines()[node.lineno - 1]
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
+            raise ConfigError(f"{relative(notebook)}: '{line}' is not of the form `name: type = literal  # help`.")
+        kind, name = ast.unparse(node.annotation), node.target.id
+        if kind not in _TYPES:
+            raise ConfigError(
+                f"{relative(notebook)}: parameter {name}: type {kind}; use one of {', '.join(sorted(_TYPES))}."
+            )
+        try:
+            default = ast.literal_eval(node.value)
+        except ValueError:
+            raise ConfigError(f"{relative(notebook)}: parameter {name}: its default must be a literal.") from None
+        schema[name] = Parameter(
+            name, kind, _checked(name, kind, default, relative(notebook)), comments.get(node.lineno, "")
+        )
+    return schema
+
+
+def load_config(profile: str, stage: str) -> StageConfig:
+    """Return the checked parameters of a stage in a profile.
+
+    Raises:
+        ConfigError: the YAML is malformed, has a key that the notebook does not declare, or a value of a
+            wrong type; the message names file, key and the nearest valid key.
+    """
+    file = parameter_file(profile, stage)
+    given = _read_yaml(file)
+    schema = read_schema(notebook_path(stage))
+    for key, value in given.items():
+        if key not in schema or key == "profile":
+            near = difflib.get_close_matches(str(key), set(schema) - {"profile"}, 1)
+            hint = (
+                f"did you mean '{near[0]}'?"
+                if near
+                else f"valid keys: {', '.join(k for k in schema if k != 'profile')}."
+            )
+            raise ConfigError(f"{relative(file)}: unknown key '{key}'; {hint}")
+        given[key] = _checked(key, schema[key].type, value, relative(file))
+    parameters = {name: given.get(name, parameter.default) for name, parameter in schema.items()}
+    if "profile" in schema:
+        parameters["profile"] = profile
+    return StageConfig(stage, profile, parameters, given)
+
+
+def from_namespace(stage: str, namespace: Mapping[str, Any]) -> StageConfig:
+    """Return the parameters as they stand in a notebook's variables, checked as those of a file are."""
+    schema = read_schema(notebook_path(stage))
+    missing = [name for name in schema if name not in namespace]
+    if missing:
+        raise ConfigError(f"{stage}: parameter {', '.join(missing)} is not set. Run the parameters cell first.")
+    parameters = {name: _checked(name, p.type, namespace[name], f"{stage}.ipynb") for name, p in schema.items()}
+    given = {name: value for name, value in parameters.items() if value != schema[name].default}
+    return StageConfig(stage, str(parameters["profile"]), parameters, given)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except FileNotFoundError:
+        raise ConfigError(f"{relative(file)}: no such parameter file.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+        raise ConfigError(f"{relative(file)}: not valid YAML ({' '.join(str(error).split())}).") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{relative(file)}: must hold `key: value` lines, holds a {type(content).__name__}.")
+    return content
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's safe loader, which refuses a key that occurs twice instead of taking the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is no text", node.start_mark)
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' occurs twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _checked(name: str, kind: str, value: Any, where: str) -> Any:
+    """Return ``value`` as ``kind``, or raise with a remedy."""
+    if kind.startswith("list["):
+        if not isinstance(value, list):
+            raise ConfigError(f"{where}: {name} must be a list, as in [{value}]; it is {value!r}.")
+        return [_checked(f"{name}[{place}]", kind[5:-1], item, where) for place, item in enumerate(value)]
+    wanted = _SCALARS[kind]
+    if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "bool"):
+        hint = ""
+        if kind == "float" and isinstance(value, str):
+            hint = " Write floats with a point and a sign, as 1.0e-3."
+        elif kind == "str":
+            hint = " Put it in quotes."
+        raise ConfigError(f"{where}: {name} must be {kind}; {value!r} is {type(value).__name__}.{hint}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: {name} must be a finite number; it is {value}.")
+    return value

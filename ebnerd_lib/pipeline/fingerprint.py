@@ -1,0 +1,137 @@
+"""What a stage depends on, and whether its last run still stands. Standard library and YAML only.
+
+A stage is fresh while its notebook's code and prose, its effective parameters, the library modules that it
+imports (and those they import) and its inputs are as they were when its artifacts were written.
+"""
+
+import ast
+import hashlib
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ebnerd_lib.data.layout import check_files
+from ebnerd_lib.pipeline.config import StageConfig, code_cells
+from ebnerd_lib.pipeline.layout import ROOT, StagePaths, notebook_path, relative
+
+PACKAGE = "ebnerd_lib"
+
+
+class Hashes:
+    """sha256 sums of files, remembered by size and time of change, so that a check reads no large file twice."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        try:
+            self._known: dict[str, list[Any]] = json.loads(store.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self._known = {}
+
+    def of(self, file: Path) -> str:
+        """Return the sum of a file."""
+        status = file.stat()
+        key, stamp = relative(file), [status.st_size, status.st_mtime_ns]
+        known = self._known.get(key)
+        if known is None or known[:2] != stamp:
+            self._known[key] = [*stamp, sha256(file)]
+        return str(self._known[key][2])
+
+    def save(self) -> None:
+        """Write what is remembered; losing it only costs time."""
+        self._store.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._store.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(self._known), encoding="utf-8")
+        temporary.replace(self._store)
+
+
+def sha256(file: Path) -> str:
+    """Return the sha256 sum of a file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def input_files(config: StageConfig) -> list[Path]:
+    """Return the files that a stage reads: the bundle of its parameter ``bundle``, and artifacts of earlier stages.
+
+    Raises:
+        BundleError: the bundle is incomplete.
+    """
+    files: list[Path] = []
+    if "bundle" in config.parameters:
+        files += check_files(ROOT / config.parameters["bundle"])
+    for stage in config.reads:
+        folder = StagePaths(config.profile, stage).artifacts
+        files += sorted(path for path in folder.glob("*") if path.name != "manifest.json")
+    return files
+
+
+def fingerprint(config: StageConfig, hashes: Hashes) -> str:
+    """Return one sum over all that a stage depends on."""
+    notebook = notebook_path(config.stage)
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    parts = {
+        "cells": [[cell["cell_type"], "".join(cell["source"])] for cell in cells],
+        "parameters": config.parameters,
+        "modules": {relative(file): sha256(file) for file in stage_modules(config)},
+        "inputs": {relative(file): hashes.of(file) for file in input_files(config)},
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def stage_modules(config: StageConfig) -> list[Path]:
+    """Return the modules that a stage runs: those that its notebook imports, with all they import in turn.
+
+    A parameter ``module`` names one of ``ebnerd_lib.models`` that is found by name, so it counts as imported.
+    """
+    source = "\n".join(_plain_python(cell["source"]) for cell in code_cells(notebook_path(config.stage)))
+    if "module" in config.parameters:
+        source += f"\nimport {PACKAGE}.models.{config.parameters['module']}"
+    return _closure(_imports(source))
+
+
+def _closure(start: set[Path]) -> list[Path]:
+    found: set[Path] = set()
+    waiting = set(start)
+    while waiting:
+        file = waiting.pop()
+        if file not in found:
+            found.add(file)
+            waiting |= _imports(file.read_text(encoding="utf-8"))
+    return sorted(found)
+
+
+def _plain_python(source: str) -> str:
+    """Drop IPython's magics and shell lines, which are not Python."""
+    return "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
+
+
+def _imports(source: str) -> set[Path]:
+    files: set[Path] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            if name.split(".")[0] == PACKAGE:
+                files |= _module_files(name)
+    return files
+
+
+@cache
+def _module_files(name: str) -> frozenset[Path]:
+    """Return the file of a module and those of the packages around it; nothing for a name inside a module."""
+    files, folder = set(), ROOT
+    for part in name.split("."):
+        if (folder / f"{part}.py").is_file():
+            files.add(folder / f"{part}.py")
+            break
+        folder = folder / part
+        if not (folder / "__init__.py").is_file():
+            break
+        files.add(folder / "__init__.py")
+    return frozenset(files)

@@ -1,0 +1,248 @@
+"""Run the stale stages of a profile: one process runs the kernels, stages that do not wait for each other at once.
+
+Checking needs the standard library and YAML only; papermill and nbconvert are loaded when there is work.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.pipeline import report
+from ebnerd_lib.pipeline.config import StageConfig, load_config
+from ebnerd_lib.pipeline.fingerprint import Hashes, fingerprint
+from ebnerd_lib.pipeline.layout import ROOT, StagePaths, notebook_path, profile_stages, relative
+from ebnerd_lib.pipeline.stage import BATCH_VARIABLE
+
+DETERMINISM = {"PYTHONHASHSEED": "0", "MKL_CBWR": "AVX2,STRICT", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+"""What a kernel needs in its environment from the start, for the same bytes on any number of threads."""
+
+
+def run(profile: str, jobs: int | None = None) -> int:
+    """Run what is stale in a profile and render what changed.
+
+    Args:
+        profile: a folder of ``params``.
+        jobs: stages at a time; as many as there are cores if not given.
+
+    Returns:
+        0 if every stage is complete, 1 if one failed. Stages after a failed one are not run.
+
+    Raises:
+        ConfigError: the profile, a parameter file or a notebook's parameters are wrong.
+        BundleError: the bundle is missing or incomplete.
+    """
+    os.chdir(ROOT)
+    configs = {stage: load_config(profile, stage) for stage in profile_stages(profile)}
+    jobs = jobs or os.cpu_count() or 1
+    hashes = Hashes(StagePaths(profile, "").hashes)
+    ran, failed = 0, False
+    start = time.monotonic()
+    for level in _levels(configs):
+        wanted = {stage: fingerprint(configs[stage], hashes) for stage in level}
+        stale = [stage for stage in level if not is_fresh(configs[stage], wanted[stage], hashes)]
+        if stale:
+            if not ran:
+                hashes.save()
+                _say(f"profile {profile}: {len(configs)} stages, outputs in outputs/{profile}/")
+            ran += len(stale)
+            failed = not _run_level([configs[stage] for stage in stale], wanted, jobs)
+        if failed:
+            break
+    rendered = report.render_profile(profile, list(configs))
+    hashes.save()
+    index = relative(StagePaths(profile, "").outputs / "index.html")
+    if failed:
+        _say(f"stopped: a stage failed. Index: {index}")
+        return 1
+    if ran:
+        _say(f"done in {time.monotonic() - start:.0f} s, {ran} of {len(configs)} stages run.")
+        for line in report.headline(profile, list(configs)):
+            _say(line)
+    elif rendered:
+        _say(f"rendered {rendered} reports again; no stage needed to run.")
+    else:
+        _say(f"nothing to do: all {len(configs)} stages are up to date.")
+    _say(f"index: {index}")
+    return 0
+
+
+def is_fresh(config: StageConfig, wanted: str, hashes: Hashes) -> bool:
+    """Say whether the artifacts of a stage are those of a complete batch run with the fingerprint ``wanted``."""
+    paths = StagePaths(config.profile, config.stage)
+    try:
+        manifest = json.loads(paths.manifest.read_text(encoding="utf-8"))
+        outputs = {name: hashes.of(paths.artifacts / name) for name in manifest["outputs"]}
+    except (OSError, ValueError, KeyError):
+        return False
+    return manifest["fingerprint"] == wanted and manifest["outputs"] == outputs and paths.executed.exists()
+
+
+def _levels(configs: dict[str, StageConfig]) -> Iterator[list[str]]:
+    """Yield stages in groups, each group after those that it reads."""
+    done: set[str] = set()
+    while len(done) < len(configs):
+        level = [s for s, config in configs.items() if s not in done and done.issuperset(config.reads)]
+        if not level:
+            waiting = next(s for s in configs if s not in done)
+            missing = ", ".join(s for s in configs[waiting].reads if s not in done)
+            raise ConfigError(
+                f"params/{configs[waiting].profile}: {waiting} reads {missing}, which the profile does not run before "
+                "it. Add its parameter file, or name other stages in `reads`."
+            )
+        yield level
+        done.update(level)
+
+
+def _run_level(configs: list[StageConfig], wanted: dict[str, str], jobs: int) -> bool:
+    """Run stages side by side; one that fails does not stop its neighbours. Says whether all are complete."""
+    width = min(jobs, len(configs))
+    threads = max(1, (os.cpu_count() or 1) // width)
+    settings = {"OMP_NUM_THREADS": str(threads), **DETERMINISM, BATCH_VARIABLE: json.dumps(wanted)}
+    if "OMP_NUM_THREADS" in os.environ:
+        del settings["OMP_NUM_THREADS"]
+    for config in configs:
+        _prepare(config)
+    pool = ThreadPoolExecutor(width)
+    with _environment(settings):
+        futures = [pool.submit(_execute, config, wanted[config.stage]) for config in configs]
+        try:
+            _follow(configs, lambda: not all(future.done() for future in futures))
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            _end_kernels()
+            _say("interrupted: complete stages are kept. The same command goes on from here.", error=True)
+            raise
+    outcomes = [future.result() for future in futures]
+    return all(outcomes)
+
+
+def _prepare(config: StageConfig) -> None:
+    """Clear away what earlier runs left, so that nothing half-done or outdated passes for a result."""
+    paths = StagePaths(config.profile, config.stage)
+    for folder in (paths.executed.parent, paths.report.parent, paths.artifacts.parent, paths.logs):
+        folder.mkdir(parents=True, exist_ok=True)
+    for rest in paths.artifacts.parent.glob(f".{config.stage}.*"):
+        shutil.rmtree(rest, ignore_errors=True)
+    for file in (paths.executed, paths.report, paths.failed, paths.failed_report, paths.failure, paths.progress):
+        file.unlink(missing_ok=True)
+    before = ""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        before = f" (last time {json.loads(paths.manifest.read_text())['duration_seconds']:.0f} s)"
+    _say(f"{config.stage}: started{before}")
+
+
+def _execute(config: StageConfig, wanted: str) -> bool:
+    """Run the notebook of a stage in a kernel of its own and keep it where its outcome belongs."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    paths = StagePaths(config.profile, config.stage)
+    running = paths.executed.with_name(f".{config.stage}.running.ipynb")
+    message = None
+    # Sockets in a short folder of their own: over TCP, kernels that start together can take each other's ports.
+    with tempfile.TemporaryDirectory(prefix="ek") as sockets:
+        try:
+            papermill.execute_notebook(
+                relative(notebook_path(config.stage)),
+                relative(running),
+                parameters={**config.given, "profile": config.profile},
+                kernel_name="python3",
+                progress_bar=False,
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/k"}}),
+            )
+            if _fingerprint_of(paths.manifest) != wanted:
+                message = "StageError: the notebook ran to its end without `stage.finish()`. Call it in the last step."
+        except PapermillExecutionError as error:
+            message = f"{error.ename}: {error.evalue}"
+        except Exception as error:  # a killed kernel, a full disk: whatever it was, the stage failed and says why
+            message = f"{type(error).__name__}: {error}"
+    if message is None:
+        running.replace(paths.executed)
+        duration = json.loads(paths.manifest.read_text(encoding="utf-8"))["duration_seconds"]
+        _say(f"{config.stage}: complete in {duration:.0f} s")
+        return True
+    if running.exists():
+        running.replace(paths.failed)
+    paths.failure.write_text(json.dumps({"message": message}) + "\n", encoding="utf-8")
+    _say(f"{config.stage}: FAILED: {message}", error=True)
+    return False
+
+
+def _fingerprint_of(manifest: Path) -> str | None:
+    try:
+        return str(json.loads(manifest.read_text(encoding="utf-8"))["fingerprint"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _follow(configs: list[StageConfig], running: Callable[[], bool]) -> None:
+    """Show what the stages tell of their progress until all have ended."""
+    seen = dict.fromkeys((config.stage for config in configs), 0)
+    more = True
+    while more:
+        more = running()
+        for config in configs:
+            for line in _new_lines(StagePaths(config.profile, config.stage).progress, seen, config.stage):
+                _say(f"{config.stage}: {_describe(json.loads(line))}")
+        if more:
+            time.sleep(0.2)
+
+
+def _new_lines(file: Path, seen: dict[str, int], stage: str) -> list[str]:
+    """Return the whole lines that a file has gained."""
+    try:
+        text = file.read_text(encoding="utf-8")[seen[stage] :]
+    except OSError:
+        return []
+    whole = text[: text.rfind("\n") + 1]
+    seen[stage] += len(whole)
+    return whole.splitlines()
+
+
+def _describe(progress: dict[str, Any]) -> str:
+    """Put one report of progress in words."""
+    if "epoch" not in progress:
+        return f"{progress['step']} {progress.get('share', 1.0):.0%}"
+    return (
+        f"{progress['model']} epoch {progress['epoch']:.0f}/{progress['epochs']:.0f}, "
+        f"train/loss {progress['train/loss']:.4f}, val/auc {progress['val/auc']:.4f}, "
+        f"at most {progress['seconds_left']:.0f} s left"
+    )
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables, for the kernels that start meanwhile."""
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
+
+
+def _end_kernels() -> None:
+    """End the kernels that this process started; they are in sessions of their own and hear no Ctrl-C."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.kill()
+
+
+def _say(line: str, error: bool = False) -> None:
+    print(line, file=sys.stderr if error else sys.stdout, flush=True)

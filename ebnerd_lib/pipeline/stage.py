@@ -1,0 +1,149 @@
+"""A stage as its notebook sees it: parameters in, artifacts out, whole or not at all."""
+
+import datetime
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ebnerd_lib.data.layout import generated_stamp
+from ebnerd_lib.errors import StageError
+from ebnerd_lib.pipeline.config import StageConfig, from_namespace
+from ebnerd_lib.pipeline.fingerprint import Hashes, input_files, sha256
+from ebnerd_lib.pipeline.layout import ROOT, StagePaths, relative
+from ebnerd_lib.pipeline.manifest import environment, files_in, peak_memory_mb
+
+BATCH_VARIABLE = "EBNERD_BATCH"
+"""Set by the runner for the kernels of a batch run: a JSON object of the fingerprint of each stage."""
+
+
+class Stage:
+    """One run of a stage. Artifacts go to ``folder`` and become visible when ``finish`` succeeds.
+
+    Attributes:
+        config: the effective parameters.
+        folder: where to write artifacts; a hidden folder until the end.
+        logs: where to write logs and checkpoints.
+        metrics: what ``metrics.json`` will hold.
+        generated: how the bundle was generated, ``None`` for real data.
+    """
+
+    def __init__(self, config: StageConfig) -> None:
+        self.config = config
+        self._paths = StagePaths(config.profile, config.stage)
+        self._told = 0.0
+        self._start, self._started = time.monotonic(), datetime.datetime.now(datetime.UTC)
+        self.folder = self._paths.artifacts.with_name(f".{config.stage}.{os.getpid()}.partial")
+        self.logs = self._paths.logs
+        self.metrics: dict[str, Any] = {}
+        known = Hashes(self._paths.hashes)
+        self._inputs = {relative(file): known.of(file) for file in input_files(config)}
+        self.generated = self._generated()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self.logs.mkdir(parents=True, exist_ok=True)
+
+    def artifacts(self, stage: str) -> Path:
+        """Return the artifacts folder of an earlier stage.
+
+        Raises:
+            StageError: this stage does not declare to read it, or it has not run for this profile.
+        """
+        if stage not in self.config.reads:
+            raise StageError(f"{self.config.stage} does not read {stage}: add it to the parameter `reads`.")
+        folder = StagePaths(self.config.profile, stage).artifacts
+        if not (folder / "manifest.json").exists():
+            raise StageError(
+                f"{relative(folder)}: {stage} has not run for profile {self.config.profile}. "
+                f"Run `make run-all PROFILE={self.config.profile}`, or its notebook first."
+            )
+        return folder
+
+    def progress(self, what: dict[str, Any]) -> None:
+        """Tell the runner how far this stage is, shares of a step at most every two seconds."""
+        now = time.monotonic()
+        if what.get("share", 1.0) < 1.0 and now - self._told < 2.0:
+            return
+        self._told = now
+        with self._paths.progress.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(what) + "\n")
+
+    def finish(self) -> dict[str, Any]:
+        """Write ``metrics.json`` and ``manifest.json`` and make the artifacts visible. Returns the manifest."""
+        text = json.dumps(self.metrics, indent=1, allow_nan=False, ensure_ascii=False)
+        (self.folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
+        batch = json.loads(os.environ.get(BATCH_VARIABLE, "{}")).get(self.config.stage)
+        manifest = {
+            "stage": self.config.stage,
+            "profile": self.config.profile,
+            "status": "complete",
+            "run": "batch" if batch else "interactive",
+            "fingerprint": batch,
+            "generated": self.generated,
+            "parameters": self.config.parameters,
+            "seed": self.config.parameters.get("seed"),
+            **environment(),
+            "inputs": self._inputs,
+            "outputs": {file.name: sha256(file) for file in files_in(self.folder)},
+            "started": self._started.isoformat(timespec="seconds"),
+            "duration_seconds": round(time.monotonic() - self._start, 2),
+            "peak_memory_mb": peak_memory_mb(),
+        }
+        text = json.dumps(manifest, indent=1, ensure_ascii=False)
+        (self.folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
+        self._publish()
+        return manifest
+
+    def provenance(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Return the lines of a manifest that a reader of the report wants to see."""
+        git = manifest["git"]
+        commit = "not a git checkout" if git["commit"] is None else git["commit"][:12]
+        data = "real data" if self.generated is None else f"generated, size {self.generated['size']}"
+        return {
+            "profile and stage": f"{manifest['profile']}, {manifest['stage']} ({manifest['run']} run)",
+            "data": data,
+            "commit": commit + (", with uncommitted changes" if git["dirty"] else ""),
+            "Python and platform": f"{manifest['python']}, {manifest['platform']}",
+            "device and threads": f"{manifest['device']}, {manifest['threads']}",
+            "packages": ", ".join(f"{name} {version}" for name, version in manifest["packages"].items()),
+            "files read and written": f"{len(manifest['inputs'])} and {len(manifest['outputs'])}",
+            "duration": f"{manifest['duration_seconds']:.1f} s",
+            "peak memory": f"{manifest['peak_memory_mb']:,.0f} MB",
+        }
+
+    def _publish(self) -> None:
+        """Put the finished folder in the place of the last one, which is moved aside first."""
+        target = self._paths.artifacts
+        old = target.with_name(f".{target.name}.{os.getpid()}.old")
+        if target.exists():
+            target.replace(old)
+        self.folder.replace(target)
+        shutil.rmtree(old, ignore_errors=True)
+        self.folder = target
+
+    def _generated(self) -> dict[str, Any] | None:
+        if "bundle" in self.config.parameters:
+            return generated_stamp(ROOT / self.config.parameters["bundle"])
+        for stage in self.config.reads:
+            manifest = json.loads((self.artifacts(stage) / "manifest.json").read_text(encoding="utf-8"))
+            return manifest["generated"]
+        return None
+
+
+def start(stage: str, namespace: Mapping[str, Any]) -> Stage:
+    """Begin a run of a stage with the parameters in a notebook's variables (``globals()``).
+
+    Raises:
+        ConfigError: a parameter is missing or of a wrong type.
+        StageError: an earlier stage has not run.
+        BundleError: a file of the bundle is missing.
+    """
+    return Stage(from_namespace(stage, namespace))
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Return the ``metrics.json`` of a stage's artifacts folder."""
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))

@@ -1,0 +1,136 @@
+"""One function a figure, each returning a matplotlib ``Figure``; ``image`` turns it into what a notebook shows."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, told apart by colour-blind readers too.
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#767676"
+_STYLE: dict[Any, Any] = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.8,
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+}
+
+
+def _figure(columns: int = 1, width: float = 7.0, height: float = 3.2) -> tuple[Figure, list[Any]]:
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(1, columns, squeeze=False)[0]
+    return figure, list(axes)
+
+
+def image(figure: Figure, alt: str) -> Any:
+    """Return a figure as a picture that a notebook displays, with a text for those who cannot see it."""
+    from IPython.display import Image
+
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
+    return Image(data=stream.getvalue(), format="png", alt=alt)
+
+
+def distribution(values: Mapping[str, np.ndarray], label: str, log: bool = False) -> Figure:
+    """Draw the cumulative share of values up to x, one line an entry; ``log`` for a logarithmic x axis."""
+    figure, (axis,) = _figure()
+    for (name, numbers), colour in zip(values.items(), (BLUE, ORANGE, GREEN, PURPLE), strict=False):
+        ordered = np.sort(numbers)
+        axis.step(
+            ordered, np.arange(1, len(ordered) + 1) / max(len(ordered), 1), where="post", color=colour, label=name
+        )
+    if log:
+        axis.set_xscale("log")
+    axis.set(xlabel=label, ylabel="share up to x", ylim=(0, 1.02))
+    axis.legend()
+    return figure
+
+
+def rate_by_bin(rate: np.ndarray, labels: list[str], xlabel: str, ylabel: str) -> Figure:
+    """Draw a rate per bin as bars, their values written on top; NaN bins stay empty."""
+    figure, (axis,) = _figure()
+    bars = axis.bar(np.arange(len(rate)), np.nan_to_num(rate), color=BLUE, width=0.75)
+    axis.bar_label(bars, labels=[f"{r:.3f}" if np.isfinite(r) else "" for r in rate], fontsize=8, padding=2)
+    axis.set_xticks(np.arange(len(labels)), labels)
+    axis.grid(axis="x", visible=False)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    return figure
+
+
+def concentration(counts: Mapping[str, np.ndarray]) -> Figure:
+    """Draw which share of events falls on the most popular share of articles, one line an entry."""
+    figure, (axis,) = _figure(height=3.6)
+    for (name, numbers), colour in zip(counts.items(), (BLUE, ORANGE, GREEN), strict=False):
+        ordered = np.sort(numbers[numbers > 0])[::-1]
+        share = np.concatenate([[0], np.cumsum(ordered) / max(ordered.sum(), 1)])
+        axis.plot(np.linspace(0, 1, len(share)), share, color=colour, label=name)
+    axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="all alike")
+    axis.set(xlabel="share of articles, most popular first", ylabel="share of events", xlim=(0, 1), ylim=(0, 1.02))
+    axis.legend(loc="lower right")
+    return figure
+
+
+def hour_profile(hours: Mapping[str, np.ndarray]) -> Figure:
+    """Draw the share of impressions in each hour of the day as stored, one line a part."""
+    figure, (axis,) = _figure()
+    for (name, values), colour in zip(hours.items(), (BLUE, GREEN, ORANGE), strict=False):
+        share = np.bincount(values, minlength=24) / max(len(values), 1)
+        axis.plot(np.arange(24), share, marker="o", markersize=3, color=colour, label=name)
+    axis.set(xlabel="hour of day, as stored", ylabel="share of impressions", xlim=(-0.5, 23.5), ylim=(0, None))
+    axis.set_xticks(range(0, 24, 3))
+    axis.legend()
+    return figure
+
+
+def learning_curves(curves: Mapping[str, pd.DataFrame], best: Mapping[str, int]) -> Figure:
+    """Draw loss and tuning AUC by epoch; the epoch that was kept is marked."""
+    figure, (left, right) = _figure(columns=2, width=9.0)
+    for (name, curve), colour in zip(curves.items(), (BLUE, ORANGE, GREEN, PURPLE), strict=False):
+        epoch = curve["epoch"] + 1
+        left.plot(epoch, curve["train/loss"], color=colour, linestyle="--", label=f"{name}, training")
+        left.plot(epoch, curve["val/loss"], color=colour, label=f"{name}, tuning day")
+        right.plot(epoch, curve["val/auc"], color=colour, label=name)
+        kept = curve["epoch"] == best[name]
+        right.scatter(epoch[kept], curve.loc[kept, "val/auc"], color=colour, zorder=3)
+    left.set(xlabel="epoch", ylabel="loss", title="Loss")
+    right.set(xlabel="epoch", ylabel="AUC", title="AUC on the tuning day, kept epoch marked")
+    left.legend(fontsize=8)
+    right.legend(fontsize=8)
+    return figure
+
+
+def intervals(entries: Mapping[str, Mapping[str, Any]], split: str = "validation") -> Figure:
+    """Draw each scorer's AUC with its 95 % interval, best on top, the tier beside its name, chance marked."""
+    ordered = sorted(entries.items(), key=lambda item: item[1][split]["auc"])
+    figure, (axis,) = _figure(height=0.9 + 0.32 * len(ordered))
+    for place, (_, entry) in enumerate(ordered):
+        auc, (low, high) = entry[split]["auc"], entry[split]["auc_ci"]
+        axis.plot([low, high], [place, place], color=BLUE, linewidth=2)
+        axis.plot(auc, place, "o", color=BLUE, markersize=5)
+        axis.annotate(f"{auc:.3f}", (high, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
+    axis.axvline(0.5, color=GREY, linewidth=1, linestyle=":")
+    axis.set_yticks(range(len(ordered)), [f"{name} ({entry['tier']})" for name, entry in ordered])
+    axis.margins(x=0.12)
+    axis.grid(axis="y", visible=False)
+    axis.set(xlabel=f"AUC on {'the tuning day' if split == 'tuning' else split}, mean over impressions; chance dotted")
+    return figure
+
+
+def top_lists(scores: Mapping[str, np.ndarray], label: str) -> Figure:
+    """Draw ranked scores of lists, one line an entry: how fast a model's preference falls off."""
+    figure, (axis,) = _figure()
+    for (name, values), colour in zip(scores.items(), (BLUE, ORANGE, GREEN, PURPLE), strict=False):
+        axis.plot(np.arange(1, len(values) + 1), values, marker="o", markersize=3, color=colour, label=name)
+    axis.set(xlabel="rank", ylabel=label)
+    axis.legend()
+    return figure

@@ -1,0 +1,43 @@
+"""Tables as reports show them: a caption, aligned figures, the tier beside every scorer."""
+
+from typing import Any
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+_DECIMALS = {"auc": 4, "mrr": 4, "ndcg@5": 4, "ndcg@10": 4, "logloss": 4, "f1": 3, "accuracy": 3}
+
+
+def show(table: pd.DataFrame, caption: str, decimals: dict[str, int] | None = None, index: bool = False) -> Styler:
+    """Return a table ready for display.
+
+    Args:
+        table: rows to show; numbers are formatted by the name of their column.
+        caption: what it says, with units.
+        decimals: digits after the point by column; metrics have theirs, whole numbers none.
+        index: whether to show the index.
+    """
+    digits = {**_DECIMALS, **(decimals or {})}
+    formats: dict[Any, Any] = {}
+    for name in table.columns:
+        if pd.api.types.is_float_dtype(table[name].dtype):
+            formats[name] = f"{{:,.{digits.get(name, 3)}f}}"
+        elif pd.api.types.is_integer_dtype(table[name].dtype):
+            formats[name] = "{:,}"
+    styler = table.style.format(formats, na_rep="–", escape="html").set_caption(caption)
+    return styler if index else styler.hide(axis="index")
+
+
+def key_values(values: dict[str, Any], caption: str) -> Styler:
+    """Return a table of names and values."""
+    rows = pd.DataFrame({"": list(values), "value": [str(value) for value in values.values()]})
+    return show(rows, caption)
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table in plain types for ``metrics.json``; what is missing or NaN becomes ``None``."""
+    plain = table.astype(object).where(table.notna(), None)
+    return [
+        {str(name): value.item() if hasattr(value, "item") else value for name, value in row.items()}
+        for row in plain.to_dict("records")
+    ]
