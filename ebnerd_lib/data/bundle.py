@@ -14,7 +14,7 @@ from numba import njit
 
 from ebnerd_lib.data import schema
 from ebnerd_lib.data.layout import SPLITS, VECTORS, check_files, generated_stamp
-from ebnerd_lib.data.slates import Slates
+from ebnerd_lib.data.slates import Slates, writable
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import BundleError
 
@@ -264,7 +264,7 @@ def _flat(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _values(column: pa.ChunkedArray) -> np.ndarray:
-    return _flat(column).to_numpy(zero_copy_only=False)
+    return writable(_flat(column))
 
 
 def _offsets(column: pa.ChunkedArray) -> np.ndarray:
@@ -273,7 +273,7 @@ def _offsets(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _int64(times: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    return times.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return writable(times.cast(pa.int64()))
 
 
 def _first_line(error: Exception) -> str:

@@ -170,8 +170,8 @@ def load(folder: Path) -> Dataset:
         histories.append(
             History(
                 offsets=article.offsets.to_numpy().astype(np.int64),
-                article=article.values.to_numpy(),
-                time=time.values.view(pa.int64()).to_numpy(),
+                article=slates_io.writable(article.values),
+                time=slates_io.writable(time.values.view(pa.int64())),
             )
         )
     return Dataset(

@@ -127,6 +127,11 @@ def concatenate(parts: list[Slates]) -> Slates:
     return Slates(**{**joined, "offsets": np.concatenate(offsets)})
 
 
+def writable(values: pa.Array) -> np.ndarray:
+    """Copy an Arrow array into one of numpy's own: kernels compile anew for arrays that may not be written."""
+    return np.array(values.to_numpy(zero_copy_only=False))
+
+
 def save(slates: Slates, path: Path) -> None:
     """Write slates as parquet: one row an impression, candidates as lists, times as timestamps."""
     columns: dict[str, pa.Array] = {}
@@ -154,9 +159,6 @@ def load(path: Path) -> Slates:
         column = table[name].combine_chunks()
         if name in _PER_CANDIDATE:
             offsets = column.offsets.to_numpy().astype(np.int64)
-            arrays[name] = column.values.to_numpy(zero_copy_only=False)
-        elif name == "time":
-            arrays[name] = column.view(pa.int64()).to_numpy()
-        else:
-            arrays[name] = column.to_numpy(zero_copy_only=False)
+            column = column.values
+        arrays[name] = writable(column.view(pa.int64()) if name == "time" else column)
     return Slates(offsets=offsets, **arrays)

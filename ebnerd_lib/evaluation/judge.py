@@ -7,13 +7,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.evaluation.calibration import Calibration, classification, fit_calibration
 from ebnerd_lib.evaluation.intervals import user_bootstrap
 from ebnerd_lib.evaluation.metrics import METRICS, mean_metrics, per_slate
-from ebnerd_lib.features.store import Features
-from ebnerd_lib.training.model_file import TrainedModel, save_model
 
 Figures = dict[str, float | int | list[float]]
 CI_DRAWS = 1000
@@ -55,25 +52,6 @@ def judge_both(
         "tuning": judge(tuning_scores, tuning, calibration, seed),
     }
     return entry, calibration
-
-
-def publish(
-    model: TrainedModel, dataset: Dataset, features: dict[str, Features], folder: Path, seed: int = 0
-) -> dict[str, object]:
-    """Write a trained model's file and scores and judge the scores as saved: its entry of ``metrics.json``.
-
-    Writes ``model_<name>.pt``, ``scores_<name>.parquet`` (validation) and ``tuning_<name>.parquet``.
-    """
-    save_model(model, folder)
-    saved = {}
-    for part, kind in (("tuning", "tuning"), ("validation", "scores")):
-        slates, path = dataset.parts[part], folder / f"{kind}_{model.name}.parquet"
-        save_scores(path, slates, model.score(dataset, slates, features[part].matrix, features[part].columns))
-        saved[part] = load_scores(path)
-    entry, _ = judge_both(
-        model.tier, saved["tuning"], dataset.parts["tuning"], saved["validation"], dataset.parts["validation"], seed
-    )
-    return {**entry, "parameters": model.parameters}
 
 
 def save_scores(path: Path, slates: Slates, scores: np.ndarray) -> None:

@@ -45,7 +45,8 @@ def per_slate(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> n
         >>> per_slate(np.zeros(2), np.array([False, False]), np.array([0, 2]))
         array([[nan, nan, nan, nan]])
     """
-    scores, clicked = np.asarray(scores), np.asarray(clicked, dtype=np.bool_)
+    # Copies: one kernel for all callers, whatever the width of their scores and whether they may be written.
+    scores, clicked = np.array(scores, dtype=np.float64), np.array(clicked, dtype=np.bool_)
     if not len(scores) == len(clicked) == offsets[-1]:
         raise ValueError(f"{len(scores)} scores and {len(clicked)} labels for {offsets[-1]} candidates")
     wrong = int((~np.isfinite(scores)).sum())
@@ -53,7 +54,7 @@ def per_slate(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> n
         raise ValueError(f"{wrong} of {len(scores)} scores are not finite")
     longest = int(np.diff(offsets).max(initial=1))
     discounts = 1.0 / np.log2(np.arange(2, longest + 2))
-    return _per_slate(scores, clicked, np.asarray(offsets, dtype=np.int64), discounts)
+    return _per_slate(scores, clicked, np.array(offsets, dtype=np.int64), discounts)
 
 
 def mean_metrics(values: np.ndarray) -> dict[str, float]:
@@ -74,7 +75,7 @@ def _per_slate(scores, clicked, offsets, discounts):
             clicks += clicked[i]
         if clicks == 0 or clicks == size:
             continue
-        order = np.argsort(-scores[begin:end].astype(np.float64))
+        order = np.argsort(-scores[begin:end])
         wins = reciprocal = 0.0
         gain = np.zeros(2)
         at = 0

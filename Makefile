@@ -1,0 +1,88 @@
+# Everything a user does here is one of these targets; `make` alone explains them.
+
+PROFILE ?= sample
+PORT ?= 8888
+
+# An environment of one's own is used as it is: make run-all PYTHON=/path/to/python
+ifdef PYTHON
+PY := $(PYTHON)
+READY :=
+else
+PY := .venv/bin/python
+READY := .venv/installed
+endif
+
+# Set before any process starts, for the same bytes on any number of threads.
+export PYTHONHASHSEED := 0
+export MKL_CBWR := AVX2,STRICT
+export CUBLAS_WORKSPACE_CONFIG := :4096:8
+export PYTHONPATH := $(CURDIR)
+
+# Profiles on generated data, and the stamp that the generator writes last.
+STAMP_smoke := data/smoke/generated.json
+STAMP_sample := data/sample/generated.json
+STAMP_original := $(STAMP_sample)
+GENERATOR := $(wildcard ebnerd_lib/data/sample/*.py) ebnerd_lib/data/schema.py
+
+# What torch's CUDA build brings by itself; in the lock it would be downloaded where a CPU build is at hand.
+CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \
+	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
+	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run-all test lint lab tensorboard clean lock
+
+help: ## explain the targets
+	@echo "make TARGET [PROFILE=$(PROFILE)] [PYTHON=/path/to/python]"
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@echo
+	@echo "Profiles: $(notdir $(wildcard params/*)). Data of ebnerd_* goes to data/<profile>/, see README.md."
+
+run-all: $(READY) $(STAMP_$(PROFILE)) ## run what is stale in PROFILE and render its reports
+	@$(PY) -m ebnerd_lib run --profile $(PROFILE)
+
+test: $(READY) ## run the tests and the examples in docstrings
+	@$(PY) -m pytest
+
+lint: $(READY) ## check style, types, import directions and that notebooks hold no outputs
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(PY) -c "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
+	@$(PY) -m nbstripout --verify --keep-id notebooks/*.ipynb
+
+lab: $(READY) $(STAMP_$(PROFILE)) ## open JupyterLab on 127.0.0.1, PORT=8888
+	@$(PY) -m jupyter lab --ip=127.0.0.1 --port=$(PORT) notebooks
+
+tensorboard: $(READY) ## show the training logs of PROFILE on 127.0.0.1
+	@$(PY) -m tensorboard.main --host 127.0.0.1 --logdir outputs/$(PROFILE)/logs
+
+clean: ## remove all outputs and generated data; never touches data/ebnerd_*
+	@rm -rf $(filter-out outputs/README.md,$(wildcard outputs/*)) data/smoke data/sample
+
+lock: $(READY) ## renew requirements.lock from pyproject.toml
+	@$(PY) -m pip install --quiet uv
+	@$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-header --no-annotate \
+	  $(addprefix --no-emit-package ,$(CUDA)) --output-file requirements.lock.new pyproject.toml
+	@(grep '^#' requirements.lock; cat requirements.lock.new) > requirements.lock.tmp
+	@mv requirements.lock.tmp requirements.lock && rm requirements.lock.new
+
+.venv/installed: requirements.lock pyproject.toml
+	@python3 -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" || { \
+	  echo "python3 must be 3.11, 3.12 or 3.13; it is $$(python3 --version 2>&1). Install one, or name an environment:" \
+	       "make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "making .venv: a few minutes, once"
+	@python3 -m venv --clear .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(STAMP_smoke): $(GENERATOR) | $(READY)
+	@echo "generating data/smoke"
+	@$(PY) -m ebnerd_lib sample --out data/smoke --size smoke
+
+$(STAMP_sample): $(GENERATOR) | $(READY)
+	@echo "generating data/sample"
+	@$(PY) -m ebnerd_lib sample --out data/sample --size demo
