@@ -183,28 +183,43 @@ def rates(chunk: "Chunk") -> np.ndarray:
     )
 
 
-_RELATIVE = {
-    ("content", "age"): ("age_hours",),
-    ("exposure", "exposure"): ("inviews_1h", "inviews_6h", "inviews_24h", "inviews_decay_1h"),
-    ("exposure", "seen before"): ("user_shown",),
-    ("clicks", "clicks"): ("clicks_1h", "clicks_3h", "clicks_6h", "clicks_24h", "clicks_decay_1h", "clicks_decay_6h"),
-    ("clicks", "click rate"): ("rate_6h", "rate_24h", "rate_decay_1h"),
-}
-
-
-@family(
-    "slate",
-    *(
-        column
-        for (tier, group), names in _RELATIVE.items()
-        for name in names
-        for column in (
-            Column(f"{name}_rank", tier, group, "0 to 1", f"average rank of {name} within the slate, scaled"),
-            Column(f"{name}_ratio", tier, group, "", f"{name} / its mean over the slate"),
-        )
-    ),
-    reads=tuple(name for names in _RELATIVE.values() for name in names),
-)
 def within_slate(chunk: "Chunk") -> np.ndarray:
-    """Where the candidate stands among those it competes with."""
+    """Where the candidate stands among those it competes with: rank and ratio of each column read."""
     return np.concatenate([relative(values, chunk.slates.offsets) for values in chunk.columns.values()], axis=1)
+
+
+_RELATIVE = {
+    "content": {"age_hours": "age"},
+    "exposure": {
+        "inviews_1h": "exposure",
+        "inviews_6h": "exposure",
+        "inviews_24h": "exposure",
+        "inviews_decay_1h": "exposure",
+        "user_shown": "seen before",
+    },
+    "clicks": {
+        "clicks_1h": "clicks",
+        "clicks_3h": "clicks",
+        "clicks_6h": "clicks",
+        "clicks_24h": "clicks",
+        "clicks_decay_1h": "clicks",
+        "clicks_decay_6h": "clicks",
+        "rate_6h": "click rate",
+        "rate_24h": "click rate",
+        "rate_decay_1h": "click rate",
+    },
+}
+for _tier, _columns in _RELATIVE.items():
+    family(
+        "slate",
+        *(
+            column
+            for base, group in _columns.items()
+            for column in (
+                Column(f"{base}_rank", _tier, group, "0 to 1", f"average rank of {base} within the slate, scaled"),
+                Column(f"{base}_ratio", _tier, group, "", f"{base} / its mean over the slate"),
+            )
+        ),
+        reads=tuple(_columns),
+        name=f"within_slate_{_tier}",
+    )(within_slate)

@@ -59,7 +59,7 @@ _FAMILIES: dict[str, Family] = {}
 
 
 def family(
-    walk: Walk, *columns: Column, reads: tuple[str, ...] = ()
+    walk: Walk, *columns: Column, reads: tuple[str, ...] = (), name: str = ""
 ) -> Callable[[Callable[["Chunk"], np.ndarray]], Callable[["Chunk"], np.ndarray]]:
     """Register a feature function.
 
@@ -67,6 +67,7 @@ def family(
         walk: the order in which it sees the slates.
         columns: the columns it returns, in order.
         reads: names of columns of other families that it needs; only a ``slate`` walk may read.
+        name: of the family, the function's if not given.
 
     Raises:
         ConfigError: a name is taken, a tier is unknown, or what it reads does not exist or knows more than
@@ -82,13 +83,21 @@ def family(
                 )
             if column.name in known:
                 raise ConfigError(f"feature {column.name} is registered twice. Choose another name.")
-        missing = [name for name in reads if name not in known]
+        missing = [column for column in reads if column not in known]
         if missing or (reads and walk != "slate"):
             raise ConfigError(
                 f"feature family {compute.__name__} reads {', '.join(missing or reads)}: only a 'slate' walk may read "
                 "columns, and only those registered before it."
             )
-        _FAMILIES[compute.__name__] = Family(compute.__name__, walk, columns, compute, reads)
+        for column in columns:
+            barred = [each for each in reads if TIERS.index(known[each].tier) > TIERS.index(column.tier)]
+            if barred:
+                raise ConfigError(
+                    f"feature {column.name}: tier {column.tier} may not know {', '.join(barred)}. "
+                    "Declare a higher tier, or a family of its own for it."
+                )
+        title = name or compute.__name__
+        _FAMILIES[title] = Family(title, walk, columns, compute, reads)
         return compute
 
     return register

@@ -130,8 +130,7 @@ def _prepare(config: StageConfig) -> None:
     paths = StagePaths(config.profile, config.stage)
     for folder in (paths.executed.parent, paths.report.parent, paths.artifacts.parent, paths.logs):
         folder.mkdir(parents=True, exist_ok=True)
-    for rest in paths.artifacts.parent.glob(f".{config.stage}.*"):
-        shutil.rmtree(rest, ignore_errors=True)
+    _clear_partial(paths)
     for file in (paths.executed, paths.report, paths.failed, paths.failed_report, paths.failure, paths.progress):
         file.unlink(missing_ok=True)
     before = ""
@@ -171,11 +170,18 @@ def _execute(config: StageConfig, wanted: str) -> bool:
         duration = json.loads(paths.manifest.read_text(encoding="utf-8"))["duration_seconds"]
         _say(f"{config.stage}: complete in {duration:.0f} s")
         return True
+    _clear_partial(paths)
     if running.exists():
         running.replace(paths.failed)
     paths.failure.write_text(json.dumps({"message": message}) + "\n", encoding="utf-8")
     _say(f"{config.stage}: FAILED: {message}", error=True)
     return False
+
+
+def _clear_partial(paths: StagePaths) -> None:
+    """Remove the hidden folders in which a run that ended early was writing its artifacts."""
+    for rest in paths.artifacts.parent.glob(f".{paths.stage}.*"):
+        shutil.rmtree(rest, ignore_errors=True)
 
 
 def _fingerprint_of(manifest: Path) -> str | None:

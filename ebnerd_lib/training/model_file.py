@@ -1,5 +1,6 @@
 """Model files: weights, hyperparameters and vocabularies in plain types, read with ``weights_only=True``."""
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,8 @@ def load_model(path: Path) -> TrainedModel:
         plain = torch.load(path, map_location="cpu", weights_only=True)
         network = find_model(plain["module"], plain["model"])(**plain["hyperparameters"])
         network.load_state_dict(plain["weights"])
-    except (RuntimeError, KeyError, TypeError, EOFError, OSError, ValueError) as error:
-        raise StageError(f"{path}: not a model file that this version can read ({error}). Train it again.") from error
+    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError, OSError, ValueError) as error:
+        raise StageError(f"{path}: not a model file that this version can read ({type(error).__name__}). Train it again.") from error
     network.eval()
     return TrainedModel(
         plain["name"], plain["module"], plain["tier"], network, plain["columns"],

@@ -1,0 +1,576 @@
+"""Opening and reading bundles: what is refused and how, what is accepted, and real rows."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from ebnerd_lib.data.bundle import open_bundle
+from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset, prepare
+from ebnerd_lib.data.layout import bundle_files
+from ebnerd_lib.data.schema import ARTICLES, arrow_schema
+from ebnerd_lib.errors import BundleError
+from ebnerd_lib.features.build import build
+from ebnerd_lib.features.registry import every_column
+from ebnerd_lib.features.store import world_of
+
+
+def put(name: str, values, kind: pa.DataType | None = None):
+    """Replace a column, ``values`` given or computed from the old ones; of its old type unless ``kind`` is given."""
+
+    def change(table: pa.Table) -> pa.Table:
+        old = table[name]
+        new = values(old.to_pylist()) if callable(values) else values
+        array = new if isinstance(new, pa.Array) else pa.array(new, type=kind or old.type)
+        return table.set_column(table.column_names.index(name), name, array)
+
+    return change
+
+
+def set_row(name: str, row: int, value):
+    return put(name, lambda old: [*old[:row], value, *old[row + 1 :]])
+
+
+def cast(name: str, kind: pa.DataType):
+    def change(table: pa.Table) -> pa.Table:
+        return table.set_column(table.column_names.index(name), name, table[name].cast(kind))
+
+    return change
+
+
+def without(name: str):
+    return lambda table: table.drop_columns([name])
+
+
+def twice(table: pa.Table) -> pa.Table:
+    return pa.concat_tables([table, table.slice(1, 1)])
+
+
+def ready(folder: Path) -> Dataset:
+    return prepare(open_bundle(folder), "official")[0]
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(BundleError) as caught:
+        ready(folder)
+    return str(caught.value)
+
+
+def assert_same(one: Dataset, other: Dataset) -> None:
+    pd.testing.assert_frame_equal(one.articles, other.articles)
+    pd.testing.assert_frame_equal(one.users, other.users)
+    for part, slates in one.parts.items():
+        for name, values in vars(slates).items():
+            np.testing.assert_array_equal(
+                values, getattr(other.parts[part], name), err_msg=f"{part} {name}", strict=True
+            )
+    for mine, theirs in zip(one.histories, other.histories, strict=True):
+        for name, values in vars(mine).items():
+            np.testing.assert_array_equal(values, getattr(theirs, name), err_msg=name, strict=True)
+
+
+def test_the_tiny_bundle_is_accepted(tiny_path):
+    assert open_bundle(tiny_path).generated is None
+    assert len(ready(tiny_path).log) == 10
+
+
+def test_missing_bundle_names_the_folder_and_three_remedies(tmp_path):
+    message = refusal(tmp_path / "nowhere")
+    assert str(tmp_path / "nowhere") in message
+    assert "python -m ebnerd_lib sample --out" in message
+    assert "`bundle`" in message
+
+
+@pytest.mark.parametrize("name", ["articles", "train_behaviors", "train_history", "validation_history"])
+def test_missing_file(tiny_bundle, name):
+    message = refusal(tiny_bundle(**{name: None}))
+    assert f"1 files missing: {name.replace('_', '/')}.parquet" in message
+
+
+def test_missing_files_are_named_at_once(tiny_bundle):
+    message = refusal(tiny_bundle(articles=None, validation_behaviors=None))
+    assert "2 files missing: articles.parquet, validation/behaviors.parquet" in message
+
+
+def test_a_folder_in_the_place_of_a_file_is_a_missing_file(tiny_bundle):
+    folder = tiny_bundle(articles=None)
+    (folder / "articles.parquet").mkdir()
+    assert "articles.parquet" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [("articles", "sentiment_score"), ("train_behaviors", "article_ids_inview"), ("validation_history", "user_id")],
+)
+def test_missing_column(tiny_bundle, name, column):
+    message = refusal(tiny_bundle(**{name: without(column)}))
+    assert f"{name.replace('_', '/')}.parquet" in message
+    assert re.search(rf"1 of \d+ columns missing: {column}\.", message)
+
+
+def test_column_that_occurs_twice(tiny_bundle):
+    folder = tiny_bundle(train_history=lambda t: t.append_column("user_id", t["user_id"]))
+    assert "column user_id occurs more than once" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "expected"),
+    [
+        (
+            "train_behaviors",
+            put("impression_time", lambda old: [str(time) for time in old], pa.large_string()),
+            "impression_time is large_string instead of timestamp[us]",
+        ),
+        (
+            "train_behaviors",
+            cast("impression_time", pa.timestamp("us", tz="UTC")),
+            "impression_time is timestamp[us, tz=UTC] instead of timestamp[us]",
+        ),
+        (
+            "validation_behaviors",
+            cast("article_ids_inview", pa.large_list(pa.string())),
+            "article_ids_inview is large_list<string> instead of large_list<int32>",
+        ),
+        ("validation_behaviors", put("article_ids_clicked", [1, 2, 3, 4], pa.int32()), "article_ids_clicked is int32"),
+        ("train_behaviors", cast("user_id", pa.float64()), "user_id is double instead of uint32"),
+        ("train_behaviors", cast("is_subscriber", pa.int8()), "is_subscriber is int8 instead of bool"),
+        ("articles", cast("published_time", pa.date32()), "published_time is date32[day]"),
+        (
+            "train_history",
+            cast("impression_time_fixed", pa.list_(pa.timestamp("us", tz="Europe/Copenhagen"))),
+            "impression_time_fixed is list<timestamp[us, tz=Europe/Copenhagen]>",
+        ),
+    ],
+)
+def test_wrong_type(tiny_bundle, name, change, expected):
+    message = refusal(tiny_bundle(**{name: change}))
+    assert f"{name.replace('_', '/')}.parquet: 1 columns of a wrong type" in message
+    assert expected in re.sub(r"<\w+: ", "<", message)
+    assert "Convert them" in message
+
+
+def test_all_wrong_types_of_a_file_are_named_at_once(tiny_bundle):
+    def change(table: pa.Table) -> pa.Table:
+        return cast("user_id", pa.float64())(cast("is_subscriber", pa.int8())(table))
+
+    message = refusal(tiny_bundle(train_behaviors=change))
+    assert "2 columns of a wrong type" in message
+    assert "user_id" in message
+    assert "is_subscriber" in message
+
+
+@pytest.mark.parametrize("name", ["articles", "train_behaviors", "validation_history"])
+@pytest.mark.parametrize("damage", ["empty", "garbage", "truncated", "pages"])
+def test_damaged_parquet(tiny_bundle, name, damage):
+    file = (folder := tiny_bundle()) / f"{name.replace('_', '/')}.parquet"
+    whole = file.read_bytes()
+    footer = int.from_bytes(whole[-8:-4], "little") + 8
+    file.write_bytes(
+        {
+            "empty": b"",
+            "garbage": b"no parquet at all\n" * 20,
+            "truncated": whole[: len(whole) // 2],
+            "pages": b"PAR1" + b"\xff" * (len(whole) - footer - 4) + whole[-footer:],
+        }[damage]
+    )
+    message = refusal(folder)
+    assert str(file) in message
+    assert "Fetch the file again" in message
+
+
+@pytest.mark.parametrize("name", ["train_behaviors", "validation_behaviors"])
+def test_empty_split(tiny_bundle, name):
+    message = refusal(tiny_bundle(**{name: lambda table: table.slice(0, 0)}))
+    assert f"{name.replace('_', '/')}.parquet: 0 rows" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "value", "where"),
+    [
+        ("train_behaviors", "impression_id", None, "1 rows"),
+        ("train_behaviors", "impression_time", None, "1 rows"),
+        ("train_behaviors", "user_id", None, "1 rows"),
+        ("train_behaviors", "device_type", None, "1 rows"),
+        ("validation_behaviors", "is_subscriber", None, "1 rows"),
+        ("validation_behaviors", "session_id", None, "1 rows"),
+        ("validation_behaviors", "article_ids_inview", None, "1 rows"),
+        ("validation_behaviors", "article_ids_inview", [1006, None], "1 list items"),
+        ("train_behaviors", "article_ids_clicked", None, "1 rows"),
+        ("train_behaviors", "article_ids_clicked", [None], "1 list items"),
+        ("train_history", "article_id_fixed", None, "1 rows"),
+        ("train_history", "article_id_fixed", [1001, None, None], "2 list items"),
+        ("train_history", "impression_time_fixed", [0, None, 0], "1 list items"),
+        ("validation_history", "user_id", None, "1 rows"),
+        ("articles", "article_id", None, "1 rows"),
+    ],
+)
+def test_null_where_there_must_be_a_value(tiny_bundle, name, column, value, where):
+    message = refusal(tiny_bundle(**{name: set_row(column, 0, value)}))
+    assert f"{name.replace('_', '/')}.parquet: column {column} is null in {where}" in message
+    assert "Drop or fill" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "counts"),
+    [
+        ("train_behaviors", "impression_id", "1 of 7"),
+        ("validation_behaviors", "impression_id", "1 of 5"),
+        ("train_history", "user_id", "1 of 4"),
+        ("articles", "article_id", "1 of 13"),
+    ],
+)
+def test_repeated_id(tiny_bundle, name, column, counts):
+    message = refusal(tiny_bundle(**{name: twice}))
+    assert f"{name.replace('_', '/')}.parquet: column {column} repeats {counts} ids" in message
+    assert "drop the repeats" in message
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "value", "expected"),
+    [
+        ("article_ids_clicked", 1, [1003, 1004], "article_ids_clicked has 1 clicks outside their slate"),
+        # an article of the slate before, and one that nothing else in the bundle knows
+        ("article_ids_clicked", 3, [1004], "article_ids_clicked has 1 clicks outside their slate"),
+        ("article_ids_clicked", 0, [5, 6], "article_ids_clicked has 2 clicks outside their slate"),
+        ("article_ids_inview", 5, [], "article_ids_inview is empty in 1 rows"),
+        ("article_ids_inview", 0, [1001, 1003, 1001], "article_ids_inview repeats an article in 1 rows"),
+        ("article_ids_inview", 0, [1003, 1003, 1003, 1003], "article_ids_inview repeats an article in 1 rows"),
+    ],
+)
+def test_slates_that_contradict_themselves(tiny_bundle, column, row, value, expected):
+    message = refusal(tiny_bundle(train_behaviors=set_row(column, row, value)))
+    assert f"train/behaviors.parquet: {expected}" in message
+
+
+def test_histories_of_unequal_lists(tiny_bundle):
+    message = refusal(tiny_bundle(validation_history=set_row("article_id_fixed", 1, [1005])))
+    assert (
+        "validation/history.parquet: article_id_fixed and impression_time_fixed differ in length in 1 rows" in message
+    )
+
+
+def test_histories_of_unequal_lists_whose_totals_agree(tiny_bundle):
+    swapped = put("article_id_fixed", [[1012, 1005], [1004], [1002, 1003, 1099]])
+    assert "differ in length in 2 rows" in refusal(tiny_bundle(validation_history=swapped))
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "row", "value", "kind"),
+    [
+        ("articles", "article_id", 0, 2**31, pa.int64()),
+        ("train_behaviors", "article_id", 0, 2**31, pa.int64()),
+        ("train_behaviors", "article_ids_inview", 0, [1001, 1003, 2**31], pa.list_(pa.int64())),
+        ("train_history", "article_id_fixed", 1, [2**40], pa.large_list(pa.int64())),
+        ("train_behaviors", "user_id", 0, 2**32, pa.int64()),
+        ("train_behaviors", "user_id", 0, -1, pa.int64()),
+        ("validation_behaviors", "impression_id", 0, 2**32, pa.uint64()),
+    ],
+)
+def test_ids_that_do_not_fit(tiny_bundle, name, column, row, value, kind):
+    change = put(column, lambda old: [*old[:row], value, *old[row + 1 :]], kind)
+    message = refusal(tiny_bundle(**{name: change}))
+    assert f"{name.replace('_', '/')}.parquet: column {column} has values that do not fit" in message
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_article_ids_that_stand_for_the_unknown_are_refused(tiny_bundle, number):
+    # 0 is the id of the unknown article in the tables, and -1 stands for no page
+    message = refusal(tiny_bundle(articles=set_row("article_id", 0, number)))
+    assert "articles.parquet: column article_id" in message
+
+
+def test_weeks_mixed_up(tiny_bundle, by_hand):
+    rows = {
+        "train_behaviors": lambda _: by_hand.behaviors(by_hand.validation),
+        "validation_behaviors": lambda _: by_hand.behaviors(by_hand.train),
+    }
+    assert "4 impressions are not before the first of validation/behaviors.parquet" in refusal(tiny_bundle(**rows))
+
+
+@pytest.mark.parametrize("stamp", ["{", "[]", '"text"'])
+def test_broken_stamp(tiny_bundle, stamp):
+    folder = tiny_bundle()
+    (folder / "generated.json").write_text(stamp)
+    assert "generated.json" in refusal(folder)
+
+
+def test_stamp_of_a_generated_bundle(smoke_bundle):
+    generated = open_bundle(smoke_bundle).generated
+    assert generated is not None
+    assert (generated["seed"], generated["size"]) == (0, "smoke")
+
+
+def narrow(table: pa.Table) -> pa.Table:
+    """Lists and strings of Arrow's default width, as pandas writes them."""
+    for name in table.column_names:
+        kind = table[name].type
+        if pa.types.is_large_list(kind):
+            item = pa.string() if pa.types.is_large_string(kind.value_type) else kind.value_type
+            table = cast(name, pa.list_(item))(table)
+        elif pa.types.is_large_string(kind):
+            table = cast(name, pa.string())(table)
+    return table
+
+
+def wide_numbers(table: pa.Table) -> pa.Table:
+    """Every integer as int64 and every float as double, in lists too."""
+
+    def wide(kind: pa.DataType) -> pa.DataType:
+        if pa.types.is_integer(kind):
+            return pa.int64()
+        return pa.float64() if pa.types.is_floating(kind) else kind
+
+    for name in table.column_names:
+        kind = table[name].type
+        table = cast(name, pa.large_list(wide(kind.value_type)) if pa.types.is_large_list(kind) else wide(kind))(table)
+    return table
+
+
+def times_in(unit: str):
+    def change(table: pa.Table) -> pa.Table:
+        for name in table.column_names:
+            kind = table[name].type
+            if pa.types.is_timestamp(kind):
+                table = cast(name, pa.timestamp(unit))(table)
+            elif pa.types.is_large_list(kind) and pa.types.is_timestamp(kind.value_type):
+                table = cast(name, pa.large_list(pa.timestamp(unit)))(table)
+        return table
+
+    return change
+
+
+def more_columns(table: pa.Table) -> pa.Table:
+    return table.add_column(0, "extra", pa.array([{"a": 1}] * table.num_rows)).append_column(
+        "more", pa.nulls(table.num_rows)
+    )
+
+
+def other_column_order(table: pa.Table) -> pa.Table:
+    return table.select(table.column_names[::-1])
+
+
+def untyped_nulls(table: pa.Table) -> pa.Table:
+    """Columns without any value in Arrow's null type, as a frame without types gives them."""
+    for name in table.column_names:
+        if table[name].null_count == table.num_rows:
+            table = put(name, [None] * table.num_rows, pa.null())(table)
+    return table
+
+
+EVERY_TABLE = ("articles", "train_behaviors", "train_history", "validation_behaviors", "validation_history")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        narrow,
+        wide_numbers,
+        times_in("ms"),
+        times_in("ns"),
+        times_in("s"),
+        more_columns,
+        other_column_order,
+        untyped_nulls,
+    ],
+)
+def test_other_forms_of_the_same_tables_give_the_same_dataset(tiny_bundle, tiny, change):
+    assert_same(ready(tiny_bundle(**dict.fromkeys(EVERY_TABLE, change))), tiny)
+
+
+def test_other_forms_really_differ(tiny_path):
+    table = pq.read_table(tiny_path / "train" / "behaviors.parquet")
+    assert narrow(table)["article_ids_inview"].type == pa.list_(pa.int32())
+    assert wide_numbers(table)["user_id"].type == pa.int64()
+    assert times_in("ms")(table)["impression_time"].type == pa.timestamp("ms")
+    assert untyped_nulls(table)["gender"].type == pa.null()
+
+
+def test_row_groups_do_not_matter(tiny_bundle, tiny):
+    folder = tiny_bundle(row_group_size=2)
+    assert pq.ParquetFile(folder / "train" / "behaviors.parquet").num_row_groups == 3
+    assert_same(ready(folder), tiny)
+
+
+def test_order_of_articles_and_histories_does_not_matter(tiny_bundle, tiny):
+    changes = dict.fromkeys(
+        ("articles", "train_history", "validation_history"), lambda t: t.take(list(range(t.num_rows))[::-1])
+    )
+    assert_same(ready(tiny_bundle(**changes)), tiny)
+
+
+def test_impressions_keep_the_order_of_their_file(tiny_bundle, tiny):
+    backwards = ready(tiny_bundle(train_behaviors=lambda t: t.take([5, 4, 3, 2, 1, 0])))
+    assert tiny.parts["train"].impression_id.tolist() == [102, 101, 103, 104]
+    for part in ("train", "tuning"):
+        rows = np.arange(len(tiny.parts[part]))[::-1]
+        for name, values in vars(tiny.parts[part].take(rows)).items():
+            np.testing.assert_array_equal(values, getattr(backwards.parts[part], name), err_msg=name)
+
+
+def test_articles_table_that_says_nothing(tiny_bundle, tiny):
+    def silent(table: pa.Table) -> pa.Table:
+        for name in table.column_names[1:]:
+            table = put(name, [None] * table.num_rows)(table)
+        return table
+
+    data = ready(tiny_bundle(articles=silent))
+    np.testing.assert_array_equal(data.log.article, tiny.log.article)
+    assert (data.metadata.published == UNKNOWN_TIME).all()
+    assert not data.metadata.premium.any()
+    assert not data.metadata.category.any()
+    assert np.isnan(data.metadata.sentiment).all()
+    assert np.isnan(data.users.filter(like="sentiment_")).all().all()
+    assert data.articles["in_table"].sum() == 12
+
+
+@pytest.mark.parametrize("left", [0, 1, 6])
+def test_articles_that_the_table_lacks_still_have_indices(tiny_bundle, tiny, left):
+    data = ready(tiny_bundle(articles=lambda t: t.slice(0, left)))
+    np.testing.assert_array_equal(data.log.article_id, tiny.log.article_id)
+    assert (data.log.article > 0).all()
+    np.testing.assert_array_equal(data.articles["article_id"].to_numpy()[data.log.article], data.log.article_id)
+    assert data.articles["in_table"].sum() == left
+
+
+def test_history_of_nobody(tiny_bundle):
+    data = ready(tiny_bundle(train_history=lambda t: t.slice(0, 0)))
+    assert data.histories[0].lengths.tolist() == [0] * 5
+    assert data.histories[1].lengths.tolist() == [0, 3, 0, 2, 1]
+
+
+def test_front_page_and_pages(tiny):
+    log = tiny.log
+    pages = dict(zip(log.impression_id.tolist(), log.page.tolist(), strict=True))
+    front = {i for i, is_front in zip(log.impression_id.tolist(), log.front_page, strict=True) if is_front}
+    assert front == {101, 103, 104, 105, 201, 202, 204}
+    assert {i: tiny.articles["article_id"][page] for i, page in pages.items() if i not in front} == {
+        102: 1002, 106: 1006, 203: 1008,
+    }  # fmt: skip
+    assert not any(pages[i] for i in front)
+
+
+def vectors(*columns: tuple[str, pa.Array]) -> pa.Table:
+    return pa.table([array for _, array in columns], names=[name for name, _ in columns])
+
+
+IDS = pa.array([1001, 1002], type=pa.int32())
+
+
+def test_article_vectors(tiny_bundle):
+    bundle = open_bundle(folder := tiny_bundle())
+    assert bundle.vectors() is None
+    lists = pa.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.5]], type=pa.large_list(pa.float64()))
+    pq.write_table(vectors(("article_id", IDS), ("contrastive_vector", lists)), folder / "contrastive_vector.parquet")
+    ids, numbers = bundle.vectors()
+    assert ids.tolist() == [1001, 1002]
+    np.testing.assert_array_equal(numbers, np.array([[1, 2, 3], [4, 5, 6.5]], np.float32), strict=True)
+    assert folder / "contrastive_vector.parquet" in bundle_files(folder)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        vectors(("article_id", IDS)),
+        vectors(("id", IDS), ("vector", pa.array([[1.0], [2.0]]))),
+        vectors(("article_id", IDS), ("vector", pa.array(["a", "b"]))),
+        vectors(("article_id", IDS), ("vector", pa.array([["a"], ["b"]]))),
+        vectors(("article_id", IDS), ("vector", pa.array([[1.0, 2.0], [3.0]]))),
+        vectors(("article_id", IDS), ("vector", pa.array([[1.0, 2.0, 3.0], [4.0]]))),
+        vectors(("article_id", IDS), ("vector", pa.array([[1.0, 2.0], None]))),
+        vectors(("article_id", IDS), ("vector", pa.array([[1.0, 2.0], [3.0, None]]))),
+        vectors(("article_id", IDS.slice(0, 0)), ("vector", pa.array([], pa.list_(pa.float32())))),
+    ],
+    ids=[
+        "no list",
+        "no ids",
+        "text",
+        "lists of text",
+        "unequal",
+        "unequal by chance",
+        "null",
+        "null inside",
+        "no rows",
+    ],
+)
+def test_article_vectors_that_are_none(tiny_bundle, table):
+    pq.write_table(table, (folder := tiny_bundle()) / "contrastive_vector.parquet")
+    with pytest.raises(BundleError, match=r"contrastive_vector\.parquet"):
+        open_bundle(folder).vectors()
+
+
+# Real rows. They are read where they lie and never copied into the project.
+
+
+@pytest.fixture(scope="module")
+def pilot(tmp_path_factory) -> tuple[Path, pd.DataFrame]:
+    """A bundle around the pilot's rows, cut in two weeks at the middle, and those rows as pandas has them."""
+    source = os.environ.get("EBNERD_PILOT", "")
+    if not source or not Path(source, "behaviors.parquet").exists():
+        pytest.skip("EBNERD_PILOT names no folder with the pilot's behaviors.parquet and history.parquet")
+    behaviors = pq.read_table(Path(source, "behaviors.parquet"))
+    history = pq.read_table(Path(source, "history.parquet"))
+    middle = np.sort(behaviors["impression_time"].to_numpy())[behaviors.num_rows // 2]
+    folder = tmp_path_factory.mktemp("pilot")
+    for split, early in (("train", True), ("validation", False)):
+        (folder / split).mkdir()
+        rows = pc.equal(pc.less(behaviors["impression_time"], pa.scalar(middle)), early)
+        pq.write_table(behaviors.filter(rows), folder / split / "behaviors.parquet")
+        pq.write_table(history, folder / split / "history.parquet")
+    lists = [*behaviors["article_ids_inview"].to_pylist(), *history["article_id_fixed"].to_pylist()]
+    half = sorted({number for own in lists for number in own})[::2]
+    nulls = {name: pa.nulls(len(half), kind) for name, kind in ARTICLES.items()}
+    table = pa.table(nulls | {"article_id": pa.array(half, pa.int32())}, schema=arrow_schema(ARTICLES))
+    pq.write_table(table, folder / "articles.parquet")
+    return folder, behaviors.to_pandas()
+
+
+@pytest.mark.parametrize("split", ["official", "quantile"])
+def test_real_rows_have_the_labels_of_a_row_wise_reading(pilot, split):
+    folder, rows = pilot
+    data = prepare(open_bundle(folder), split)[0]
+    assert len(data.log) == len(rows)
+    by_id = rows.set_index("impression_id")
+    for slates in data.parts.values():
+        for place, impression in enumerate(slates.impression_id):
+            own, row = slice(slates.offsets[place], slates.offsets[place + 1]), by_id.loc[impression]
+            assert slates.article_id[own].tolist() == row["article_ids_inview"].tolist()
+            clicked = set(row["article_ids_clicked"].tolist())
+            assert slates.clicked[own].tolist() == [a in clicked for a in row["article_ids_inview"].tolist()]
+            assert slates.user_id[place] == row["user_id"]
+            assert slates.front_page[place] == pd.isna(row["article_id"])
+            assert slates.time[place] == row["impression_time"].value // 1000, "microseconds"
+
+
+def test_real_rows_meet_their_histories(pilot):
+    folder, rows = pilot
+    data, _, joins = prepare(open_bundle(folder), "official")
+    assert joins["impressions with history"].tolist() == joins["impressions"].tolist()
+    assert joins["impressions"].sum() == len(rows)
+    assert joins["history rows"].tolist() == [44, 44]
+    history = pq.read_table(folder / "train" / "history.parquet").to_pandas().set_index("user_id")
+    for user in (1, 20, 44):
+        past = history.loc[data.users["user_id"][user]]
+        own = slice(data.histories[0].offsets[user], data.histories[0].offsets[user + 1])
+        ids = data.articles["article_id"].to_numpy()[data.histories[0].article[own]]
+        assert ids.tolist() == past["article_id_fixed"].tolist()
+
+
+def test_real_rows_have_features(pilot):
+    data = ready(pilot[0])
+    columns = [column.name for column in every_column()]
+    matrix = np.full((data.log.candidates, len(columns)), np.inf, np.float32)
+    build(data.log, world_of(data), matrix)
+    assert not np.isinf(matrix).any()
+    unknown = {columns[place] for place in np.flatnonzero(np.isnan(matrix).any(axis=0))}
+    assert unknown == {
+        "age_hours", "age_hours_rank", "age_hours_ratio", "history_sentiment", "hours_since_first_inview",
+        "user_hours_since_shown", "hours_since_click",
+    }  # fmt: skip
+    assert np.isnan(matrix[:, columns.index("age_hours")]).all(), "the table says nothing of publication"
+    assert (matrix[:, columns.index("history_length")] > 0).any()

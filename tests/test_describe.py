@@ -1,0 +1,160 @@
+"""Figures on bundles, against the tiny bundle counted by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ebnerd_lib.data.bundle import open_bundle
+from ebnerd_lib.data.describe import (
+    AGE_LABELS,
+    candidate_age,
+    click_rate_by_age,
+    cold_start,
+    hour_of_day,
+    null_shares,
+    part_counts,
+    quantiles,
+    seen_candidates,
+)
+
+
+def test_null_shares_by_hand(tiny_path):
+    table = null_shares(open_bundle(tiny_path))
+    shares = {(row.file, row.column): row.share for row in table.itertuples()}
+    assert shares["train/behaviors", "article_id"] == pytest.approx(4 / 6)
+    assert shares["validation/behaviors", "article_id"] == pytest.approx(3 / 4)
+    assert shares["validation/behaviors", "gender"] == 1.0
+    assert shares["articles", "category"] == pytest.approx(1 / 12)
+    assert shares["articles", "sentiment_score"] == pytest.approx(2 / 12)
+    assert shares["articles", "published_time"] == pytest.approx(1 / 12)
+    # full columns are left out, and so are those with nulls only inside their lists
+    assert not {
+        ("articles", "title"),
+        ("train/behaviors", "user_id"),
+        ("train/history", "scroll_percentage_fixed"),
+    } & set(shares)
+    assert list(table["file"].unique()) == ["articles", "train/behaviors", "validation/behaviors"]
+
+
+def test_null_shares_of_a_full_bundle_are_an_empty_table(tiny_bundle):
+    def full(table):
+        return table.select([name for name in table.column_names if not table[name].null_count])
+
+    # the bundle is opened whole: it is the figures that are of the full columns alone
+    bundle = open_bundle(folder := tiny_bundle())
+    tiny_bundle(folder, articles=full, train_behaviors=full, validation_behaviors=full)
+    table = null_shares(bundle)
+    assert (len(table), list(table.columns)) == (0, ["file", "column", "share"])
+
+
+def test_part_counts_by_hand(tiny):
+    assert part_counts(tiny).to_dict("records") == [
+        {
+            "part": "train", "impressions": 4, "candidates": 11, "clicks": 5, "users": 3, "articles in view": 5,
+            "first": "2023-05-18 08:00", "last": "2023-05-24 06:59",
+        },
+        {
+            "part": "tuning", "impressions": 2, "candidates": 5, "clicks": 1, "users": 2, "articles in view": 4,
+            "first": "2023-05-24 07:00", "last": "2023-05-25 06:50",
+        },
+        {
+            "part": "validation", "impressions": 4, "candidates": 11, "clicks": 4, "users": 4, "articles in view": 8,
+            "first": "2023-05-25 07:00", "last": "2023-05-31 20:00",
+        },
+    ]  # fmt: skip
+
+
+def test_quantiles_by_hand():
+    values = {
+        "whole": np.arange(11),
+        "gaps": np.array([np.nan, 4.0, 2.0]),
+        "none": np.array([np.nan]),
+        "empty": np.empty(0, dtype=np.int64),
+    }
+    table = quantiles(values, (0.25, 0.5, 0.995)).set_index("")
+    assert list(table.columns) == ["mean", "min", "p25", "p50", "p99.5", "max"]
+    assert table.loc["whole"].tolist() == pytest.approx([5, 0, 2.5, 5, 9.95, 10])
+    assert table.loc["gaps"].tolist() == pytest.approx([3, 2, 2.5, 3, 3.99, 4])
+    assert table.loc[["none", "empty"]].isna().all().all()
+
+
+def test_candidate_age_by_hand(tiny):
+    # 201: 1006 and 1007; 204: 1010 and 1011; 202: 1007, 1008 without time, 1099 not in the table;
+    # 203 at 28T23:15: 1002, 1008, 1009, and 1010 that comes out a quarter of an hour later
+    days = 24.0
+    expected = [
+        26.0, 1.0,
+        2 * days + 20.5, 8.0,
+        days + 4, np.nan, np.nan,
+        10 * days + 17.25, np.nan, 0.25, 0.0,
+    ]  # fmt: skip
+    np.testing.assert_allclose(candidate_age(tiny, "validation"), expected)
+
+
+def test_click_rate_by_age_by_hand(tiny):
+    table = click_rate_by_age(tiny, "validation").set_index("age")
+    assert list(table.index) == list(AGE_LABELS)
+    shown = {"<1 h": 2, "1–2 h": 1, "8–16 h": 1, "1–2 d": 2, "2–4 d": 1, "10–30 d": 1}
+    clicks = {"<1 h": 1, "1–2 h": 1, "2–4 d": 1}  # the fourth click is on an article of unknown age
+    assert table["in view"].to_dict() == {label: shown.get(label, 0) for label in AGE_LABELS}
+    assert table["clicks"].to_dict() == {label: clicks.get(label, 0) for label in AGE_LABELS}
+    assert table["click rate"]["<1 h"] == 0.5
+    assert table["click rate"]["8–16 h"] == 0.0
+    assert np.isnan(table["click rate"][">30 d"])
+
+
+@pytest.mark.parametrize(
+    ("hours", "label"),
+    [(0, "<1 h"), (1, "1–2 h"), (23.99, "16–24 h"), (24, "1–2 d"), (720, ">30 d"), (90_000, ">30 d")],
+)
+def test_ages_fall_into_half_open_classes(tiny, hours, label):
+    published = np.datetime64("2023-05-25T07:00", "us") - np.timedelta64(round(hours * 3600), "s")
+    first = tiny.parts["validation"].take(np.array([0]))
+    data = replace(tiny, articles=tiny.articles.assign(published_time=published), parts={"one": first})
+    table = click_rate_by_age(data, "one").set_index("age")
+    assert table["in view"][table["in view"] > 0].to_dict() == {label: 2}
+
+
+def test_cold_start_by_hand(tiny):
+    # before validation 1001 to 1007 were in view and 1001 to 1006 clicked; users 7, 8 and 9 were seen
+    assert cold_start(tiny) == {
+        "candidates never in view before": pytest.approx(7 / 11),
+        "clicks on articles never in view before": pytest.approx(3 / 4),
+        "clicks on articles never clicked before": 1.0,
+        "impressions of users never seen before": 0.25,
+    }
+
+
+def test_seen_candidates_by_hand(tiny):
+    # in view in train: 1001 to 1005. Tuning: 1005 and 1006, clicked 1006; 1004, 1006 and 1007
+    assert seen_candidates(tiny, "tuning") == {
+        "candidates that training has seen": pytest.approx(2 / 5),
+        "clicks on articles that training has seen": 0.0,
+        "slates in which training has seen nothing": 0.0,
+        "slates in which training has seen everything": 0.0,
+    }
+    assert seen_candidates(tiny, "validation") == {
+        "candidates that training has seen": pytest.approx(1 / 11),
+        "clicks on articles that training has seen": 0.0,
+        "slates in which training has seen nothing": 0.75,
+        "slates in which training has seen everything": 0.0,
+    }
+    assert set(seen_candidates(tiny, "train").values()) == {1.0, 0.0}
+
+
+def test_hour_of_day(tiny):
+    assert hour_of_day(tiny, "validation").tolist() == [7, 20, 10, 23]
+
+
+def test_figures_of_smoke_agree_with_loops(smoke):
+    data = smoke
+    seen = set(data.parts["train"].article_id.tolist())
+    slates = data.parts["validation"]
+    rows = [slates.article_id[slates.offsets[row] : slates.offsets[row + 1]].tolist() for row in range(len(slates))]
+    shares = seen_candidates(data, "validation")
+    assert shares["slates in which training has seen nothing"] == np.mean([not seen & set(row) for row in rows])
+    assert shares["candidates that training has seen"] == pytest.approx(
+        np.mean([a in seen for row in rows for a in row])
+    )
+    assert click_rate_by_age(data, "validation")["in view"].sum() == slates.candidates, "the sample knows every age"

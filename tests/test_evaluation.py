@@ -1,0 +1,139 @@
+"""Calibration, intervals and the figures of a scorer."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score, log_loss
+
+from ebnerd_lib.evaluation.baselines import BASELINES, judge_baselines
+from ebnerd_lib.evaluation.calibration import classification, fit_calibration
+from ebnerd_lib.evaluation.intervals import user_bootstrap
+from ebnerd_lib.evaluation.judge import judge, judge_both, load_scores, results_table, save_scores
+from ebnerd_lib.features import store
+
+
+@pytest.fixture(scope="module")
+def clicks():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(3, 4, 5000)
+    return scores, rng.random(5000) < 1 / (1 + np.exp(-(0.4 * scores - 3)))
+
+
+def test_calibration_is_the_maximum_likelihood_fit(clicks):
+    scores, clicked = clicks
+    found = fit_calibration(scores, clicked)
+    wanted = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(scores[:, None], clicked)
+    assert found.slope == pytest.approx(wanted.coef_[0, 0], rel=1e-5)
+    assert found.intercept == pytest.approx(wanted.intercept_[0], rel=1e-5)
+
+
+def test_threshold_is_the_best_of_all_thresholds(clicks):
+    scores, clicked = clicks
+    calibration = fit_calibration(scores, clicked)
+    probability = calibration.probability(scores)
+    best = max(f1_score(clicked, probability >= threshold) for threshold in np.unique(probability)[::7])
+    assert f1_score(clicked, probability >= calibration.threshold) >= best
+
+
+def test_classification_equals_scikit_learn(clicks):
+    scores, clicked = clicks
+    probability = fit_calibration(scores, clicked).probability(scores)
+    found = classification(probability, clicked, 0.3)
+    assert found["logloss"] == pytest.approx(log_loss(clicked, probability))
+    assert found["f1"] == pytest.approx(f1_score(clicked, probability >= 0.3))
+    assert found["accuracy"] == pytest.approx(accuracy_score(clicked, probability >= 0.3))
+
+
+def test_a_constant_score_gets_the_base_rate():
+    calibration = fit_calibration(np.full(10, 7.0), np.arange(10) < 3)
+    np.testing.assert_allclose(calibration.probability(np.array([7.0, -100.0])), 0.3)
+
+
+def test_scores_that_separate_perfectly_give_finite_probabilities():
+    calibration = fit_calibration(np.arange(10.0), np.arange(10) >= 5)
+    assert np.isfinite([calibration.slope, calibration.intercept]).all()
+    assert calibration.probability(np.array([9.0, 0.0])) == pytest.approx([1, 0], abs=0.01)
+
+
+def test_calibration_needs_both_kinds():
+    with pytest.raises(ValueError, match="both kinds"):
+        fit_calibration(np.arange(3.0), np.zeros(3, bool))
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    hits = 0
+    for trial in range(200):
+        user = np.repeat(np.arange(60), rng.integers(1, 12, 60))
+        values = rng.normal(0, 0.1, 60)[user] + rng.normal(0.6, 0.2, len(user))
+        low, high = user_bootstrap(values[:, None], user, draws=300, seed=trial)[0]
+        hits += low <= 0.6 <= high
+    assert 0.89 <= hits / 200 <= 0.99
+
+
+def test_interval_is_over_users_not_impressions():
+    rng = np.random.default_rng(2)
+    per_user = rng.normal(0.6, 0.1, 40)
+    values, user = np.repeat(per_user, 50)[:, None], np.repeat(np.arange(40), 50)
+    by_user = np.ptp(user_bootstrap(values, user)[0])
+    by_impression = np.ptp(user_bootstrap(values, np.arange(len(values)))[0])
+    assert by_user > 4 * by_impression
+
+
+def test_equal_models_differ_by_exactly_nothing():
+    assert (user_bootstrap(np.zeros((100, 1)), np.arange(100) % 7) == 0).all()
+
+
+def test_interval_leaves_out_impressions_that_cannot_be_judged():
+    values = np.array([[0.5], [np.nan], [0.5]])
+    np.testing.assert_array_equal(user_bootstrap(values, np.array([1, 2, 3])), [[0.5, 0.5]])
+
+
+def test_scores_file_round_trip_and_columns(smoke, tmp_path):
+    slates = smoke.parts["validation"]
+    scores = np.random.default_rng(0).normal(size=slates.candidates)
+    save_scores(tmp_path / "scores_x.parquet", slates, scores)
+    table = pq.read_table(tmp_path / "scores_x.parquet")
+    kinds = {name: str(table.schema.field(name).type) for name in table.column_names}
+    assert kinds == {"impression_id": "uint32", "article_id": "int32", "clicked": "bool", "score": "float"}
+    np.testing.assert_array_equal(table["article_id"].to_numpy(), slates.article_id)
+    np.testing.assert_array_equal(load_scores(tmp_path / "scores_x.parquet"), scores.astype(np.float32))
+
+
+@pytest.mark.parametrize("spoil", [lambda s: s[:-1], lambda s: np.where(np.arange(len(s)) == 3, np.nan, s)])
+def test_scores_that_are_missing_or_not_finite_are_not_saved(smoke, tmp_path, spoil):
+    slates = smoke.parts["tuning"]
+    with pytest.raises(ValueError, match="finite scores"):
+        save_scores(tmp_path / "s.parquet", slates, spoil(np.zeros(slates.candidates)))
+    assert not (tmp_path / "s.parquet").exists()
+
+
+def test_judge_counts_every_impression_once_and_orders_its_intervals(smoke):
+    slates = smoke.parts["validation"]
+    scores = np.random.default_rng(0).random(slates.candidates)
+    figures = judge(scores, slates, fit_calibration(scores, slates.clicked))
+    assert figures["impressions"] + figures["left_out"] == len(slates)
+    for name in ("auc", "mrr", "ndcg@5", "ndcg@10"):
+        low, high = figures[f"{name}_ci"]
+        assert low <= figures[name] <= high
+
+
+def test_figures_are_those_of_the_scores_as_saved(smoke):
+    tuning, validation = smoke.parts["tuning"], smoke.parts["validation"]
+    # Differences beyond float32 vanish in the file, so they must not count in the figures either.
+    fine = 1.0 + np.random.default_rng(0).random(validation.candidates) * 1e-12
+    entry, _ = judge_both("ids", np.arange(tuning.candidates, dtype=float), tuning, fine, validation)
+    assert entry["validation"]["auc"] == 0.5
+
+
+def test_baselines_know_what_their_tier_allows_and_order_as_on_any_news_site(smoke, smoke_features):
+    features = {part: store.read(smoke_features, part) for part in smoke.parts}
+    entries = judge_baselines(smoke, features)
+    assert set(entries) == set(BASELINES)
+    auc = {name: entry["validation"]["auc"] for name, entry in entries.items()}
+    assert abs(auc["random"] - 0.5) < 0.03
+    assert auc["clicks_24h"] > auc["random"] + 0.05
+    table = results_table(entries)
+    assert list(table["auc"]) == sorted(auc.values(), reverse=True)
+    assert set(table["tier"]) <= {"ids", "content", "clicks"}

@@ -1,0 +1,295 @@
+"""Causal features against a row-wise oracle, and against the deletion of the future."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ebnerd_lib.data.bundle import History
+from ebnerd_lib.data.dataset import UNKNOWN_TIME, Metadata
+from ebnerd_lib.data.slates import HOUR, Slates
+from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.features import registry, store
+from ebnerd_lib.features.build import World, build
+from ebnerd_lib.features.catalogue import HALF_LIVES, WINDOWS
+from ebnerd_lib.features.events import ArticlePast, article_events, relative
+from ebnerd_lib.features.registry import TIERS, Column, allowed, every_column, family, unregister
+
+ARTICLES, USERS, CATEGORIES = 9, 5, 3
+
+
+def random_log(rng: np.random.Generator, impressions: int, hours: float = 60.0) -> Slates:
+    """A log with many impressions in the same microsecond, several clicks, unknown users and articles."""
+    lengths = rng.integers(1, 6, impressions)
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+    article = np.concatenate([rng.choice(ARTICLES, n, replace=False) for n in lengths]).astype(np.int32)
+    instants = rng.integers(0, int(hours * HOUR), max(impressions // 2, 1))
+    return Slates(
+        impression_id=np.arange(impressions, dtype=np.uint32),
+        user_id=np.zeros(impressions, np.uint32),
+        user=rng.integers(0, USERS, impressions).astype(np.int32),
+        time=10 * HOUR + rng.choice(instants, impressions),
+        session=rng.integers(0, 3, impressions),
+        device=rng.integers(0, 4, impressions).astype(np.int8),
+        subscriber=rng.random(impressions) < 0.5,
+        page=rng.integers(0, ARTICLES, impressions).astype(np.int32),
+        front_page=rng.random(impressions) < 0.5,
+        week=rng.integers(0, 2, impressions).astype(np.int8),
+        offsets=offsets,
+        article_id=article.copy(),
+        article=article,
+        clicked=rng.random(len(article)) < 0.4,
+    )
+
+
+def random_world(rng: np.random.Generator, log: Slates) -> World:
+    sentiment = rng.dirichlet(np.ones(3), ARTICLES).astype(np.float32)
+    sentiment[[0, 3]] = np.nan
+    published = rng.integers(0, 40 * HOUR, ARTICLES)
+    published[[0, 2]] = UNKNOWN_TIME
+    metadata = Metadata(
+        published, rng.random(ARTICLES) < 0.3, rng.integers(0, CATEGORIES, ARTICLES).astype(np.int32), sentiment
+    )
+    return World(log, metadata, [random_history(rng) for _ in range(2)], USERS)
+
+
+def random_history(rng: np.random.Generator) -> History:
+    counts = rng.integers(0, 8, USERS)
+    counts[0] = 0
+    times = [np.sort(rng.integers(0, 60 * HOUR, n)) for n in counts]
+    return History(
+        np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
+        rng.integers(0, ARTICLES, counts.sum()).astype(np.int32),
+        np.concatenate(times).astype(np.int64),
+    )
+
+
+def compute(queries: Slates, world: World, chunk: int = 1 << 18) -> dict[str, np.ndarray]:
+    out = np.full((queries.candidates, len(every_column())), 7e7, dtype=np.float32)
+    names = build(queries, world, out, chunk=chunk)
+    return {name: out[:, place] for place, name in enumerate(names)}
+
+
+def before(world: World, time: int) -> World:
+    """The world with every event at or after a time deleted."""
+    kept = world.log.take(world.log.time < time)
+    histories = []
+    for history in world.histories:
+        keep = history.time < time
+        user = np.repeat(np.arange(USERS), history.lengths)[keep]
+        offsets = np.concatenate(([0], np.cumsum(np.bincount(user, minlength=USERS)))).astype(np.int64)
+        histories.append(History(offsets, history.article[keep], history.time[keep]))
+    return World(kept, world.metadata, histories, USERS)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40))
+def test_deleting_the_future_leaves_every_feature_unchanged_bit_for_bit(seed, impressions):
+    rng = np.random.default_rng(seed)
+    log = random_log(rng, impressions)
+    world = random_world(rng, log)
+    whole = compute(log, world)
+    for row in rng.choice(impressions, min(impressions, 4), replace=False):
+        mine = slice(log.offsets[row], log.offsets[row + 1])
+        alone = compute(log.take(np.array([row])), before(world, int(log.time[row])))
+        for name, values in alone.items():
+            np.testing.assert_array_equal(values, whole[name][mine], err_msg=name)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_events_added_at_or_after_t_change_nothing(seed):
+    rng = np.random.default_rng(seed)
+    log = random_log(rng, 25)
+    world = random_world(rng, log)
+    moment = int(np.median(log.time))
+    early = log.take(log.time <= moment)
+    # Among the added ones are clicks at the very moment of the latest queries.
+    late = log.take(log.time >= moment)
+    noisy = replace(late, clicked=rng.random(late.candidates) < 0.8)
+    merged = World(_join([log.take(log.time < moment), noisy]), world.metadata, world.histories, USERS)
+    plain = World(log.take(log.time < moment), world.metadata, world.histories, USERS)
+    for name, values in compute(early, merged).items():
+        if name.startswith("history"):
+            continue
+        np.testing.assert_array_equal(values, compute(early, plain)[name], err_msg=name)
+
+
+def _join(parts):
+    from ebnerd_lib.data.slates import concatenate
+
+    return concatenate(parts)
+
+
+def oracle(log: Slates, world: World, row: int, place: int) -> dict[str, float]:
+    """What some columns mean, written out event by event."""
+    t, u, a = log.time[row], log.user[row], log.article[place]
+    shown, clicked, mine = [], [], []
+    for other in range(len(log)):
+        if log.time[other] >= t:
+            continue
+        for c in range(log.offsets[other], log.offsets[other + 1]):
+            if log.article[c] == a and a > 0:
+                shown.append(log.time[other])
+                if log.clicked[c]:
+                    clicked.append(log.time[other])
+                if log.user[other] == u and u > 0:
+                    mine.append((log.time[other], log.clicked[c], log.session[other]))
+    history = world.histories[log.week[row]]
+    own = range(history.offsets[u], history.offsets[u + 1])
+    read = [history.article[i] for i in own if history.time[i] < t]
+    category = world.metadata.category
+    values = {
+        "user_shown": len(mine),
+        "user_clicked": sum(click for _, click, _ in mine),
+        "user_hours_since_shown": (t - max(when for when, _, _ in mine)) / HOUR if mine else np.nan,
+        "user_shown_session": sum(session == log.session[row] for _, _, session in mine if session == _last(mine)),
+        "user_impressions": sum(log.time[o] < t and log.user[o] == u for o in range(len(log))) if u > 0 else 0,
+        "hours_since_first_inview": (t - min(shown)) / HOUR if shown else np.nan,
+        "hours_since_click": (t - max(clicked)) / HOUR if clicked else np.nan,
+        "history_length": len(read),
+        "history_article": sum(r == a for r in read) if a > 0 else 0,
+        "history_category": np.mean([category[r] == category[a] for r in read]) if read and category[a] > 0 else 0.0,
+        "own_article": a == log.page[row] and a > 0,
+        "premium": world.metadata.premium[a],
+        "slate_length": log.lengths[row],
+    }
+    moods = [world.metadata.sentiment[r] for r in read if not np.isnan(world.metadata.sentiment[r, 0])]
+    values["history_sentiment"] = np.mean(moods, axis=0) @ world.metadata.sentiment[a] if moods else np.nan
+    for name, hours in WINDOWS.items():
+        values[f"inviews_{name}"] = sum(when >= t - hours * HOUR for when in shown)
+        values[f"clicks_{name}"] = sum(when >= t - hours * HOUR for when in clicked)
+    for name, hours in HALF_LIVES.items():
+        values[f"inviews_decay_{name}"] = sum(2 ** (-(t - when) / (hours * HOUR)) for when in shown)
+        values[f"clicks_decay_{name}"] = sum(2 ** (-(t - when) / (hours * HOUR)) for when in clicked)
+    values["rate_6h"] = (values["clicks_6h"] + 1.8) / (values["inviews_6h"] + 20)
+    values["rate_decay_1h"] = (values["clicks_decay_1h"] + 1.8) / (values["inviews_decay_1h"] + 20)
+    published = world.metadata.published[a]
+    values["age_hours"] = np.nan if published == UNKNOWN_TIME else max(t - published, 0) / HOUR
+    return values
+
+
+def _last(mine):
+    """The session in which the article was last shown: what came before it in another session is over."""
+    return max(mine, key=lambda event: event[0])[2]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_features_equal_an_oracle_that_walks_over_events(seed):
+    rng = np.random.default_rng(seed)
+    log = replace(random_log(rng, 20), session=np.arange(20) // 7)
+    # One impression at a time, so that the last session an article was shown in is never ambiguous.
+    log = replace(log, time=10 * HOUR + np.sort(rng.choice(60 * HOUR, 20, replace=False)))
+    world = random_world(rng, log)
+    found = compute(log, world)
+    for row in range(len(log)):
+        for place in range(log.offsets[row], log.offsets[row + 1]):
+            for name, value in oracle(log, world, row, place).items():
+                np.testing.assert_allclose(found[name][place], value, rtol=2e-5, atol=1e-6, err_msg=name)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 30))
+def test_figures_do_not_depend_on_the_chunk_size(seed, chunk):
+    rng = np.random.default_rng(seed)
+    log = random_log(rng, 30)
+    world = random_world(rng, log)
+    whole, pieces = compute(log, world), compute(log, world, chunk)
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], pieces[name], err_msg=name)
+
+
+def test_a_slates_own_clicks_are_hidden_from_its_features():
+    rng = np.random.default_rng(3)
+    log = random_log(rng, 30)
+    world = random_world(rng, log)
+    flipped = replace(log, clicked=~log.clicked)
+    whole, other = compute(log, world), compute(flipped, world)
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], other[name], err_msg=name)
+
+
+def test_windows_are_closed_below_and_open_above():
+    log = replace(random_log(np.random.default_rng(0), 3), user=np.ones(3, np.int32))
+    log = log.take(np.arange(3))
+    one = Slates(**{**vars(log), "offsets": np.array([0, 1, 2, 3]), "article": np.ones(3, np.int32),
+                    "article_id": np.ones(3, np.int32), "clicked": np.ones(3, bool),
+                    "time": np.array([0, HOUR, 2 * HOUR])})  # fmt: skip
+    past = ArticlePast(article_events(one, 2, clicks_only=True))
+    np.testing.assert_array_equal(past.trailing(one, (1.0, 0.5))[:, 0], [0, 1, 1])
+    np.testing.assert_array_equal(ArticlePast(article_events(one, 2, True)).trailing(one, (0.5,))[:, 0], [0, 0, 0])
+
+
+def test_a_walk_backwards_in_time_is_refused():
+    log = random_log(np.random.default_rng(0), 5)
+    past = ArticlePast(article_events(log, ARTICLES, clicks_only=False))
+    ordered = log.take(np.argsort(log.time))
+    past.trailing(ordered, (1.0,))
+    with pytest.raises(ValueError, match="order of time"):
+        past.trailing(ordered, (1.0,))
+
+
+def test_relative_by_hand():
+    values = np.array([4.0, 1.0, 1.0, np.nan, 0.0, 0.0, 5.0], dtype=np.float32)
+    found = relative(values, np.array([0, 4, 6, 7]))
+    np.testing.assert_allclose(found[:, 0], [1, 0.25, 0.25, np.nan, 0.5, 0.5, 0.5])
+    np.testing.assert_allclose(found[:, 1], [2, 0.5, 0.5, np.nan, 1, 1, 1])
+
+
+def test_registry_names_are_unique_and_tiers_nested():
+    names = [column.name for column in every_column()]
+    assert len(set(names)) == len(names) >= 40
+    for lower, higher in itertools.pairwise(TIERS):
+        assert set(allowed(lower)) < set(allowed(higher))
+    assert all(column.formula and column.group for column in every_column())
+
+
+def test_no_column_on_clicks_is_allowed_below_its_tier():
+    barred = {name for name in (c.name for c in every_column()) if "click" in name or "rate" in name}
+    assert barred and not barred & set(allowed("exposure"))
+    assert not {c.name for c in every_column() if "inview" in c.name or "shown" in c.name} & set(allowed("content"))
+
+
+def test_adding_a_feature_is_one_function():
+    @family("slate", Column("half_length", "content", "request", "candidates", "half the slate's length"))
+    def half_length(chunk):
+        return chunk.slates.per_candidate(chunk.slates.lengths / 2)[:, None]
+
+    try:
+        rng = np.random.default_rng(0)
+        log = random_log(rng, 10)
+        found = compute(log, random_world(rng, log))
+        np.testing.assert_array_equal(found["half_length"] * 2, found["slate_length"])
+        with pytest.raises(ConfigError, match="registered twice"):
+            family("slate", Column("half_length", "content", "request", "", ""))(half_length)
+    finally:
+        unregister("half_length")
+    assert "half_length" not in [column.name for column in every_column()]
+
+
+def test_a_feature_of_an_unknown_tier_or_reading_what_does_not_exist_is_refused():
+    with pytest.raises(ConfigError, match="tier 'future' is unknown"):
+        family("slate", Column("x", "future", "g", "", ""))(lambda chunk: None)
+    with pytest.raises(ConfigError, match="reads nothing_such"):
+        family("slate", Column("x", "clicks", "g", "", ""), reads=("nothing_such",))(lambda chunk: None)
+    assert "x" not in [column.name for column in every_column()]
+
+
+def test_a_column_may_not_read_what_its_tier_bars():
+    with pytest.raises(ConfigError, match="may not know clicks_1h"):
+        family("slate", Column("sly", "content", "g", "", "clicks in disguise"), reads=("clicks_1h",))(
+            lambda chunk: None
+        )
+
+
+def test_stored_features_are_those_computed_and_named(smoke, smoke_features):
+    features = store.read(smoke_features, "validation")
+    assert features.columns == [column.name for column in registry.every_column()]
+    slates = smoke.parts["validation"]
+    np.testing.assert_array_equal(features.column("slate_length"), slates.per_candidate(slates.lengths))
+    known = features.matrix[:, [features.columns.index(c) for c in features.columns if not c.endswith("_ratio")]]
+    assert np.isfinite(known[~np.isnan(known)]).all()

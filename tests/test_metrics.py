@@ -1,0 +1,93 @@
+"""Metrics against scikit-learn and against their definitions over all orders of tied candidates."""
+
+from itertools import pairwise, permutations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import ndcg_score, roc_auc_score
+
+from ebnerd_lib.evaluation.metrics import METRICS, mean_metrics, per_slate
+
+
+def slates(rng, count, longest, levels):
+    """Random slates whose scores take few values, so that ties are common, with several clicks each."""
+    lengths = rng.integers(2, longest, count)
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    return rng.integers(0, levels, offsets[-1]).astype(np.float32), rng.random(offsets[-1]) < 0.25, offsets
+
+
+@pytest.mark.parametrize("levels", [1, 3, 1000])
+def test_auc_and_ndcg_equal_scikit_learn(levels):
+    scores, clicked, offsets = slates(np.random.default_rng(levels), 400, 30, levels)
+    found = per_slate(scores, clicked, offsets)
+    judged = 0
+    for row, (begin, end) in enumerate(pairwise(offsets)):
+        y, s = clicked[begin:end], scores[begin:end]
+        if y.all() or not y.any():
+            assert np.isnan(found[row]).all()
+            continue
+        judged += 1
+        wanted = [roc_auc_score(y, s), ndcg_score([y], [s], k=5), ndcg_score([y], [s], k=10)]
+        np.testing.assert_allclose(found[row, [0, 2, 3]], wanted, rtol=0, atol=1e-12)
+    assert judged > 200
+
+
+def reciprocal_rank(order, clicked):
+    return np.mean([1 / (place + 1) for place, i in enumerate(order) if clicked[i]])
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=2, max_size=6))
+def test_mrr_is_the_mean_over_all_orders_of_tied_candidates(candidates):
+    scores = np.array([score for score, _ in candidates], dtype=float)
+    clicked = np.array([click for _, click in candidates])
+    found = per_slate(scores, clicked, np.array([0, len(scores)]))[0, METRICS.index("mrr")]
+    if clicked.all() or not clicked.any():
+        assert np.isnan(found)
+        return
+    sorted_orders = [o for o in permutations(range(len(scores))) if all(np.diff(scores[list(o)]) <= 0)]
+    assert found == pytest.approx(np.mean([reciprocal_rank(o, clicked) for o in sorted_orders]), abs=1e-12)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_constant_scorer_has_auc_one_half_exactly(seed):
+    _, clicked, offsets = slates(np.random.default_rng(seed), 50, 40, 5)
+    found = per_slate(np.full(offsets[-1], 0.3), clicked, offsets)[:, 0]
+    assert (found[~np.isnan(found)] == 0.5).all()
+
+
+def test_hand_computed_slate():
+    # Ranks of the scores: 5 is first, the two 3s share places 2 and 3, 1 is last. Clicked: one of the 3s.
+    found = per_slate(np.array([3.0, 5.0, 1.0, 3.0]), np.array([True, False, False, False]), np.array([0, 4]))[0]
+    expected = [0.5, (1 / 2 + 1 / 3) / 2, (1 / np.log2(3) + 1 / 2) / 2, (1 / np.log2(3) + 1 / 2) / 2]
+    np.testing.assert_allclose(found, expected)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_order_within_a_slate_and_monotone_transforms_do_not_matter(seed):
+    rng = np.random.default_rng(seed)
+    scores, clicked, offsets = slates(rng, 20, 12, 6)
+    shuffled = np.concatenate(
+        [begin + rng.permutation(end - begin) for begin, end in pairwise(offsets)]
+    )
+    found = per_slate(scores, clicked, offsets)
+    np.testing.assert_allclose(per_slate(scores[shuffled], clicked[shuffled], offsets), found, atol=1e-12)
+    np.testing.assert_array_equal(per_slate(np.exp(scores) + 1, clicked, offsets), found)
+
+
+def test_slates_that_cannot_be_judged_are_left_out_of_the_mean_not_scored_zero():
+    scores, clicked = np.array([2.0, 1.0, 2.0, 1.0]), np.array([True, False, False, False])
+    means = mean_metrics(per_slate(scores, clicked, np.array([0, 2, 4])))
+    assert means == {"auc": 1.0, "mrr": 1.0, "ndcg@5": 1.0, "ndcg@10": 1.0}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_scores_that_are_not_finite_are_refused(bad):
+    with pytest.raises(ValueError, match="1 of 2 scores are not finite"):
+        per_slate(np.array([bad, 1.0]), np.array([True, False]), np.array([0, 2]))
+
+
+def test_lengths_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="3 scores"):
+        per_slate(np.zeros(3), np.zeros(2, bool), np.array([0, 2]))

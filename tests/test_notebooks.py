@@ -1,0 +1,80 @@
+"""Static checks of the notebooks: short, without definitions or outputs, typed parameters, prose between steps."""
+
+import ast
+import json
+import re
+
+import pytest
+
+from ebnerd_lib.pipeline.config import code_cells, read_schema
+from ebnerd_lib.pipeline.layout import ROOT, profile_stages
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return request.param
+
+
+def cells(notebook):
+    return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+
+
+def test_the_four_notebooks_are_there():
+    stems = {path.stem for path in NOTEBOOKS}
+    assert {"01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend"} <= stems
+
+
+def test_at_most_twenty_code_cells_without_definitions(notebook):
+    code = code_cells(notebook)
+    assert len(code) <= 20
+    for cell in code:
+        kinds = {type(node) for node in ast.walk(ast.parse(cell["source"]))}
+        assert not {ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef} & kinds
+
+
+def test_no_outputs_counts_or_local_metadata(notebook):
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    assert content["metadata"]["kernelspec"]["name"] == "python3"
+    assert set(content["metadata"]) <= {"kernelspec", "language_info"}
+    for cell in content["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None
+        assert set(cell["metadata"]) <= {"tags"}
+
+
+def test_title_question_inputs_and_outputs_come_first(notebook):
+    first = cells(notebook)[0]
+    text = "".join(first["source"])
+    assert first["cell_type"] == "markdown" and text.startswith(f"# {notebook.stem[:2]} · ")
+    assert "**Question.**" in text and "**In:**" in text and "**Out:**" in text
+
+
+def test_every_parameter_is_explained(notebook):
+    schema = read_schema(notebook)
+    assert schema and all(parameter.help for parameter in schema.values())
+    assert schema["profile"].default == "sample"
+
+
+def test_every_picture_has_a_text_for_those_who_cannot_see_it(notebook):
+    for cell in code_cells(notebook):
+        for node in ast.walk(ast.parse(cell["source"])):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "plots.image":
+                assert len(node.args) == 2, ast.unparse(node)
+
+
+def test_what_the_prose_claims_is_asserted(notebook):
+    assert sum(cell["source"].count("assert ") for cell in code_cells(notebook)) >= 1
+
+
+def test_links_between_notebooks_lead_somewhere(notebook):
+    for cell in cells(notebook):
+        if cell["cell_type"] == "markdown":
+            for target in re.findall(r"\]\(([^)#]+)\)", "".join(cell["source"])):
+                assert (notebook.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("profile", ["smoke", "sample", "original", "ebnerd_demo", "ebnerd_small", "ebnerd_large"])
+def test_every_profile_runs_all_four(profile):
+    assert profile_stages(profile)[:4] == ["01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend"]

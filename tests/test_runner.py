@@ -1,0 +1,236 @@
+"""The pipeline from a terminal, on a copy of the project: what runs, what does not, and what a failure leaves."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ebnerd_lib.pipeline.layout import ROOT
+
+STAGES = ["01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend"]
+
+
+def command(project: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ebnerd_lib", *arguments],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(project), **environment},
+    )
+
+
+def run(project: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return command(project, "run", "--profile", "smoke", **environment)
+
+
+def ran(result: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line.split(":")[0] for line in result.stdout.splitlines() if ": started" in line]
+
+
+def artifacts(project: Path) -> dict[str, bytes]:
+    root = project / "outputs" / "smoke" / "artifacts"
+    files = [p for p in sorted(root.rglob("*")) if p.is_file() and p.name != "manifest.json"]
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in files}
+
+
+def copy_of(source: Path, target: Path, outputs: bool) -> Path:
+    for name in ("ebnerd_lib", "notebooks", "params", "templates"):
+        shutil.copytree(source / name, target / name)
+    if outputs:
+        shutil.copytree(source / "data", target / "data")
+        shutil.copytree(source / "outputs", target / "outputs", copy_function=shutil.copy2)
+    return target
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, smoke_bundle):
+    """A copy of the project in which the profile smoke has run."""
+    project = copy_of(ROOT, tmp_path_factory.mktemp("project") / "a", outputs=False)
+    shutil.copytree(smoke_bundle, project / "data" / "smoke")
+    result = run(project)
+    assert result.returncode == 0, result.stderr + result.stdout
+    assert sorted(ran(result)) == STAGES
+    return project
+
+
+@pytest.fixture
+def project(finished, tmp_path):
+    """A copy of a finished project, for a test to change."""
+    return copy_of(finished, tmp_path / "p", outputs=True)
+
+
+def test_a_run_leaves_artifacts_reports_and_an_index(finished):
+    outputs = finished / "outputs" / "smoke"
+    assert (outputs / "index.html").exists()
+    for stage in STAGES:
+        assert (outputs / "notebooks" / f"{stage}.ipynb").exists()
+        assert (outputs / "reports" / f"{stage}.html").stat().st_size < 3_000_000
+        manifest = json.loads((outputs / "artifacts" / stage / "manifest.json").read_text())
+        assert (manifest["status"], manifest["run"], manifest["profile"]) == ("complete", "batch", "smoke")
+        assert manifest["duration_seconds"] > 0 and manifest["peak_memory_mb"] > 0 and manifest["inputs"]
+        assert set(manifest["outputs"]) == {p.name for p in (outputs / "artifacts" / stage).iterdir()} - {
+            "manifest.json"
+        }
+        assert str(finished) not in json.dumps(manifest)
+    assert not list((outputs / "artifacts").glob(".*"))
+
+
+def test_metrics_hold_every_model_with_its_tier(finished):
+    root = finished / "outputs" / "smoke" / "artifacts"
+    found = {}
+    for stage, key in (("01_preprocess", "baselines"), ("02_train_mf", "models"), ("03_train_mlp", "models")):
+        found.update(json.loads((root / stage / "metrics.json").read_text())[key])
+    assert {"random", "newest", "popularity", "clicks_6h", "clicks_24h", "mf_ids", "mf_features", "mlp"} <= set(found)
+    for entry in found.values():
+        assert entry["tier"] in ("ids", "content", "exposure", "clicks")
+        for part in ("validation", "tuning"):
+            assert {"auc", "auc_ci", "mrr", "ndcg@5", "ndcg@10", "logloss", "f1", "accuracy", "impressions"} <= set(
+                entry[part]
+            )
+
+
+def test_scores_cover_every_candidate_in_file_order_with_raw_ids(finished):
+    root = finished / "outputs" / "smoke" / "artifacts"
+    behaviors = pq.read_table(finished / "data" / "smoke" / "validation" / "behaviors.parquet")
+    for stage, name in (("02_train_mf", "mf_ids"), ("02_train_mf", "mf_features"), ("03_train_mlp", "mlp")):
+        scores = pq.read_table(root / stage / f"scores_{name}.parquet")
+        wanted = [article for slate in behaviors["article_ids_inview"].to_pylist() for article in slate]
+        assert scores["article_id"].to_pylist() == wanted
+        lengths = [len(slate) for slate in behaviors["article_ids_inview"].to_pylist()]
+        ids = [i for i, n in zip(behaviors["impression_id"].to_pylist(), lengths, strict=True) for _ in range(n)]
+        assert scores["impression_id"].to_pylist() == ids
+        assert (root / stage / f"tuning_{name}.parquet").exists()
+
+
+def test_a_second_run_does_nothing_and_loads_neither_pandas_nor_papermill(finished):
+    before = artifacts(finished)
+    index = (finished / "outputs" / "smoke" / "index.html").stat().st_mtime_ns
+    result = run(finished)
+    assert result.returncode == 0 and "nothing to do" in result.stdout and not ran(result)
+    assert artifacts(finished) == before
+    assert (finished / "outputs" / "smoke" / "index.html").stat().st_mtime_ns == index
+    code = (
+        "import sys; from ebnerd_lib.pipeline.runner import run; run('smoke'); "
+        "print([m for m in ('pandas', 'papermill', 'numpy', 'torch', 'nbconvert') if m in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(finished)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=finished, env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+
+
+def test_one_mlp_parameter_reruns_03_and_what_depends_on_it(project):
+    file = project / "params" / "smoke" / "03_train_mlp.yaml"
+    file.write_text(file.read_text() + "dropout: 0.2  # share of hidden units that training drops\n")
+    assert ran(run(project)) == ["03_train_mlp", "04_recommend"]
+
+
+def test_a_change_that_leaves_artifacts_as_they_were_stops_there(project):
+    notebook = project / "notebooks" / "02_train_mf.ipynb"
+    notebook.write_text(
+        notebook.read_text().replace("How far does a factorisation get", "How far does factorisation get")
+    )
+    before = artifacts(project)
+    assert ran(run(project)) == ["02_train_mf"]
+    assert artifacts(project) == before
+
+
+def test_a_template_only_renders_again(project):
+    style = project / "templates" / "style.css"
+    style.write_text(style.read_text() + "\n/* changed */\n")
+    result = run(project)
+    assert result.returncode == 0 and not ran(result) and "rendered 4 reports again" in result.stdout
+
+
+def test_a_lost_artifact_is_made_again(project):
+    (project / "outputs" / "smoke" / "artifacts" / "03_train_mlp" / "scores_mlp.parquet").unlink()
+    before = artifacts(project)
+    assert ran(run(project))[0] == "03_train_mlp"
+    assert set(artifacts(project)) == set(before) | {"03_train_mlp/scores_mlp.parquet"}
+
+
+def test_another_folder_and_another_number_of_threads_give_the_same_bytes(finished, tmp_path):
+    other = copy_of(finished, tmp_path / "elsewhere", outputs=False)
+    shutil.copytree(finished / "data", other / "data")
+    result = run(other, OMP_NUM_THREADS="2", NUMBA_NUM_THREADS="2")
+    assert result.returncode == 0, result.stderr
+    theirs, ours = artifacts(other), artifacts(finished)
+    assert theirs.keys() == ours.keys()
+    assert [name for name in ours if theirs[name] != ours[name]] == []
+
+
+def test_a_run_by_hand_writes_the_same_folder_and_is_stale_afterwards(project):
+    environment = {**os.environ, "PYTHONPATH": str(project), "MKL_CBWR": "AVX2,STRICT"}
+    by_hand = [sys.executable, "-m", "jupyter", "execute", "notebooks/04_recommend.ipynb", "--kernel_name=python3"]
+    notebook = project / "notebooks" / "04_recommend.ipynb"
+    notebook.write_text(notebook.read_text().replace('profile: str = \\"sample\\"', 'profile: str = \\"smoke\\"'))
+    subprocess.run(by_hand, cwd=project, env=environment, check=True, capture_output=True)
+    manifest = json.loads((project / "outputs" / "smoke" / "artifacts" / "04_recommend" / "manifest.json").read_text())
+    assert (manifest["run"], manifest["status"]) == ("interactive", "complete")
+    assert ran(run(project)) == ["04_recommend"]
+
+
+def test_a_failed_stage_is_marked_keeps_the_last_artifacts_and_exits_1(project):
+    before = artifacts(project)
+    file = project / "params" / "smoke" / "04_recommend.yaml"
+    file.write_text('models: ["nrms"]  # names of trained models\n')
+    result = run(project)
+    assert result.returncode == 1
+    assert "04_recommend: FAILED: StageError: models: there is no trained model 'nrms'" in result.stderr
+    outputs = project / "outputs" / "smoke"
+    assert not (outputs / "notebooks" / "04_recommend.ipynb").exists()
+    assert (outputs / "notebooks" / "04_recommend.failed.ipynb").exists()
+    assert "nrms" in (outputs / "reports" / "04_recommend.failed.html").read_text()
+    assert "failed" in (outputs / "index.html").read_text()
+    assert artifacts(project) == before
+    file.write_text("users: 1  # drawn by seed\n")
+    assert run(project).returncode == 0
+    assert not list(outputs.rglob("*.failed.*"))
+
+
+def test_bad_parameters_are_refused_before_any_kernel_starts(project):
+    (project / "params" / "smoke" / "03_train_mlp.yaml").write_text("lerning_rate: 1.0e-3  # peak\n")
+    result = run(project)
+    assert result.returncode == 1 and not ran(result)
+    assert "params/smoke/03_train_mlp.yaml: unknown key 'lerning_rate'; did you mean 'learning_rate'?" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda data: shutil.rmtree(data), "data/smoke: no such folder"),
+        (lambda data: (data / "train" / "history.parquet").unlink(), "1 files missing: train/history.parquet"),
+    ],
+)
+def test_a_missing_bundle_or_file_is_one_message(project, spoil, message):
+    spoil(project / "data" / "smoke")
+    result = run(project)
+    assert result.returncode == 1 and message in result.stderr and "Traceback" not in result.stderr
+    assert not ran(result)
+
+
+def test_a_broken_bundle_fails_the_stage_with_one_message_and_leaves_nothing_half_written(project):
+    path = project / "data" / "smoke" / "train" / "behaviors.parquet"
+    table = pq.read_table(path)
+    clicks = pa.array([[1]] * table.num_rows, pa.large_list(pa.int32()))
+    pq.write_table(table.set_column(7, "article_ids_clicked", clicks), path)
+    before = artifacts(project)
+    result = run(project)
+    assert result.returncode == 1
+    assert f"has {table.num_rows} clicks outside their slate" in result.stderr
+    assert ran(result) == ["01_preprocess"]
+    assert artifacts(project) == before
+    assert not list((project / "outputs" / "smoke" / "artifacts").glob(".*"))
+
+
+def test_unknown_profiles_and_verbs_are_refused():
+    result = command(ROOT, "run", "--profile", "smok")
+    assert result.returncode == 1 and "params/smok: no such profile. Use one of" in result.stderr
+    assert command(ROOT, "fly").returncode == 2

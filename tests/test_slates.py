@@ -1,0 +1,200 @@
+"""Slates as flat arrays: taking, joining, cutting into chunks, keeping on disk."""
+
+from dataclasses import fields
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ebnerd_lib.data import slates as slates_io
+from ebnerd_lib.data.slates import Slates, concatenate
+from ebnerd_lib.errors import BundleError
+
+PER_CANDIDATE = {"article_id", "article", "clicked"}
+KINDS = {
+    "impression_id": np.uint32, "user_id": np.uint32, "user": np.int32, "time": np.int64, "session": np.int64,
+    "device": np.int8, "subscriber": bool, "page": np.int32, "front_page": bool, "week": np.int8, "offsets": np.int64,
+    "article_id": np.int32, "article": np.int32, "clicked": bool,
+}  # fmt: skip
+
+
+def make(lengths: list[int], seed: int = 0) -> Slates:
+    """Slates of given lengths, all values drawn by seed over the whole range of their types."""
+    random = np.random.default_rng(seed)
+
+    def draw(kind: type, size: int) -> np.ndarray:
+        if kind is bool:
+            return random.random(size) < 0.5
+        limits = np.iinfo(kind)
+        return random.integers(limits.min, limits.max, size, dtype=kind, endpoint=True)
+
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+    sizes = {name: int(offsets[-1]) if name in PER_CANDIDATE else len(lengths) for name in KINDS}
+    return Slates(
+        **{name: draw(kind, sizes[name]) for name, kind in KINDS.items() if name != "offsets"}, offsets=offsets
+    )
+
+
+def rows_of(slates: Slates) -> list[dict]:
+    """Slates row by row: the oracle of everything here."""
+    rows = []
+    for row in range(len(slates.offsets) - 1):
+        begin, end = slates.offsets[row], slates.offsets[row + 1]
+        rows.append(
+            {
+                name: getattr(slates, name)[begin:end].tolist() if name in PER_CANDIDATE else getattr(slates, name)[row]
+                for name in KINDS
+                if name != "offsets"
+            }
+        )
+    return rows
+
+
+def assert_well_formed(slates: Slates) -> None:
+    assert slates.offsets[0] == 0
+    assert len(slates.offsets) == len(slates) + 1
+    for field in fields(slates):
+        values = getattr(slates, field.name)
+        assert values.dtype == KINDS[field.name], field.name
+        if field.name != "offsets":
+            assert len(values) == (slates.offsets[-1] if field.name in PER_CANDIDATE else len(slates)), field.name
+
+
+def assert_same(one: Slates, other: Slates) -> None:
+    for field in fields(Slates):
+        np.testing.assert_array_equal(
+            getattr(one, field.name), getattr(other, field.name), err_msg=field.name, strict=True
+        )
+
+
+lengths = st.lists(st.integers(1, 5), max_size=12)
+
+
+@st.composite
+def slates_and_rows(draw):
+    sizes = draw(lengths)
+    rows = draw(st.lists(st.integers(0, len(sizes) - 1), max_size=20)) if sizes else []
+    return make(sizes, draw(st.integers(0, 3))), np.array(rows, dtype=np.int64)
+
+
+def test_counts_by_hand():
+    slates = make([2, 3, 1])
+    assert (len(slates), slates.candidates, slates.lengths.tolist()) == (3, 6, [2, 3, 1])
+    assert (len(make([])), make([]).candidates, make([]).lengths.tolist()) == (0, 0, [])
+
+
+@given(slates_and_rows())
+def test_take_is_what_a_loop_over_rows_takes(case):
+    slates, rows = case
+    taken = slates.take(rows)
+    assert_well_formed(taken)
+    every = rows_of(slates)
+    assert rows_of(taken) == [every[row] for row in rows]
+
+
+@given(lengths, st.data())
+def test_take_by_mask_keeps_order(sizes, data):
+    slates = make(sizes)
+    mask = np.array(data.draw(st.lists(st.booleans(), min_size=len(sizes), max_size=len(sizes))), dtype=bool)
+    assert rows_of(slates.take(mask)) == [row for row, kept in zip(rows_of(slates), mask, strict=True) if kept]
+
+
+def test_take_does_not_share_memory():
+    slates = make([2, 2])
+    taken = slates.take(np.array([0, 1]))
+    taken.clicked[:] = ~taken.clicked
+    assert (taken.clicked != slates.clicked).all()
+
+
+@given(st.lists(lengths, min_size=1, max_size=4))
+def test_concatenate_is_one_after_the_other(parts):
+    pieces = [make(sizes, seed) for seed, sizes in enumerate(parts)]
+    joined = concatenate(pieces)
+    assert_well_formed(joined)
+    assert rows_of(joined) == [row for piece in pieces for row in rows_of(piece)]
+
+
+@given(lengths, st.integers(0, 12))
+def test_take_undoes_concatenate(sizes, cut):
+    slates = make(sizes)
+    rows = np.arange(len(slates))
+    assert_same(concatenate([slates.take(rows[:cut]), slates.take(rows[cut:])]), slates)
+
+
+@given(slates_and_rows(), st.integers(1, 12))
+def test_chunks_cover_everything_once_and_are_as_full_as_they_may_be(case, limit):
+    slates, order = case
+    pieces = list(slates.chunks(order, limit))
+    assert [row for piece in pieces for row in piece.tolist()] == order.tolist()
+    sizes = [int(slates.lengths[piece].sum()) for piece in pieces]
+    for place, (piece, size) in enumerate(zip(pieces, sizes, strict=True)):
+        assert len(piece) == 1 or size <= limit
+        if place + 1 < len(pieces):
+            assert size + slates.lengths[pieces[place + 1][0]] > limit, "the next slate would have fitted"
+
+
+def test_chunks_by_hand():
+    slates = make([2, 3, 9, 1, 1])
+    assert [piece.tolist() for piece in slates.chunks(np.arange(5), 5)] == [[0, 1], [2], [3, 4]]
+    assert [piece.tolist() for piece in slates.chunks(np.array([2, 0]), 5)] == [[2], [0]]
+    assert list(slates.chunks(np.arange(0), 5)) == []
+
+
+def test_per_candidate():
+    slates = make([2, 1, 3])
+    assert slates.per_candidate(np.array([7, 8, 9])).tolist() == [7, 7, 8, 9, 9, 9]
+    assert slates.per_candidate(np.array([[1, 2], [3, 4], [5, 6]])).tolist() == [
+        [1, 2], [1, 2], [3, 4], [5, 6], [5, 6], [5, 6],
+    ]  # fmt: skip
+    assert make([]).per_candidate(np.empty((0, 2))).shape == (0, 2)
+
+
+def test_without_clicks_hides_clicks_only():
+    slates = make([2, 3, 1])
+    assert slates.clicked.any()
+    hidden = slates.without_clicks()
+    assert not hidden.clicked.any()
+    assert slates.clicked.any(), "the original keeps its clicks"
+    for field in fields(slates):
+        if field.name != "clicked":
+            assert getattr(hidden, field.name) is getattr(slates, field.name)
+
+
+@settings(deadline=None, max_examples=30)
+@given(lengths, st.integers(0, 3))
+def test_saved_slates_come_back_the_same(tmp_path_factory, sizes, seed):
+    file = tmp_path_factory.mktemp("slates") / "slates.parquet"
+    slates = make(sizes, seed)
+    slates_io.save(slates, file)
+    loaded = slates_io.load(file)
+    assert_well_formed(loaded)
+    assert_same(loaded, slates)
+    assert loaded.article.flags.writeable, "kernels compile anew for arrays that may not be written"
+
+
+def test_saved_slates_can_be_opened_by_a_person(tmp_path, tiny):
+    slates_io.save(tiny.parts["tuning"], tmp_path / "slates.parquet")
+    rows = pq.read_table(tmp_path / "slates.parquet").to_pylist()
+    assert [row["article_id"] for row in rows] == [[1005, 1006], [1004, 1006, 1007]]
+    assert [row["clicked"] for row in rows] == [[False, True], [False, False, False]]
+    assert str(rows[1]["time"]) == "2023-05-25 06:50:00"
+
+
+def test_same_slates_same_bytes(tmp_path):
+    for name in ("one", "two"):
+        slates_io.save(make([2, 3]), tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_slates_in_several_row_groups_load_the_same(tmp_path):
+    slates = make([2, 3, 1, 4])
+    slates_io.save(slates, tmp_path / "whole.parquet")
+    pq.write_table(pq.read_table(tmp_path / "whole.parquet"), tmp_path / "groups.parquet", row_group_size=2)
+    assert_same(slates_io.load(tmp_path / "groups.parquet"), slates)
+
+
+def test_missing_slates_name_the_file_and_the_stage(tmp_path):
+    with pytest.raises(BundleError, match=r"nothing\.parquet: no such file\. Run the preprocessing"):
+        slates_io.load(tmp_path / "nothing.parquet")

@@ -1,0 +1,186 @@
+"""Training on the smoke bundle: what is learnt, from what, and that it repeats."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ebnerd_lib.data.dataset import Dataset
+from ebnerd_lib.data.slates import HOUR
+from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
+from ebnerd_lib.features import store
+from ebnerd_lib.features.store import Features
+from ebnerd_lib.training.batches import Lookup, SlateBatches, SlateData, training_rows
+from ebnerd_lib.training.fit import Plan, train, train_variants
+from ebnerd_lib.training.model_file import load_model, save_model
+
+PLAN = Plan(epochs=3, patience=3, batch_size=64, warmup_hours=24, seed=0)
+SMALL = {"embedding_size": 4, "hidden": [16]}
+
+
+@pytest.fixture(scope="module")
+def features(smoke, smoke_features):
+    return {part: store.read(smoke_features, part) for part in smoke.parts}
+
+
+def fit(smoke, features, logs, tier="clicks", plan=PLAN, **settings):
+    return train(smoke, features, "mlp", "mlp", tier, "mlp", {**SMALL, **settings}, plan, logs)
+
+
+def auc(model, smoke, features, part):
+    slates = smoke.parts[part]
+    scores = model.score(smoke, slates, features[part].matrix, features[part].columns)
+    return mean_metrics(per_slate(scores, slates.clicked, slates.offsets))["auc"]
+
+
+def test_training_learns_and_keeps_the_best_epoch(smoke, features, tmp_path):
+    heard = []
+    result = train(smoke, features, "mlp", "mlp", "clicks", "mlp", SMALL, PLAN, tmp_path, heard.append)
+    assert list(result.curve["epoch"]) == [0, 1, 2]
+    assert result.best_epoch == int(result.curve["val/auc"].idxmax())
+    assert auc(result.model, smoke, features, "tuning") == pytest.approx(result.curve["val/auc"].max(), abs=1e-5)
+    assert auc(result.model, smoke, features, "validation") > 0.6
+    assert [entry["epoch"] for entry in heard] == [1, 2, 3]
+    assert heard[-1]["seconds_left"] == 0
+    assert list((tmp_path / "mlp").glob("events.out.tfevents*"))
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(smoke, features, tmp_path):
+    sums = []
+    for place, seed in enumerate((0, 0, 1)):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        save_model(fit(smoke, features, folder / "logs", plan=replace(PLAN, seed=seed, epochs=2)).model, folder)
+        sums.append(hashlib.sha256((folder / "model_mlp.pt").read_bytes()).hexdigest())
+    assert sums[0] == sums[1] != sums[2]
+
+
+SCRIPT = """
+import sys; from pathlib import Path
+from ebnerd_lib.data import dataset
+from ebnerd_lib.features import store
+from ebnerd_lib.training.fit import Plan, train
+from ebnerd_lib.training.model_file import save_model
+data = dataset.load(Path(sys.argv[1])); features = {p: store.read(Path(sys.argv[1]), p) for p in data.parts}
+PLAN, LOGS = Plan(2, 2, 256, 24.0, 0), Path(sys.argv[2]) / "logs"
+for module, name, settings in (("mlp", "mlp", {"hidden": [128, 64]}), ("mf", "mf_features", {})):
+    fit = train(data, features, module, name, "clicks", name, settings, PLAN, LOGS)
+    save_model(fit.model, Path(sys.argv[2]))
+"""
+
+
+def test_one_thread_and_two_give_the_same_bytes(smoke_features, tmp_path):
+    found = []
+    for threads in ("1", "2"):
+        folder = tmp_path / threads
+        folder.mkdir()
+        # As the Makefile and the runner set it: it has to be there before torch is loaded.
+        environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_CBWR": "AVX2,STRICT"}
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT, smoke_features, folder], env=environment, check=True, capture_output=True
+        )
+        found.append({path.name: path.read_bytes() for path in sorted(folder.glob("model_*.pt"))})
+    assert found[0].keys() == {"model_mlp.pt", "model_mf_features.pt"}
+    assert found[0] == found[1]
+
+
+def test_nothing_fitted_changes_when_validation_does(smoke, features, tmp_path):
+    slates = smoke.parts["validation"]
+    rng = np.random.default_rng(0)
+    spoilt = replace(slates, clicked=rng.random(slates.candidates) < 0.5, user_id=slates.user_id + 1)
+    other = Dataset(smoke.articles, smoke.users, {**smoke.parts, "validation": spoilt}, smoke.histories)
+    noise = Features(rng.random(features["validation"].matrix.shape, dtype=np.float32), features["validation"].columns)
+    save_model(fit(smoke, features, tmp_path / "logs").model, tmp_path)
+    before = (tmp_path / "model_mlp.pt").read_bytes()
+    save_model(fit(other, {**features, "validation": noise}, tmp_path / "logs").model, tmp_path)
+    assert (tmp_path / "model_mlp.pt").read_bytes() == before
+
+
+def test_vocabularies_hold_what_training_rows_show_and_no_more(smoke, features, tmp_path):
+    model = fit(smoke, features, tmp_path, plan=replace(PLAN, epochs=1)).model
+    slates = smoke.parts["train"]
+    seen = slates.take(training_rows(slates, PLAN.warmup_hours))
+    assert set(model.articles.ids) == set(seen.article_id)
+    assert set(model.users.ids) == set(seen.user_id)
+    lookup = Lookup.between(smoke, model.users, model.articles)
+    new = ~np.isin(smoke.articles["article_id"], model.articles.ids)
+    assert (lookup.article[new] == 0).all() and new.sum() > 10
+
+
+@pytest.mark.parametrize("tier", ["content", "exposure", "clicks"])
+def test_a_model_sees_the_columns_of_its_tier(smoke, features, tmp_path, tier):
+    from ebnerd_lib.features.registry import allowed
+
+    model = fit(smoke, features, tmp_path, tier, replace(PLAN, epochs=1)).model
+    assert set(model.columns) == set(allowed(tier))
+    assert model.tier == tier
+
+
+def test_variants_are_named_by_tier_and_ids_are_trained_once(smoke, features, tmp_path):
+    plan = replace(PLAN, epochs=1)
+    fits = train_variants(smoke, features, "mf", ["mf_ids", "mf_features"], ["clicks", "content"], {}, plan, tmp_path)
+    assert [(fit.model.name, fit.model.tier) for fit in fits] == [
+        ("mf_ids", "ids"),
+        ("mf_features", "clicks"),
+        ("mf_features_content", "content"),
+    ]
+
+
+@pytest.mark.parametrize("loss", ["listwise", "bce"])
+def test_both_losses_train(smoke, features, tmp_path, loss):
+    result = fit(smoke, features, tmp_path, loss=loss)
+    assert result.curve["train/loss"].iloc[-1] < result.curve["train/loss"].iloc[0]
+
+
+def test_a_saved_model_scores_as_the_one_in_memory(smoke, features, tmp_path):
+    model = fit(smoke, features, tmp_path, plan=replace(PLAN, epochs=1)).model
+    save_model(model, tmp_path)
+    slates, matrix = smoke.parts["tuning"], features["tuning"]
+    scores = model.score(smoke, slates, matrix.matrix, matrix.columns)
+    np.testing.assert_array_equal(
+        load_model(tmp_path / "model_mlp.pt").score(smoke, slates, matrix.matrix, matrix.columns), scores
+    )
+
+
+def test_batches_are_the_slates_in_order(smoke, features):
+    slates = smoke.parts["tuning"]
+    identity = Lookup(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
+    rows = np.random.default_rng(0).permutation(len(slates))[:50]
+    batches = list(SlateBatches(slates, features["tuning"].matrix, [1, 4], identity, rows, 16))
+    assert [len(batch.user) for batch in batches] == [16, 16, 16, 2]
+    picked = slates.take(rows)
+    np.testing.assert_array_equal(np.concatenate([b.article for b in batches]), picked.article)
+    np.testing.assert_array_equal(np.concatenate([b.clicked for b in batches]), picked.clicked)
+    np.testing.assert_array_equal(np.concatenate([b.user for b in batches]), picked.user)
+    for batch in batches:
+        assert (batch.place[batch.slate.diff(prepend=torch.tensor([-1])) != 0] == 0).all()
+
+
+def test_shuffles_differ_by_epoch_and_repeat_by_seed(smoke, features):
+    lookup = Lookup(np.zeros(len(smoke.users), int), np.arange(len(smoke.articles)))
+
+    def order(seed, epoch):
+        data = SlateData(smoke, features["train"], features["tuning"], [], lookup, 64, 0, seed)
+        data.trainer = type("Trainer", (), {"current_epoch": epoch})()
+        return np.concatenate([batch.article for batch in data.train_dataloader()])
+
+    np.testing.assert_array_equal(order(0, 1), order(0, 1))
+    assert not np.array_equal(order(0, 0), order(0, 1))
+    assert not np.array_equal(order(0, 0), order(1, 0))
+
+
+def test_training_rows_leave_out_the_warm_up_and_slates_without_a_choice(smoke):
+    slates = smoke.parts["train"]
+    rows = training_rows(slates, 48)
+    assert slates.time[rows].min() >= slates.time.min() + 48 * HOUR
+    nothing = replace(slates, clicked=np.zeros(slates.candidates, bool))
+    with pytest.raises(ConfigError, match="warmup_hours: 0 leaves none"):
+        training_rows(nothing, 0)
+    with pytest.raises(ConfigError, match="warmup_hours: 500 leaves none"):
+        training_rows(slates, 500)
