@@ -1,5 +1,6 @@
 """Recommend articles to users at a moment: candidates that are live, scored in one pass, with reasons."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,9 +41,11 @@ def moment(dataset: Dataset, time: str) -> int:
     if not time:
         return int(dataset.log.time.max()) + 1
     try:
+        if not re.fullmatch(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?)?", time):
+            raise ValueError("of another form, or with a zone")
         return int(np.datetime64(time, "us").astype(np.int64))
     except ValueError:
-        raise ConfigError(f"time: '{time}' is no time. Write it as 2023-05-30T12:00:00.") from None
+        raise ConfigError(f"time: '{time}' is no time. Write it as 2023-05-30T12:00:00, without a zone.") from None
 
 
 def in_words(time: int) -> str:
@@ -68,7 +71,10 @@ def live_articles(dataset: Dataset, time: int, hours: float, exposure: bool) -> 
         published = dataset.metadata.published
         live = np.flatnonzero((published != UNKNOWN_TIME) & (published >= since) & (published < time))
     if not len(live):
-        raise ConfigError(f"time: no article is live at {in_words(time)}. Choose a time within the bundle's weeks.")
+        raise ConfigError(
+            f"time: no article is live at {in_words(time)} with pool_hours {hours:g}. "
+            "Choose a time within the bundle's weeks or a longer pool."
+        )
     return live
 
 
@@ -81,7 +87,9 @@ def choose_users(dataset: Dataset, user_ids: list[int], number: int, seed: int) 
         wrong = [user for user in user_ids if not 0 <= user < 2**32]
         if wrong:
             raise ConfigError(f"user_ids: {wrong} are no user ids; they lie in 0 to 4294967295.")
-        return np.array(user_ids, dtype=np.uint32)
+        return np.array(list(dict.fromkeys(user_ids)), dtype=np.uint32)
+    if number < 1:
+        raise ConfigError(f"users: {number} users cannot be drawn. Draw at least 1, or name them in user_ids.")
     known = np.unique(dataset.parts["validation"].user_id)
     return np.sort(np.random.default_rng(seed).choice(known, min(number, len(known)), replace=False))
 
@@ -92,7 +100,7 @@ def make_requests(dataset: Dataset, train: Features, user_ids: np.ndarray, time:
     Articles that a user has read, in the history of the week or in the log before the time, are left out. Each
     request is for the front page, in a new session, on the device that the user used last; unknown users are
     served as on a mobile. The pool is longer than any slate of training, so ``slate_length`` is
-    set to the median of training: its size says nothing about the user.
+    set to the median of training, taken over candidates: its size says nothing about the user.
     """
     slates = _request_slates(dataset, user_ids, time, pool)
     columns = [column.name for column in every_column()]
@@ -148,7 +156,7 @@ def group_effects(model: TrainedModel, dataset: Dataset, requests: Requests, sco
         changed = requests.matrix.copy()
         changed[:, places] = _slate_means(requests.matrix[:, places], requests.slates)
         effects[group] = scores - model.score(dataset, requests.slates, changed, requests.columns)
-    return pd.DataFrame(effects)
+    return pd.DataFrame(effects, index=range(len(scores)))
 
 
 def join_lists(lists: list[pd.DataFrame]) -> pd.DataFrame:
@@ -202,8 +210,8 @@ def _request_slates(dataset: Dataset, user_ids: np.ndarray, time: int, pool: np.
     place = np.searchsorted(known, user_ids)
     found = (place < len(known)) & (known[np.minimum(place, len(known) - 1)] == user_ids)
     user = np.where(found, place + 1, 0).astype(np.int32)
-    week = int(time >= dataset.parts["validation"].time.min())
     log = dataset.log
+    week = int(time >= log.time[log.week == 1].min(initial=np.iinfo(np.int64).max))
     latest = [_latest(log, u, time) for u in user]
     candidates = [pool[~np.isin(pool, _read(dataset, log, u, week, time))] for u in user]
     empty = [int(user_id) for user_id, own in zip(user_ids, candidates, strict=True) if not len(own)]

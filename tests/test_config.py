@@ -179,7 +179,7 @@ def test_given_values_take_the_place_of_defaults(project):
         ("learning-rate: 0.1", "unknown key 'learning-rate'; did you mean 'learning_rate'?"),
         ("Epochs: 3", "unknown key 'Epochs'; did you mean 'epochs'?"),
         ("zzz: 3", "unknown key 'zzz'; valid keys: reads, epochs, learning_rate, hidden, shares, verbose, split."),
-        ('profile: "other"', "unknown key 'profile'"),
+        ('profile: "other"', "profile is given by the folder's name"),
     ],
 )
 def test_unknown_key(project, text, expected):

@@ -184,13 +184,6 @@ def test_a_new_import_brings_its_module_in(project):
     assert changes(project, lambda: project.write("ebnerd_lib/plots.py", "# edited\n"))
 
 
-def test_relative_imports_count(project):
-    project.write("ebnerd_lib/data/table.py", "from .. import plots\nfrom . import more\nfrom .most import x\n")
-    project.write("ebnerd_lib/data/more.py", "")
-    project.write("ebnerd_lib/data/most.py", "x = 1\n")
-    assert {"plots.py", "data/more.py", "data/most.py"} <= set(project.closure())
-
-
 def test_the_module_named_by_the_parameter_counts_and_no_other(project):
     project.parameters["module"] = "other"
     closure = project.closure()

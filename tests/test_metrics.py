@@ -68,9 +68,7 @@ def test_hand_computed_slate():
 def test_order_within_a_slate_and_monotone_transforms_do_not_matter(seed):
     rng = np.random.default_rng(seed)
     scores, clicked, offsets = slates(rng, 20, 12, 6)
-    shuffled = np.concatenate(
-        [begin + rng.permutation(end - begin) for begin, end in pairwise(offsets)]
-    )
+    shuffled = np.concatenate([begin + rng.permutation(end - begin) for begin, end in pairwise(offsets)])
     found = per_slate(scores, clicked, offsets)
     np.testing.assert_allclose(per_slate(scores[shuffled], clicked[shuffled], offsets), found, atol=1e-12)
     np.testing.assert_array_equal(per_slate(np.exp(scores) + 1, clicked, offsets), found)

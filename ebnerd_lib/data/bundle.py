@@ -76,7 +76,7 @@ class Bundle:
         table = _read(path, schema.HISTORY, ("user_id", "article_id_fixed", "impression_time_fixed"))
         _refuse_repeats(path, "user_id", table["user_id"].to_numpy())
         articles, times = table["article_id_fixed"], table["impression_time_fixed"]
-        unequal = int((_offsets(articles) != _offsets(times)).sum())
+        unequal = int((np.diff(_offsets(articles)) != np.diff(_offsets(times))).sum())
         if unequal:
             raise BundleError(
                 f"{path}: article_id_fixed and impression_time_fixed differ in length in {unequal} rows. "
@@ -89,17 +89,22 @@ class Bundle:
         path = self.path / VECTORS
         if not path.exists():
             return None
-        table = _open(path).read().combine_chunks()
-        lists = [name for name in table.column_names if name != "article_id"]
-        if "article_id" not in table.column_names or len(lists) != 1:
-            raise BundleError(f"{path}: columns {table.column_names}; expected article_id and one list of numbers.")
-        ids = table["article_id"].combine_chunks().to_numpy()
-        flat = pc.list_flatten(table[lists[0]]).combine_chunks().to_numpy(zero_copy_only=False)
-        if not len(ids) or len(flat) % len(ids):
+        found = _open(path).schema_arrow
+        lists = [name for name in found.names if name != "article_id"]
+        if "article_id" not in found.names or len(lists) != 1:
+            raise BundleError(f"{path}: columns {found.names}; expected article_id and one list of numbers.")
+        wanted = {"article_id": pa.int32(), lists[0]: pa.large_list(pa.float32())}
+        schema.check_schema(path, found, wanted)
+        table = _read(path, wanted, tuple(wanted))
+        ids = table["article_id"].to_numpy()
+        _refuse_repeats(path, "article_id", ids)
+        sizes = np.unique(np.diff(_offsets(table[lists[0]])))
+        if len(sizes) != 1 or not sizes[0]:
             raise BundleError(
-                f"{path}: column {lists[0]}: {len(flat)} numbers for {len(ids)} articles, not equally long."
+                f"{path}: column {lists[0]}: vectors of {len(sizes)} different lengths for {len(ids)} articles. "
+                "All must be equally long: fetch the file again."
             )
-        return ids, flat.astype(np.float32).reshape(len(ids), -1)
+        return ids, _values(table[lists[0]]).reshape(len(ids), -1)
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -238,7 +243,17 @@ def _read(path: Path, table: dict[str, pa.DataType], columns: tuple[str, ...]) -
                 f"{path}: column {name} has values that do not fit {table[name]} ({_first_line(error)}). "
                 "Mend them and retry."
             ) from error
+        if name.startswith("article_id"):
+            _refuse_low_ids(path, name, cast[-1])
     return pa.table(cast, names=list(columns)).combine_chunks()
+
+
+def _refuse_low_ids(path: Path, name: str, column: pa.ChunkedArray) -> None:
+    """Refuse article ids below 1: 0 and -1 stand for what is unknown and for the front page."""
+    values = _flat(column) if pa.types.is_nested(column.type) else column
+    low = pc.sum(pc.less(values, 1)).as_py() or 0
+    if low:
+        raise BundleError(f"{path}: column {name} has {low} article ids below 1. Ids start at 1: drop these.")
 
 
 def _refuse_nulls(path: Path, name: str, column: pa.ChunkedArray) -> None:

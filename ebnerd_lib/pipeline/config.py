@@ -56,11 +56,11 @@ def code_cells(notebook: Path) -> list[dict[str, Any]]:
     """
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        return [{**cell, "source": "".join(cell["source"])} for cell in cells if cell["cell_type"] == "code"]
     except FileNotFoundError:
         raise ConfigError(f"{relative(notebook)}: no such notebook.") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{relative(notebook)}: not a notebook ({error}). Restore it from git.") from error
-    return [{**cell, "source": "".join(cell["source"])} for cell in cells if cell["cell_type"] == "code"]
 
 
 def read_schema(notebook: Path) -> dict[str, Parameter]:
@@ -74,13 +74,14 @@ def read_schema(notebook: Path) -> dict[str, Parameter]:
     if len(tagged) != 1:
         raise ConfigError(f"{relative(notebook)}: {len(tagged)} cells are tagged 'parameters'; there must be one.")
     source = tagged[0]["source"]
-    comments = {
-        token.start[0]: token.string.lstrip("# ").strip()
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
+    try:
+        statements = ast.parse(source).body
+        tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    except (SyntaxError, tokenize.TokenError, ValueError) as error:
+        raise ConfigError(f"{relative(notebook)}: the parameters cell is not Python ({error}). Mend it.") from None
+    comments = {t.start[0]: t.string.lstrip("# ").strip() for t in tokens if t.type == tokenize.COMMENT}
     schema: dict[str, Parameter] = {}
-    for node in ast.parse(source).body:
+    for node in statements:
         line = source.splitlines()[node.lineno - 1]
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
             raise ConfigError(f"{relative(notebook)}: '{line}' is not of the form `name: type = literal  # help`.")
@@ -91,10 +92,13 @@ def read_schema(notebook: Path) -> dict[str, Parameter]:
             )
         try:
             default = ast.literal_eval(node.value)
-        except ValueError:
+        except (ValueError, TypeError, MemoryError, RecursionError):
             raise ConfigError(f"{relative(notebook)}: parameter {name}: its default must be a literal.") from None
         schema[name] = Parameter(
-            name, kind, _checked(name, kind, default, relative(notebook)), comments.get(node.lineno, "")
+            name,
+            kind,
+            _checked(name, kind, default, relative(notebook)),
+            comments.get(node.end_lineno or node.lineno, ""),
         )
     return schema
 
@@ -110,8 +114,10 @@ def load_config(profile: str, stage: str) -> StageConfig:
     given = _read_yaml(file)
     schema = read_schema(notebook_path(stage))
     for key, value in given.items():
-        if key not in schema or key == "profile":
-            near = difflib.get_close_matches(str(key), set(schema) - {"profile"}, 1)
+        if key == "profile":
+            raise ConfigError(f"{relative(file)}: profile is given by the folder's name. Remove the key.")
+        if key not in schema:
+            near = difflib.get_close_matches(str(key), set(schema), 1)
             hint = (
                 f"did you mean '{near[0]}'?"
                 if near
@@ -141,7 +147,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except FileNotFoundError:
         raise ConfigError(f"{relative(file)}: no such parameter file.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+    except Exception as error:  # YAML's constructors raise a dozen kinds on malformed values; all mean the same here
         raise ConfigError(f"{relative(file)}: not valid YAML ({' '.join(str(error).split())}).") from error
     if content is None:
         return {}
@@ -154,6 +160,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """YAML's safe loader, which refuses a key that occurs twice instead of taking the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        if not isinstance(node, yaml.MappingNode):
+            raise yaml.constructor.ConstructorError(None, None, "expected keys and values", node.start_mark)
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if not isinstance(key, str):
@@ -171,7 +179,10 @@ def _checked(name: str, kind: str, value: Any, where: str) -> Any:
         return [_checked(f"{name}[{place}]", kind[5:-1], item, where) for place, item in enumerate(value)]
     wanted = _SCALARS[kind]
     if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{where}: {name} must be a finite number; it is too large for one.") from None
     if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "bool"):
         hint = ""
         if kind == "float" and isinstance(value, str):

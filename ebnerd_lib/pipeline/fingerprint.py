@@ -8,11 +8,13 @@ import ast
 import hashlib
 import json
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ebnerd_lib.data.layout import check_files
+from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.pipeline.config import StageConfig, code_cells
 from ebnerd_lib.pipeline.layout import ROOT, StagePaths, notebook_path, relative
 
@@ -24,10 +26,13 @@ class Hashes:
 
     def __init__(self, store: Path) -> None:
         self._store = store
+        self._known: dict[str, list[Any]] = {}
         try:
-            self._known: dict[str, list[Any]] = json.loads(store.read_text(encoding="utf-8"))
+            content = json.loads(store.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            self._known = {}
+            return
+        if isinstance(content, dict):
+            self._known = {file: entry for file, entry in content.items() if _is_entry(entry)}
 
     def of(self, file: Path) -> str:
         """Return the sum of a file."""
@@ -44,6 +49,11 @@ class Hashes:
         temporary = self._store.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(json.dumps(self._known), encoding="utf-8")
         temporary.replace(self._store)
+
+
+def _is_entry(entry: object) -> bool:
+    """Say whether an entry of the store is [size, time of change, sum]."""
+    return isinstance(entry, list) and [type(item) for item in entry] == [int, int, str]
 
 
 def sha256(file: Path) -> str:
@@ -84,11 +94,22 @@ def stage_modules(config: StageConfig) -> list[Path]:
     """Return the modules that a stage runs: those that its notebook imports, with all they import in turn.
 
     A parameter ``module`` names one of ``ebnerd_lib.models`` that is found by name, so it counts as imported.
+
+    Raises:
+        ConfigError: a code cell is not Python.
     """
-    source = "\n".join(_plain_python(cell["source"]) for cell in code_cells(notebook_path(config.stage)))
+    notebook = notebook_path(config.stage)
+    files: set[Path] = set()
+    for number, cell in enumerate(code_cells(notebook), 1):
+        try:
+            files |= _imports(_plain_python(cell["source"]))
+        except SyntaxError as error:
+            raise ConfigError(
+                f"{relative(notebook)}: code cell {number} is not Python ({error.msg}). Mend it."
+            ) from None
     if "module" in config.parameters:
-        source += f"\nimport {PACKAGE}.models.{config.parameters['module']}"
-    return _closure(_imports(source))
+        files |= _module_files(f"{PACKAGE}.models.{config.parameters['module']}")
+    return _closure(files)
 
 
 def _closure(start: set[Path]) -> list[Path]:
@@ -103,8 +124,10 @@ def _closure(start: set[Path]) -> list[Path]:
 
 
 def _plain_python(source: str) -> str:
-    """Drop IPython's magics and shell lines, which are not Python."""
-    return "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
+    """Put ``pass`` in the place of IPython's magics, shell and help lines, which are not Python."""
+    if source.startswith("%%"):
+        return ""
+    return re.sub(r"(?m)^(\s*)([%!].*|[\w.]+\s*=\s*[%!].*|.*\?)$", r"\1pass", source)
 
 
 def _imports(source: str) -> set[Path]:

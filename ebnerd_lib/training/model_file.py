@@ -114,7 +114,9 @@ def load_model(path: Path) -> TrainedModel:
         network = find_model(plain["module"], plain["model"])(**plain["hyperparameters"])
         network.load_state_dict(plain["weights"])
     except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError, OSError, ValueError) as error:
-        raise StageError(f"{path}: not a model file that this version can read ({type(error).__name__}). Train it again.") from error
+        raise StageError(
+            f"{path}: not a model file that this version can read ({type(error).__name__}). Train it again."
+        ) from error
     network.eval()
     return TrainedModel(
         plain["name"], plain["module"], plain["tier"], network, plain["columns"],
