@@ -69,7 +69,7 @@ lock: $(READY) ## renew requirements.lock from pyproject.toml
 	@(grep '^#' requirements.lock; cat requirements.lock.new) > requirements.lock.tmp
 	@mv requirements.lock.tmp requirements.lock && rm requirements.lock.new
 
-.venv/installed: requirements.lock pyproject.toml
+.venv/installed: requirements.lock
 	@python3 -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" || { \
 	  echo "python3 must be 3.11, 3.12 or 3.13; it is $$(python3 --version 2>&1). Install one, or name an environment:" \
 	       "make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1; }

@@ -26,10 +26,8 @@ _STYLE: dict[Any, Any] = {
 
 
 def _figure(columns: int = 1, width: float = 7.0, height: float = 3.2) -> tuple[Figure, list[Any]]:
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(1, columns, squeeze=False)[0]
-    return figure, list(axes)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
 
 
 def image(figure: Figure, alt: str) -> Any:
@@ -41,6 +39,7 @@ def image(figure: Figure, alt: str) -> Any:
     return Image(data=stream.getvalue(), format="png", alt=alt)
 
 
+@mpl.rc_context(_STYLE)
 def distribution(values: Mapping[str, np.ndarray], label: str, log: bool = False) -> Figure:
     """Draw the cumulative share of values up to x, one line an entry; ``log`` for a logarithmic x axis."""
     figure, (axis,) = _figure()
@@ -56,17 +55,19 @@ def distribution(values: Mapping[str, np.ndarray], label: str, log: bool = False
     return figure
 
 
+@mpl.rc_context(_STYLE)
 def rate_by_bin(rate: np.ndarray, labels: list[str], xlabel: str, ylabel: str) -> Figure:
     """Draw a rate per bin as bars, their values written on top; NaN bins stay empty."""
     figure, (axis,) = _figure()
     bars = axis.bar(np.arange(len(rate)), np.nan_to_num(rate), color=BLUE, width=0.75)
     axis.bar_label(bars, labels=[f"{r:.3f}" if np.isfinite(r) else "" for r in rate], fontsize=8, padding=2)
-    axis.set_xticks(np.arange(len(labels)), labels)
+    axis.set_xticks(np.arange(len(labels)), labels, fontsize=8)
     axis.grid(axis="x", visible=False)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     return figure
 
 
+@mpl.rc_context(_STYLE)
 def concentration(counts: Mapping[str, np.ndarray]) -> Figure:
     """Draw which share of events falls on the most popular share of articles, one line an entry."""
     figure, (axis,) = _figure(height=3.6)
@@ -80,6 +81,7 @@ def concentration(counts: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
+@mpl.rc_context(_STYLE)
 def hour_profile(hours: Mapping[str, np.ndarray]) -> Figure:
     """Draw the share of impressions in each hour of the day as stored, one line a part."""
     figure, (axis,) = _figure()
@@ -92,6 +94,7 @@ def hour_profile(hours: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
+@mpl.rc_context(_STYLE)
 def learning_curves(curves: Mapping[str, pd.DataFrame], best: Mapping[str, int]) -> Figure:
     """Draw loss and tuning AUC by epoch; the epoch that was kept is marked."""
     figure, (left, right) = _figure(columns=2, width=9.0)
@@ -109,6 +112,7 @@ def learning_curves(curves: Mapping[str, pd.DataFrame], best: Mapping[str, int])
     return figure
 
 
+@mpl.rc_context(_STYLE)
 def intervals(entries: Mapping[str, Mapping[str, Any]], split: str = "validation") -> Figure:
     """Draw each scorer's AUC with its 95 % interval, best on top, the tier beside its name, chance marked."""
     ordered = sorted(entries.items(), key=lambda item: item[1][split]["auc"])
@@ -126,6 +130,7 @@ def intervals(entries: Mapping[str, Mapping[str, Any]], split: str = "validation
     return figure
 
 
+@mpl.rc_context(_STYLE)
 def top_lists(scores: Mapping[str, np.ndarray], label: str) -> Figure:
     """Draw ranked scores of lists, one line an entry: how fast a model's preference falls off."""
     figure, (axis,) = _figure()

@@ -14,7 +14,7 @@ def show(table: pd.DataFrame, caption: str, decimals: dict[str, int] | None = No
     Args:
         table: rows to show; numbers are formatted by the name of their column.
         caption: what it says, with units.
-        decimals: digits after the point by column; metrics have theirs, whole numbers none.
+        decimals: digits after the point by column; metrics have theirs, whole numbers none. Ids are shown as they are.
         index: whether to show the index.
     """
     digits = {**_DECIMALS, **(decimals or {})}
@@ -22,7 +22,7 @@ def show(table: pd.DataFrame, caption: str, decimals: dict[str, int] | None = No
     for name in table.columns:
         if pd.api.types.is_float_dtype(table[name].dtype):
             formats[name] = f"{{:,.{digits.get(name, 3)}f}}"
-        elif pd.api.types.is_integer_dtype(table[name].dtype):
+        elif pd.api.types.is_integer_dtype(table[name].dtype) and not str(name).endswith("_id"):
             formats[name] = "{:,}"
     styler = table.style.format(formats, na_rep="–", escape="html").set_caption(caption)
     return styler if index else styler.hide(axis="index")

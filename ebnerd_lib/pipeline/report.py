@@ -323,13 +323,13 @@ def _papermill(executed: Any) -> dict[str, Any]:
 
 
 def _tiers(run: _Run, record: dict[str, Any]) -> list[str]:
-    """Return the tiers of a run, those of its parameters before those of its figures."""
-    declared = record.get("parameters", {}).get("tiers")
-    if isinstance(declared, list):
-        return [str(tier) for tier in declared]
+    """Return the tiers of a run, those of its figures before those of its parameters."""
     models = run.metrics.get("models")
-    found = {str(entry.get("tier")) for entry in models.values()} if isinstance(models, dict) else set()
-    return [tier for tier in TIERS if tier in found]
+    if isinstance(models, dict) and models:
+        found = {str(entry.get("tier")) for entry in models.values()}
+        return [tier for tier in TIERS if tier in found]
+    declared = record.get("parameters", {}).get("tiers")
+    return [str(tier) for tier in declared] if isinstance(declared, list) else []
 
 
 def _error_line(executed: Any) -> str:
@@ -434,6 +434,7 @@ def _value(value: Any) -> str:
 def _cells(executed: Any) -> str:
     """Return the cells of an executed notebook as HTML, every text of it plain."""
     from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
     from traitlets.config import Config
 
     executed.cells = [cell for cell in executed.cells if _PAPERMILL_NOTE not in cell.metadata.get("tags", [])]
@@ -446,6 +447,7 @@ def _cells(executed: Any) -> str:
         template_name="report",
         exclude_anchor_links=True,
     )
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
     exporter.register_filter("preview", _preview)
     exporter.log.setLevel("ERROR")
     html, _ = exporter.from_notebook_node(executed)
