@@ -14,8 +14,9 @@ from ebnerd_lib.data.slates import HOUR, Slates
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features import registry, store
 from ebnerd_lib.features.build import World, build
-from ebnerd_lib.features.catalogue import HALF_LIVES, WINDOWS
-from ebnerd_lib.features.events import ArticlePast, article_events, relative
+from ebnerd_lib.features.catalogue import HALF_LIVES, STRENGTH_RATES, WINDOWS
+from ebnerd_lib.features.events import Past, index_events
+from ebnerd_lib.features.ranks import relative
 from ebnerd_lib.features.registry import TIERS, Column, allowed, every_column, family, unregister
 
 ARTICLES, USERS, CATEGORIES = 9, 5, 3
@@ -50,8 +51,18 @@ def random_world(rng: np.random.Generator, log: Slates) -> World:
     sentiment[[0, 3]] = np.nan
     published = rng.integers(0, 40 * HOUR, ARTICLES)
     published[[0, 2]] = UNKNOWN_TIME
+    counts = rng.integers(0, 4, ARTICLES)
+    counts[0] = 0
+    vectors = rng.normal(size=(ARTICLES, 3)).astype(np.float32)
+    vectors[[0, 5]] = 0
     metadata = Metadata(
-        published, rng.random(ARTICLES) < 0.3, rng.integers(0, CATEGORIES, ARTICLES).astype(np.int32), sentiment
+        published=published,
+        premium=rng.random(ARTICLES) < 0.3,
+        category=np.append(0, rng.integers(0, CATEGORIES, ARTICLES - 1)).astype(np.int32),
+        sentiment=sentiment,
+        topic_starts=np.concatenate(([0], np.cumsum(counts))),
+        topics=np.concatenate([rng.choice(4, n, replace=False) for n in counts]).astype(np.int32),
+        vectors=vectors,
     )
     return World(log, metadata, [random_history(rng) for _ in range(2)], USERS)
 
@@ -127,13 +138,26 @@ def _join(parts):
 def oracle(log: Slates, world: World, row: int, place: int) -> dict[str, float]:
     """What some columns mean, written out event by event."""
     t, u, a = log.time[row], log.user[row], log.article[place]
-    shown, clicked, mine = [], [], []
+    meta = world.metadata
+    shown, clicked, mine, chances = [], [], [], []
+    here, here_clicked, kind, kind_clicked, own_clicks, own_candidates = [], [], [], [], [], 0
     for other in range(len(log)):
         if log.time[other] >= t:
             continue
         for c in range(log.offsets[other], log.offsets[other + 1]):
-            if log.article[c] == a and a > 0:
-                shown.append(log.time[other])
+            b, when = log.article[c], log.time[other]
+            if log.user[other] == u and u > 0:
+                own_candidates += 1
+                own_clicks += [b] * int(log.clicked[c])
+            if b > 0 and meta.category[b] == meta.category[a] > 0:
+                kind.append(when)
+                kind_clicked += [when] * int(log.clicked[c])
+            if b == a and a > 0:
+                shown.append(when)
+                chances.append((when, log.lengths[other]))
+                if log.front_page[other] == log.front_page[row]:
+                    here.append(when)
+                    here_clicked += [when] * int(log.clicked[c])
                 if log.clicked[c]:
                     clicked.append(log.time[other])
                 if log.user[other] == u and u > 0:
@@ -146,7 +170,11 @@ def oracle(log: Slates, world: World, row: int, place: int) -> dict[str, float]:
         "user_shown": len(mine),
         "user_clicked": sum(click for _, click, _ in mine),
         "user_hours_since_shown": (t - max(when for when, _, _ in mine)) / HOUR if mine else np.nan,
-        "user_shown_session": sum(session == log.session[row] for _, _, session in mine if session == _last(mine)),
+        "user_hours_since_clicked": (t - max((w for w, k, _ in mine if k), default=np.nan)) / HOUR,
+        "user_click_share": len(own_clicks) / own_candidates if own_candidates else np.nan,
+        "user_category": np.mean([meta.category[b] == meta.category[a] > 0 for b in own_clicks])
+        if own_clicks
+        else np.nan,
         "user_impressions": sum(log.time[o] < t and log.user[o] == u for o in range(len(log))) if u > 0 else 0,
         "hours_since_first_inview": (t - min(shown)) / HOUR if shown else np.nan,
         "hours_since_click": (t - max(clicked)) / HOUR if clicked else np.nan,
@@ -157,6 +185,15 @@ def oracle(log: Slates, world: World, row: int, place: int) -> dict[str, float]:
         "premium": world.metadata.premium[a],
         "slate_length": log.lengths[row],
     }
+    topics = _topics(meta, a)
+    shares = [sum(topic in _topics(meta, r) for topic in topics) / len(topics) for r in read] if topics else []
+    values["history_topics"] = np.mean(shares) if shares else np.nan
+    taste = sum((meta.vectors[r] for r in read), start=np.zeros(3))
+    norms = np.linalg.norm(taste) * np.linalg.norm(meta.vectors[a])
+    values["history_vector"] = taste @ meta.vectors[a] / norms if norms > 0 and a > 0 else np.nan
+    in_session = [click for _, click, session in mine if session == log.session[row] == _last(mine)]
+    values["user_shown_session"] = len(in_session)
+    values["user_passed_session"] = 0 if any(in_session) else len(in_session)
     moods = [world.metadata.sentiment[r] for r in read if not np.isnan(world.metadata.sentiment[r, 0])]
     values["history_sentiment"] = np.mean(moods, axis=0) @ world.metadata.sentiment[a] if moods else np.nan
     for name, hours in WINDOWS.items():
@@ -165,11 +202,53 @@ def oracle(log: Slates, world: World, row: int, place: int) -> dict[str, float]:
     for name, hours in HALF_LIVES.items():
         values[f"inviews_decay_{name}"] = sum(2 ** (-(t - when) / (hours * HOUR)) for when in shown)
         values[f"clicks_decay_{name}"] = sum(2 ** (-(t - when) / (hours * HOUR)) for when in clicked)
+        values[f"chances_decay_{name}"] = sum(2 ** (-(t - when) / (hours * HOUR)) / n for when, n in chances)
+        values[f"lift_{name}"] = (values[f"clicks_decay_{name}"] + 2) / (values[f"chances_decay_{name}"] + 2)
+    values["inviews_page_decay_6h"] = sum(2 ** (-(t - when) / (6 * HOUR)) for when in here)
+    values["clicks_page_decay_6h"] = sum(2 ** (-(t - when) / (6 * HOUR)) for when in here_clicked)
+    values["category_inviews_decay_6h"] = sum(2 ** (-(t - when) / (6 * HOUR)) for when in kind)
+    values["category_clicks_decay_24h"] = sum(2 ** (-(t - when) / (24 * HOUR)) for when in kind_clicked)
+    values["clicks_trend"] = (values["clicks_1h"] + 1) / (values["clicks_6h"] / 6 + 1)
     values["rate_6h"] = (values["clicks_6h"] + 1.8) / (values["inviews_6h"] + 20)
     values["rate_decay_1h"] = (values["clicks_decay_1h"] + 1.8) / (values["inviews_decay_1h"] + 20)
     published = world.metadata.published[a]
     values["age_hours"] = np.nan if published == UNKNOWN_TIME else max(t - published, 0) / HOUR
     return values
+
+
+def _topics(meta, a):
+    return list(meta.topics[meta.topic_starts[a] : meta.topic_starts[a + 1]])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_strength_and_clicks_together_equal_a_walk_along_the_log(seed):
+    rng = np.random.default_rng(seed)
+    log = random_log(rng, 25)
+    log = replace(log, time=10 * HOUR + np.sort(rng.choice(60 * HOUR, 25, replace=False)))
+    found = compute(log, random_world(rng, log))
+    strength = {name: np.zeros(ARTICLES) for name in STRENGTH_RATES}
+    pairs: dict[tuple[int, int], int] = {}
+    recent: dict[int, list[int]] = {u: [] for u in range(USERS)}
+    for row in range(len(log)):
+        mine = slice(log.offsets[row], log.offsets[row + 1])
+        slate, clicked, user = log.article[mine], log.clicked[mine], log.user[row]
+        for name, rate in STRENGTH_RATES.items():
+            np.testing.assert_allclose(found[f"strength_{name}"][mine], strength[name][slate], rtol=1e-5, atol=1e-6)
+            if clicked.any():
+                odds = np.exp(strength[name][slate])
+                moved = rate * (clicked / clicked.sum() - odds / odds.sum())
+                strength[name][slate] += np.where(slate > 0, moved, 0)
+        for place, a in enumerate(slate):
+            together = sum(pairs.get((b, a), 0) for b in recent[user]) if a > 0 else 0
+            assert found["together_user"][mine][place] == together
+            own = pairs.get((log.page[row], a), 0) if log.page[row] > 0 and a > 0 else 0
+            assert found["together_page"][mine][place] == own
+        for a in slate[clicked]:
+            if user > 0 and a > 0:
+                for b in recent[user]:
+                    pairs[b, a] = pairs.get((b, a), 0) + 1
+                recent[user] = [a, *recent[user]][:5]
 
 
 def _last(mine):
@@ -219,14 +298,13 @@ def test_windows_are_closed_below_and_open_above():
     one = Slates(**{**vars(log), "offsets": np.array([0, 1, 2, 3]), "article": np.ones(3, np.int32),
                     "article_id": np.ones(3, np.int32), "clicked": np.ones(3, bool),
                     "time": np.array([0, HOUR, 2 * HOUR])})  # fmt: skip
-    past = ArticlePast(article_events(one, 2, clicks_only=True))
-    np.testing.assert_array_equal(past.trailing(one, (1.0, 0.5))[:, 0], [0, 1, 1])
-    np.testing.assert_array_equal(ArticlePast(article_events(one, 2, True)).trailing(one, (0.5,))[:, 0], [0, 0, 0])
+    past = Past(index_events(one, one.article, 2, "clicks"), lambda slates: slates.article)
+    np.testing.assert_array_equal(past.trailing(one, (1.0, 0.5)), [[0, 0], [1, 0], [1, 0]])
 
 
 def test_a_walk_backwards_in_time_is_refused():
     log = random_log(np.random.default_rng(0), 5)
-    past = ArticlePast(article_events(log, ARTICLES, clicks_only=False))
+    past = Past(index_events(log, log.article, ARTICLES, "inviews"), lambda slates: slates.article)
     ordered = log.take(np.argsort(log.time))
     past.trailing(ordered, (1.0,))
     with pytest.raises(ValueError, match="order of time"):
@@ -238,6 +316,7 @@ def test_relative_by_hand():
     found = relative(values, np.array([0, 4, 6, 7]))
     np.testing.assert_allclose(found[:, 0], [1, 0.25, 0.25, np.nan, 0.5, 0.5, 0.5])
     np.testing.assert_allclose(found[:, 1], [2, 0.5, 0.5, np.nan, 1, 1, 1])
+    np.testing.assert_allclose(found[:, 2], [0, -3, -3, np.nan, 0, 0, 0])
 
 
 def test_registry_names_are_unique_and_tiers_nested():
@@ -284,6 +363,27 @@ def test_a_column_may_not_read_what_its_tier_bars():
         family("slate", Column("sly", "content", "g", "", "clicks in disguise"), reads=("clicks_1h",))(
             lambda chunk: None
         )
+
+
+@pytest.mark.parametrize("word", ["total_pageviews", "next_read_time", "read_time", "last_modified_time"])
+def test_features_on_columns_that_know_the_future_are_refused_with_the_reason(word):
+    with pytest.raises(ConfigError, match=f"{word} may not be used: "):
+        family("slate", Column("x", "content", "g", "", f"log({word} of a)"))(lambda chunk: None)
+    with pytest.raises(ConfigError, match=f"{word} may not be used: "):
+        family("slate", Column(word, "content", "g", "", "a column of the table"))(lambda chunk: None)
+
+
+def test_the_leak_test_catches_a_feature_that_peeks_one_event_ahead():
+    @family("time", Column("peeking", "clicks", "clicks", "clicks", "clicks on a in [t − 24 h, t], not before t"))
+    def peeking(chunk):
+        late = replace(chunk.slates, time=chunk.slates.time + 1)
+        return chunk.walk.past("clicks").trailing(late, (24.0,))
+
+    try:
+        with pytest.raises(AssertionError, match="peeking"):
+            test_deleting_the_future_leaves_every_feature_unchanged_bit_for_bit()
+    finally:
+        unregister("peeking")
 
 
 def test_stored_features_are_those_computed_and_named(smoke, smoke_features):

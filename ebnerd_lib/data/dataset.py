@@ -22,10 +22,11 @@ from ebnerd_lib.data.splits import PARTS, Split, split_parts
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import StageError
 
+VECTORS_FILE = "vectors.npy"
 UNKNOWN_TIME = np.iinfo(np.int64).min
 _ARTICLE_COLUMNS = (
     "article_id", "title", "premium", "published_time", "article_type", "url", "category", "category_str",
-    "sentiment_score", "sentiment_label",
+    "topics", "sentiment_score", "sentiment_label",
 )  # fmt: skip
 _SHARES = tuple(f"sentiment_{label.lower()}" for label in SENTIMENT_LABELS)
 
@@ -39,12 +40,18 @@ class Metadata:
         premium: bool (articles,), false where unknown.
         category: int32 (articles,), index into the bundle's sorted categories, 0 unknown.
         sentiment: float32 (articles, 3), shares of negative, neutral, positive; NaN where unknown.
+        topic_starts: int64 (articles + 1,): article ``a`` has ``topics[topic_starts[a]:topic_starts[a + 1]]``.
+        topics: int32, indices into the bundle's sorted topics, from 0.
+        vectors: float32 (articles, size), of length 1, zeros where there is none; size 0 without article vectors.
     """
 
     published: np.ndarray
     premium: np.ndarray
     category: np.ndarray
     sentiment: np.ndarray
+    topic_starts: np.ndarray
+    topics: np.ndarray
+    vectors: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -58,12 +65,14 @@ class Dataset:
             (clicks) and the mean sentiment shares of these clicks.
         parts: the slates of ``train``, ``tuning`` and ``validation``, each in file order.
         histories: the histories of the train week and of the validation week.
+        vectors: float32 (articles, size) of length 1, zeros where there is none; ``None`` without article vectors.
     """
 
     articles: pd.DataFrame
     users: pd.DataFrame
     parts: dict[str, Slates]
     histories: list[History]
+    vectors: np.ndarray | None = None
 
     @cached_property
     def log(self) -> Slates:
@@ -80,6 +89,9 @@ class Dataset:
             premium=table["premium"].fillna(False).to_numpy(bool),
             category=pd.Categorical(table["category"]).codes.astype(np.int32) + 1,
             sentiment=table[list(_SHARES)].to_numpy(np.float32),
+            topic_starts=np.concatenate(([0], np.cumsum(table["topics"].map(len)))).astype(np.int64),
+            topics=pd.Categorical(table["topics"].explode().dropna()).codes.astype(np.int32),
+            vectors=np.zeros((len(table), 0), np.float32) if self.vectors is None else self.vectors,
         )
 
 
@@ -128,6 +140,7 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
         users=_user_table(users, past, article_table[list(_SHARES)].to_numpy(np.float32)),
         parts={part: log.take(cut.part == code) for code, part in enumerate(PARTS)},
         histories=past,
+        vectors=_vectors(bundle, articles),
     )
     in_table = article_table["in_table"].to_numpy()
     joins = [
@@ -157,6 +170,8 @@ def save(dataset: Dataset, folder: Path) -> None:
         pq.write_table(pa.table(columns), folder / f"history_{name}.parquet", compression="zstd")
     for part, slates in dataset.parts.items():
         slates_io.save(slates, folder / f"slates_{part}.parquet")
+    if dataset.vectors is not None:
+        np.save(folder / VECTORS_FILE, dataset.vectors)
 
 
 def load(folder: Path) -> Dataset:
@@ -179,6 +194,7 @@ def load(folder: Path) -> Dataset:
         users=pd.read_parquet(folder / "users.parquet"),
         parts={part: slates_io.load(folder / f"slates_{part}.parquet") for part in PARTS},
         histories=histories,
+        vectors=np.load(folder / VECTORS_FILE) if (folder / VECTORS_FILE).exists() else None,
     )
 
 
@@ -207,9 +223,22 @@ def _article_table(table: pa.Table, articles: Vocabulary) -> pd.DataFrame:
     joined = every.merge(known, on="article_id", how="left", validate="one_to_one")
     return joined.assign(
         in_table=joined["in_table"].notna(),
+        topics=[topics if isinstance(topics, np.ndarray) else np.empty(0, object) for topics in joined["topics"]],
         premium=joined["premium"].astype("boolean"),
         category=joined["category"].astype("Int16"),
     )
+
+
+def _vectors(bundle: Bundle, articles: Vocabulary) -> np.ndarray | None:
+    found = bundle.vectors()
+    if found is None:
+        return None
+    ids, rows = found
+    out = np.zeros((len(articles), rows.shape[1]), np.float32)
+    place = articles.index_of(ids)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    out[place[place > 0]] = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)[place > 0]
+    return out
 
 
 def _user_table(users: Vocabulary, histories: list[History], shares: np.ndarray) -> pd.DataFrame:

@@ -6,6 +6,7 @@ both come from the same log; for a recommendation the queries are slates that no
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -13,8 +14,10 @@ from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Metadata
 from ebnerd_lib.data.slates import Slates, candidate_rows
 from ebnerd_lib.features import catalogue as catalogue  # registers the features
-from ebnerd_lib.features.events import ArticlePast, UserEvents, article_events, user_events
+from ebnerd_lib.features.events import Events, Kind, Past, index_events
 from ebnerd_lib.features.registry import Family, every_column, families
+from ebnerd_lib.features.streams import LogStream
+from ebnerd_lib.features.users import UserEvents, user_events
 
 CHUNK = 1 << 18
 """Candidates computed at a time: the memory of a build is bounded by this and the event indexes."""
@@ -35,26 +38,57 @@ class World:
     metadata: Metadata
     histories: list[History]
     users: int
-    _index: dict[str, object] = field(default_factory=dict)
+    _index: dict[tuple[str, str], Events] = field(default_factory=dict)
 
     @property
     def articles(self) -> int:
         """Number of articles, index 0 included."""
         return len(self.metadata.published)
 
-    def past(self, clicks: bool) -> ArticlePast:
-        """Return fresh cursors over the clicks, or over the times in view, of every article."""
-        key = "clicks" if clicks else "inviews"
-        if key not in self._index:
-            self._index[key] = article_events(self.log, self.articles, clicks)
-        return ArticlePast(self._index[key])  # type: ignore[arg-type]
-
     @property
+    def categories(self) -> int:
+        """Number of categories, the unknown included."""
+        return int(self.metadata.category.max()) + 1
+
+    def keys(self, by: str, slates: Slates) -> np.ndarray:
+        """Return the key of each candidate: its article, its category, or its article on this kind of page."""
+        if by == "category":
+            return self.metadata.category[slates.article]
+        if by == "page":
+            doubled = 2 * slates.article + slates.per_candidate(slates.front_page)
+            return np.where(slates.article > 0, doubled, 0).astype(np.int32)
+        return slates.article
+
+    def events(self, kind: Kind, by: str) -> Events:
+        """Return the events of a kind, indexed by article, category or page."""
+        if (kind, by) not in self._index:
+            size = {"article": self.articles, "category": self.categories, "page": 2 * self.articles}[by]
+            self._index[kind, by] = index_events(self.log, self.keys(by, self.log), size, kind)
+        return self._index[kind, by]
+
+    @cached_property
     def by_user(self) -> UserEvents:
         """The log by user."""
-        if "users" not in self._index:
-            self._index["users"] = user_events(self.log, self.users)
-        return self._index["users"]  # type: ignore[return-value]
+        return user_events(self.log, self.users)
+
+
+class Walk:
+    """One pass over the queries: hands out the past, each part of it built when first asked for."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._pasts: dict[tuple[str, str], Past] = {}
+
+    def past(self, kind: Kind, by: str = "article") -> Past:
+        """Return the past events of a kind by article, by category or by page (article on this kind of page)."""
+        if (kind, by) not in self._pasts:
+            self._pasts[kind, by] = Past(self._world.events(kind, by), lambda slates: self._world.keys(by, slates))
+        return self._pasts[kind, by]
+
+    @cached_property
+    def stream(self) -> LogStream:
+        """State that runs along the log impression by impression."""
+        return LogStream(self._world.log, self._world.articles, self._world.users)
 
 
 @dataclass(frozen=True)
@@ -64,15 +98,13 @@ class Chunk:
     Attributes:
         slates: the slates to describe, n impressions and m candidates.
         world: metadata, histories and the log.
-        clicks: past clicks of articles, strictly before the time of each slate.
-        inviews: past times in view of articles, likewise.
+        walk: past events, strictly before the time of each slate; for a ``time`` walk.
         columns: for a ``slate`` walk, the columns (m,) that the family reads, by name.
     """
 
     slates: Slates
     world: World
-    clicks: ArticlePast
-    inviews: ArticlePast
+    walk: Walk
     columns: dict[str, np.ndarray]
 
 
@@ -110,12 +142,12 @@ def build(
     done = 0.0
     for walk, order in orders.items():
         members = [entry for entry in families() if entry.walk == walk]
-        clicks, inviews = world.past(clicks=True), world.past(clicks=False)
+        pass_over = Walk(world)
         for rows in queries.chunks(order, chunk):
             slates = hidden.take(rows)
             where = candidate_rows(queries.offsets, rows)
             for entry in members:
-                _fill(entry, Chunk(slates, world, clicks, inviews, _read(entry, out, where, names)), out, where, names)
+                _fill(entry, Chunk(slates, world, pass_over, _read(entry, out, where, names)), out, where, names)
             done += slates.candidates / queries.candidates / len(orders)
             if progress is not None:
                 progress(done)

@@ -10,6 +10,7 @@ walk over the slates; the builder calls it chunk by chunk in that order:
 Adding a feature is one such function, in any module of this package that ``catalogue`` imports.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
     from ebnerd_lib.features.build import Chunk
 
 TIERS = ("ids", "content", "exposure", "clicks")
+BARRED = {
+    "total_inviews": "it is a total of the week after publication",
+    "total_pageviews": "it is a total of the week after publication",
+    "total_read_time": "it is a total of the week after publication",
+    "next_read_time": "it is the outcome of the click",
+    "next_scroll_percentage": "it is the outcome of the click",
+    "read_time": "it is known only after the page was left",
+    "scroll_percentage": "it is known only after the page was left",
+    "last_modified_time": "articles were reprocessed in bulk months later",
+}
+"""Columns of a bundle that know the future, and why; no feature may be registered on them."""
 Walk = Literal["time", "user", "slate"]
 
 
@@ -70,8 +82,8 @@ def family(
         name: of the family, the function's if not given.
 
     Raises:
-        ConfigError: a name is taken, a tier is unknown, or what it reads does not exist or knows more than
-            its own tier may.
+        ConfigError: a name is taken, a tier is unknown, what it reads does not exist or knows more than its own
+            tier may, or it is made of a column that knows the future.
     """
 
     def register(compute: Callable[["Chunk"], np.ndarray]) -> Callable[["Chunk"], np.ndarray]:
@@ -81,6 +93,9 @@ def family(
                 raise ConfigError(
                     f"feature {column.name}: tier '{column.tier}' is unknown. Use one of {', '.join(TIERS)}."
                 )
+            for word in re.findall(r"\w+", " ".join((column.name, column.formula, *reads))):
+                if word in BARRED:
+                    raise ConfigError(f"feature {column.name}: {word} may not be used: {BARRED[word]}.")
             if column.name in known:
                 raise ConfigError(f"feature {column.name} is registered twice. Choose another name.")
         missing = [column for column in reads if column not in known]

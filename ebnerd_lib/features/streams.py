@@ -1,0 +1,141 @@
+"""State that runs along the log impression by impression: the strength of articles, and what is clicked together."""
+
+# mypy: disable-error-code="no-untyped-def"
+
+import numpy as np
+from numba import njit
+
+from ebnerd_lib.data.slates import Slates
+from ebnerd_lib.features.events import in_order
+
+RECENT = 5
+"""Clicks of a user that count as the last ones."""
+
+
+class LogStream:
+    """Walks along a log with the queries, chunk after chunk in order of time, always strictly behind them.
+
+    Args:
+        log: impressions in any order.
+        articles: number of articles, index 0 included.
+        users: number of users, index 0 included.
+    """
+
+    def __init__(self, log: Slates, articles: int, users: int) -> None:
+        self._log, self._articles, self._users = log, articles, users
+        self._order = np.argsort(log.time, kind="stable")
+        self._strength: dict[float, tuple[np.ndarray, np.ndarray]] = {}
+        self._together: tuple[np.ndarray, ...] | None = None
+        self._asked: dict[object, int] = {}
+
+    def strength(self, slates: Slates, rate: float) -> np.ndarray:
+        """Strength of each candidate, learnt from the choices in the slates before t: float32 (candidates, 1).
+
+        After each impression, the strengths b of its candidates move by rate · (share of the clicks − softmax of
+        b over the slate): the gradient of the listwise loss of a model of one bias an article. It tells an article
+        that wins against strong ones from one that wins against weak ones, which a click rate cannot. 0 for an
+        article that was never in view.
+        """
+        self._asked[rate] = in_order(slates, self._asked.get(rate))
+        value, at = self._strength.setdefault(rate, (np.zeros(self._articles), np.zeros(1, dtype=np.int64)))
+        log, out = self._log, np.zeros((slates.candidates, 1), dtype=np.float32)
+        _strength(
+            slates.time, slates.offsets, slates.article, self._order, log.time, log.offsets, log.article, log.clicked,
+            rate, value, at, out,
+        )  # fmt: skip
+        return out
+
+    def clicked_together(self, slates: Slates) -> np.ndarray:
+        """How often the candidate was clicked soon after others: float32 (candidates, 2).
+
+        A click on a counts once for each of the same user's last five clicks before it. First column: the sum
+        over the last five clicks of this user before t; second: for the page's own article alone. 0 without any.
+        """
+        self._asked["together"] = in_order(slates, self._asked.get("together"))
+        if self._together is None:
+            slots = 1 << int(np.ceil(np.log2(2 * RECENT * max(int(self._log.clicked.sum()), 1) + 2)))
+            self._together = (
+                np.full(slots, -1, dtype=np.int64),
+                np.zeros(slots, dtype=np.int32),
+                np.zeros((self._users, RECENT), dtype=np.int32),
+                np.zeros(1, dtype=np.int64),
+            )
+        log, out = self._log, np.zeros((slates.candidates, 2), dtype=np.float32)
+        _together(
+            slates.time, slates.offsets, slates.article, slates.user, slates.page, self._order, log.time, log.offsets,
+            log.article, log.clicked, log.user, self._articles, *self._together, out,
+        )  # fmt: skip
+        return out
+
+
+@njit(cache=True, nogil=True)
+def _strength(time, offsets, article, order, log_time, log_offsets, log_article, log_clicked, rate, value, at, out):
+    for query in range(len(time)):
+        while at[0] < len(order) and log_time[order[at[0]]] < time[query]:
+            row = order[at[0]]
+            begin, end = log_offsets[row], log_offsets[row + 1]
+            clicks = total = 0.0
+            for c in range(begin, end):
+                clicks += log_clicked[c]
+                total += np.exp(value[log_article[c]])
+            if clicks > 0:
+                # Shares are taken before any of the slate's strengths move.
+                shares = np.empty(end - begin)
+                for c in range(begin, end):
+                    shares[c - begin] = np.exp(value[log_article[c]]) / total
+                for c in range(begin, end):
+                    if log_article[c] > 0:
+                        value[log_article[c]] += rate * (log_clicked[c] / clicks - shares[c - begin])
+            at[0] += 1
+        for candidate in range(offsets[query], offsets[query + 1]):
+            out[candidate, 0] = value[article[candidate]]
+
+
+@njit(cache=True, nogil=True)
+def _slot(pairs, key):
+    """Return the slot of a pair, or the free one where it belongs: open addressing, at most half full."""
+    mask = len(pairs) - 1
+    mixed = key * np.int64(-7046029254386353131)
+    slot = (mixed ^ (mixed >> 29)) & mask
+    while pairs[slot] != -1 and pairs[slot] != key:
+        slot = (slot + 1) & mask
+    return slot
+
+
+@njit(cache=True, nogil=True)
+def _together(time, offsets, article, user, page, order, log_time, log_offsets, log_article, log_clicked, log_user,
+              articles, pairs, counts, recent, at, out):  # fmt: skip
+    width = recent.shape[1]
+    for query in range(len(time)):
+        while at[0] < len(order) and log_time[order[at[0]]] < time[query]:
+            row = order[at[0]]
+            u = log_user[row]
+            for c in range(log_offsets[row], log_offsets[row + 1]):
+                a = np.int64(log_article[c])
+                if u == 0 or a == 0 or not log_clicked[c]:
+                    continue
+                for place in range(width):
+                    if recent[u, place] > 0:
+                        key = recent[u, place] * np.int64(articles) + a
+                        slot = _slot(pairs, key)
+                        pairs[slot] = key
+                        counts[slot] += 1
+                for place in range(width - 1, 0, -1):
+                    recent[u, place] = recent[u, place - 1]
+                recent[u, 0] = a
+            at[0] += 1
+        u = user[query]
+        for candidate in range(offsets[query], offsets[query + 1]):
+            a = np.int64(article[candidate])
+            if a == 0:
+                continue
+            total = 0
+            if u > 0:
+                for place in range(width):
+                    if recent[u, place] > 0:
+                        slot = _slot(pairs, recent[u, place] * np.int64(articles) + a)
+                        total += counts[slot] if pairs[slot] != -1 else 0
+            out[candidate, 0] = total
+            if page[query] > 0:
+                slot = _slot(pairs, page[query] * np.int64(articles) + a)
+                out[candidate, 1] = counts[slot] if pairs[slot] != -1 else 0
