@@ -223,7 +223,7 @@ def _article_table(table: pa.Table, articles: Vocabulary) -> pd.DataFrame:
     joined = every.merge(known, on="article_id", how="left", validate="one_to_one")
     return joined.assign(
         in_table=joined["in_table"].notna(),
-        topics=[topics if isinstance(topics, np.ndarray) else np.empty(0, object) for topics in joined["topics"]],
+        topics=joined["topics"].map(lambda topics: topics if isinstance(topics, np.ndarray) else np.empty(0, object)),
         premium=joined["premium"].astype("boolean"),
         category=joined["category"].astype("Int16"),
     )
