@@ -2,6 +2,7 @@
 
 PROFILE ?= sample
 PORT ?= 8888
+SEEDS ?= 0,1,2
 
 # An environment of one's own is used as it is: make run-all PYTHON=/path/to/python
 ifdef PYTHON
@@ -31,7 +32,7 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvidia-c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run-all test lint lab tensorboard clean lock
+.PHONY: help run-all test lint lab tensorboard study clean lock
 
 help: ## explain the targets
 	@echo "make TARGET [PROFILE=$(PROFILE)] [PYTHON=/path/to/python]"
@@ -58,6 +59,9 @@ lab: $(READY) $(STAMP_$(PROFILE)) ## open JupyterLab on 127.0.0.1, PORT=8888
 
 tensorboard: $(READY) ## show the training logs of PROFILE on 127.0.0.1
 	@$(PY) -m tensorboard.main --host 127.0.0.1 --logdir outputs/$(PROFILE)/logs
+
+study: $(READY) ## train all scorers on several generated bundles and compare, SEEDS=0,1,2
+	@$(PY) -m ebnerd_lib study --seeds $(SEEDS) --out outputs/study
 
 clean: ## remove all outputs and generated data; never touches data/ebnerd_*
 	@rm -rf $(filter-out outputs/README.md,$(wildcard outputs/*)) data/smoke data/sample

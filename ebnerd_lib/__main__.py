@@ -1,6 +1,7 @@
 """The command line: ``python -m ebnerd_lib <verb>``; the Makefile and the notebooks call the same functions."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -33,6 +34,13 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
     sample.add_argument("--size", default="demo", help="smoke, demo, small or large (default: demo)")
     sample.set_defaults(verb=_sample)
+
+    study = verbs.add_parser("study", help="train all scorers on several generated bundles and compare them")
+    study.add_argument("--seeds", type=_seeds, default=[0, 1, 2], help="of the generator (default: 0,1,2)")
+    study.add_argument("--out", type=Path, default=Path("outputs/study"), help="folder (default: outputs/study)")
+    study.add_argument("--size", default="demo", help="of the bundles: smoke, demo, small or large (default: demo)")
+    study.add_argument("--profile", default="sample", help="whose parameters to train with (default: sample)")
+    study.set_defaults(verb=_study)
     return parser
 
 
@@ -47,6 +55,21 @@ def _sample(options: argparse.Namespace) -> int:
 
     generate(options.out, seed=options.seed, size=options.size)
     return 0
+
+
+def _study(options: argparse.Namespace) -> int:
+    from ebnerd_lib.pipeline.runner import DETERMINISM
+
+    for name, value in DETERMINISM.items():
+        os.environ.setdefault(name, value)  # before torch is loaded, which reads them once
+    from ebnerd_lib.pipeline.study import study
+
+    study(options.seeds, options.out.resolve(), options.size, options.profile)
+    return 0
+
+
+def _seeds(text: str) -> list[int]:
+    return [int(seed) for seed in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import importlib
 from typing import Any, ClassVar
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import nn
@@ -18,7 +19,8 @@ class SlateModel(pl.LightningModule):
     """A model that scores the candidates of a batch of slates.
 
     A subclass sets ``name``, says by ``uses_features`` whether it looks at features (if not, its information
-    tier is ``ids``), builds its layers in ``__init__`` after calling this one, and implements ``score``.
+    tier is ``ids``), builds its layers in ``__init__`` after calling this one, and implements ``score``. It names
+    its tables of ids ``user…`` and ``article…``: by these names they grow when a model learns on.
 
     Args:
         columns: number of feature columns it is given.
@@ -88,13 +90,7 @@ class SlateModel(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW, with decay on matrices only, and the schedule."""
         settings = self.hyperparameters
-        matrices = [p for p in self.parameters() if p.ndim > 1]
-        others = [p for p in self.parameters() if p.ndim <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": settings["weight_decay"]},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=settings["learning_rate"], fused=True)
+        optimizer = self.adamw(list(self.parameters()), settings["learning_rate"])
         if settings["schedule"] == "constant":
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
@@ -102,6 +98,41 @@ class SlateModel(pl.LightningModule):
             optimizer, settings["learning_rate"], total_steps=steps, pct_start=0.2, cycle_momentum=False
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": one_cycle, "interval": "step"}}
+
+    def adamw(self, parameters: list[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+        """Return AdamW over some of the parameters, with decay on matrices only."""
+        groups = [
+            {
+                "params": [p for p in parameters if p.ndim > 1],
+                "weight_decay": self.hyperparameters["weight_decay"],
+            },
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, fused=True)
+
+    def id_tables(self, kind: str) -> list[nn.Embedding]:
+        """Return the tables with a row for each ``user`` or each ``article``, the unknown in row 0."""
+        return [
+            module
+            for path, module in self.named_modules()
+            if isinstance(module, nn.Embedding) and path.rpartition(".")[2].startswith(kind)
+        ]
+
+    def reindex(self, kind: str, source: np.ndarray) -> None:
+        """Give every table of a kind new rows, each a copy of an old one.
+
+        This grows tables (new rows from row 0, the unknown's) and puts them in another order. The tables' weights
+        are new parameters afterwards: an optimizer that holds the old ones does not train them.
+
+        Args:
+            kind: ``user`` or ``article``.
+            source: int64 (new rows,), the old row that each new row starts as; its first entry is 0.
+        """
+        rows = torch.from_numpy(np.asarray(source, dtype=np.int64))
+        for table in self.id_tables(kind):
+            table.weight = nn.Parameter(table.weight.data[rows])
+            table.num_embeddings = len(rows)
+        self.hyperparameters[f"{kind}s"] = len(rows)
 
     def _forget(self, index: torch.Tensor) -> torch.Tensor:
         share = self.hyperparameters["id_dropout"]

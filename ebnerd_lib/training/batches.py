@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pytorch_lightning as pl
@@ -36,12 +37,18 @@ class Lookup:
         return cls(user.astype(np.int64), article.astype(np.int64))
 
 
+class Rows(Protocol):
+    """What gives rows of a features matrix: float32 (len(where), columns)."""
+
+    def __getitem__(self, where: np.ndarray, /) -> np.ndarray: ...
+
+
 class SlateBatches:
     """Iterates over batches of the slates ``rows``, in their order.
 
     Args:
         slates: the slates of a part.
-        features: the matching features matrix (candidates, columns).
+        features: the matching features matrix (candidates, columns), or what gives rows of one by their positions.
         columns: positions of the columns a model sees; may be empty.
         lookup: to the model's own indices.
         rows: impression rows, in the order in which they are visited.
@@ -51,7 +58,7 @@ class SlateBatches:
     def __init__(
         self,
         slates: Slates,
-        features: np.ndarray,
+        features: np.ndarray | Rows,
         columns: list[int],
         lookup: Lookup,
         rows: np.ndarray,

@@ -22,7 +22,7 @@ class TrainedModel:
     """A model with all it needs to score slates of any dataset.
 
     Attributes:
-        name: its name in tables and files, ``<model>`` or ``<model>_<tier>``.
+        name: its name in tables and files: ``<model>``, ``<model>_<tier>`` or ``<model>_learning``.
         module: the module of ``ebnerd_lib.models`` that holds its class.
         tier: its information tier.
         network: the model, in evaluation mode.
@@ -56,7 +56,7 @@ class TrainedModel:
         Raises:
             StageError: a column that the model sees is not in the matrix, or the model may not see it.
         """
-        self._check(names)
+        self.check(names)
         columns = [names.index(name) for name in self.columns]
         lookup = Lookup.between(dataset, self.users, self.articles)
         batches = SlateBatches(slates, matrix, columns, lookup, np.arange(len(slates)), 4096)
@@ -65,7 +65,8 @@ class TrainedModel:
             scores = [self.network(batch).float().cpu().numpy() for batch in batches]
         return np.concatenate(scores) if scores else np.empty(0, np.float32)
 
-    def _check(self, names: list[str]) -> None:
+    def check(self, names: list[str]) -> None:
+        """Raise ``StageError`` unless features named ``names`` hold all that the model sees, and it may see it."""
         missing = [name for name in self.columns if name not in names]
         if missing:
             raise StageError(

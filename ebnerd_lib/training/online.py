@@ -1,0 +1,329 @@
+"""Learning on: a trained model walks through time, scores each step and only then trains on it.
+
+This is prequential evaluation (Dawid, 1984; Gama, Sebastião and Rodrigues, 2013), and how a news site runs: every few
+minutes a job takes the latest clicks into the model that serves the next ones. It is honest because a step is scored
+before its clicks are looked at, and because all that the model knows of users and articles comes from training
+rows and from steps scored before: an id that a step shows for the first time is the unknown throughout that step.
+One thing is as in static training: the tuning day has chosen the epoch that the walk starts from, so figures on that
+day are slightly flattered, and those on validation are not.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ebnerd_lib.data.dataset import Dataset
+from ebnerd_lib.data.slates import HOUR, candidate_rows
+from ebnerd_lib.data.splits import PARTS
+from ebnerd_lib.data.vocabulary import Vocabulary
+from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.features.store import Features
+from ebnerd_lib.models.base import SlateModel
+from ebnerd_lib.models.losses import LOSSES
+from ebnerd_lib.training.batches import Lookup, SlateBatches, training_rows
+from ebnerd_lib.training.fit import Fit
+from ebnerd_lib.training.model_file import TrainedModel
+
+UPDATE_MINUTES = (0, 1, 15, 60, 1440)
+"""Lengths of a step that divide an hour or a day; 0 is off."""
+
+_MINUTE = HOUR // 60
+_SCORED = ("tuning", "validation")
+_SCORE_BATCH = 4096
+_ID_BATCH = 16  # slates of a step that move the id tables at once: the next ones see where these have moved them to
+_AVERAGE = 0.01  # share of the latest weights in the running average that scores
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How to learn on.
+
+    Attributes:
+        update_minutes: length of a step, one of ``UPDATE_MINUTES``; 0 is off.
+        learning_rate: of AdamW, constant, for all weights but the id tables.
+        bias_rate: rate of gradient steps on biases of ids, for a loss summed over slates: a click that had
+            probability p raises the article's bias by ``bias_rate`` · (1 − p), however many slates a step has.
+        vector_rate: the same for vectors of ids.
+        half_life_hours: time after which half of what sets an article's bias and vector apart from the unknown's
+            is forgotten; 0 forgets nothing.
+        replay: slates of the past that weights are trained on for each new one. Ids take every slate once.
+        replay_hours: how far back replayed slates lie; they are drawn evenly.
+        warmup_hours: start of the train part that is not replayed, as it was not trained on.
+        batch_size: slates a gradient step on weights.
+        seed: of replay, shuffles and dropout.
+
+    Raises:
+        ConfigError: ``update_minutes`` is none of ``UPDATE_MINUTES``, or another value is out of its range.
+    """
+
+    update_minutes: int
+    learning_rate: float = 1e-4
+    bias_rate: float = 0.5
+    vector_rate: float = 0.003
+    half_life_hours: float = 24.0
+    replay: float = 3.0
+    replay_hours: float = 96.0
+    warmup_hours: float = 0.0
+    batch_size: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.update_minutes not in UPDATE_MINUTES:
+            raise ConfigError(
+                f"update_minutes: {self.update_minutes} is no length of a step. "
+                f"Use one of {', '.join(map(str, UPDATE_MINUTES))}; 0 is off."
+            )
+        for name, value in vars(self).items():
+            if value < 0 or (name == "batch_size" and value < 1):
+                raise ConfigError(f"{name}: {value} is too low. Use {1 if name == 'batch_size' else 0} or more.")
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What learning on leaves: the model's last state, and the scores given on the way.
+
+    Attributes:
+        model: named ``<model>_learning``, of tier ``clicks`` whatever it started from: it has seen clicks up to the
+            last step. It has scored nothing in this state: for figures, take ``scores``.
+        scores: of ``tuning`` and ``validation``, float32 (candidates of the part,), in file order.
+    """
+
+    model: TrainedModel
+    scores: dict[str, np.ndarray]
+
+
+def learn_variants(
+    fits: list[Fit],
+    dataset: Dataset,
+    features: dict[str, Features],
+    learning: Learning,
+    report: Callable[[dict[str, Any]], None] | None = None,
+) -> list[Learned]:
+    """Let every model of the main tier learn on; none where ``update_minutes`` is 0. See ``learn_on``."""
+    main = [fit.model for fit in fits if fit.model.name == fit.model.network.name]
+    return [learn_on(model, dataset, features, learning, report) for model in main if learning.update_minutes]
+
+
+def learn_on(
+    model: TrainedModel,
+    dataset: Dataset,
+    features: dict[str, Features],
+    learning: Learning,
+    report: Callable[[dict[str, Any]], None] | None = None,
+) -> Learned:
+    """Walk from the full hour in which the tuning day starts to the end of validation; score, then train, step by step.
+
+    Args:
+        model: trained on the train part; it is left as it is.
+        dataset: the slates of all parts.
+        features: of all parts.
+        learning: how.
+        report: called after each step with the name of the model and the share of impressions done.
+
+    Raises:
+        ConfigError: ``update_minutes`` is 0, so there are no steps.
+        StageError: a column that the model sees is not among the features.
+    """
+    if not learning.update_minutes:
+        raise ConfigError("update_minutes: 0 is off. Use 1, 15, 60 or 1440 to learn on.")
+    learner = _Learner(model, dataset, features, learning)
+    scores = np.full(dataset.log.candidates, np.nan, np.float32)
+    steps = step_rows(dataset, learning.update_minutes)
+    impressions, done = sum(len(rows) for _, rows in steps), 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(learning.seed)
+        for end, rows in steps:
+            scores[candidate_rows(dataset.log.offsets, rows)] = learner.score(rows)
+            learner.forget(end)
+            learner.meet(rows)
+            learner.train(rows, end)
+            done += len(rows)
+            if report is not None:
+                report({"step": learner.name, "share": done / impressions})
+    begins = np.cumsum([0] + [dataset.parts[part].candidates for part in PARTS])
+    own = {part: scores[begins[PARTS.index(part)] : begins[PARTS.index(part) + 1]] for part in _SCORED}
+    return Learned(learner.finish(), own)
+
+
+def step_rows(dataset: Dataset, update_minutes: int) -> list[tuple[int, np.ndarray]]:
+    """Return the steps that have impressions: when each ends (microseconds) and its rows of ``dataset.log``.
+
+    A step holds the impressions of [end − ``update_minutes``, end), rows ascending; the first one begins on the full
+    hour in which the tuning day starts, so steps keep to the clock.
+    """
+    first = len(dataset.parts["train"])
+    time = dataset.log.time[first:]
+    length = update_minutes * _MINUTE
+    begin = int(dataset.parts["tuning"].time.min()) // HOUR * HOUR
+    step = (time - begin) // length
+    order = np.argsort(step, kind="stable")
+    numbers, cuts = np.unique(step[order], return_index=True)
+    pieces = np.split(order + first, cuts[1:])
+    return [(begin + (int(number) + 1) * length, rows) for number, rows in zip(numbers, pieces, strict=True)]
+
+
+class _Learner:
+    """A model on its walk. ``rows`` are impressions by their position in ``dataset.log``.
+
+    Two kinds of parameters learn in two ways. Tables of ids take each slate of a step once, in order of time, by plain
+    gradient steps on the summed loss: an online estimate for each id, in which a slate taken twice would count
+    twice. All other weights take small steps of AdamW on the step's slates mixed with replayed ones, so that a quiet
+    hour does not overwrite what days have taught, and their running average scores.
+    """
+
+    def __init__(
+        self, model: TrainedModel, dataset: Dataset, features: dict[str, Features], learning: Learning
+    ) -> None:
+        model.check(features["train"].columns)
+        self.name = f"{model.name}_learning"
+        self._start, self._dataset, self._log, self._learning = model, dataset, dataset.log, learning
+        self._network = _copy(model.network)
+        self._loss = LOSSES[self._network.hyperparameters["loss"]]
+        self._lookup = Lookup.between(dataset, model.users, model.articles)
+        self._new: dict[str, list[np.ndarray]] = {"user": [], "article": []}
+        self._matrix = _Stacked([features[part].matrix for part in PARTS])
+        self._columns = [features["train"].columns.index(name) for name in model.columns]
+        self._clock: int | None = None
+        self._teaches = _has_choice(dataset)
+        self._pool = _replay_pool(dataset, self._teaches, learning.warmup_hours)
+        tables = {id(table.weight) for kind in self._new for table in self._network.id_tables(kind)}
+        # A bias that all candidates share ranks nothing, so a model on ids alone has nothing but its tables to learn.
+        named = self._network.named_parameters() if self._network.uses_features else ()
+        self._weights = {name: weight for name, weight in named if id(weight) not in tables}
+        self._average = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        self._optimizer = (
+            self._network.adamw(list(self._weights.values()), learning.learning_rate) if self._weights else None
+        )
+
+    def score(self, rows: np.ndarray) -> np.ndarray:
+        """Score the candidates of ``rows`` with what has been learnt so far: float32 (m,)."""
+        self._network.eval()
+        with torch.inference_mode():
+            scores = [
+                torch.func.functional_call(self._network, self._average, (batch,)).numpy()
+                for batch in self._batches(rows, _SCORE_BATCH)
+            ]
+        return np.concatenate(scores)
+
+    def forget(self, now: int) -> None:
+        """Move articles towards the unknown by the time that has passed since the last call."""
+        half_life = self._learning.half_life_hours * HOUR
+        if half_life and self._clock is not None:
+            share = 1 - 0.5 ** ((now - self._clock) / half_life)
+            for table in self._network.id_tables("article"):
+                table.weight.data.lerp_(table.weight.data[:1].clone(), share)
+        self._clock = now
+
+    def meet(self, rows: np.ndarray) -> None:
+        """Give users and articles of scored ``rows`` that have none rows of their own, which start as the unknown's."""
+        shown = self._log.article[candidate_rows(self._log.offsets, rows)]
+        for kind, seen, index in (
+            ("user", self._log.user[rows], self._lookup.user),
+            ("article", shown, self._lookup.article),
+        ):
+            seen = np.unique(seen)
+            new = seen[(seen > 0) & (index[seen] == 0)]
+            if len(new):
+                size = self._network.hyperparameters[f"{kind}s"]
+                index[new] = size + np.arange(len(new))
+                self._network.reindex(kind, np.concatenate([np.arange(size), np.zeros(len(new), np.int64)]))
+                self._new[kind].append(new)
+
+    def train(self, rows: np.ndarray, end: int) -> None:
+        """Train on scored ``rows`` of a step that ended at ``end``, and on slates before it."""
+        taught = rows[self._teaches[rows]]
+        if not len(taught):
+            return
+        self._train_ids(taught[np.argsort(self._log.time[taught], kind="stable")])
+        if self._optimizer is not None:
+            self._train_weights(taught, end)
+
+    def finish(self) -> TrainedModel:
+        """Return the model as it is now, with vocabularies in the order that files keep."""
+        vocabularies = {}
+        for kind, known, ids in (
+            ("user", self._start.users, self._dataset.users["user_id"]),
+            ("article", self._start.articles, self._dataset.articles["article_id"]),
+        ):
+            new = [ids.to_numpy()[index].astype(np.int64) for index in self._new[kind]]
+            every = np.concatenate([known.ids.astype(np.int64), *new])
+            self._network.reindex(kind, np.concatenate([[0], 1 + np.argsort(every)]))
+            vocabularies[kind] = Vocabulary(every)
+        for name, weight in self._weights.items():
+            weight.data.copy_(self._average[name])
+        return TrainedModel(
+            self.name, self._start.module, "clicks", self._network.eval(), self._start.columns,
+            vocabularies["user"], vocabularies["article"],
+        )  # fmt: skip
+
+    def _train_ids(self, rows: np.ndarray) -> None:
+        tables = [table.weight for kind in self._new for table in self._network.id_tables(kind)]
+        rates = [self._learning.bias_rate if t.shape[1] == 1 else self._learning.vector_rate for t in tables]
+        if not any(rates):
+            return
+        self._network.eval()
+        for batch in self._batches(rows, _ID_BATCH):
+            loss = self._loss(self._network(batch), batch) * len(batch.user)
+            gradients = torch.autograd.grad(loss, tables, allow_unused=True)
+            for table, rate, gradient in zip(tables, rates, gradients, strict=True):
+                if gradient is not None:
+                    table.data.sub_(gradient, alpha=rate)
+
+    def _train_weights(self, rows: np.ndarray, end: int) -> None:
+        assert self._optimizer is not None
+        rng = np.random.default_rng((self._learning.seed, end))
+        times = self._log.time[self._pool]
+        first, last = np.searchsorted(times, [end - int(self._learning.replay_hours * HOUR), end])
+        wanted = round(self._learning.replay * len(rows)) if last > first else 0
+        replayed = self._pool[rng.integers(first, last, wanted)] if wanted else rows[:0]
+        self._network.train()
+        for batch in self._batches(rng.permutation(np.concatenate([rows, replayed])), self._learning.batch_size):
+            self._optimizer.zero_grad()
+            self._loss(self._network(batch), batch).backward()
+            self._optimizer.step()
+            for name, weight in self._weights.items():
+                self._average[name].lerp_(weight.detach(), _AVERAGE)
+        self._network.zero_grad()
+
+    def _batches(self, rows: np.ndarray, batch_size: int) -> SlateBatches:
+        return SlateBatches(self._log, self._matrix, self._columns, self._lookup, rows, batch_size)
+
+
+class _Stacked:
+    """The feature matrices of all parts as one, whose rows are fetched by candidate of the log."""
+
+    def __init__(self, matrices: list[np.ndarray]) -> None:
+        self._matrices = matrices
+        self._begins = np.cumsum([0] + [len(matrix) for matrix in matrices])
+
+    def __getitem__(self, where: np.ndarray) -> np.ndarray:
+        out = np.empty((len(where), self._matrices[0].shape[1]), np.float32)
+        part = np.searchsorted(self._begins, where, side="right") - 1
+        for number in np.unique(part):
+            own = part == number
+            out[own] = self._matrices[number][where[own] - self._begins[number]]
+        return out
+
+
+def _has_choice(dataset: Dataset) -> np.ndarray:
+    """Return which impressions of the log have a click and something beside it: bool (n,)."""
+    log = dataset.log
+    clicks = np.add.reduceat(log.clicked.astype(np.int64), log.offsets[:-1])
+    return (clicks > 0) & (clicks < log.lengths)
+
+
+def _replay_pool(dataset: Dataset, teaches: np.ndarray, warmup_hours: float) -> np.ndarray:
+    """Return the rows of the log that may be replayed once their time has passed, in order of time."""
+    first = len(dataset.parts["train"])
+    later = first + np.flatnonzero(teaches[first:])
+    rows = np.concatenate([training_rows(dataset.parts["train"], warmup_hours), later])
+    return rows[np.argsort(dataset.log.time[rows], kind="stable")]
+
+
+def _copy(network: SlateModel) -> SlateModel:
+    copy = type(network)(**network.hyperparameters)
+    copy.load_state_dict(network.state_dict())
+    return copy

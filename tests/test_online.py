@@ -1,0 +1,275 @@
+"""Learning on: what each score knows, how tables grow, and that it repeats."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ebnerd_lib.data.dataset import Dataset
+from ebnerd_lib.data.slates import HOUR, candidate_rows
+from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.evaluation.judge import load_scores
+from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
+from ebnerd_lib.evaluation.publish import publish
+from ebnerd_lib.features import store
+from ebnerd_lib.features.store import Features
+from ebnerd_lib.training import online
+from ebnerd_lib.training.batches import Lookup
+from ebnerd_lib.training.fit import Plan, train
+from ebnerd_lib.training.model_file import load_model, save_model
+from ebnerd_lib.training.online import Learning, learn_on, learn_variants, step_rows
+
+MODELS = {"mf_ids": ("mf", {"embedding_size": 4}), "mlp": ("mlp", {"embedding_size": 4, "hidden": [16]})}
+SCORED = ("tuning", "validation")
+
+
+def hours(number, **settings):
+    """Plans in tests take steps of a day or an hour; rates high enough that what is learnt shows in scores."""
+    return Learning(60 * number, **{"learning_rate": 3e-3, "vector_rate": 0.05, "warmup_hours": 24.0, **settings})
+
+
+@pytest.fixture(scope="module")
+def features(smoke, smoke_features):
+    return {part: store.read(smoke_features, part) for part in smoke.parts}
+
+
+@pytest.fixture(scope="module")
+def fits(smoke, features, tmp_path_factory):
+    plan = Plan(epochs=1, patience=1, batch_size=64, warmup_hours=24, seed=0)
+    logs = tmp_path_factory.mktemp("logs")
+    return {
+        name: train(smoke, features, module, name, "clicks", name, settings, plan, logs)
+        for name, (module, settings) in MODELS.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def daily(smoke, features, fits):
+    return {name: learn_on(fit.model, smoke, features, hours(24)) for name, fit in fits.items()}
+
+
+@pytest.fixture(params=MODELS)
+def name(request):
+    return request.param
+
+
+def spoil(smoke, features, spoilt):
+    """Return the data with other clicks, users, articles and features in the impressions ``spoilt(slates)``."""
+    rng = np.random.default_rng(5)
+    parts, matrices = {}, {}
+    for part, slates in smoke.parts.items():
+        rows = spoilt(slates)
+        where = slates.per_candidate(rows)
+        user = np.where(rows, rng.permutation(slates.user), slates.user)
+        article = np.where(where, rng.permutation(slates.article), slates.article)
+        parts[part] = replace(
+            slates,
+            clicked=slates.clicked ^ where,
+            user=user,
+            user_id=smoke.users["user_id"].to_numpy()[user],
+            article=article,
+            article_id=smoke.articles["article_id"].to_numpy()[article],
+        )
+        matrix = np.array(features[part].matrix)
+        matrix[where] = rng.normal(size=(int(where.sum()), matrix.shape[1]))
+        matrices[part] = Features(matrix, features[part].columns)
+    return Dataset(smoke.articles, smoke.users, parts, smoke.histories), matrices
+
+
+def test_scores_before_a_time_do_not_know_what_comes_at_or_after_it(smoke, features, fits, daily, name):
+    later = smoke.parts["validation"].time.min() + 60 * HOUR  # within a step
+    changed = learn_on(fits[name].model, *spoil(smoke, features, lambda slates: slates.time >= later), hours(24))
+    for part in SCORED:
+        before = smoke.parts[part].per_candidate(smoke.parts[part].time < later)
+        assert before.sum() > 100
+        np.testing.assert_array_equal(changed.scores[part][before], daily[name].scores[part][before])
+    after = smoke.parts["validation"].per_candidate(smoke.parts["validation"].time >= later)
+    assert (changed.scores["validation"][after] != daily[name].scores["validation"][after]).any()
+
+
+def test_a_steps_own_clicks_move_the_next_steps_scores_and_not_its_own(smoke, features, fits, daily, name):
+    (_, first), (end, second), (_, third) = step_rows(smoke, 1440)[:3]
+    log = smoke.log
+    begin = end - 24 * HOUR
+    flip = {
+        part: replace(s, clicked=s.clicked ^ s.per_candidate((s.time >= begin) & (s.time < end)))
+        for part, s in smoke.parts.items()
+    }
+    changed = learn_on(fits[name].model, replace(smoke, parts=flip), features, hours(24))
+
+    def of(learned, rows):
+        scores = np.concatenate([np.zeros(smoke.parts["train"].candidates), *(learned.scores[p] for p in SCORED)])
+        return scores[candidate_rows(log.offsets, rows)]
+
+    for own in (first, second):
+        np.testing.assert_array_equal(of(changed, own), of(daily[name], own))
+    assert (of(changed, third) != of(daily[name], third)).mean() > 0.5
+
+
+def test_what_is_first_shown_in_a_step_is_the_unknown_there_and_has_a_row_of_its_own_after_it(smoke, features, fits):
+    model = fits["mf_ids"].model
+    learner = online._Learner(model, smoke, features, hours(24))
+    size = len(model.articles)
+    known = Lookup.between(smoke, model.users, model.articles).article > 0
+    met = 0
+    for end, rows in step_rows(smoke, 1440)[:4]:
+        shown = np.unique(smoke.log.article[candidate_rows(smoke.log.offsets, rows)])
+        new = shown[(shown > 0) & ~known[shown]]
+        assert len(new) > 5
+        bias = learner._network.id_tables("article")[1].weight
+        assert (learner._lookup.article[new] == 0).all() and len(bias) == size + met
+        scores = learner.score(rows)
+        where = np.isin(smoke.log.article[candidate_rows(smoke.log.offsets, rows)], new)
+        user = learner._lookup.user[smoke.log.take(rows).per_candidate(smoke.log.user[rows])][where]
+        wanted = learner._network.score(
+            torch.empty(0), torch.from_numpy(user), torch.zeros(len(user), dtype=torch.int64)
+        )
+        np.testing.assert_allclose(scores[where], wanted.detach(), atol=1e-6)
+        learner.meet(rows)
+        tables = learner._network.id_tables("article")
+        own = learner._lookup.article[new]
+        assert sorted(own) == list(range(size + met, size + met + len(new)))
+        for table in tables:
+            assert torch.equal(table.weight[own], table.weight[:1].expand(len(new), -1))
+        learner.train(rows, end)
+        assert not torch.equal(tables[1].weight[own], tables[1].weight[:1].expand(len(new), -1))
+        known[new] = True
+        met += len(new)
+        np.testing.assert_array_equal(np.flatnonzero(learner._lookup.article), np.flatnonzero(known))
+
+
+def test_every_impression_is_in_one_step_which_ends_after_it(smoke):
+    for minutes in (1, 60, 1440):
+        steps = step_rows(smoke, minutes)
+        rows = np.concatenate([rows for _, rows in steps])
+        np.testing.assert_array_equal(np.sort(rows), np.arange(len(smoke.parts["train"]), len(smoke.log)))
+        for end, own in steps:
+            assert end % (min(minutes, 60) * HOUR // 60) == 0
+            assert (smoke.log.time[own] < end).all() and (smoke.log.time[own] >= end - minutes * HOUR // 60).all()
+            assert (np.diff(own) > 0).all()
+
+
+def test_the_first_steps_scores_are_the_static_models_in_file_order(smoke, features, fits, daily, name):
+    slates, tuning = smoke.parts["tuning"], features["tuning"]
+    static = fits[name].model.score(smoke, slates, tuning.matrix, tuning.columns)
+    np.testing.assert_allclose(daily[name].scores["tuning"], static, atol=1e-5)
+    for part in SCORED:
+        assert daily[name].scores[part].shape == (smoke.parts[part].candidates,)
+        assert np.isfinite(daily[name].scores[part]).all()
+
+
+def test_ids_that_learn_on_every_hour_come_to_rank_news(smoke, features, fits):
+    slates, matrix = smoke.parts["validation"], features["validation"]
+    model = fits["mf_ids"].model
+    static = model.score(smoke, slates, matrix.matrix, matrix.columns)
+    heard = []
+    learned = learn_on(model, smoke, features, hours(1), heard.append)
+    before, after = (
+        mean_metrics(per_slate(scores, slates.clicked, slates.offsets))["auc"]
+        for scores in (static, learned.scores["validation"])
+    )
+    assert after > before + 0.05
+    shares = [entry["share"] for entry in heard]
+    assert shares == sorted(shares) and shares[-1] == 1 and heard[0]["step"] == "mf_ids_learning"
+
+
+def test_an_id_takes_a_slate_as_a_step_of_rate_times_clicked_minus_probability(smoke, features, fits):
+    learner = online._Learner(fits["mf_ids"].model, smoke, features, hours(24, bias_rate=0.5, vector_rate=0.0))
+    rows = step_rows(smoke, 1440)[0][1]
+    learner.meet(rows)
+    row = rows[online._has_choice(smoke)[rows]][:1]
+    where = candidate_rows(smoke.log.offsets, row)
+    bias = learner._network.id_tables("article")[1]
+    article = learner._lookup.article[smoke.log.article[where]]
+    before = bias.weight[article, 0].detach().clone()
+    scores, clicked = torch.from_numpy(learner.score(row)), torch.from_numpy(smoke.log.clicked[where])
+    share = clicked / clicked.sum()
+    learner.train(row, int(smoke.log.time[row[0]]) + 1)
+    torch.testing.assert_close(bias.weight[article, 0] - before, 0.5 * (share - scores.softmax(0)), atol=1e-6, rtol=0)
+
+
+def test_half_of_what_sets_articles_apart_is_forgotten_in_a_half_life(smoke, features, fits):
+    learner = online._Learner(fits["mf_ids"].model, smoke, features, hours(24, half_life_hours=6.0))
+    apart = [t.weight.detach() - t.weight[:1].detach() for t in learner._network.id_tables("article")]
+    learner.forget(0)
+    learner.forget(6 * HOUR)
+    for table, before in zip(learner._network.id_tables("article"), apart, strict=True):
+        torch.testing.assert_close(table.weight - table.weight[:1], before / 2, atol=1e-6, rtol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_the_start_stays_as_it_is(smoke, features, fits, daily, name, tmp_path):
+    fits[name].model.network.eval()
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    save_model(fits[name].model, tmp_path)
+    static = (tmp_path / f"model_{name}.pt").read_bytes()
+    torch.manual_seed(99)  # what ran before must not matter
+    again = learn_on(fits[name].model, smoke, features, hours(24))
+    for part in SCORED:
+        assert again.scores[part].tobytes() == daily[name].scores[part].tobytes()
+    save_model(again.model, tmp_path / "a")
+    save_model(daily[name].model, tmp_path / "b")
+    file = f"model_{name}_learning.pt"
+    assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    save_model(fits[name].model, tmp_path)
+    assert (tmp_path / f"model_{name}.pt").read_bytes() == static
+
+
+def test_what_is_published_are_the_scores_given_on_the_way_and_a_model_that_loads(
+    smoke, features, daily, name, tmp_path
+):
+    learned = daily[name]
+    entry = publish(learned.model, smoke, features, tmp_path, 0, learned.scores)
+    assert entry["tier"] == learned.model.tier == "clicks"
+    for part, kind in (("validation", "scores"), ("tuning", "tuning")):
+        np.testing.assert_array_equal(load_scores(tmp_path / f"{kind}_{name}_learning.parquet"), learned.scores[part])
+        slates = smoke.parts[part]
+        values = per_slate(learned.scores[part], slates.clicked, slates.offsets)
+        assert entry[part]["auc"] == pytest.approx(mean_metrics(values)["auc"], abs=1e-12)
+    loaded = load_model(tmp_path / f"model_{name}_learning.pt")
+    slates, matrix = smoke.parts["validation"], features["validation"]
+    scores = loaded.score(smoke, slates, matrix.matrix, matrix.columns)
+    np.testing.assert_array_equal(scores, learned.model.score(smoke, slates, matrix.matrix, matrix.columns))
+    assert set(slates.article_id) <= set(loaded.articles.ids) and set(slates.user_id) <= set(loaded.users.ids)
+    assert (np.abs(scores - learned.scores["validation"]) > 1e-6).mean() > 0.5
+
+
+def test_the_file_of_a_grown_model_gives_each_id_its_own_row(smoke, features, fits):
+    learner = online._Learner(fits["mf_ids"].model, smoke, features, hours(24))
+    for end, rows in step_rows(smoke, 1440)[:3]:
+        learner.meet(rows)
+        learner.train(rows, end)
+    before, walked = learner._lookup, {}
+    for kind in ("user", "article"):
+        walked[kind] = learner._network.id_tables(kind)[0].weight.detach().clone()
+    model = learner.finish()
+    after = Lookup.between(smoke, model.users, model.articles)
+    for kind in ("user", "article"):
+        table = model.network.id_tables(kind)[0].weight
+        assert len(table) == len(getattr(model, f"{kind}s")) == len(walked[kind])
+        assert torch.equal(table[getattr(after, kind)], walked[kind][getattr(before, kind)])
+
+
+def test_zero_is_off(smoke, features, fits):
+    assert learn_variants(list(fits.values()), smoke, features, Learning(0)) == []
+    with pytest.raises(ConfigError, match="update_minutes: 0 is off"):
+        learn_on(fits["mf_ids"].model, smoke, features, Learning(0))
+
+
+def test_only_the_main_tier_learns_on(smoke, features, fits):
+    fit = fits["mlp"]
+    other = replace(fit, model=replace(fit.model, name="mlp_content", tier="content"))
+    learned = learn_variants([fit, other], smoke, features, hours(24))
+    assert [each.model.name for each in learned] == ["mlp_learning"]
+
+
+@pytest.mark.parametrize("minutes", [-15, 7, 30, 10_080])
+def test_other_lengths_of_a_step_are_refused_with_the_ones_there_are(minutes):
+    with pytest.raises(ConfigError, match=f"update_minutes: {minutes} is no length.*Use one of 0, 1, 15, 60, 1440"):
+        Learning(minutes)
+
+
+@pytest.mark.parametrize("setting, value", [("bias_rate", -0.1), ("replay", -1.0), ("batch_size", 0)])
+def test_settings_out_of_range_are_refused(setting, value):
+    with pytest.raises(ConfigError, match=f"{setting}: {value} is too low"):
+        Learning(15, **{setting: value})
