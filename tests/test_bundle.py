@@ -570,7 +570,9 @@ def test_real_rows_have_features(pilot):
     unknown = {columns[place] for place in np.flatnonzero(np.isnan(matrix).any(axis=0))}
     assert unknown == {
         "age_hours", "age_hours_rank", "age_hours_ratio", "history_sentiment", "hours_since_first_inview",
-        "user_hours_since_shown", "hours_since_click",
+        "user_hours_since_shown", "hours_since_click", "published_sin", "published_cos", "negative", "positive",
+        "history_topics", "history_topics_rank", "history_topics_ratio", "history_vector", "history_vector_behind",
+        "user_hours_since_clicked", "user_click_share", "user_category",
     }  # fmt: skip
     assert np.isnan(matrix[:, columns.index("age_hours")]).all(), "the table says nothing of publication"
     assert (matrix[:, columns.index("history_length")] > 0).any()

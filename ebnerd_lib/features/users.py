@@ -53,7 +53,8 @@ def user_past(users, time, session, offsets, article, starts, rows, log_time, lo
     candidates = clicks = at = 0
     for query in range(len(users)):
         u = users[query]
-        if query == 0 or users[query - 1] != u:
+        # A step back in time starts over too: weeks that overlap must not hand a user its own future.
+        if query == 0 or users[query - 1] != u or time[query - 1] > time[query]:
             if query > 0:
                 for done in range(starts[users[query - 1]], at):
                     for c in range(log_offsets[rows[done]], log_offsets[rows[done] + 1]):
