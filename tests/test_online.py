@@ -250,6 +250,21 @@ def test_the_file_of_a_grown_model_gives_each_id_its_own_row(smoke, features, fi
         assert torch.equal(table[getattr(after, kind)], walked[kind][getattr(before, kind)])
 
 
+def test_the_last_state_is_the_one_that_would_score_the_next_step(smoke, features, fits, name):
+    learner = online._Learner(fits[name].model, smoke, features, hours(24))
+    steps = step_rows(smoke, 1440)
+    for end, rows in steps[:2]:
+        learner.meet(rows)
+        learner.train(rows, end)
+    rows = steps[2][1]
+    first = len(smoke.parts["train"]) + len(smoke.parts["tuning"])
+    rows = rows[rows >= first]
+    wanted = learner.score(rows)
+    slates, matrix = smoke.parts["validation"], features["validation"]
+    scores = learner.finish().score(smoke, slates, matrix.matrix, matrix.columns)
+    np.testing.assert_allclose(scores[candidate_rows(slates.offsets, rows - first)], wanted, atol=1e-5)
+
+
 def test_zero_is_off(smoke, features, fits):
     assert learn_variants(list(fits.values()), smoke, features, Learning(0)) == []
     with pytest.raises(ConfigError, match="update_minutes: 0 is off"):
