@@ -178,7 +178,7 @@ def test_an_id_takes_a_slate_as_a_step_of_rate_times_clicked_minus_probability(s
     learner = online._Learner(fits["mf_ids"].model, smoke, features, hours(24, bias_rate=0.5, vector_rate=0.0))
     rows = step_rows(smoke, 1440)[0][1]
     learner.meet(rows)
-    row = rows[online._has_choice(smoke)[rows]][:1]
+    row = rows[smoke.log.has_choice[rows]][:1]
     where = candidate_rows(smoke.log.offsets, row)
     bias = learner._network.id_tables("article")[1]
     article = learner._lookup.article[smoke.log.article[where]]

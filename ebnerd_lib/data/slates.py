@@ -6,6 +6,7 @@ A **slate** is the candidates of one impression. All slates of a split are flat 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,17 @@ class Slates:
     def lengths(self) -> np.ndarray:
         """int64 (n,), candidates per slate."""
         return np.diff(self.offsets)
+
+    @cached_property
+    def by_time(self) -> np.ndarray:
+        """Rows in order of time, those of the same microsecond as they stand: int64 (n,)."""
+        return np.argsort(self.time, kind="stable")
+
+    @cached_property
+    def has_choice(self) -> np.ndarray:
+        """Whether each slate has a click and something beside it: bool (n,)."""
+        clicks = np.add.reduceat(self.clicked.astype(np.int64), self.offsets[:-1])
+        return (clicks > 0) & (clicks < self.lengths)
 
     def per_candidate(self, values: np.ndarray) -> np.ndarray:
         """Repeat one value an impression over the candidates of its slate: (n, …) to (m, …)."""

@@ -7,6 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.evaluation.calibration import Calibration, classification, fit_calibration
 from ebnerd_lib.evaluation.intervals import user_bootstrap
@@ -75,6 +76,22 @@ def save_scores(path: Path, slates: Slates, scores: np.ndarray) -> None:
 def load_scores(path: Path) -> np.ndarray:
     """Read the score column of a file that ``save_scores`` wrote: float32 (m,)."""
     return pq.read_table(path, columns=["score"])["score"].to_numpy()
+
+
+def judge_saved(
+    name: str, tier: str, scores: dict[str, np.ndarray], dataset: Dataset, folder: Path, seed: int = 0
+) -> dict[str, object]:
+    """Write the scores of ``tuning`` and ``validation`` and judge them as saved: an entry of ``metrics.json``.
+
+    Writes ``scores_<name>.parquet`` (validation) and ``tuning_<name>.parquet``; ``seed`` is of the bootstrap.
+    """
+    saved = {}
+    for part, kind in (("tuning", "tuning"), ("validation", "scores")):
+        path = folder / f"{kind}_{name}.parquet"
+        save_scores(path, dataset.parts[part], scores[part])
+        saved[part] = load_scores(path)
+    tuning, validation = dataset.parts["tuning"], dataset.parts["validation"]
+    return judge_both(tier, saved["tuning"], tuning, saved["validation"], validation, seed)[0]
 
 
 def results_table(entries: dict[str, dict[str, object]], split: str = "validation") -> pd.DataFrame:

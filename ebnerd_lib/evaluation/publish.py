@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ebnerd_lib.data.dataset import Dataset
-from ebnerd_lib.evaluation.judge import judge_both, load_scores, save_scores
+from ebnerd_lib.evaluation.judge import judge_saved
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.training.model_file import TrainedModel, save_model
 
@@ -35,17 +35,10 @@ def publish(
         ValueError: scores are missing or not finite.
     """
     save_model(model, folder)
-    saved = {}
-    for part, kind in (("tuning", "tuning"), ("validation", "scores")):
-        slates, path = dataset.parts[part], folder / f"{kind}_{model.name}.parquet"
-        given = (
-            scores[part]
-            if scores is not None
-            else model.score(dataset, slates, features[part].matrix, features[part].columns)
-        )
-        save_scores(path, slates, given)
-        saved[part] = load_scores(path)
-    entry, _ = judge_both(
-        model.tier, saved["tuning"], dataset.parts["tuning"], saved["validation"], dataset.parts["validation"], seed
-    )
+    if scores is None:
+        scores = {
+            part: model.score(dataset, dataset.parts[part], features[part].matrix, features[part].columns)
+            for part in ("tuning", "validation")
+        }
+    entry = judge_saved(model.name, model.tier, scores, dataset, folder, seed)
     return {**entry, "parameters": model.parameters}

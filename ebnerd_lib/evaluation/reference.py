@@ -15,7 +15,7 @@ import numpy as np
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import candidate_rows
 from ebnerd_lib.errors import StageError
-from ebnerd_lib.evaluation.judge import judge_both, load_scores, save_scores
+from ebnerd_lib.evaluation.judge import judge_saved
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features.store import Features, usable
 from ebnerd_lib.training.batches import training_rows
@@ -133,14 +133,7 @@ def publish_reference(
 
     Writes ``scores_<name>.parquet`` (validation) and ``tuning_<name>.parquet``. ``seed`` is of the bootstrap.
     """
-    saved = {}
-    for part, kind in (("tuning", "tuning"), ("validation", "scores")):
-        path = folder / f"{kind}_{name}.parquet"
-        save_scores(path, dataset.parts[part], reference.scores[part])
-        saved[part] = load_scores(path)
-    entry, _ = judge_both(
-        reference.tier, saved["tuning"], dataset.parts["tuning"], saved["validation"], dataset.parts["validation"], seed
-    )
+    entry = judge_saved(name, reference.tier, reference.scores, dataset, folder, seed)
     return {**entry, "trees": reference.trees}
 
 

@@ -45,7 +45,7 @@ class World:
         """Number of articles, index 0 included."""
         return len(self.metadata.published)
 
-    @property
+    @cached_property
     def categories(self) -> int:
         """Number of categories, the unknown included."""
         return int(self.metadata.category.max()) + 1
@@ -65,6 +65,14 @@ class World:
             size = {"article": self.articles, "category": self.categories, "page": 2 * self.articles}[by]
             self._index[kind, by] = index_events(self.log, self.keys(by, self.log), size, kind)
         return self._index[kind, by]
+
+    @cached_property
+    def history(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The histories of all weeks as one: starts (weeks, users + 1) into the articles and times of clicks."""
+        shifts = np.cumsum([0] + [len(week.article) for week in self.histories[:-1]])
+        starts = np.stack([week.offsets + shift for week, shift in zip(self.histories, shifts, strict=True)])
+        article = np.concatenate([week.article for week in self.histories])
+        return starts, article, np.concatenate([week.time for week in self.histories])
 
     @cached_property
     def by_user(self) -> UserEvents:
@@ -135,7 +143,7 @@ def build(
         raise ValueError(f"out has shape {out.shape}, expected {(queries.candidates, len(names))}")
     hidden = queries.without_clicks()
     orders = {
-        "time": np.argsort(queries.time, kind="stable"),
+        "time": queries.by_time,
         "user": np.lexsort((queries.time, queries.user, queries.week)),
         "slate": np.arange(len(queries)),
     }

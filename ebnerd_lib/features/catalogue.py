@@ -99,12 +99,8 @@ def article(chunk: "Chunk") -> np.ndarray:
 def history(chunk: "Chunk") -> np.ndarray:
     """How the candidate relates to what the user clicked in the 21 days before the week."""
     world, slates, meta = chunk.world, chunk.slates, chunk.world.metadata
-    shifts = np.cumsum([0] + [len(week.article) for week in world.histories[:-1]])
-    starts = np.stack([week.offsets + shift for week, shift in zip(world.histories, shifts, strict=True)])
-    clicked = np.concatenate([week.article for week in world.histories])
-    times = np.concatenate([week.time for week in world.histories])
     return history_past(
-        slates.user, slates.week, slates.time, slates.offsets, slates.article, starts, clicked, times, meta.category,
+        slates.user, slates.week, slates.time, slates.offsets, slates.article, *world.history, meta.category,
         meta.sentiment, meta.topic_starts, meta.topics, meta.vectors, world.categories,
         int(meta.topics.max(initial=-1)) + 1,
     )  # fmt: skip

@@ -23,7 +23,6 @@ class LogStream:
 
     def __init__(self, log: Slates, articles: int, users: int) -> None:
         self._log, self._articles, self._users = log, articles, users
-        self._order = np.argsort(log.time, kind="stable")
         self._strength: dict[float, tuple[np.ndarray, np.ndarray]] = {}
         self._together: tuple[np.ndarray, ...] | None = None
         self._asked: dict[object, int] = {}
@@ -40,7 +39,7 @@ class LogStream:
         value, at = self._strength.setdefault(rate, (np.zeros(self._articles), np.zeros(1, dtype=np.int64)))
         log, out = self._log, np.zeros((slates.candidates, 1), dtype=np.float32)
         _strength(
-            slates.time, slates.offsets, slates.article, self._order, log.time, log.offsets, log.article, log.clicked,
+            slates.time, slates.offsets, slates.article, log.by_time, log.time, log.offsets, log.article, log.clicked,
             rate, value, at, out,
         )  # fmt: skip
         return out
@@ -62,7 +61,7 @@ class LogStream:
             )
         log, out = self._log, np.zeros((slates.candidates, 2), dtype=np.float32)
         _together(
-            slates.time, slates.offsets, slates.article, slates.user, slates.page, self._order, log.time, log.offsets,
+            slates.time, slates.offsets, slates.article, slates.user, slates.page, log.by_time, log.time, log.offsets,
             log.article, log.clicked, log.user, self._articles, *self._together, out,
         )  # fmt: skip
         return out

@@ -135,9 +135,8 @@ class SlateData(pl.LightningDataModule):
 
 def training_rows(slates: Slates, warmup_hours: float) -> np.ndarray:
     """Return the rows of the slates to train on: after the warm-up, with a click and something beside it."""
-    clicks = np.add.reduceat(slates.clicked.astype(np.int64), slates.offsets[:-1])
     ready = slates.time >= slates.time.min() + int(warmup_hours * HOUR)
-    rows = np.flatnonzero(ready & (clicks > 0) & (clicks < slates.lengths))
+    rows = np.flatnonzero(ready & slates.has_choice)
     if not len(rows):
         raise ConfigError(
             f"warmup_hours: {warmup_hours} leaves none of the {len(slates)} training impressions. Lower it."

@@ -187,7 +187,7 @@ class _Learner:
         self._matrix = _Stacked([features[part].matrix for part in PARTS])
         self._columns = [features["train"].columns.index(name) for name in model.columns]
         self._clock: int | None = None
-        self._teaches = _has_choice(dataset)
+        self._teaches = self._log.has_choice
         self._pool = _replay_pool(dataset, self._teaches, learning.warmup_hours)
         tables = {id(table.weight) for kind in self._new for table in self._network.id_tables(kind)}
         # A bias that all candidates share ranks nothing, so a model on ids alone has nothing but its tables to learn.
@@ -306,13 +306,6 @@ class _Stacked:
             own = part == number
             out[own] = self._matrices[number][where[own] - self._begins[number]]
         return out
-
-
-def _has_choice(dataset: Dataset) -> np.ndarray:
-    """Return which impressions of the log have a click and something beside it: bool (n,)."""
-    log = dataset.log
-    clicks = np.add.reduceat(log.clicked.astype(np.int64), log.offsets[:-1])
-    return (clicks > 0) & (clicks < log.lengths)
 
 
 def _replay_pool(dataset: Dataset, teaches: np.ndarray, warmup_hours: float) -> np.ndarray:
