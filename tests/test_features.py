@@ -212,9 +212,67 @@ def oracle(log: Slates, world: World, row: int, place: int) -> dict[str, float]:
     values["clicks_trend"] = (values["clicks_1h"] + 1) / (values["clicks_6h"] / 6 + 1)
     values["rate_6h"] = (values["clicks_6h"] + 1.8) / (values["inviews_6h"] + 20)
     values["rate_decay_1h"] = (values["clicks_decay_1h"] + 1.8) / (values["inviews_decay_1h"] + 20)
+    values |= oracle_of_readers(log, world, row, place)
+    values |= oracle_of_content(log, world, row, place)
     published = world.metadata.published[a]
     values["age_hours"] = np.nan if published == UNKNOWN_TIME else max(t - published, 0) / HOUR
     return values
+
+
+def oracle_of_readers(log: Slates, world: World, row: int, place: int) -> dict[str, float]:
+    """Columns on topics, on readers of the same kind and on the user's own clicks, event by event."""
+    t, u, a, meta = log.time[row], log.user[row], log.article[place], world.metadata
+    topics = _topics(meta, a)
+    sums = {f"{g}_{k}_decay_6h": 0.0 for g in ("topic", "audience") for k in ("clicks", "inviews")}
+    own = []
+    for other in np.flatnonzero(log.time < t):
+        kept = 2 ** (-(t - log.time[other]) / (6 * HOUR))
+        for c in range(log.offsets[other], log.offsets[other + 1]):
+            b, click = log.article[c], bool(log.clicked[c])
+            shared = sum(topic in _topics(meta, b) for topic in topics) / len(topics) if topics else np.nan
+            alike = a > 0 and b == a and log.subscriber[other] == log.subscriber[row]
+            for group, worth in (("topic", shared), ("audience", float(alike))):
+                sums[f"{group}_inviews_decay_6h"] += worth * kept
+                sums[f"{group}_clicks_decay_6h"] += worth * kept * click
+            own += [b] if click and log.user[other] == u > 0 else []
+    if not topics:
+        sums["topic_clicks_decay_6h"] = sums["topic_inviews_decay_6h"] = np.nan
+    rates = {
+        f"{g}_rate_6h": (sums[f"{g}_clicks_decay_6h"] + 1.8) / (sums[f"{g}_inviews_decay_6h"] + 20)
+        for g in ("topic", "audience")
+    }
+    moods = [meta.sentiment[b] for b in own if not np.isnan(meta.sentiment[b, 0])]
+    taste = sum((meta.vectors[b] for b in own), start=np.zeros(3))
+    shares = [sum(topic in _topics(meta, b) for topic in topics) / len(topics) for b in own] if topics else []
+    return {
+        **sums,
+        **rates,
+        "user_sentiment": np.mean(moods, axis=0) @ meta.sentiment[a] if moods else np.nan,
+        "user_topics": np.mean(shares) if shares else np.nan,
+        "user_vector": _cosine(taste, meta.vectors[a]),
+    }
+
+
+def oracle_of_content(log: Slates, world: World, row: int, place: int) -> dict[str, float]:
+    """Columns on the page's own article and on the histories of all users."""
+    t, a, p, meta = log.time[row], log.article[place], log.page[row], world.metadata
+    topics, known = _topics(meta, a), a > 0 and p > 0
+    history = world.histories[log.week[row]]
+    before = [(b, (t - when) / HOUR) for b, when in zip(history.article, history.time, strict=True) if when < t]
+    kind = meta.category[a]
+    return {
+        "page_category": float(kind == meta.category[p] > 0) if known else np.nan,
+        "page_topics": np.mean([topic in _topics(meta, p) for topic in topics]) if known and topics else np.nan,
+        "page_vector": _cosine(meta.vectors[p], meta.vectors[a]) if known else np.nan,
+        "popular_before": sum(b == a > 0 for b, _ in before),
+        "popular_before_decay_24h": sum(2 ** (-age / 24) for b, age in before if b == a > 0),
+        "category_before_decay_48h": sum(2 ** (-age / 48) for b, age in before if meta.category[b] == kind > 0),
+    }
+
+
+def _cosine(one, other):
+    norms = np.linalg.norm(one) * np.linalg.norm(other)
+    return one @ other / norms if norms > 0 else np.nan
 
 
 def _topics(meta, a):

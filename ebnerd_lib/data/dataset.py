@@ -53,6 +53,11 @@ class Metadata:
     topics: np.ndarray
     vectors: np.ndarray
 
+    @property
+    def topic_count(self) -> int:
+        """Number of topics."""
+        return int(self.topics.max(initial=-1)) + 1
+
 
 @dataclass(frozen=True)
 class Dataset:

@@ -7,6 +7,7 @@ both come from the same log; for a recommendation the queries are slates that no
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -14,10 +15,15 @@ from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Metadata
 from ebnerd_lib.data.slates import Slates, candidate_rows
 from ebnerd_lib.features import catalogue as catalogue  # registers the features
-from ebnerd_lib.features.events import Events, Kind, Past, index_events
+from ebnerd_lib.features.events import Events, Kind, Past, index_events, sort_events
 from ebnerd_lib.features.registry import Family, every_column, families
 from ebnerd_lib.features.streams import LogStream
 from ebnerd_lib.features.users import UserEvents, user_events
+
+By = Literal["article", "category", "page", "audience", "history", "history category"]
+"""What events are counted by: the article; its category; the article on this kind of page (front page or not); the
+article with this kind of reader (subscriber or not); and, in the histories of the week in place of the log, the
+article and its category."""
 
 CHUNK = 1 << 18
 """Candidates computed at a time: the memory of a build is bounded by this and the event indexes."""
@@ -38,7 +44,7 @@ class World:
     metadata: Metadata
     histories: list[History]
     users: int
-    _index: dict[tuple[str, str], Events] = field(default_factory=dict)
+    _index: dict[tuple[Kind, By], Events] = field(default_factory=dict)
 
     @property
     def articles(self) -> int:
@@ -50,21 +56,43 @@ class World:
         """Number of categories, the unknown included."""
         return int(self.metadata.category.max()) + 1
 
-    def keys(self, by: str, slates: Slates) -> np.ndarray:
-        """Return the key of each candidate: its article, its category, or its article on this kind of page."""
-        if by == "category":
-            return self.metadata.category[slates.article]
-        if by == "page":
-            doubled = 2 * slates.article + slates.per_candidate(slates.front_page)
-            return np.where(slates.article > 0, doubled, 0).astype(np.int32)
-        return slates.article
+    def keys(self, by: By, slates: Slates) -> np.ndarray:
+        """Return the key of each candidate, 0 where it is unknown: int32 (m,). See ``By``."""
+        key = self.metadata.category[slates.article] if by in ("category", "history category") else slates.article
+        if by in ("article", "category"):
+            return key
+        side = {"page": slates.front_page, "audience": slates.subscriber}.get(by, slates.week)
+        return np.where(key > 0, 2 * key + slates.per_candidate(side), 0).astype(np.int32)
 
-    def events(self, kind: Kind, by: str) -> Events:
-        """Return the events of a kind, indexed by article, category or page."""
+    def events(self, kind: Kind, by: By) -> Events:
+        """Return the events of a kind by key. In histories, every event is a click."""
         if (kind, by) not in self._index:
-            size = {"article": self.articles, "category": self.categories, "page": 2 * self.articles}[by]
-            self._index[kind, by] = index_events(self.log, self.keys(by, self.log), size, kind)
+            size = self.categories if by.endswith("category") else self.articles
+            size *= 1 if by in ("article", "category") else 2
+            if by.startswith("history"):
+                self._index[kind, by] = sort_events(*self._history_events(by), size)
+            else:
+                self._index[kind, by] = index_events(self.log, self.keys(by, self.log), size, kind)
         return self._index[kind, by]
+
+    def _history_events(self, by: By) -> tuple[np.ndarray, np.ndarray]:
+        """Return the key and the time of each click in the histories of all weeks."""
+        _, article, time = self.history
+        week = np.repeat(np.arange(len(self.histories)), [len(each.article) for each in self.histories])
+        key = self.metadata.category[article] if by == "history category" else article
+        return np.where(key > 0, 2 * key.astype(np.int64) + week, 0), time
+
+    @cached_property
+    def own_clicks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The clicks of the log by user in order of time, in the form of ``history``, the same for every week."""
+        log = self.log
+        order = self.by_user.row
+        places = candidate_rows(log.offsets, order)
+        row = np.repeat(order, log.lengths[order])
+        hit = log.clicked[places]
+        counts = np.bincount(log.user[row[hit]], minlength=self.users)
+        starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+        return np.stack([starts] * max(len(self.histories), 1)), log.article[places[hit]], log.time[row[hit]]
 
     @cached_property
     def history(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -85,10 +113,10 @@ class Walk:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._pasts: dict[tuple[str, str], Past] = {}
+        self._pasts: dict[tuple[Kind, By], Past] = {}
 
-    def past(self, kind: Kind, by: str = "article") -> Past:
-        """Return the past events of a kind by article, by category or by page (article on this kind of page)."""
+    def past(self, kind: Kind, by: By = "article") -> Past:
+        """Return the past events of a kind by key."""
         if (kind, by) not in self._pasts:
             self._pasts[kind, by] = Past(self._world.events(kind, by), lambda slates: self._world.keys(by, slates))
         return self._pasts[kind, by]

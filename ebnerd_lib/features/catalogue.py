@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ebnerd_lib.data.dataset import UNKNOWN_TIME
-from ebnerd_lib.data.slates import HOUR
+from ebnerd_lib.data.slates import HOUR, Slates
+from ebnerd_lib.features.page import page_match
 from ebnerd_lib.features.ranks import relative
 from ebnerd_lib.features.registry import Column, family
 from ebnerd_lib.features.users import history_past, user_past
 
 if TYPE_CHECKING:
-    from ebnerd_lib.features.build import Chunk
+    from ebnerd_lib.features.build import Chunk, World
 
 WINDOWS = {"30m": 0.5, "1h": 1.0, "3h": 3.0, "6h": 6.0, "24h": 24.0, "48h": 48.0, "week": 24.0 * 7}
 HALF_LIVES = {"1h": 1.0, "6h": 6.0, "24h": 24.0}
@@ -25,6 +26,8 @@ PRIOR_RATE, PRIOR_INVIEWS = 0.09, 20.0
 PRIOR_CHANCES = 2.0
 """A lift starts at 1, worth two clicks by chance."""
 DAY = 24 * HOUR
+EVER = 24.0 * 365 * 100
+TOPIC_HALF_LIFE = 6.0
 
 
 # ---- content: the request, the article, the history of the week
@@ -88,6 +91,20 @@ def article(chunk: "Chunk") -> np.ndarray:
 
 
 @family(
+    "slate",
+    Column("page_category", "content", "page", "0/1", "a is of the category of the page's own article"),
+    Column("page_topics", "content", "page", "share", "share of the topics of a that the page's own article has too"),
+    Column("page_vector", "content", "page", "cosine", "vector of a against that of the page's own article"),
+)
+def page(chunk: "Chunk") -> np.ndarray:
+    """How the candidate relates to the article being read; NaN on the front page and where either is unknown."""
+    slates, meta = chunk.slates, chunk.world.metadata
+    return page_match(
+        slates.offsets, slates.article, slates.page, meta.category, meta.topic_starts, meta.topics, meta.vectors
+    )
+
+
+@family(
     "user",
     Column("history_article", "content", "history", "clicks", "clicks of u on a in the history of the week"),
     Column("history_category", "content", "history", "share", "share of the category of a among these clicks"),
@@ -98,12 +115,35 @@ def article(chunk: "Chunk") -> np.ndarray:
 )
 def history(chunk: "Chunk") -> np.ndarray:
     """How the candidate relates to what the user clicked in the 21 days before the week."""
-    world, slates, meta = chunk.world, chunk.slates, chunk.world.metadata
+    return _affinity(chunk.world, chunk.slates, chunk.world.history)
+
+
+def _affinity(world: "World", slates: Slates, past: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+    meta = world.metadata
     return history_past(
-        slates.user, slates.week, slates.time, slates.offsets, slates.article, *world.history, meta.category,
-        meta.sentiment, meta.topic_starts, meta.topics, meta.vectors, world.categories,
-        int(meta.topics.max(initial=-1)) + 1,
+        slates.user, slates.week, slates.time, slates.offsets, slates.article, *past, meta.category,
+        meta.sentiment, meta.topic_starts, meta.topics, meta.vectors, world.categories, meta.topic_count,
     )  # fmt: skip
+
+
+@family(
+    "time",
+    Column("popular_before", "content", "history of all", "clicks", "clicks on a in all histories of the week"),
+    Column("popular_before_decay_24h", "content", "history of all", "clicks", "Σ 2^(−age/24h) over these clicks"),
+)
+def popular_before(chunk: "Chunk") -> np.ndarray:
+    """How often anybody clicked the article in the 21 days before the week."""
+    past = chunk.walk.past("clicks", by="history")
+    return np.concatenate([past.trailing(chunk.slates, (EVER,)), past.decayed(chunk.slates, (24.0,))], axis=1)
+
+
+@family(
+    "time",
+    Column("category_before_decay_48h", "content", "history of all", "clicks", "Σ 2^(−age/48h) over their category's"),
+)
+def category_before(chunk: "Chunk") -> np.ndarray:
+    """How often anybody clicked the article's category in the 21 days before the week."""
+    return chunk.walk.past("clicks", by="history category").decayed(chunk.slates, (48.0,))
 
 
 # ---- exposure and clicks: past events of articles, their categories and their pages
@@ -172,6 +212,26 @@ def category_inviews(chunk: "Chunk") -> np.ndarray:
 
 @family(
     "time",
+    Column(
+        "audience_inviews_decay_6h", "exposure", "exposure", "times", "inviews_decay_6h to subscribers or others, as u"
+    ),
+)
+def audience_inviews(chunk: "Chunk") -> np.ndarray:
+    """How much the article is shown to readers who subscribe as this one does, or do not."""
+    return chunk.walk.past("inviews", by="audience").decayed(chunk.slates, (6.0,))
+
+
+@family(
+    "time",
+    Column("topic_inviews_decay_6h", "exposure", "trends", "times", "mean of inviews_decay_6h over the topics of a"),
+)
+def topic_inviews(chunk: "Chunk") -> np.ndarray:
+    """How much the article's topics are in view; NaN without topics."""
+    return chunk.walk.stream.topics(chunk.slates, chunk.world.metadata, TOPIC_HALF_LIFE, clicks=False)
+
+
+@family(
+    "time",
     *(Column(f"clicks_{w}", "clicks", "clicks", "clicks", f"clicks on a in [t − {w}, t)") for w in WINDOWS),
 )
 def click_counts(chunk: "Chunk") -> np.ndarray:
@@ -221,6 +281,26 @@ def category_clicks(chunk: "Chunk") -> np.ndarray:
 
 @family(
     "time",
+    Column(
+        "audience_clicks_decay_6h", "clicks", "clicks", "clicks", "clicks_decay_6h by subscribers or by others, as u"
+    ),
+)
+def audience_clicks(chunk: "Chunk") -> np.ndarray:
+    """Clicks on the article by readers who subscribe as this one does, or do not."""
+    return chunk.walk.past("clicks", by="audience").decayed(chunk.slates, (6.0,))
+
+
+@family(
+    "time",
+    Column("topic_clicks_decay_6h", "clicks", "trends", "clicks", "mean of clicks_decay_6h over the topics of a"),
+)
+def topic_clicks(chunk: "Chunk") -> np.ndarray:
+    """Clicks on the article's topics; NaN without topics."""
+    return chunk.walk.stream.topics(chunk.slates, chunk.world.metadata, TOPIC_HALF_LIFE, clicks=True)
+
+
+@family(
+    "time",
     *(
         Column(f"strength_{name}", "clicks", "click rate", "log odds", f"bias of a learnt slate by slate, rate {rate}")
         for name, rate in STRENGTH_RATES.items()
@@ -266,6 +346,20 @@ def seen_before(chunk: "Chunk") -> np.ndarray:
         log.time, log.session, log.offsets, log.article, log.clicked, chunk.world.metadata.category,
         chunk.world.categories,
     )  # fmt: skip
+
+
+@family(
+    "user",
+    Column(
+        "user_sentiment", "clicks", "user", "0 to 1", "mean sentiment shares of the clicks of u so far · those of a"
+    ),
+    Column("user_topics", "clicks", "user", "share", "mean share of the topics of a among the clicks of u so far"),
+    Column("user_vector", "clicks", "user", "cosine", "vector of a against the sum of the vectors of these clicks"),
+)
+def taste_so_far(chunk: "Chunk") -> np.ndarray:
+    """How the candidate relates to what the user clicked in the log; NaN before the first click."""
+    world, slates = chunk.world, chunk.slates
+    return _affinity(world, slates, world.own_clicks)[:, 2:5]
 
 
 # ---- columns of columns
@@ -323,6 +417,26 @@ def category_rates(chunk: "Chunk") -> np.ndarray:
 
 @family(
     "slate",
+    Column(
+        "topic_rate_6h", "clicks", "trends", "share", "(topic clicks + 1.8) / (topic in-views + 20), decayed over 6h"
+    ),
+    Column("audience_rate_6h", "clicks", "click rate", "share", "(audience clicks + 1.8) / (audience in-views + 20)"),
+    reads=("topic_clicks_decay_6h", "topic_inviews_decay_6h", "audience_clicks_decay_6h", "audience_inviews_decay_6h"),
+)
+def group_rates(chunk: "Chunk") -> np.ndarray:
+    """How the article's topics do, and how the article does with readers like this one; NaN without topics."""
+    of, prior = chunk.columns, PRIOR_RATE * PRIOR_INVIEWS
+    return np.stack(
+        [
+            (of[f"{group}_clicks_decay_6h"] + prior) / (of[f"{group}_inviews_decay_6h"] + PRIOR_INVIEWS)
+            for group in ("topic", "audience")
+        ],
+        axis=1,
+    )
+
+
+@family(
+    "slate",
     Column("inviews_trend", "exposure", "exposure", "", "(inviews_1h + 2) / (inviews_6h / 6 + 2)"),
     reads=("inviews_1h", "inviews_6h"),
 )
@@ -347,7 +461,7 @@ def within_slate(chunk: "Chunk") -> np.ndarray:
 
 
 _RELATIVE = {
-    "content": {"age_hours": "age", "history_topics": "history"},
+    "content": {"age_hours": "age", "history_topics": "history", "popular_before_decay_24h": "history of all"},
     "exposure": {
         "inviews_1h": "exposure",
         "inviews_6h": "exposure",
@@ -367,6 +481,7 @@ _RELATIVE = {
         "rate_decay_1h": "click rate",
         "lift_6h": "click rate",
         "together_user": "together",
+        "audience_rate_6h": "click rate",
     },
 }
 for _tier, _columns in _RELATIVE.items():
@@ -391,7 +506,7 @@ def behind_best(chunk: "Chunk") -> np.ndarray:
 
 
 _BEHIND = {
-    "content": {"history_vector": "history"},
+    "content": {"history_vector": "history", "page_vector": "page"},
     "exposure": {"inviews_decay_1h": "exposure"},
     "clicks": {"clicks_decay_1h": "clicks", "clicks_decay_6h": "clicks", "lift_6h": "click rate",
                "strength_slow": "click rate", "strength_fast": "click rate"},
