@@ -213,7 +213,7 @@ def oracle(log: Slates, world: World, row: int, place: int) -> dict[str, float]:
     values["rate_6h"] = (values["clicks_6h"] + 1.8) / (values["inviews_6h"] + 20)
     values["rate_decay_1h"] = (values["clicks_decay_1h"] + 1.8) / (values["inviews_decay_1h"] + 20)
     values |= oracle_of_readers(log, world, row, place)
-    values |= oracle_of_content(log, world, row, place)
+    values |= oracle_of_page(log, world, row, place)
     published = world.metadata.published[a]
     values["age_hours"] = np.nan if published == UNKNOWN_TIME else max(t - published, 0) / HOUR
     return values
@@ -253,20 +253,15 @@ def oracle_of_readers(log: Slates, world: World, row: int, place: int) -> dict[s
     }
 
 
-def oracle_of_content(log: Slates, world: World, row: int, place: int) -> dict[str, float]:
-    """Columns on the page's own article and on the histories of all users."""
-    t, a, p, meta = log.time[row], log.article[place], log.page[row], world.metadata
+def oracle_of_page(log: Slates, world: World, row: int, place: int) -> dict[str, float]:
+    """Columns on the page's own article."""
+    a, p, meta = log.article[place], log.page[row], world.metadata
     topics, known = _topics(meta, a), a > 0 and p > 0
-    history = world.histories[log.week[row]]
-    before = [(b, (t - when) / HOUR) for b, when in zip(history.article, history.time, strict=True) if when < t]
     kind = meta.category[a]
     return {
         "page_category": float(kind == meta.category[p] > 0) if known else np.nan,
         "page_topics": np.mean([topic in _topics(meta, p) for topic in topics]) if known and topics else np.nan,
         "page_vector": _cosine(meta.vectors[p], meta.vectors[a]) if known else np.nan,
-        "popular_before": sum(b == a > 0 for b, _ in before),
-        "popular_before_decay_24h": sum(2 ** (-age / 24) for b, age in before if b == a > 0),
-        "category_before_decay_48h": sum(2 ** (-age / 48) for b, age in before if meta.category[b] == kind > 0),
     }
 
 

@@ -15,15 +15,14 @@ from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Metadata
 from ebnerd_lib.data.slates import Slates, candidate_rows
 from ebnerd_lib.features import catalogue as catalogue  # registers the features
-from ebnerd_lib.features.events import Events, Kind, Past, index_events, sort_events
+from ebnerd_lib.features.events import Events, Kind, Past, index_events
 from ebnerd_lib.features.registry import Family, every_column, families
 from ebnerd_lib.features.streams import LogStream
 from ebnerd_lib.features.users import UserEvents, user_events
 
-By = Literal["article", "category", "page", "audience", "history", "history category"]
-"""What events are counted by: the article; its category; the article on this kind of page (front page or not); the
-article with this kind of reader (subscriber or not); and, in the histories of the week in place of the log, the
-article and its category."""
+By = Literal["article", "category", "page", "audience"]
+"""What events are counted by: the article, its category, the article on this kind of page (front page or not), or the
+article with this kind of reader (subscriber or not)."""
 
 CHUNK = 1 << 18
 """Candidates computed at a time: the memory of a build is bounded by this and the event indexes."""
@@ -58,29 +57,19 @@ class World:
 
     def keys(self, by: By, slates: Slates) -> np.ndarray:
         """Return the key of each candidate, 0 where it is unknown: int32 (m,). See ``By``."""
-        key = self.metadata.category[slates.article] if by in ("category", "history category") else slates.article
-        if by in ("article", "category"):
-            return key
-        side = {"page": slates.front_page, "audience": slates.subscriber}.get(by, slates.week)
-        return np.where(key > 0, 2 * key + slates.per_candidate(side), 0).astype(np.int32)
+        if by == "category":
+            return self.metadata.category[slates.article]
+        if by == "article":
+            return slates.article
+        side = slates.per_candidate(slates.front_page if by == "page" else slates.subscriber)
+        return np.where(slates.article > 0, 2 * slates.article + side, 0).astype(np.int32)
 
     def events(self, kind: Kind, by: By) -> Events:
-        """Return the events of a kind by key. In histories, every event is a click."""
+        """Return the events of a kind by key."""
         if (kind, by) not in self._index:
-            size = self.categories if by.endswith("category") else self.articles
-            size *= 1 if by in ("article", "category") else 2
-            if by.startswith("history"):
-                self._index[kind, by] = sort_events(*self._history_events(by), size)
-            else:
-                self._index[kind, by] = index_events(self.log, self.keys(by, self.log), size, kind)
+            size = {"article": self.articles, "category": self.categories}.get(by, 2 * self.articles)
+            self._index[kind, by] = index_events(self.log, self.keys(by, self.log), size, kind)
         return self._index[kind, by]
-
-    def _history_events(self, by: By) -> tuple[np.ndarray, np.ndarray]:
-        """Return the key and the time of each click in the histories of all weeks."""
-        _, article, time = self.history
-        week = np.repeat(np.arange(len(self.histories)), [len(each.article) for each in self.histories])
-        key = self.metadata.category[article] if by == "history category" else article
-        return np.where(key > 0, 2 * key.astype(np.int64) + week, 0), time
 
     @cached_property
     def own_clicks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

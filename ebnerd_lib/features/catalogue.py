@@ -26,7 +26,6 @@ PRIOR_RATE, PRIOR_INVIEWS = 0.09, 20.0
 PRIOR_CHANCES = 2.0
 """A lift starts at 1, worth two clicks by chance."""
 DAY = 24 * HOUR
-EVER = 24.0 * 365 * 100
 TOPIC_HALF_LIFE = 6.0
 
 
@@ -124,26 +123,6 @@ def _affinity(world: "World", slates: Slates, past: tuple[np.ndarray, np.ndarray
         slates.user, slates.week, slates.time, slates.offsets, slates.article, *past, meta.category,
         meta.sentiment, meta.topic_starts, meta.topics, meta.vectors, world.categories, meta.topic_count,
     )  # fmt: skip
-
-
-@family(
-    "time",
-    Column("popular_before", "content", "history of all", "clicks", "clicks on a in all histories of the week"),
-    Column("popular_before_decay_24h", "content", "history of all", "clicks", "Σ 2^(−age/24h) over these clicks"),
-)
-def popular_before(chunk: "Chunk") -> np.ndarray:
-    """How often anybody clicked the article in the 21 days before the week."""
-    past = chunk.walk.past("clicks", by="history")
-    return np.concatenate([past.trailing(chunk.slates, (EVER,)), past.decayed(chunk.slates, (24.0,))], axis=1)
-
-
-@family(
-    "time",
-    Column("category_before_decay_48h", "content", "history of all", "clicks", "Σ 2^(−age/48h) over their category's"),
-)
-def category_before(chunk: "Chunk") -> np.ndarray:
-    """How often anybody clicked the article's category in the 21 days before the week."""
-    return chunk.walk.past("clicks", by="history category").decayed(chunk.slates, (48.0,))
 
 
 # ---- exposure and clicks: past events of articles, their categories and their pages
@@ -461,7 +440,7 @@ def within_slate(chunk: "Chunk") -> np.ndarray:
 
 
 _RELATIVE = {
-    "content": {"age_hours": "age", "history_topics": "history", "popular_before_decay_24h": "history of all"},
+    "content": {"age_hours": "age", "history_topics": "history"},
     "exposure": {
         "inviews_1h": "exposure",
         "inviews_6h": "exposure",

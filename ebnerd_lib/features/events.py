@@ -50,15 +50,6 @@ def index_events(log: Slates, keys: np.ndarray, size: int, kind: Kind) -> Events
     return Events(*_by_key(log.by_time, log.time, log.offsets, keys, log.clicked, size, kind == "clicks", shares))
 
 
-def sort_events(keys: np.ndarray, time: np.ndarray, size: int) -> Events:
-    """Index events by key from the key and the time of each, in any order; those of key 0 are left out."""
-    order = np.lexsort((time, keys))
-    counts = np.bincount(keys, minlength=size)
-    order = order[counts[0] :]
-    counts[0] = 0
-    return Events(np.concatenate(([0], np.cumsum(counts))).astype(np.int64), time[order], np.empty(0, np.float32))
-
-
 class Past:
     """Answers queries on events, chunk after chunk in order of time.
 
