@@ -1,6 +1,7 @@
 """Models, losses and the transform, by hand and against independent formulae."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,13 +12,15 @@ from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.metrics import per_slate
 from ebnerd_lib.models.auc import SlateAUC
+from ebnerd_lib.models.averaged import Averaged
 from ebnerd_lib.models.base import find_model
-from ebnerd_lib.models.batch import Batch, pad
+from ebnerd_lib.models.batch import Batch, pad, slate_mean
 from ebnerd_lib.models.losses import bce, listwise
 from ebnerd_lib.models.transform import FeatureTransform
 from ebnerd_lib.training.model_file import TrainedModel, find_model_file, load_model, save_model
 
-MODELS = [("mf", "mf_ids"), ("mf", "mf_features"), ("mlp", "mlp")]
+MODELS = [("mf", "mf_ids"), ("mf", "mf_features"), ("mlp", "mlp"), ("nrms", "nrms")]
+SIZE, HISTORY = 5, 4  # of article vectors, and places of a history
 
 
 def batch_of(lengths, clicked, columns=3, seed=0, users=4, articles=6) -> Batch:
@@ -27,7 +30,21 @@ def batch_of(lengths, clicked, columns=3, seed=0, users=4, articles=6) -> Batch:
     slate = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
     place = torch.cat([torch.arange(n) for n in lengths])
     user, article = torch.randint(0, users, (len(lengths),)), torch.randint(0, articles, (m,))
-    return Batch(torch.randn(m, columns), user, article, slate, place, torch.tensor(clicked, dtype=torch.float32))
+    features, labels = torch.randn(m, columns), torch.tensor(clicked, dtype=torch.float32)
+    read = torch.randn(len(lengths), HISTORY, SIZE)
+    was_read = torch.rand(len(lengths), HISTORY) < 0.7
+    was_read[0] = False  # a user without a history
+    return Batch(features, user, article, slate, place, labels, torch.randn(m, SIZE), read, was_read)
+
+
+def alone(batch: Batch, slate: int) -> Batch:
+    """One slate of a batch as a batch of its own."""
+    only = batch.slate == slate
+    mine = slice(slate, slate + 1)
+    return Batch(
+        batch.features[only], batch.user[mine], batch.article[only], torch.zeros(int(only.sum()), dtype=int),
+        batch.place[only], batch.clicked[only], batch.vector[only], batch.read[mine], batch.was_read[mine],
+    )  # fmt: skip
 
 
 def test_listwise_loss_is_the_softmax_of_each_click_against_its_slate():
@@ -95,9 +112,10 @@ def test_transform_clips_and_silences_constant_columns():
     assert found.tolist() == [[5.0, 0.0], [-5.0, 0.0]]
 
 
-def build(module, name, columns=3, **settings):
-    torch.manual_seed(1)
-    model = find_model(module, name)(columns=columns, users=4, articles=6, embedding_size=2, **settings)
+def build(module, name, columns=3, seed=1, **settings):
+    torch.manual_seed(seed)
+    own = {"embedding_size": 8, "heads": 2, "vector_size": SIZE} if name == "nrms" else {"embedding_size": 2}
+    model = find_model(module, name)(columns=columns, users=4, articles=6, **{**own, **settings})
     return model.eval()
 
 
@@ -122,15 +140,89 @@ def test_mf_features_is_a_factorisation_machine():
     torch.testing.assert_close(model(batch), linear + pairs + user, rtol=1e-4, atol=1e-5)
 
 
+def test_vectors_join_both_sides_of_mf_features():
+    model, batch = build("mf", "mf_features", vector_size=SIZE), batch_of([2, 3], [1, 0, 0, 0, 0])
+    bare = build("mf", "mf_features")
+    bare.load_state_dict({key: value for key, value in model.state_dict().items() if not key.startswith("of_")})
+    x = model.transform(batch.features)
+    taste = torch.stack(
+        [r[w].mean(dim=0) if w.any() else torch.zeros(SIZE) for r, w in zip(batch.read, batch.was_read, strict=True)]
+    )
+    user = model.users(batch.user)[batch.slate]
+    more = user * model.of_article(batch.vector)
+    more = more + model.of_history(taste)[batch.slate] * (x @ model.factors + model.of_article(batch.vector))
+    torch.testing.assert_close(model(batch), bare(batch) + more.sum(dim=1), rtol=1e-4, atol=1e-5)
+
+
+WITH_CONTEXT = [("mlp", "mlp", {"context": "mean"}), ("mlp", "mlp", {"context": "attention"})]
+
+
+@pytest.mark.parametrize("module, name, settings", [(*model, {}) for model in MODELS] + WITH_CONTEXT)
+def test_a_candidates_score_does_not_depend_on_other_slates_of_the_batch(module, name, settings):
+    model, batch = build(module, name, **settings), batch_of([3, 2, 4], [0] * 9)
+    for slate in range(3):
+        scores = model(batch)[batch.slate == slate]
+        torch.testing.assert_close(model(alone(batch, slate)), scores, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("context", ["none", "mean", "attention"])
+def test_context_is_what_makes_a_score_depend_on_the_rest_of_its_slate(context):
+    model, batch = build("mlp", "mlp", context=context), batch_of([3], [0] * 3)
+    other = batch.features.clone()
+    other[2] += 3.0
+    first = model(batch)[0] - model(batch._replace(features=other))[0]
+    assert (abs(first.item()) > 1e-6) == (context != "none")
+    order = torch.tensor([2, 0, 1])
+    mixed = batch._replace(features=batch.features[order], article=batch.article[order])
+    torch.testing.assert_close(model(mixed), model(batch)[order], rtol=1e-5, atol=1e-6)
+
+
+def test_mean_context_is_the_mean_over_the_slate():
+    batch = batch_of([2, 3], [0] * 5)
+    values = torch.arange(10.0).reshape(5, 2)
+    wanted = [[1.0, 2.0]] * 2 + [[6.0, 7.0]] * 3
+    assert slate_mean(values, batch).tolist() == wanted
+
+
+def test_nrms_attends_to_what_was_read_and_to_nothing_else():
+    model, batch = build("nrms", "nrms"), batch_of([2, 3], [0] * 5)
+    torch.nn.init.normal_(model.stranger)
+    noise = torch.where(batch.was_read.unsqueeze(2), batch.read, batch.read + 9.0)
+    torch.testing.assert_close(model(batch._replace(read=noise)), model(batch))
+    stranger = model.encoder(batch.vector) @ model.stranger
+    torch.testing.assert_close(model(batch)[:2], stranger[:2])
+    order = torch.tensor([2, 0, 3, 1])  # attention without positions: the order of a history does not count
+    mixed = batch._replace(read=batch.read[:, order], was_read=batch.was_read[:, order])
+    torch.testing.assert_close(model(mixed), model(batch), rtol=1e-5, atol=1e-6)
+    loss = listwise(model.train()(batch), batch._replace(clicked=torch.tensor([1.0, 0, 0, 1.0, 0])))
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_nrms_without_article_vectors_is_refused_with_the_remedy():
+    with pytest.raises(ConfigError, match=r"needs article vectors.*contrastive_vector"):
+        build("nrms", "nrms", vector_size=0)
+    with pytest.raises(ConfigError, match="heads: 3 do not divide"):
+        build("nrms", "nrms", heads=3)
+
+
 @pytest.mark.parametrize("module, name", MODELS)
-def test_a_candidates_score_does_not_depend_on_the_rest_of_the_batch(module, name):
-    model, batch = build(module, name), batch_of([3, 2, 4], [0] * 9)
-    only = batch.slate == 1
-    alone = Batch(
-        batch.features[only], batch.user[1:2], batch.article[only], torch.zeros(2, dtype=int), batch.place[only],
-        batch.clicked[only],
-    )  # fmt: skip
-    torch.testing.assert_close(model(alone), model(batch)[only], rtol=1e-5, atol=1e-6)
+def test_the_mean_of_networks_scores_their_mean_and_comes_back_from_its_file(module, name, tmp_path):
+    members = [build(module, name, seed=seed) for seed in range(3)]
+    batch = batch_of([3, 2], [0] * 5)
+    model = replace(trained(module, name), network=Averaged(members).eval())
+    wanted = sum(member(batch) for member in members) / 3
+    torch.testing.assert_close(model.network(batch), wanted)
+    assert not torch.equal(members[0](batch), members[1](batch))
+    assert model.parameters == 3 * sum(p.numel() for p in members[0].parameters())
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path / f"model_{name}.pt").network
+    assert torch.equal(loaded(batch), model.network(batch)) and loaded.size == 3
+    copy = loaded.copy()
+    copy.reindex("article", np.array([0, 1, 2, 3, 4, 5, 0]))
+    assert torch.equal(copy(batch), loaded(batch))
+    copy.reindex("article", np.array([0]))
+    assert torch.equal(loaded(batch), model.network(batch)), "a copy shares no weights"
 
 
 def test_training_replaces_a_share_of_ids_by_the_unknown_and_scoring_none():
@@ -150,7 +242,14 @@ def test_unknown_ids_have_a_vector_that_is_not_zero():
 
 
 @pytest.mark.parametrize(
-    "settings, message", [({"loss": "hinge"}, "loss: 'hinge'"), ({"schedule": "cosine"}, "schedule: 'cosine'")]
+    "settings, message",
+    [
+        ({"loss": "hinge"}, "loss: 'hinge'"),
+        ({"schedule": "cosine"}, "schedule: 'cosine'"),
+        ({"context": "all"}, "context: 'all' is unknown"),
+        ({"context": "mean", "hidden": []}, "hidden is empty"),
+        ({"context": "attention", "hidden": [6]}, "hidden: 6 cannot be shared"),
+    ],
 )
 def test_unknown_settings_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):

@@ -14,6 +14,7 @@ from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.evaluation.publish import publish
 from ebnerd_lib.features import store
 from ebnerd_lib.features.store import Features
+from ebnerd_lib.models.batch import Batch
 from ebnerd_lib.training import online
 from ebnerd_lib.training.batches import Lookup
 from ebnerd_lib.training.fit import Plan, train
@@ -122,9 +123,9 @@ def test_what_is_first_shown_in_a_step_is_the_unknown_there_and_has_a_row_of_its
         scores = learner.score(rows)
         where = np.isin(smoke.log.article[candidate_rows(smoke.log.offsets, rows)], new)
         user = learner._lookup.user[smoke.log.take(rows).per_candidate(smoke.log.user[rows])][where]
-        wanted = learner._network.score(
-            torch.empty(0), torch.from_numpy(user), torch.zeros(len(user), dtype=torch.int64)
-        )
+        each, unknown = torch.arange(len(user)), torch.zeros(len(user), dtype=torch.int64)
+        batch = Batch(torch.empty(len(user), 0), torch.from_numpy(user), unknown, each, unknown, unknown)
+        wanted = learner._network.score(batch)
         np.testing.assert_allclose(scores[where], wanted.detach(), atol=1e-6)
         learner.meet(rows)
         tables = learner._network.id_tables("article")

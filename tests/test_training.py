@@ -12,11 +12,12 @@ import torch
 
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR
-from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features import store
 from ebnerd_lib.features.store import Features
-from ebnerd_lib.training.batches import Lookup, SlateBatches, SlateData, training_rows
+from ebnerd_lib.models.base import find_model
+from ebnerd_lib.training.batches import Lookup, Reading, SlateBatches, SlateData, training_rows
 from ebnerd_lib.training.fit import Plan, train, train_variants
 from ebnerd_lib.training.model_file import load_model, save_model
 
@@ -184,3 +185,43 @@ def test_training_rows_leave_out_the_warm_up_and_slates_without_a_choice(smoke):
         training_rows(nothing, 0)
     with pytest.raises(ConfigError, match="warmup_hours: 500 leaves none"):
         training_rows(slates, 500)
+
+
+def test_seeds_are_trained_one_by_one_and_averaged(smoke, features, tmp_path):
+    single = [fit(smoke, features, tmp_path / str(seed), plan=replace(PLAN, seed=seed, epochs=1)) for seed in (0, 1)]
+    both = fit(smoke, features, tmp_path / "both", plan=replace(PLAN, epochs=1, seeds=2))
+    slates, part = smoke.parts["tuning"], features["tuning"]
+    scores = [each.model.score(smoke, slates, part.matrix, part.columns) for each in (*single, both)]
+    np.testing.assert_allclose(scores[2], (scores[0] + scores[1]) / 2, rtol=1e-5, atol=1e-6)
+    assert sorted(folder.name for folder in (tmp_path / "both").iterdir()) == ["mlp", "mlp_seed1"]
+    with pytest.raises(ConfigError, match="seeds: 0 networks"):
+        replace(PLAN, seeds=0)
+
+
+def test_nrms_trains_on_vectors_alone_in_its_own_tier(smoke, features, tmp_path):
+    settings = {"embedding_size": 8, "heads": 2, "hidden": [16], "context": "mean"}
+    (found,) = train_variants(smoke, features, "nrms", ["nrms"], ["clicks", "content"], settings, PLAN, tmp_path)
+    assert (found.model.name, found.model.tier, found.model.columns) == ("nrms", "content", [])
+    assert len(found.curve) and found.model.network.hyperparameters["heads"] == 2
+    save_model(found.model, tmp_path)
+    loaded = load_model(tmp_path / "model_nrms.pt")
+    slates, part = smoke.parts["tuning"], features["tuning"]
+    wanted = found.model.score(smoke, slates, part.matrix, part.columns)
+    np.testing.assert_array_equal(loaded.score(smoke, slates, part.matrix, part.columns), wanted)
+    shorter = replace(smoke, vectors=smoke.vectors[:, :3])
+    with pytest.raises(StageError, match="vectors of length 64, the bundle has 3"):
+        loaded.score(shorter, slates, part.matrix, part.columns)
+
+
+def test_a_reader_is_the_latest_clicks_of_the_history_before_the_impression(smoke):
+    network = find_model("nrms", "nrms")(columns=0, users=2, articles=2, vector_size=64, history_length=3)
+    reading = Reading.of(smoke, network)
+    for part in ("train", "validation"):
+        slates = smoke.parts[part]
+        rows = np.arange(0, len(slates), 7)
+        found = reading.latest(slates, rows)
+        for row, latest in zip(rows, found, strict=True):
+            history = smoke.histories[slates.week[row]]
+            own = slice(history.offsets[slates.user[row]], history.offsets[slates.user[row] + 1])
+            read = history.article[own][history.time[own] < slates.time[row]][-3:]
+            np.testing.assert_array_equal(latest, np.concatenate([np.zeros(3 - len(read), int), read]))

@@ -32,10 +32,11 @@ class SlateAUC(Metric):
         row = batch.slate[click]
         mine = scores[click].float().unsqueeze(1)
         wins = (((mine > table[row]) + 0.5 * (mine == table[row])) * others[row]).sum(dim=1)
-        clicks = torch.bincount(row, minlength=len(batch.user))
-        pairs = clicks * others.sum(dim=1)
+        # Sums by index_add: on a GPU, torch refuses weighted bincount where runs must repeat.
+        nothing = wins.new_zeros(len(batch.user))
+        pairs = nothing.index_add(0, row, torch.ones_like(wins)) * others.sum(dim=1)
         judged = pairs > 0
-        per_slate = torch.bincount(row, weights=wins, minlength=len(batch.user))
+        per_slate = nothing.index_add(0, row, wins)
         self.total += (per_slate[judged] / pairs[judged]).sum()
         self.slates += judged.sum()
 

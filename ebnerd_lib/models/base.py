@@ -1,6 +1,7 @@
 """The base class of all models, and how a model is found by its name."""
 
 import importlib
+import inspect
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,14 +19,17 @@ from ebnerd_lib.models.transform import FeatureTransform
 class SlateModel(pl.LightningModule):
     """A model that scores the candidates of a batch of slates.
 
-    A subclass sets ``name``, says by ``uses_features`` whether it looks at features (if not, its information
-    tier is ``ids``), builds its layers in ``__init__`` after calling this one, and implements ``score``. It names
-    its tables of ids ``user…`` and ``article…``: by these names they grow when a model learns on.
+    A subclass sets ``name``, builds its layers in ``__init__`` after calling this one, and implements ``score``. It
+    says by ``uses_features`` whether it looks at features; if not, ``own_tier`` is its information tier. It says by
+    ``uses_vectors`` whether it looks at article vectors and at those of the user's history. It names its tables of
+    ids ``user…`` and ``article…``: by these names they grow when a model learns on.
 
     Args:
         columns: number of feature columns it is given.
         users: size of its user vocabulary, the unknown included.
         articles: size of its article vocabulary, the unknown included.
+        vector_size: length of article vectors, 0 where there are none.
+        history_length: clicks of the user's history that it looks at, the latest ones.
         loss: ``listwise`` or ``bce``.
         learning_rate: peak of a one-cycle schedule, or the constant rate.
         weight_decay: decoupled, of AdamW.
@@ -36,12 +40,16 @@ class SlateModel(pl.LightningModule):
 
     name: ClassVar[str]
     uses_features: ClassVar[bool] = True
+    uses_vectors: ClassVar[bool] = False
+    own_tier: ClassVar[str] = "ids"
 
     def __init__(
         self,
         columns: int,
         users: int,
         articles: int,
+        vector_size: int = 0,
+        history_length: int = 0,
         loss: str = "listwise",
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
@@ -55,23 +63,44 @@ class SlateModel(pl.LightningModule):
         if schedule not in ("one_cycle", "constant"):
             raise ConfigError(f"schedule: '{schedule}' is unknown. Use one_cycle or constant.")
         self.hyperparameters: dict[str, Any] = {
-            "columns": columns, "users": users, "articles": articles, "loss": loss, "learning_rate": learning_rate,
+            "columns": columns, "users": users, "articles": articles, "vector_size": vector_size,
+            "history_length": history_length, "loss": loss, "learning_rate": learning_rate,
             "weight_decay": weight_decay, "schedule": schedule, "id_dropout": id_dropout, **layers,
         }  # fmt: skip
         self.transform = FeatureTransform(columns)
         self.tuning_auc = SlateAUC()
 
-    def score(self, features: torch.Tensor, user: torch.Tensor, article: torch.Tensor) -> torch.Tensor:
-        """Score candidates: transformed features (m, columns), user (m,) and article (m,) to (m,)."""
+    def score(self, batch: Batch) -> torch.Tensor:
+        """Score the candidates of a batch, whose features are transformed already: (m,)."""
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Score every candidate of a batch: (m,)."""
-        user, article = batch.user, batch.article
         if self.training:
-            user, article = self._forget(user), self._forget(article)
-        features = self.transform(batch.features) if self.uses_features else batch.features
-        return self.score(features, user[batch.slate], article)
+            batch = batch._replace(user=self._forget(batch.user), article=self._forget(batch.article))
+        if self.uses_features:
+            batch = batch._replace(features=self.transform(batch.features))
+        return self.score(batch)
+
+    @property
+    def size(self) -> int:
+        """The number of networks whose scores are averaged."""
+        return 1
+
+    @classmethod
+    def settings(cls) -> set[str]:
+        """Return the names of the settings that this model knows."""
+        known: set[str] = set()
+        for kind in cls.__mro__[: cls.__mro__.index(SlateModel) + 1]:
+            named = inspect.signature(kind).parameters.values()
+            known |= {each.name for each in named if each.kind == each.POSITIONAL_OR_KEYWORD}
+        return known - {"columns", "users", "articles", "vector_size"}
+
+    def copy(self) -> "SlateModel":
+        """Return a model of the same settings and weights, free of what training has attached to this one."""
+        copy = type(self)(**self.hyperparameters)
+        copy.load_state_dict(self.state_dict())
+        return copy.train(self.training)
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Return the loss of a batch."""

@@ -1,11 +1,12 @@
 """Matrix factorisation: on ids alone, and with an article side built from features."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from ebnerd_lib.models.base import SlateModel, embedding
+from ebnerd_lib.models.batch import Batch
 
 
 class MFIds(SlateModel):
@@ -19,8 +20,8 @@ class MFIds(SlateModel):
     name: ClassVar[str] = "mf_ids"
     uses_features: ClassVar[bool] = False
 
-    def __init__(self, embedding_size: int = 16, **settings: object) -> None:
-        super().__init__(embedding_size=embedding_size, **settings)  # type: ignore[arg-type]
+    def __init__(self, embedding_size: int = 16, **settings: Any) -> None:
+        super().__init__(embedding_size=embedding_size, **settings)
         size = self.hyperparameters
         self.users, self.articles = (
             embedding(size["users"], embedding_size),
@@ -29,36 +30,53 @@ class MFIds(SlateModel):
         self.user_bias, self.article_bias = embedding(size["users"], 1), embedding(size["articles"], 1)
         self.bias = nn.Parameter(torch.zeros(()))
 
-    def score(self, features: torch.Tensor, user: torch.Tensor, article: torch.Tensor) -> torch.Tensor:
+    def score(self, batch: Batch) -> torch.Tensor:
         """Score candidates by ids; features are not looked at."""
-        biases = self.bias + self.user_bias(user).squeeze(1) + self.article_bias(article).squeeze(1)
-        return biases + (self.users(user) * self.articles(article)).sum(dim=1)
+        user, article = self.users(batch.user)[batch.slate], self.articles(batch.article)
+        biases = self.bias + self.user_bias(batch.user)[batch.slate] + self.article_bias(batch.article)
+        return biases.squeeze(1) + (user * article).sum(dim=1)
 
 
 class MFFeatures(SlateModel):
-    """A factorisation machine over the user's id and the candidate's features (Rendle, 2010).
+    """A factorisation machine over user, candidate and request (Rendle, 2010), with vectors on both sides.
 
-    With x the transformed features and V one vector a feature, the article side is q = V x, so an article that
-    nobody has seen in training has a vector as good as any other's, and
+    With x the transformed features and V one vector a feature, c the candidate's article vector and h the mean of the
+    vectors that the user clicked in the history of the week:
 
-    score = b + w · x + p_u · q + Σ_{i<j} (v_i · v_j) x_i x_j.
+    - the article's side is q = V x + A c, so an article that nobody has seen in training has a vector as good as any
+      other's;
+    - the user's side is p = p_u + B h, and features of the request and of the user meet those of the article in the
+      pairs of x;
+
+    score = b + w · x + p · q + Σ_{i<j} (v_i · v_j) x_i x_j.
+
+    Without article vectors, A c and B h are left out.
 
     Args:
-        embedding_size: length of p_u and of each v_i.
+        embedding_size: length of p and q.
+        history_length: clicks of the history that h is the mean of, the latest ones.
         settings: see ``SlateModel``.
     """
 
     name: ClassVar[str] = "mf_features"
+    uses_vectors: ClassVar[bool] = True
 
-    def __init__(self, embedding_size: int = 16, **settings: object) -> None:
-        super().__init__(embedding_size=embedding_size, **settings)  # type: ignore[arg-type]
+    def __init__(self, embedding_size: int = 16, history_length: int = 30, **settings: Any) -> None:
+        super().__init__(embedding_size=embedding_size, history_length=history_length, **settings)
         size = self.hyperparameters
         self.users = embedding(size["users"], embedding_size)
         self.linear = nn.Linear(size["columns"], 1)
         self.factors = nn.Parameter(torch.randn(size["columns"], embedding_size) * 0.02)
+        if size["vector_size"]:
+            self.of_article = nn.Linear(size["vector_size"], embedding_size, bias=False)
+            self.of_history = nn.Linear(size["vector_size"], embedding_size, bias=False)
 
-    def score(self, features: torch.Tensor, user: torch.Tensor, article: torch.Tensor) -> torch.Tensor:
-        """Score candidates by their features and the user; the article's id is not looked at."""
+    def score(self, batch: Batch) -> torch.Tensor:
+        """Score candidates by their features and vectors and by the user; the article's id is not looked at."""
+        features, user = batch.features, self.users(batch.user)
         side = features @ self.factors
         pairs = (side.square() - features.square() @ self.factors.square()).sum(dim=1) / 2
-        return self.linear(features).squeeze(1) + pairs + (self.users(user) * side).sum(dim=1)
+        if self.hyperparameters["vector_size"]:
+            side = side + self.of_article(batch.vector)
+            user = user + self.of_history(batch.taste())
+        return self.linear(features).squeeze(1) + pairs + (user[batch.slate] * side).sum(dim=1)

@@ -1,41 +1,82 @@
-"""A multilayer perceptron over user and article embeddings and features."""
+"""A multilayer perceptron over user and article embeddings, features and the slate around a candidate."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
+from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.models.base import SlateModel, embedding
+from ebnerd_lib.models.batch import Batch, pad_rows, slate_mean
+
+CONTEXTS = ("none", "mean", "attention")
+_HEADS = 4
 
 
 class MLP(SlateModel):
-    """Score = MLP(user embedding ⊕ article embedding ⊕ transformed features).
+    """Score = MLP(user embedding ⊕ article embedding ⊕ transformed features, ⊕ the slate's context).
+
+    The context tells a candidate what it competes with. It joins the first hidden layer's output h:
+
+    - ``mean``: the mean of h over the slate, after a layer of its own (Zaheer et al., Deep Sets, 2017);
+    - ``attention``: what the candidate's h attends to among those of its slate (Vaswani et al., 2017), four heads.
 
     Args:
         embedding_size: width of both embeddings; 0 leaves ids out.
         hidden: widths of the hidden layers.
         dropout: share of hidden units that training drops.
+        context: one of ``CONTEXTS``; ``none`` scores candidates one by one.
         settings: see ``SlateModel``.
+
+    Raises:
+        ConfigError: the context is unknown, or it has no hidden layer to join.
     """
 
     name: ClassVar[str] = "mlp"
 
     def __init__(
-        self, embedding_size: int = 8, hidden: tuple[int, ...] = (128, 64), dropout: float = 0.1, **settings: object
+        self,
+        embedding_size: int = 8,
+        hidden: tuple[int, ...] = (128, 64),
+        dropout: float = 0.1,
+        context: str = "none",
+        **settings: Any,
     ) -> None:
-        super().__init__(embedding_size=embedding_size, hidden=list(hidden), dropout=dropout, **settings)  # type: ignore[arg-type]
+        super().__init__(
+            embedding_size=embedding_size, hidden=list(hidden), dropout=dropout, context=context, **settings
+        )
+        if context not in CONTEXTS:
+            raise ConfigError(f"context: '{context}' is unknown. Use one of {', '.join(CONTEXTS)}.")
+        if context != "none" and not hidden:
+            raise ConfigError(f"context: '{context}' joins the first hidden layer, and hidden is empty. Give it one.")
+        if context == "attention" and hidden[0] % _HEADS:
+            raise ConfigError(f"hidden: {hidden[0]} cannot be shared by {_HEADS} heads. Use a multiple of {_HEADS}.")
         size = self.hyperparameters
         self.users, self.articles = (
             embedding(size["users"], embedding_size),
             embedding(size["articles"], embedding_size),
         )
-        layers: list[nn.Module] = []
         width = size["columns"] + 2 * embedding_size
-        for units in hidden:
-            layers += [nn.Linear(width, units), nn.ReLU(), nn.Dropout(dropout)]
-            width = units
-        self.layers = nn.Sequential(*layers, nn.Linear(width, 1))
+        blocks = []
+        for place, units in enumerate(hidden):
+            blocks.append(nn.Sequential(nn.Linear(width, units), nn.ReLU(), nn.Dropout(dropout)))
+            width = 2 * units if place == 0 and context != "none" else units
+        self.first = blocks[0] if blocks else nn.Identity()
+        self.rest = nn.Sequential(*blocks[1:], nn.Linear(width, 1))
+        if context == "mean":
+            self.around = nn.Sequential(nn.Linear(hidden[0], hidden[0]), nn.ReLU())
+        elif context == "attention":
+            self.attention = nn.MultiheadAttention(hidden[0], _HEADS, batch_first=True)
 
-    def score(self, features: torch.Tensor, user: torch.Tensor, article: torch.Tensor) -> torch.Tensor:
-        """Score candidates one by one."""
-        return self.layers(torch.cat([self.users(user), self.articles(article), features], dim=1)).squeeze(1)
+    def score(self, batch: Batch) -> torch.Tensor:
+        """Score candidates, each in the context of its slate."""
+        ids = [self.users(batch.user)[batch.slate], self.articles(batch.article)]
+        own = self.first(torch.cat([*ids, batch.features], dim=1))
+        context = self.hyperparameters["context"]
+        if context == "mean":
+            own = torch.cat([own, slate_mean(self.around(own), batch)], dim=1)
+        elif context == "attention":
+            table, free = pad_rows(own, batch)
+            attended, _ = self.attention(table, table, table, key_padding_mask=free, need_weights=False)
+            own = torch.cat([own, attended[batch.slate, batch.place]], dim=1)
+        return self.rest(own).squeeze(1)

@@ -8,11 +8,13 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
 from ebnerd_lib.data.vocabulary import Vocabulary
-from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.features.store import Features
+from ebnerd_lib.models.base import SlateModel
 from ebnerd_lib.models.batch import Batch
 
 
@@ -43,6 +45,60 @@ class Rows(Protocol):
     def __getitem__(self, where: np.ndarray, /) -> np.ndarray: ...
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What gives a model the vectors of candidates and of the articles that users clicked last before the week.
+
+    Attributes:
+        vectors: float32 (articles, size), by the dataset's article index, zeros where there is none.
+        known: bool (articles,), whether an article has a vector.
+        histories: the clicks before each week.
+        length: clicks of a user's history that are looked at, the latest ones.
+    """
+
+    vectors: np.ndarray
+    known: np.ndarray
+    histories: list[History]
+    length: int
+
+    @classmethod
+    def of(cls, dataset: Dataset, network: SlateModel) -> "Reading | None":
+        """Return what a model needs of a dataset; ``None`` if it does not look at vectors.
+
+        Raises:
+            StageError: the model was trained with vectors of another length.
+        """
+        wanted = network.hyperparameters["vector_size"]
+        if not wanted:
+            return None
+        vectors = dataset.metadata.vectors
+        if vectors.shape[1] != wanted:
+            raise StageError(
+                f"model {network.name}: it was trained with article vectors of length {wanted}, the bundle has "
+                f"{vectors.shape[1] or 'none'}. Use the same vectors or train it again."
+            )
+        length = network.hyperparameters["history_length"]
+        return cls(vectors, np.asarray(vectors.any(axis=1)), dataset.histories, length)
+
+    def latest(self, slates: Slates, rows: np.ndarray) -> np.ndarray:
+        """Return the articles clicked last in the history of the week, strictly before each impression.
+
+        int32 (len(rows), length), the oldest first, 0 in places before a user's first click.
+        """
+        user, week, time = slates.user[rows], slates.week[rows], slates.time[rows]
+        out = np.zeros((len(rows), self.length), dtype=np.int32)
+        for number, history in enumerate(self.histories):
+            mine = np.flatnonzero(week == number)
+            if not len(history.article) or not len(mine):
+                continue
+            place = history.offsets[user[mine] + 1, None] - self.length + np.arange(self.length)
+            inside = place >= history.offsets[user[mine], None]
+            place = np.where(inside, place, 0)
+            before = inside & (history.time[place] < time[mine, None])
+            out[mine] = np.where(before, history.article[place], 0)
+        return out
+
+
 class SlateBatches:
     """Iterates over batches of the slates ``rows``, in their order.
 
@@ -53,6 +109,7 @@ class SlateBatches:
         lookup: to the model's own indices.
         rows: impression rows, in the order in which they are visited.
         batch_size: slates a batch.
+        reading: gives article vectors, where the model looks at them.
     """
 
     def __init__(
@@ -63,9 +120,10 @@ class SlateBatches:
         lookup: Lookup,
         rows: np.ndarray,
         batch_size: int,
+        reading: Reading | None = None,
     ) -> None:
         self._slates, self._features, self._columns, self._lookup = slates, features, columns, lookup
-        self._rows, self._batch_size = rows, batch_size
+        self._rows, self._batch_size, self._reading = rows, batch_size, reading
 
     def __len__(self) -> int:
         """Return the number of batches, the last one maybe smaller."""
@@ -82,13 +140,21 @@ class SlateBatches:
         slate = np.repeat(np.arange(len(rows)), lengths)
         begins = np.repeat(np.cumsum(lengths) - lengths, lengths)
         features = self._features[where][:, self._columns] if self._columns else np.empty((len(where), 0), np.float32)
-        return Batch(
+        batch = Batch(
             features=torch.from_numpy(features),
             user=torch.from_numpy(self._lookup.user[slates.user[rows]]),
             article=torch.from_numpy(self._lookup.article[slates.article[where]]),
             slate=torch.from_numpy(slate),
             place=torch.from_numpy(np.arange(len(where)) - begins),
             clicked=torch.from_numpy(slates.clicked[where].astype(np.float32)),
+        )
+        if self._reading is None:
+            return batch
+        read, vectors = self._reading.latest(slates, rows), self._reading.vectors
+        return batch._replace(
+            vector=torch.from_numpy(vectors[slates.article[where]]),
+            read=torch.from_numpy(vectors[read]),
+            was_read=torch.from_numpy(self._reading.known[read]),
         )
 
 
@@ -104,6 +170,7 @@ class SlateData(pl.LightningDataModule):
         batch_size: slates a batch.
         warmup_hours: leave out this much of the start of training, where windows of past events are not full.
         seed: seed of the shuffles.
+        reading: gives article vectors, where the model looks at them.
 
     Raises:
         ConfigError: no training slate is left after the warm-up.
@@ -111,9 +178,10 @@ class SlateData(pl.LightningDataModule):
 
     def __init__(
         self, dataset: Dataset, train: Features, tuning: Features, columns: list[int], lookup: Lookup, batch_size: int,
-        warmup_hours: float, seed: int,
+        warmup_hours: float, seed: int, reading: Reading | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        self._reading = reading
         self._dataset, self._train, self._tuning = dataset, train, tuning
         self._columns, self._lookup, self._batch_size, self._seed = columns, lookup, batch_size, seed
         self.rows = training_rows(dataset.parts["train"], warmup_hours)
@@ -130,7 +198,9 @@ class SlateData(pl.LightningDataModule):
         return self._batches("tuning", self._tuning, rows, 4 * self._batch_size)
 
     def _batches(self, part: str, features: Features, rows: np.ndarray, batch_size: int) -> SlateBatches:
-        return SlateBatches(self._dataset.parts[part], features.matrix, self._columns, self._lookup, rows, batch_size)
+        return SlateBatches(
+            self._dataset.parts[part], features.matrix, self._columns, self._lookup, rows, batch_size, self._reading
+        )
 
 
 def training_rows(slates: Slates, warmup_hours: float) -> np.ndarray:

@@ -5,7 +5,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import candidate_rows
 from ebnerd_lib.data.vocabulary import Vocabulary
+from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features.store import Features, usable
-from ebnerd_lib.models.base import find_model
-from ebnerd_lib.training.batches import Lookup, SlateData, training_rows
+from ebnerd_lib.models.averaged import Averaged
+from ebnerd_lib.models.base import SlateModel, find_model
+from ebnerd_lib.training.batches import Lookup, Reading, SlateData, training_rows
 from ebnerd_lib.training.model_file import TrainedModel
 
 EpochReport = Callable[[dict[str, Any]], None]
@@ -37,6 +39,10 @@ class Plan:
         warmup_hours: start of the train part that is left out.
         seed: seed of weights, dropout and shuffles.
         trainer: passed through to ``pytorch_lightning.Trainer``.
+        seeds: networks to train, with ``seed`` and the numbers after it, whose scores are averaged.
+
+    Raises:
+        ConfigError: ``seeds`` is less than 1.
     """
 
     epochs: int
@@ -45,11 +51,19 @@ class Plan:
     warmup_hours: float
     seed: int
     trainer: dict[str, Any] = field(default_factory=dict)
+    seeds: int = 1
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ConfigError(f"seeds: {self.seeds} networks cannot be averaged. Use 1 or more.")
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A trained model and how it got there: one row an epoch with train/loss, val/loss and val/auc."""
+    """A trained model and how it got there: one row an epoch with train/loss, val/loss and val/auc.
+
+    Of several averaged networks, the curve and the best epoch are those of the first.
+    """
 
     model: TrainedModel
     curve: pd.DataFrame
@@ -103,7 +117,8 @@ def train(
         model: the model's name.
         tier: information tier; decides which columns it sees.
         name: its name in files and tables.
-        hyperparameters: passed to the model's class.
+        hyperparameters: passed to the model's class; those it does not know are left out, since the parameters of
+            a stage serve all its models.
         plan: how to train.
         logs: folder for TensorBoard and CSV logs and checkpoints; what it holds of this name is replaced.
         report: called after each epoch with its figures and the seconds left.
@@ -114,18 +129,40 @@ def train(
     _quiet()
     kind = find_model(module, model)
     columns = usable(features["train"], tier) if kind.uses_features else []
+    known = {key: value for key, value in hyperparameters.items() if key in kind.settings()}
     slates = dataset.parts["train"]
     rows = training_rows(slates, plan.warmup_hours)
     seen = slates.take(rows)
     users, articles = Vocabulary(seen.user_id), Vocabulary(seen.article_id)
-    pl.seed_everything(plan.seed, verbose=False)
-    network = kind(columns=len(columns), users=len(users), articles=len(articles), **hyperparameters)
-    if columns:
-        network.transform.fit(features["train"].matrix, candidate_rows(slates.offsets, rows), columns)
-    data = SlateData(
-        dataset, features["train"], features["tuning"], columns, Lookup.between(dataset, users, articles),
-        plan.batch_size, plan.warmup_hours, plan.seed,
-    )  # fmt: skip
+    vector_size = dataset.metadata.vectors.shape[1] if kind.uses_vectors else 0
+    networks, curves, epochs = [], [], []
+    for number in range(plan.seeds):
+        own = replace(plan, seed=plan.seed + number)
+        pl.seed_everything(own.seed, verbose=False)
+        network = kind(
+            columns=len(columns), users=len(users), articles=len(articles), vector_size=vector_size, **known
+        )  # fmt: skip
+        if columns:
+            network.transform.fit(features["train"].matrix, candidate_rows(slates.offsets, rows), columns)
+        data = SlateData(
+            dataset, features["train"], features["tuning"], columns, Lookup.between(dataset, users, articles),
+            own.batch_size, own.warmup_hours, own.seed, Reading.of(dataset, network),
+        )  # fmt: skip
+        title = name if number == 0 else f"{name}_seed{own.seed}"
+        epochs.append(_run(network, data, title, own, logs, report))
+        networks.append(network)
+        curves.append(learning_curve(logs / title))
+    whole = networks[0] if plan.seeds == 1 else Averaged(networks).eval()
+    names = [features["train"].columns[place] for place in columns]
+    return Fit(
+        TrainedModel(name, module, tier if kind.uses_features else kind.own_tier, whole, names, users, articles),
+        curves[0],
+        epochs[0],
+    )
+
+
+def _run(network: SlateModel, data: SlateData, name: str, plan: Plan, logs: Path, report: EpochReport | None) -> int:
+    """Train one network, leave it with the weights of its best epoch, and return that epoch."""
     shutil.rmtree(logs / name, ignore_errors=True)
     best = ModelCheckpoint(
         logs / name, "best", monitor="val/auc", mode="max", save_top_k=1, enable_version_counter=False
@@ -155,12 +192,7 @@ def train(
     checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     network.load_state_dict(checkpoint["state_dict"])
     network.cpu().eval()
-    names = [features["train"].columns[place] for place in columns]
-    return Fit(
-        TrainedModel(name, module, tier if kind.uses_features else "ids", network, names, users, articles),
-        learning_curve(logs / name),
-        int(checkpoint["epoch"]),
-    )
+    return int(checkpoint["epoch"])
 
 
 def train_variants(
@@ -176,12 +208,14 @@ def train_variants(
 ) -> list[Fit]:
     """Train each model in each tier; the first tier is the main one, the others are appended to the name.
 
-    A model without features has tier ``ids`` and is trained once. Arguments and errors are those of ``train``.
+    A model without features is trained once, in its own tier. Arguments and errors are those of ``train``.
     """
     fits = []
     for model in models:
-        for tier in tiers if find_model(module, model).uses_features else ["ids"]:
-            name = model if tier in ("ids", tiers[0]) else f"{model}_{tier}"
+        kind = find_model(module, model)
+        main = tiers[0] if kind.uses_features else kind.own_tier
+        for tier in tiers if kind.uses_features else [main]:
+            name = model if tier == main else f"{model}_{tier}"
             fits.append(train(dataset, features, module, model, tier, name, hyperparameters, plan, logs, report))
     return fits
 

@@ -13,8 +13,12 @@ from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import StageError
 from ebnerd_lib.features.registry import allowed
+from ebnerd_lib.models.averaged import Averaged
 from ebnerd_lib.models.base import SlateModel, find_model
-from ebnerd_lib.training.batches import Lookup, SlateBatches
+from ebnerd_lib.training.batches import Lookup, Reading, SlateBatches
+
+SCORE_BATCH = 1024
+"""Slates scored at a time."""
 
 
 @dataclass
@@ -59,7 +63,8 @@ class TrainedModel:
         self.check(names)
         columns = [names.index(name) for name in self.columns]
         lookup = Lookup.between(dataset, self.users, self.articles)
-        batches = SlateBatches(slates, matrix, columns, lookup, np.arange(len(slates)), 4096)
+        reading = Reading.of(dataset, self.network)
+        batches = SlateBatches(slates, matrix, columns, lookup, np.arange(len(slates)), SCORE_BATCH, reading)
         self.network.eval()
         with torch.inference_mode():
             scores = [self.network(batch).float().cpu().numpy() for batch in batches]
@@ -86,6 +91,7 @@ def save_model(model: TrainedModel, folder: Path) -> None:
         "tier": model.tier,
         "columns": model.columns,
         "hyperparameters": model.network.hyperparameters,
+        "averaged": model.network.size if isinstance(model.network, Averaged) else 0,
         "users": torch.from_numpy(model.users.ids.astype(np.int64)),
         "articles": torch.from_numpy(model.articles.ids.astype(np.int64)),
         "weights": {key: value.detach().cpu().clone() for key, value in model.network.state_dict().items()},
@@ -112,7 +118,10 @@ def load_model(path: Path) -> TrainedModel:
         raise StageError(f"{path}: no such file. Run the training stage for this profile first.")
     try:
         plain = torch.load(path, map_location="cpu", weights_only=True)
-        network = find_model(plain["module"], plain["model"])(**plain["hyperparameters"])
+        kind, hyperparameters = find_model(plain["module"], plain["model"]), plain["hyperparameters"]
+        network = kind(**hyperparameters)
+        if plain["averaged"]:
+            network = Averaged([network, *(kind(**hyperparameters) for _ in range(plain["averaged"] - 1))])
         network.load_state_dict(plain["weights"])
     except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError, OSError, ValueError) as error:
         raise StageError(

@@ -21,18 +21,16 @@ from ebnerd_lib.data.splits import PARTS
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features.store import Features
-from ebnerd_lib.models.base import SlateModel
 from ebnerd_lib.models.losses import LOSSES
-from ebnerd_lib.training.batches import Lookup, SlateBatches, training_rows
+from ebnerd_lib.training.batches import Lookup, Reading, SlateBatches, training_rows
 from ebnerd_lib.training.fit import Fit
-from ebnerd_lib.training.model_file import TrainedModel
+from ebnerd_lib.training.model_file import SCORE_BATCH, TrainedModel
 
 UPDATE_MINUTES = (0, 1, 15, 60, 1440)
 """Lengths of a step that divide an hour or a day; 0 is off."""
 
 _MINUTE = HOUR // 60
 _SCORED = ("tuning", "validation")
-_SCORE_BATCH = 4096
 _ID_BATCH = 16  # slates of a step that move the id tables at once: the next ones see where these have moved them to
 _AVERAGE = 0.01  # share of the latest weights in the running average that scores
 
@@ -180,9 +178,10 @@ class _Learner:
         model.check(features["train"].columns)
         self.name = f"{model.name}_learning"
         self._start, self._dataset, self._log, self._learning = model, dataset, dataset.log, learning
-        self._network = _copy(model.network)
+        self._network = model.network.copy()
         self._loss = LOSSES[self._network.hyperparameters["loss"]]
         self._lookup = Lookup.between(dataset, model.users, model.articles)
+        self._reading = Reading.of(dataset, model.network)
         self._new: dict[str, list[np.ndarray]] = {"user": [], "article": []}
         self._matrix = _Stacked([features[part].matrix for part in PARTS])
         self._columns = [features["train"].columns.index(name) for name in model.columns]
@@ -191,7 +190,8 @@ class _Learner:
         self._pool = _replay_pool(dataset, self._teaches, learning.warmup_hours)
         tables = {id(table.weight) for kind in self._new for table in self._network.id_tables(kind)}
         # A bias that all candidates share ranks nothing, so a model on ids alone has nothing but its tables to learn.
-        named = self._network.named_parameters() if self._network.uses_features else ()
+        learns = self._network.uses_features or self._network.uses_vectors
+        named = self._network.named_parameters() if learns else ()
         self._weights = {name: weight for name, weight in named if id(weight) not in tables}
         self._average = {name: weight.detach().clone() for name, weight in self._weights.items()}
         self._optimizer = (
@@ -204,7 +204,7 @@ class _Learner:
         with torch.inference_mode():
             scores = [
                 torch.func.functional_call(self._network, self._average, (batch,)).numpy()
-                for batch in self._batches(rows, _SCORE_BATCH)
+                for batch in self._batches(rows, SCORE_BATCH)
             ]
         return np.concatenate(scores)
 
@@ -266,7 +266,8 @@ class _Learner:
             return
         self._network.eval()
         for batch in self._batches(rows, _ID_BATCH):
-            loss = self._loss(self._network(batch), batch) * len(batch.user)
+            # Each of several averaged networks moves as far as one alone would.
+            loss = self._loss(self._network(batch), batch) * len(batch.user) * self._network.size
             gradients = torch.autograd.grad(loss, tables, allow_unused=True)
             for table, rate, gradient in zip(tables, rates, gradients, strict=True):
                 if gradient is not None:
@@ -289,7 +290,7 @@ class _Learner:
         self._network.zero_grad()
 
     def _batches(self, rows: np.ndarray, batch_size: int) -> SlateBatches:
-        return SlateBatches(self._log, self._matrix, self._columns, self._lookup, rows, batch_size)
+        return SlateBatches(self._log, self._matrix, self._columns, self._lookup, rows, batch_size, self._reading)
 
 
 class _Stacked:
@@ -314,9 +315,3 @@ def _replay_pool(dataset: Dataset, teaches: np.ndarray, warmup_hours: float) -> 
     later = first + np.flatnonzero(teaches[first:])
     rows = np.concatenate([training_rows(dataset.parts["train"], warmup_hours), later])
     return rows[np.argsort(dataset.log.time[rows], kind="stable")]
-
-
-def _copy(network: SlateModel) -> SlateModel:
-    copy = type(network)(**network.hyperparameters)
-    copy.load_state_dict(network.state_dict())
-    return copy

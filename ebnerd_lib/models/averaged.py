@@ -1,0 +1,49 @@
+"""Several networks of one kind, trained with different seeds, whose scores are averaged."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from ebnerd_lib.models.base import SlateModel
+from ebnerd_lib.models.batch import Batch
+
+
+class Averaged(SlateModel):
+    """Score = mean of the members' scores.
+
+    Networks that differ by their seed alone err in different places, so their mean ranks a little better than any.
+
+    Args:
+        members: networks of one kind and of the same hyperparameters, one or more.
+    """
+
+    def __init__(self, members: Sequence[SlateModel]) -> None:
+        first = members[0]
+        super().__init__(**first.hyperparameters)
+        self.hyperparameters = dict(first.hyperparameters)
+        self.name, self.own_tier = first.name, first.own_tier  # type: ignore[misc]
+        self.uses_features, self.uses_vectors = first.uses_features, first.uses_vectors  # type: ignore[misc]
+        del self.transform  # each member has its own
+        self.members = nn.ModuleList(members)
+
+    @property
+    def size(self) -> int:
+        """The number of members."""
+        return len(self.members)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Score every candidate of a batch: (m,)."""
+        return torch.stack([member(batch) for member in self.members]).mean(dim=0)
+
+    def reindex(self, kind: str, source: np.ndarray) -> None:
+        """Give the tables of all members new rows, see ``SlateModel.reindex``."""
+        for member in self.members:
+            member.reindex(kind, source)  # type: ignore[operator]
+        self.hyperparameters[f"{kind}s"] = len(source)
+
+    def copy(self) -> "Averaged":
+        """Return the mean of copies of the members."""
+        copy = Averaged([member.copy() for member in self.members])  # type: ignore[operator]
+        return copy.train(self.training)
