@@ -139,3 +139,53 @@ def top_lists(scores: Mapping[str, np.ndarray], label: str) -> Figure:
     axis.set(xlabel="rank", ylabel=label)
     axis.legend()
     return figure
+
+
+@mpl.rc_context(_STYLE)
+def category_shares(table: pd.DataFrame, most: int = 12) -> Figure:
+    """Draw the share of each category among what was shown (bars) and in each scorer's lists (dots).
+
+    Args:
+        table: ``value``, ``shown`` and one column of shares a scorer; the first ``most`` rows are drawn.
+        most: categories drawn; the others together are the last row.
+    """
+    shares = table.drop(columns=[name for name in ("kind", "value") if name in table]).astype(float)
+    names = [str(value) for value in table["value"]]
+    if len(table) > most:
+        rest = shares.iloc[most - 1 :].sum().to_frame().T
+        names = [*names[: most - 1], f"{len(table) - most + 1} others"]
+        shares = pd.concat([shares.iloc[: most - 1], rest], ignore_index=True)
+    figure, (axis,) = _figure(height=1.0 + 0.32 * len(names))
+    place = np.arange(len(names))
+    axis.barh(place, shares["shown"], color="#d9d9d9", height=0.7, label="shown")
+    marks = zip(
+        shares.columns.drop("shown"), (BLUE, ORANGE, GREEN, PURPLE, "#E69F00", "#56B4E9"), "osD^vP", strict=False
+    )
+    for name, colour, mark in marks:
+        axis.plot(shares[name], place, mark, color=colour, markersize=5, label=name)
+    axis.set_yticks(place, names)
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    axis.set(xlabel="share of what was shown, and of the recommendations")
+    axis.legend(fontsize=8)
+    return figure
+
+
+@mpl.rc_context(_STYLE)
+def trade_off(tables: Mapping[str, pd.DataFrame], metric: str = "ndcg@10") -> Figure:
+    """Draw a metric against intra-list diversity, one line a scorer, its weights of diversity written at the points.
+
+    Args:
+        tables: by scorer, rows with ``diversity_weight``, ``diversity``, ``metric`` and its ``…_ci``.
+        metric: what diversity costs.
+    """
+    figure, (axis,) = _figure(height=3.8)
+    for (name, table), colour in zip(tables.items(), (BLUE, ORANGE, GREEN, PURPLE), strict=False):
+        ends = np.array(table[f"{metric}_ci"].tolist(), dtype=float)
+        axis.fill_between(table["diversity"], ends[:, 0], ends[:, 1], color=colour, alpha=0.15, linewidth=0)
+        axis.plot(table["diversity"], table[metric], marker="o", markersize=4, color=colour, label=name)
+        for x, y, weight in zip(table["diversity"], table[metric], table["diversity_weight"], strict=True):
+            axis.annotate(f"{weight:g}", (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8, color=colour)
+    axis.set(xlabel="intra-list diversity of the first five", ylabel=metric.replace("ndcg", "nDCG"))
+    axis.legend()
+    return figure

@@ -139,6 +139,7 @@ def build(
     out: np.ndarray,
     progress: Callable[[float], None] | None = None,
     chunk: int = CHUNK,
+    slate_only: bool = False,
 ) -> list[str]:
     """Fill ``out`` with every registered feature of every candidate.
 
@@ -148,6 +149,8 @@ def build(
         out: float array (candidates, columns in registry order), in file order of ``queries``.
         progress: called with the share done.
         chunk: candidates at a time; figures do not depend on it.
+        slate_only: fill only what depends on the slate, the families of the ``slate`` walk; the columns of the other
+            walks, which do not depend on it, stand in ``out`` already. For candidates put into other slates.
 
     Returns:
         The column names, in the order of ``out``'s columns.
@@ -159,11 +162,10 @@ def build(
     if out.shape != (queries.candidates, len(names)):
         raise ValueError(f"out has shape {out.shape}, expected {(queries.candidates, len(names))}")
     hidden = queries.without_clicks()
-    orders = {
-        "time": queries.by_time,
-        "user": np.lexsort((queries.time, queries.user, queries.week)),
-        "slate": np.arange(len(queries)),
-    }
+    orders = {"slate": np.arange(len(queries))}
+    if not slate_only:
+        by_user = np.lexsort((queries.time, queries.user, queries.week))
+        orders = {"time": queries.by_time, "user": by_user, **orders}
     done = 0.0
     for walk, order in orders.items():
         members = [entry for entry in families() if entry.walk == walk]

@@ -1,0 +1,164 @@
+"""Beyond accuracy: what lists of recommendations are like, as pure functions of arrays.
+
+Everywhere ``lists`` is an integer array (n, k) of article indices, one row a user, −1 where a list is shorter than k.
+Distances are cosine distances of article vectors; an article without a vector (a row of zeros) has no distance to
+anything: its pairs are left out of means, never taken for 0. A list of which nothing can be said has NaN, and
+``mean_interval`` leaves it out and says how many it used.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+CI_DRAWS = 1000
+
+
+class Interval(NamedTuple):
+    """A mean over users with its 95 % interval, and over how many users it is."""
+
+    mean: float
+    low: float
+    high: float
+    users: int
+
+
+def intralist_diversity(lists: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Mean cosine distance of the pairs i ≠ j of each list: float64 (n,), 0 (all alike) to 2.
+
+    Ziegler et al. (2005), with 1 − cosine for the distance. NaN for a list with fewer than two articles with vectors.
+
+    Args:
+        lists: see the module.
+        vectors: float (articles, size), by article index, of any length; zeros where there is none.
+
+    Examples:
+        >>> vectors = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0], [-1.0, 0.0]])
+        >>> intralist_diversity(np.array([[1, 2], [1, 3], [1, 1], [1, 0]]), vectors)
+        array([ 1.,  2.,  0., nan])
+    """
+    rows, known = _unit_rows(lists, vectors)
+    count = known.sum(axis=1)
+    total = rows.sum(axis=1)
+    # Σ over i ≠ j of cosines = |Σ v|² − Σ |v|², and each known vector has length 1.
+    similar = (total * total).sum(axis=1) - count
+    pairs = count * (count - 1)
+    mean = np.divide(similar, pairs, out=np.full(len(lists), np.nan), where=pairs > 0)
+    return np.clip(1.0 - mean, 0.0, 2.0)
+
+
+def serendipity(lists: np.ndarray, offsets: np.ndarray, history: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Mean cosine distance between the articles of each list and those of its user's history: float64 (n,), 0 to 2.
+
+    NaN where either holds no article with a vector, so for every user without a history.
+
+    Args:
+        lists: see the module.
+        offsets: int (n + 1,), user ``i`` has read ``history[offsets[i]:offsets[i + 1]]``.
+        history: int, article indices.
+        vectors: as for ``intralist_diversity``.
+
+    Examples:
+        >>> vectors = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> serendipity(np.array([[1, 2], [1, 2]]), np.array([0, 1, 1]), np.array([1]), vectors)
+        array([0.5, nan])
+    """
+    rows, known = _unit_rows(lists, vectors)
+    user = np.repeat(np.arange(len(lists)), np.diff(offsets))
+    taste = np.zeros((len(lists), vectors.shape[1]))
+    read = np.zeros(len(lists), dtype=np.int64)
+    for start in range(0, len(history), 1 << 14):  # bounded memory: a history may hold a thousand articles
+        part = slice(start, start + (1 << 14))
+        own, has = _unit_rows(history[part, None], vectors)
+        starts = np.flatnonzero(np.diff(user[part], prepend=-1))
+        taste[user[part][starts]] += np.add.reduceat(own[:, 0], starts)
+        read[user[part][starts]] += np.add.reduceat(has[:, 0].astype(np.int64), starts)
+    pairs = known.sum(axis=1) * read
+    similar = (rows.sum(axis=1) * taste).sum(axis=1)
+    mean = np.divide(similar, pairs, out=np.full(len(lists), np.nan), where=pairs > 0)
+    return np.clip(1.0 - mean, 0.0, 2.0)
+
+
+def surprise(clicks: np.ndarray) -> np.ndarray:
+    """Return −log2 of each article's share of the clicks, in bits: float64 (articles,).
+
+    One click is added to each article (Laplace): most of tomorrow's articles have none today, and would be
+    infinitely novel. They all get the largest value.
+
+    Examples:
+        >>> surprise(np.array([0, 1, 5]))
+        array([3.169925  , 2.169925  , 0.5849625])
+    """
+    smooth = clicks.astype(np.float64) + 1.0
+    return -np.log2(smooth / smooth.sum())
+
+
+def mean_over_list(lists: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Mean of a value by article over each list, NaNs left out: float64 (n,), NaN where nothing is left.
+
+    Of ``surprise`` this is novelty (Zhou et al., 2010).
+
+    Examples:
+        >>> mean_over_list(np.array([[0, 1, -1], [2, 2, -1]]), np.array([1.0, 4.0, np.nan]))
+        array([2.5, nan])
+    """
+    own = np.where(lists >= 0, values[np.maximum(lists, 0)].astype(np.float64), np.nan)
+    known = ~np.isnan(own)
+    total, count = np.where(known, own, 0.0).sum(axis=1), known.sum(axis=1)
+    return np.divide(total, count, out=np.full(len(lists), np.nan), where=count > 0)
+
+
+def coverage(lists: np.ndarray) -> int:
+    """Return how many different articles the lists hold together.
+
+    Examples:
+        >>> coverage(np.array([[3, 4], [4, -1]]))
+        2
+    """
+    return len(np.unique(lists[lists >= 0]))
+
+
+def class_shares(articles: np.ndarray, classes: np.ndarray, size: int) -> np.ndarray:
+    """Return the share of each class among articles: float64 (size,), NaN where there is no article.
+
+    Args:
+        articles: int, article indices, repeated as often as they count; negative ones are left out.
+        classes: int (articles,), the class of each article, 0 to ``size`` − 1.
+        size: number of classes.
+
+    Examples:
+        >>> class_shares(np.array([1, 1, 2, -1]), np.array([0, 1, 2]), 3)
+        array([0.        , 0.66666667, 0.33333333])
+    """
+    counts = np.bincount(classes[articles[articles >= 0]], minlength=size).astype(np.float64)
+    return counts / counts.sum() if counts.sum() else np.full(size, np.nan)
+
+
+def mean_interval(values: np.ndarray, draws: int = CI_DRAWS, seed: int = 0, level: float = 0.95) -> Interval:
+    """Return the mean over users and its percentile interval by bootstrap over users.
+
+    Args:
+        values: float (n,), one a user; NaNs are left out, and not counted among ``users``.
+        draws: bootstrap samples.
+        seed: of the draws.
+        level: coverage.
+
+    Examples:
+        >>> mean_interval(np.array([0.5, np.nan, 0.5]))
+        Interval(mean=0.5, low=0.5, high=0.5, users=2)
+    """
+    known = values[~np.isnan(values)].astype(np.float64)
+    if not len(known):
+        return Interval(float("nan"), float("nan"), float("nan"), 0)
+    rng = np.random.default_rng(seed)
+    means = np.array([known[rng.integers(0, len(known), len(known))].mean() for _ in range(draws)])
+    tail = (1 - level) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Interval(float(known.mean()), float(low), float(high), len(known))
+
+
+def _unit_rows(lists: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the vectors of lists at length 1, zeros where there is none: (n, k, size), and where there is one."""
+    rows = vectors[np.maximum(lists, 0)].astype(np.float64)
+    length = np.sqrt((rows * rows).sum(axis=2))
+    known = (length > 0) & (lists >= 0)
+    return np.where(known[:, :, None], rows / np.where(known, length, 1.0)[:, :, None], 0.0), known

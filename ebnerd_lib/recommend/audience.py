@@ -1,0 +1,149 @@
+"""What many users' lists are like: beyond accuracy, for models and for rules without training."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ebnerd_lib.data.dataset import Dataset
+from ebnerd_lib.data.schema import SENTIMENT_LABELS
+from ebnerd_lib.data.slates import HOUR, Slates
+from ebnerd_lib.evaluation import beyond
+from ebnerd_lib.evaluation.space import ArticleSpace
+from ebnerd_lib.recommend.lists import articles_of
+from ebnerd_lib.recommend.requests import Requests, shown_between
+
+NO_CATEGORY = "unknown"
+MEANS = ("diversity", "serendipity", "novelty", "novelty_week")
+WEEK = 7 * 24 * HOUR
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The lists of one scorer for all users.
+
+    Attributes:
+        name: of the scorer.
+        tier: its information tier.
+        picked: int64 (users, k), rows of the requests, −1 where a list is shorter.
+    """
+
+    name: str
+    tier: str
+    picked: np.ndarray
+
+
+def rules(requests: Requests, seed: int) -> dict[str, tuple[str, np.ndarray]]:
+    """Return scorers without training: name to information tier and scores (users, pool).
+
+    ``popularity`` is the clicks of the 24 hours before; ``newest`` puts articles without a time of publication last;
+    ``random`` is drawn by seed, for each user anew.
+    """
+    age = requests.column("age_hours").astype(np.float64)
+    return {
+        "popularity": ("clicks", requests.column("clicks_24h")),
+        "newest": ("content", -np.nan_to_num(age, nan=np.nanmax(age, initial=0.0) + 1.0)),
+        "random": ("ids", np.random.default_rng(seed).random(age.shape)),
+    }
+
+
+def beyond_table(
+    dataset: Dataset, requests: Requests, lists: list[Lists], space: ArticleSpace, seed: int
+) -> pd.DataFrame:
+    """Describe the lists of each scorer, the mean over users with 95 % intervals.
+
+    Returns:
+        One row a scorer: ``list``, ``tier``; the mean over users, the interval (``…_ci``, [low, high]) and the number
+        of users that it is over (``…_users``) of ``diversity``, ``serendipity``, ``novelty`` (bits, by clicks of the
+        train week) and ``novelty_week`` (bits, by clicks of the seven days before the moment); ``unclicked``, the
+        share of recommendations without a click in the train week; ``without_vector``, the number of
+        recommendations that have no place in ``space`` and are left out of distances; ``coverage``, how many articles
+        the lists hold together, and ``coverage_share`` of the pool.
+    """
+    time, log = int(requests.slates.time[0]), dataset.log
+    clicks = clicks_before_validation(dataset)
+    of_late = _clicks(log.take((log.time >= time - WEEK) & (log.time < time)), len(clicks))
+    rows = []
+    for own in lists:
+        articles = articles_of(requests, own.picked)
+        values = {
+            "diversity": beyond.intralist_diversity(articles, space.vectors),
+            "serendipity": beyond.serendipity(articles, requests.read_offsets, requests.read, space.vectors),
+            "novelty": beyond.mean_over_list(articles, beyond.surprise(clicks)),
+            "novelty_week": beyond.mean_over_list(articles, beyond.surprise(of_late)),
+        }
+        given, covered = articles[articles >= 0], beyond.coverage(articles)
+        rows.append(
+            {"list": own.name, "tier": own.tier}
+            | {key: value for name in MEANS for key, value in _mean(name, values[name], seed).items()}
+            | {
+                "unclicked": float((clicks[given] == 0).mean()),
+                "without_vector": int((~space.known[given]).sum()),
+                "coverage": covered,
+                "coverage_share": covered / len(requests.pool),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def clicks_before_validation(dataset: Dataset) -> np.ndarray:
+    """Count the clicks on each article in the train week, its tuning day included: int64 (articles,)."""
+    parts = dataset.parts
+    return _clicks(parts["train"], len(dataset.articles)) + _clicks(parts["tuning"], len(dataset.articles))
+
+
+def distribution_table(
+    dataset: Dataset, requests: Requests, lists: list[Lists], time: int, hours: float
+) -> pd.DataFrame:
+    """Return of what kinds the recommended articles are, against what was shown to everybody in the hours before.
+
+    Returns:
+        One row a category, largest share shown first, then one a sentiment: ``kind`` (category or sentiment),
+        ``value``, and the shares of ``shown`` and of each scorer's lists. An article shown or recommended several times
+        counts as often. Shares of categories add up to 1, the unknown one among them; sentiments are the mean
+        of the articles' shares, articles without any left out.
+    """
+    shown = shown_between(dataset, time, hours)
+    columns = {"shown": shown[shown > 0]}
+    columns |= {own.name: articles_of(requests, own.picked).ravel() for own in lists}
+    code = dataset.metadata.category
+    names = [NO_CATEGORY, *(str(name) for name in _category_names(dataset))]
+    category = pd.DataFrame(
+        {name: beyond.class_shares(articles, code, len(names)) for name, articles in columns.items()}
+    )
+    category.insert(0, "value", names)
+    category = category[category[list(columns)].gt(0).any(axis=1)]
+    category = category.sort_values("shown", ascending=False, kind="stable")
+    mood = pd.DataFrame({name: _mood(dataset.metadata.sentiment, articles) for name, articles in columns.items()})
+    mood.insert(0, "value", [label.lower() for label in SENTIMENT_LABELS])
+    return pd.concat([category.assign(kind="category"), mood.assign(kind="sentiment")], ignore_index=True)[
+        ["kind", "value", *columns]
+    ]
+
+
+def _clicks(slates: Slates, size: int) -> np.ndarray:
+    """Count the clicks on each known article: int64 (size,)."""
+    clicks = np.bincount(slates.article[slates.clicked], minlength=size)
+    clicks[0] = 0
+    return clicks
+
+
+def _mean(name: str, values: np.ndarray, seed: int) -> dict[str, Any]:
+    own = beyond.mean_interval(values, seed=seed)
+    ends = [own.low, own.high] if own.users else None
+    return {name: own.mean, f"{name}_ci": ends, f"{name}_users": own.users}
+
+
+def _category_names(dataset: Dataset) -> list[str]:
+    """Return the name of each category in the order of ``Metadata.category``, from 1."""
+    table = dataset.articles[["category", "category_str"]].dropna(subset=["category"])
+    first = table.drop_duplicates("category").sort_values("category")
+    return first["category_str"].fillna(first["category"].astype(str)).tolist()
+
+
+def _mood(sentiment: np.ndarray, articles: np.ndarray) -> np.ndarray:
+    """Return the mean sentiment shares of articles: float64 (3,), NaN where none has any."""
+    own = sentiment[articles[articles >= 0]].astype(np.float64)
+    own = own[~np.isnan(own[:, 0])]
+    return own.mean(axis=0) if len(own) else np.full(sentiment.shape[1], np.nan)

@@ -1,0 +1,255 @@
+"""Requests at a moment: who asks, which articles are live, and what is known of each pair before it."""
+
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
+from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
+from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.features.build import World, build
+from ebnerd_lib.features.registry import every_column
+from ebnerd_lib.features.store import world_of
+
+
+@dataclass(frozen=True)
+class Requests:
+    """One request a user, n users over a pool of p live articles, with the features of every pair.
+
+    Attributes:
+        slates: one impression a user, each of the entire pool in ascending order: n · p candidates.
+        unread: bool (n · p,), what the user has not read and may be recommended.
+        read_offsets: int64 (n + 1,), user ``i`` has read ``read[read_offsets[i]:read_offsets[i + 1]]``.
+        read: int32, distinct articles read before the moment, ascending for each user.
+        matrix: float32 (n · p, columns). Columns that depend on the slate are those of the entire pool, which is far
+            longer than any slate of training: ``ebnerd_lib.recommend.competition`` computes them anew.
+        columns: names of the columns.
+    """
+
+    slates: Slates
+    unread: np.ndarray
+    read_offsets: np.ndarray
+    read: np.ndarray
+    matrix: np.ndarray
+    columns: list[str]
+
+    def __len__(self) -> int:
+        """Return the number of users."""
+        return len(self.slates)
+
+    @property
+    def pool(self) -> np.ndarray:
+        """The live articles, ascending: int32 (p,)."""
+        return self.slates.article[: self.slates.offsets[1]]
+
+    def column(self, name: str) -> np.ndarray:
+        """Return a column of the matrix by user and article: float32 (n, p)."""
+        return self.matrix[:, self.columns.index(name)].reshape(len(self), -1)
+
+    def take(self, rows: np.ndarray) -> "Requests":
+        """Return the requests of some users, given as positions, in the order given."""
+        where = candidate_rows(self.slates.offsets, rows)
+        lengths = np.diff(self.read_offsets)[rows]
+        return replace(
+            self,
+            slates=self.slates.take(rows),
+            unread=self.unread[where],
+            read_offsets=np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
+            read=self.read[candidate_rows(self.read_offsets, rows)],
+            matrix=self.matrix[where],
+        )
+
+
+def moment(dataset: Dataset, time: str) -> int:
+    """Return a moment in microseconds from its text, or the end of the log where the text is empty.
+
+    Raises:
+        ConfigError: the text is no time.
+    """
+    if not time:
+        return int(dataset.log.time.max()) + 1
+    try:
+        if not re.fullmatch(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?)?", time):
+            raise ValueError("of another form, or with a zone")
+        return int(np.datetime64(time, "us").astype(np.int64))
+    except ValueError:
+        raise ConfigError(f"time: '{time}' is no time. Write it as 2023-05-30T12:00:00, without a zone.") from None
+
+
+def in_words(time: int) -> str:
+    """Return a moment as people write it."""
+    return str(np.datetime64(time, "us").astype("datetime64[s]")).replace("T", " ")
+
+
+def shown_between(dataset: Dataset, time: int, hours: float) -> np.ndarray:
+    """Return the articles of every candidate in view in [time − hours, time), 0 where unknown: int32, repeated."""
+    log = dataset.log
+    since = time - int(hours * HOUR)
+    return log.article[log.per_candidate((log.time >= since) & (log.time < time))]
+
+
+def live_articles(dataset: Dataset, time: int, hours: float, exposure: bool) -> np.ndarray:
+    """Return the articles live at a time, as ascending indices.
+
+    Live is what was in view in [t − hours, t), or, where exposure may not be known, what was published in it.
+
+    Raises:
+        ConfigError: nothing is live then.
+    """
+    if exposure:
+        live = np.unique(shown_between(dataset, time, hours))
+        live = live[live > 0]
+    else:
+        published = dataset.metadata.published
+        since = time - int(hours * HOUR)
+        live = np.flatnonzero((published != UNKNOWN_TIME) & (published >= since) & (published < time))
+    if not len(live):
+        raise ConfigError(
+            f"time: no article is live at {in_words(time)} with pool_hours {hours:g}. "
+            "Choose a time within the bundle's weeks or a longer pool."
+        )
+    return live
+
+
+def choose_users(dataset: Dataset, user_ids: list[int], number: int, seed: int) -> np.ndarray:
+    """Return the users asked for, or, where none are named, ``number`` users of validation drawn by seed.
+
+    Ids that the bundle does not know are kept: they are served as users without history.
+    """
+    if user_ids:
+        wrong = [user for user in user_ids if not 0 <= user < 2**32]
+        if wrong:
+            raise ConfigError(f"user_ids: {wrong} are no user ids; they lie in 0 to 4294967295.")
+        return np.array(list(dict.fromkeys(user_ids)), dtype=np.uint32)
+    if number < 1:
+        raise ConfigError(f"users: {number} users cannot be drawn. Draw at least 1, or name them in user_ids.")
+    return _draw(dataset, number, seed)
+
+
+def reference_audience(dataset: Dataset, number: int, seed: int) -> np.ndarray:
+    """Return ``number`` users of validation drawn by seed, all of them where there are fewer, for figures over users.
+
+    Raises:
+        ConfigError: fewer than two are asked for, which have no spread.
+    """
+    if number < 2:
+        raise ConfigError(f"reference_users: {number} users have no interval. Draw at least 2.")
+    return _draw(dataset, number, seed)
+
+
+def make_requests(dataset: Dataset, user_ids: np.ndarray, time: int, pool: np.ndarray) -> Requests:
+    """Build a request of each user at a time, and its features from the events before that time.
+
+    Articles that a user has read, in the history of the week or in the log before the time, are not ``unread``. Each
+    request is for the front page, in a new session, on the device that the user used last; unknown users are
+    served as on a mobile.
+
+    Raises:
+        ConfigError: a user has read the entire pool.
+    """
+    world = world_of(dataset)
+    slates, read_offsets, read = _request_slates(dataset, world, user_ids, time, pool)
+    unread = ~_pairs_in_pool(read_offsets, read, pool)
+    done = user_ids[~unread.reshape(len(user_ids), -1).any(axis=1)]
+    if len(done):
+        raise ConfigError(
+            f"user_ids: users {done.tolist()} have read every live article. Choose other users or a longer pool_hours."
+        )
+    columns = [column.name for column in every_column()]
+    matrix = np.empty((slates.candidates, len(columns)), dtype=np.float32)
+    build(slates, world, matrix)
+    return Requests(slates, unread, read_offsets, read, matrix, columns)
+
+
+def describe_users(dataset: Dataset, requests: Requests) -> pd.DataFrame:
+    """Return who was served: history of the week, impressions before the time, candidates left to rank."""
+    slates = requests.slates
+    own, _ = _own_impressions(world_of(dataset), slates.user, int(slates.time[0]))
+    lengths = np.stack([history.lengths for history in dataset.histories])
+    return pd.DataFrame(
+        {
+            "user_id": slates.user_id,
+            "known": slates.user > 0,
+            "history clicks": np.where(slates.user > 0, lengths[slates.week, slates.user], 0),
+            "impressions before": np.bincount(own, minlength=len(slates)),
+            "candidates": requests.unread.reshape(len(slates), -1).sum(axis=1),
+        }
+    )
+
+
+def _draw(dataset: Dataset, number: int, seed: int) -> np.ndarray:
+    known = np.unique(dataset.parts["validation"].user_id)
+    return np.sort(np.random.default_rng(seed).choice(known, min(number, len(known)), replace=False))
+
+
+def _request_slates(
+    dataset: Dataset, world: World, user_ids: np.ndarray, time: int, pool: np.ndarray
+) -> tuple[Slates, np.ndarray, np.ndarray]:
+    """Return the slates, and what each user has read as offsets and articles."""
+    known = dataset.users["user_id"].to_numpy()[1:]
+    place = np.searchsorted(known, user_ids)
+    found = (place < len(known)) & (known[np.minimum(place, len(known) - 1)] == user_ids)
+    user = np.where(found, place + 1, 0).astype(np.int32)
+    log, n = dataset.log, len(user_ids)
+    week = int(time >= log.time[log.week == 1].min(initial=np.iinfo(np.int64).max))
+    own, rows = _own_impressions(world, user, time)
+    latest = np.full(n, -1)
+    latest[own] = rows  # in order of time: the last one stays
+    slates = Slates(
+        impression_id=np.arange(1, n + 1, dtype=np.uint32),
+        user_id=user_ids,
+        user=user,
+        time=np.full(n, time, dtype=np.int64),
+        session=np.full(n, -1, dtype=np.int64),
+        device=np.where(latest >= 0, log.device[latest], 2).astype(np.int8),
+        subscriber=(latest >= 0) & log.subscriber[latest],
+        page=np.zeros(n, dtype=np.int32),
+        front_page=np.ones(n, dtype=bool),
+        week=np.full(n, week, dtype=np.int8),
+        offsets=np.arange(n + 1, dtype=np.int64) * len(pool),
+        article_id=np.tile(dataset.articles["article_id"].to_numpy()[pool].astype(np.int32), n),
+        article=np.tile(pool.astype(np.int32), n),
+        clicked=np.zeros(n * len(pool), dtype=bool),
+    )
+    return slates, *_read(dataset, own, rows, user, week, time)
+
+
+def _own_impressions(world: World, user: np.ndarray, time: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the users' impressions before a time, each user's in order of time: positions in ``user``, log rows."""
+    index = world.by_user
+    own = np.repeat(np.arange(len(user)), np.diff(index.offsets)[user])
+    rows = index.row[candidate_rows(index.offsets, user)]
+    past = world.log.time[rows] < time
+    return own[past], rows[past]
+
+
+def _read(
+    dataset: Dataset, own: np.ndarray, rows: np.ndarray, user: np.ndarray, week: int, time: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what each user clicked before a time, in the history of the week or in the log: offsets and articles."""
+    log, history = dataset.log, dataset.histories[week]
+    where = candidate_rows(log.offsets, rows)
+    hit = log.clicked[where]
+    known = np.flatnonzero(user)
+    before = candidate_rows(history.offsets, user[known])
+    past = history.time[before] < time
+    owner = np.concatenate(
+        [np.repeat(own, log.lengths[rows])[hit], np.repeat(known, history.lengths[user[known]])[past]]
+    )
+    article = np.concatenate([log.article[where][hit], history.article[before][past]]).astype(np.int64)
+    size = len(dataset.articles)
+    pairs = np.unique(owner[article > 0] * size + article[article > 0])
+    counts = np.bincount(pairs // size, minlength=len(user))
+    return np.concatenate(([0], np.cumsum(counts))).astype(np.int64), (pairs % size).astype(np.int32)
+
+
+def _pairs_in_pool(offsets: np.ndarray, article: np.ndarray, pool: np.ndarray) -> np.ndarray:
+    """Mark the articles of each user in the grid of users and pool: bool (n · p,)."""
+    owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    place = np.minimum(np.searchsorted(pool, article), len(pool) - 1)
+    live = pool[place] == article
+    marked = np.zeros((len(offsets) - 1, len(pool)), dtype=bool)
+    marked[owner[live], place[live]] = True
+    return marked.ravel()
