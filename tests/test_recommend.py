@@ -1,6 +1,7 @@
 """Recommendations at a moment: what is live, who is served, in what order and why."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,19 +10,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebnerd_lib import recommend as rec
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.dataset import Dataset
-from ebnerd_lib.data.slates import HOUR
+from ebnerd_lib.data.slates import HOUR, candidate_rows
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.evaluation.space import article_space
 from ebnerd_lib.features import store
+from ebnerd_lib.features.build import build
 from ebnerd_lib.features.registry import allowed, every_column
 from ebnerd_lib.models.base import find_model
+from ebnerd_lib.recommend import competition
+from ebnerd_lib.recommend import lists as listing
+from ebnerd_lib.recommend import requests as rec
 from ebnerd_lib.training.model_file import TrainedModel
 
 UNKNOWN_USER = 123_456
+LOST_ARTICLE = 1099  # not in the table
 
 
 def make_model(data: Dataset, module="mlp", name="mlp", tier="clicks", columns=None, **layers) -> TrainedModel:
@@ -45,6 +51,25 @@ def linear_model(data: Dataset, weights: dict[str, float], tier="clicks") -> Tra
     return model
 
 
+def slates_of(data: Dataset, requests: rec.Requests, draws: int = 2) -> competition.Competition:
+    length = competition.typical_length(data.parts["train"])
+    return competition.draw_slates(requests, length, draws, True, 0)
+
+
+def recommend(model: TrainedModel, data: Dataset, requests: rec.Requests, k: int, diversity=0.0) -> pd.DataFrame:
+    """Score, pick and describe, as the notebook does."""
+    slates = slates_of(data, requests)
+    scores = competition.score_live([model], data, requests, slates)[model.name]
+    picked = listing.pick(requests, scores, article_space(data), k, diversity)
+    return listing.recommend(model, data, requests, slates, scores, picked)
+
+
+def unread(requests: rec.Requests) -> list[list[int]]:
+    """Raw ids of what each user may be recommended."""
+    grid, ids = (values.reshape(len(requests), -1) for values in (requests.unread, requests.slates.article_id))
+    return [own[left].tolist() for own, left in zip(ids, grid, strict=True)]
+
+
 def log_scale(values: np.ndarray) -> np.ndarray:
     """What an unfitted transform makes of a column."""
     return np.clip(np.nan_to_num(np.sign(values) * np.log1p(np.abs(values))), -5, 5)
@@ -56,18 +81,11 @@ def smoke_train(smoke_features) -> store.Features:
 
 
 @pytest.fixture(scope="module")
-def tiny_train(tiny, tmp_path_factory) -> store.Features:
-    folder = tmp_path_factory.mktemp("tiny_features")
-    store.write(tiny, folder)
-    return store.read(folder, "train")
-
-
-@pytest.fixture(scope="module")
-def served(smoke, smoke_train) -> rec.Requests:
+def served(smoke) -> rec.Requests:
     """Five known users and one that nobody knows, at the end of the log."""
     time = rec.moment(smoke, "")
     users = np.append(rec.choose_users(smoke, [], 5, 0), np.uint32(UNKNOWN_USER))
-    return rec.make_requests(smoke, smoke_train, users, time, rec.live_articles(smoke, time, 24.0, True))
+    return rec.make_requests(smoke, users, time, rec.live_articles(smoke, time, 24.0, True))
 
 
 @pytest.fixture(scope="module")
@@ -198,34 +216,52 @@ def test_numbers_that_are_no_user_ids(tiny, wrong):
 
 
 @pytest.mark.parametrize("number", [0, -1])
-def test_nobody_to_serve(tiny, tiny_train, number):
+def test_nobody_to_serve(tiny, number):
     with pytest.raises(ConfigError, match="users"):
-        rec.make_requests(tiny, tiny_train, rec.choose_users(tiny, [], number, 0), at("26T10:00"), np.array([4, 6]))
+        rec.make_requests(tiny, rec.choose_users(tiny, [], number, 0), at("26T10:00"), np.array([4, 6]))
 
 
 # Requests.
 
 
 @pytest.fixture(scope="module")
-def asked(tiny, tiny_train) -> rec.Requests:
+def asked(tiny) -> rec.Requests:
     """26 May 10:00, the very moment of impression 202; live in the 48 hours before are 1004, 1006 and 1007."""
     pool = rec.live_articles(tiny, at("26T10:00"), 48.0, True)
     assert ids(tiny, pool) == [1004, 1006, 1007]
     users = np.array([9, 7, UNKNOWN_USER, 8, 4_000_000_000], dtype=np.uint32)
-    return rec.make_requests(tiny, tiny_train, users, at("26T10:00"), pool)
+    return rec.make_requests(tiny, users, at("26T10:00"), pool)
 
 
 def test_candidates_are_the_pool_less_what_the_user_read(asked):
-    slates = asked.slates
-    rows = [slates.article_id[slates.offsets[i] : slates.offsets[i + 1]].tolist() for i in range(len(slates))]
-    assert dict(zip(slates.user_id.tolist(), rows, strict=True)) == {
+    assert dict(zip(asked.slates.user_id.tolist(), unread(asked), strict=True)) == {
         9: [1006, 1007],  # read 1004 in the history
         7: [1004, 1006],  # clicked 1007 the day before
         UNKNOWN_USER: [1004, 1006, 1007],
         8: [1007],  # clicked 1004 and 1006
         4_000_000_000: [1004, 1006, 1007],  # its click of this very moment is not past
     }
-    assert not slates.clicked.any()
+    assert not asked.slates.clicked.any()
+
+
+def test_what_users_have_read_is_kept_for_comparison(tiny, asked):
+    read = np.split(ids(tiny, asked.read), asked.read_offsets[1:-1])
+    assert [own.tolist() for own in read] == [
+        [1004, 1005],  # both in the history and in the log
+        [1002, 1003, 1007, LOST_ARTICLE],
+        [],
+        [1001, 1004, 1006],
+        [1012],
+    ]
+
+
+def test_requests_of_some_users_are_those_of_all(tiny, asked):
+    some = asked.take(np.array([3, 0]))
+    assert some.slates.user_id.tolist() == [8, 9]
+    assert unread(some) == [[1007], [1006, 1007]]
+    assert ids(tiny, some.read) == [1001, 1004, 1006, 1004, 1005]
+    assert some.read_offsets.tolist() == [0, 3, 5]
+    np.testing.assert_array_equal(some.matrix, asked.matrix[[9, 10, 11, 0, 1, 2]])
 
 
 def test_requests_are_for_the_front_page_on_the_device_used_last(asked):
@@ -249,12 +285,6 @@ def test_features_of_requests_by_hand(asked):
     assert value["user_impressions"] == value["history_length"] == [0, 0, 0]
 
 
-def test_slate_length_is_the_median_of_training_whatever_the_pool(asked):
-    # the slates of training have 2, 3, 4 and 2 candidates; the median is over candidates: 2 2 2 2 3 3 3 4 4 4 4
-    assert set(asked.slates.lengths.tolist()) == {1, 2, 3}
-    assert set(asked.matrix[:, asked.columns.index("slate_length")].tolist()) == {3.0}
-
-
 def test_who_was_served(tiny, asked):
     assert rec.describe_users(tiny, asked).to_dict("list") == {
         "user_id": [9, 7, UNKNOWN_USER, 8, 4_000_000_000],
@@ -265,11 +295,11 @@ def test_who_was_served(tiny, asked):
     }
 
 
-def test_everything_read(tiny, tiny_train):
+def test_everything_read(tiny):
     pool = np.flatnonzero(tiny.articles["article_id"].isin([1004, 1006]))
     users = np.array([7, 8], dtype=np.uint32)
     with pytest.raises(ConfigError, match=r"user_ids: users \[8\] have read every live article\. Choose other users"):
-        rec.make_requests(tiny, tiny_train, users, at("26T10:00"), pool)
+        rec.make_requests(tiny, users, at("26T10:00"), pool)
 
 
 @pytest.mark.parametrize(
@@ -281,29 +311,30 @@ def test_everything_read(tiny, tiny_train):
         (at("11T08:00"), [[1002, 1003, 1005], [1001, 1002, 1003, 1005], [1001, 1002, 1003, 1005]]),
     ],
 )
-def test_before_validation_the_history_of_the_train_week_counts(tiny, tiny_train, time, left):
+def test_before_validation_the_history_of_the_train_week_counts(tiny, time, left):
     pool = np.flatnonzero(tiny.articles["article_id"].isin([1001, 1002, 1003, 1005]))
     users = np.array([7, 8, 9], dtype=np.uint32)
-    slates = rec.make_requests(tiny, tiny_train, users, time, pool).slates
-    assert slates.week.tolist() == [0, 0, 0]
-    assert [own.tolist() for own in np.split(slates.article_id, slates.offsets[1:-1])] == left
+    requests = rec.make_requests(tiny, users, time, pool)
+    assert requests.slates.week.tolist() == [0, 0, 0]
+    assert unread(requests) == left
 
 
 @pytest.mark.parametrize("split", ["official", "quantile"])
-def test_requests_meet_the_history_of_the_week_they_lie_in(smoke_bundle, smoke_train, split):
+def test_requests_meet_the_history_of_the_week_they_lie_in(smoke_bundle, split):
     data = datasets.prepare(open_bundle(smoke_bundle), split)[0]
     users = rec.choose_users(data, [], 3, 0)
     for text, week in (("23T12:00", 0), ("27T12:00", 1), ("31T12:00", 1)):
         pool = rec.live_articles(data, at(text), 24.0, True)
-        slates = rec.make_requests(data, smoke_train, users, at(text), pool).slates
+        slates = rec.make_requests(data, users, at(text), pool).slates
         assert slates.week.tolist() == [week] * 3, f"{text}, whose impressions have week {week}"
 
 
-def test_read_articles_are_left_out_against_a_loop(smoke, smoke_train):
+def test_read_articles_are_left_out_against_a_loop(smoke):
     time = at("28T18:00")
     pool = rec.live_articles(smoke, time, 48.0, True)
     users = np.unique(smoke.parts["validation"].user_id)
-    slates = rec.make_requests(smoke, smoke_train, users, time, pool).slates
+    requests = rec.make_requests(smoke, users, time, pool)
+    candidates = unread(requests)
     user_rows = {number: row for row, number in enumerate(smoke.users["user_id"].tolist())}
     left_out = 0
     for place, user in enumerate(users.tolist()):
@@ -312,33 +343,156 @@ def test_read_articles_are_left_out_against_a_loop(smoke, smoke_train):
         read = set(history.article[own].tolist())
         for part in smoke.parts.values():
             for row in np.flatnonzero((part.user_id == user) & (part.time < time)):
-                candidates = slice(part.offsets[row], part.offsets[row + 1])
-                read |= set(part.article[candidates][part.clicked[candidates]].tolist())
+                shown = slice(part.offsets[row], part.offsets[row + 1])
+                read |= set(part.article[shown][part.clicked[shown]].tolist())
         expected = [article for article in pool.tolist() if article not in read]
-        assert slates.article[slates.offsets[place] : slates.offsets[place + 1]].tolist() == expected
+        assert candidates[place] == ids(smoke, np.array(expected, dtype=int))
+        own = slice(*requests.read_offsets[place : place + 2])
+        assert requests.read[own].tolist() == sorted(read - {0})
         left_out += len(pool) - len(expected)
     assert left_out > 0, "the test would say nothing if nobody had read a live article"
+
+
+# Competition.
+
+
+def test_typical_length_is_that_of_the_median_candidate(tiny):
+    # the slates of training have 2, 3, 4 and 2 candidates: 2 2 2 2 3 3 3 4 4 4 4
+    assert sorted(tiny.parts["train"].lengths.tolist()) == [2, 2, 3, 4]
+    assert competition.typical_length(tiny.parts["train"]) == 3
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12))
+def test_typical_length_against_a_loop(lengths):
+    slates = SimpleNamespace(lengths=np.array(lengths))
+    assert competition.typical_length(slates) == int(
+        np.quantile(np.repeat(lengths, lengths), 0.5, method="inverted_cdf")
+    )
+
+
+def test_every_live_article_is_judged_once_a_draw_in_slates_of_one_length(smoke, served):
+    slates = competition.draw_slates(served, 12, 3, True, 0)
+    assert set(np.diff(slates.offsets).tolist()) == {12}
+    assert np.bincount(slates.place[slates.judged], minlength=len(served.pool)).tolist() == [3] * len(served.pool)
+    rows = slates.place.reshape(-1, 12)
+    assert (np.diff(rows, axis=1) > 0).all(), "no article stands twice in a slate"
+    assert slates.judged.reshape(-1, 12).sum(axis=1).max() == 4
+
+
+def test_competitors_come_in_proportion_to_their_time_in_view(served):
+    slates = competition.draw_slates(served, 12, 8, True, 0)
+    weight = served.column("inviews_decay_1h")[0]
+    often = np.bincount(slates.place[~slates.judged], minlength=len(weight))
+    third = len(weight) // 3
+    rarest, most = np.argsort(weight)[:third], np.argsort(-weight)[:third]
+    assert often[most].sum() > 10 * often[rarest].sum()
+    alike = competition.draw_slates(served, 12, 8, False, 0)
+    often = np.bincount(alike.place[~alike.judged], minlength=len(weight))
+    assert often[most].sum() == pytest.approx(often[rarest].sum(), rel=0.1)
+
+
+def test_slates_repeat_by_seed(served):
+    one, again, other = (competition.draw_slates(served, 12, 2, True, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one.place, again.place)
+    assert (one.place != other.place).any()
+
+
+def test_articles_that_nobody_sees_fill_up_where_others_run_out(asked):
+    blind = replace(asked, matrix=np.where(np.array(asked.columns) == "inviews_decay_1h", 0.0, asked.matrix))
+    slates = competition.draw_slates(blind, 2, 1, True, 0)
+    assert sorted(slates.place[slates.judged].tolist()) == [0, 1, 2]
+    assert len(slates.place) == 6
+
+
+def test_a_pool_no_longer_than_a_slate_is_one_slate(asked):
+    slates = competition.draw_slates(asked, 3, 5, True, 0)
+    assert (slates.place.tolist(), slates.offsets.tolist(), slates.draws) == ([0, 1, 2], [0, 3], 1)
+    assert slates.judged.all()
+
+
+@pytest.mark.parametrize("draws", [0, -1])
+def test_no_draw(asked, draws):
+    with pytest.raises(ConfigError, match="slate_draws: "):
+        competition.draw_slates(asked, 3, draws, True, 0)
+
+
+def within_slate_columns() -> list[str]:
+    return [c.name for c in every_column() if c.name.endswith(("_rank", "_ratio"))] + ["slate_length"]
+
+
+def test_columns_of_the_slate_lie_in_the_range_of_training(smoke, smoke_train, served):
+    """In the pool taken as one slate they do not, which is why it is cut."""
+    slates = slates_of(smoke, served)
+    field = next(competition.fields(smoke, served, slates))
+    beyond_in_pool = 0
+    for name in within_slate_columns():
+        trained, place = smoke_train.column(name), served.columns.index(name)
+        low, high = np.nanmin(trained), np.nanmax(trained)
+        own = field.matrix[:, place]
+        assert ((own < low) | (own > high)).mean() < 0.002, name
+        extreme = np.nanquantile(trained, 0.99)
+        assert (own[field.judged] > extreme).mean() < 0.06, name
+        pool = served.matrix[:, place]
+        beyond_in_pool += (pool > high).any()
+    assert set(field.matrix[:, served.columns.index("slate_length")]) == {slates.length}
+    assert beyond_in_pool > 5
+
+
+def test_columns_of_the_slate_are_what_preprocessing_would_compute(smoke, served):
+    field = next(competition.fields(smoke, served, slates_of(smoke, served)))
+    rows = np.arange(0, len(field.slates), 50)
+    some = field.slates.take(rows)
+    expected = np.empty((some.candidates, len(served.columns)), np.float32)
+    build(some, store.world_of(smoke), expected)
+    np.testing.assert_array_equal(field.matrix[candidate_rows(field.slates.offsets, rows)], expected)
+
+
+def test_score_of_a_live_article_is_the_mean_over_its_slates(smoke, served, mlp):
+    slates = competition.draw_slates(served, 12, 3, True, 0)
+    field = next(competition.fields(smoke, served, slates, chunk=10**9))
+    scores = mlp.score(smoke, field.slates, field.matrix, served.columns)
+    live = competition.score_live([mlp], smoke, served, slates)["mlp"].ravel()
+    for row in (0, 17, served.slates.candidates - 1):
+        own = scores[field.judged & (field.where == row)]
+        assert len(own) == 3
+        assert live[row] == pytest.approx(own.astype(np.float64).mean(), rel=1e-6)
+
+
+def test_scores_do_not_depend_on_who_else_is_served(smoke, served, mlp):
+    slates = slates_of(smoke, served)
+    every = competition.score_live([mlp], smoke, served, slates)["mlp"]
+    for row in range(len(served)):
+        alone = served.take(np.array([row]))
+        own = competition.score_live([mlp], smoke, alone, slates_of(smoke, alone))["mlp"]
+        np.testing.assert_allclose(own[0], every[row], rtol=1e-5, atol=1e-6)
+
+
+def test_columns_against_training_as_the_notebook_shows_them(smoke, smoke_train, served):
+    table = competition.against_training(smoke_train, smoke, served, slates_of(smoke, served)).set_index("column")
+    assert table.loc["slate_length", "pool"] == len(served.pool)
+    assert table.loc["slate_length", "slates"] == competition.typical_length(smoke.parts["train"])
+    assert (table["outside"] == 0).all()
+    assert table.loc["inviews_24h_ratio", "pool"] > 2 * table.loc["inviews_24h_ratio", "slates"]
 
 
 # Lists.
 
 
-def test_lists_are_the_best_k_of_every_user_in_order(smoke, served, mlp):
-    lists = rec.recommend(mlp, smoke, served, 7)
-    slates = served.slates
-    scores = mlp.score(smoke, slates, served.matrix, served.columns)
-    assert lists["user_id"].unique().tolist() == slates.user_id.tolist()
-    for place, user in enumerate(slates.user_id.tolist()):
+def test_lists_are_the_best_unread_k_of_every_user_in_order(smoke, served, mlp):
+    lists = recommend(mlp, smoke, served, 7)
+    scores = competition.score_live([mlp], smoke, served, slates_of(smoke, served))["mlp"]
+    assert lists["user_id"].unique().tolist() == served.slates.user_id.tolist()
+    for place, user in enumerate(served.slates.user_id.tolist()):
         own = lists[lists["user_id"] == user]
         assert own["rank"].tolist() == list(range(1, 8))
-        candidates = range(slates.offsets[place], slates.offsets[place + 1])
-        best = sorted(candidates, key=lambda row: (-scores[row], slates.article[row]))[:7]
-        assert own["article_id"].tolist() == slates.article_id[best].tolist()
-        assert own["score"].tolist() == scores[best].tolist()
+        of_article = dict(zip(served.slates.article_id[: len(served.pool)].tolist(), scores[place], strict=True))
+        best = sorted(unread(served)[place], key=lambda article: (-of_article[article], article))[:7]
+        assert own["article_id"].tolist() == best
+        assert own["score"].tolist() == [of_article[article] for article in best]
 
 
 def test_what_lists_say_of_their_articles(smoke, served, mlp):
-    lists = rec.recommend(mlp, smoke, served, 3)
+    lists = recommend(mlp, smoke, served, 3)
     assert list(lists.columns) == [
         "user_id", "model", "tier", "rank", "article_id", "title", "category", "age_hours", "score", "reasons",
     ]  # fmt: skip
@@ -354,44 +508,44 @@ def test_what_lists_say_of_their_articles(smoke, served, mlp):
 
 
 def test_fewer_candidates_than_k(tiny, asked):
-    lists = rec.recommend(make_model(tiny), tiny, asked, 10)
+    lists = recommend(make_model(tiny), tiny, asked, 10)
     assert lists.groupby("user_id", sort=False)["rank"].apply(list).to_dict() == {
         9: [1, 2], 7: [1, 2], UNKNOWN_USER: [1, 2, 3], 8: [1], 4_000_000_000: [1, 2, 3],
     }  # fmt: skip
 
 
 def test_ties_are_in_order_of_the_article(tiny, asked):
-    lists = rec.recommend(linear_model(tiny, {}), tiny, asked, 2)
+    lists = recommend(linear_model(tiny, {}), tiny, asked, 2)
     assert lists["article_id"].tolist() == [1006, 1007, 1004, 1006, 1004, 1006, 1007, 1004, 1006]
     assert set(lists["reasons"]) == {"nothing in particular"}
 
 
-def test_all_unknown_users_get_the_same_list(smoke, smoke_train, mlp):
+def test_all_unknown_users_get_the_same_list(smoke, mlp):
     time = at("30T12:00")
     users = np.array([UNKNOWN_USER, UNKNOWN_USER + 1], dtype=np.uint32)
-    requests = rec.make_requests(smoke, smoke_train, users, time, rec.live_articles(smoke, time, 24.0, True))
-    lists = rec.recommend(mlp, smoke, requests, 5)
+    requests = rec.make_requests(smoke, users, time, rec.live_articles(smoke, time, 24.0, True))
+    lists = recommend(mlp, smoke, requests, 5)
     one, other = (lists[lists["user_id"] == user].drop(columns="user_id").reset_index(drop=True) for user in users)
     pd.testing.assert_frame_equal(one, other)
     assert len(one) == 5
 
 
-def test_a_content_model_serves_what_was_published(smoke, smoke_train):
+def test_a_content_model_serves_what_was_published(smoke):
     time = at("30T12:00")
     pool = rec.live_articles(smoke, time, 24.0, False)
     published = smoke.articles["published_time"]
     since, until = np.datetime64("2023-05-29T12:00"), np.datetime64("2023-05-30T12:00")
     assert pool.tolist() == np.flatnonzero((published >= since) & (published < until)).tolist()
     model = make_model(smoke, tier="content", hidden=(8,))
-    requests = rec.make_requests(smoke, smoke_train, rec.choose_users(smoke, [], 3, 0), time, pool)
-    lists = rec.recommend(model, smoke, requests, 4)
+    requests = rec.make_requests(smoke, rec.choose_users(smoke, [], 3, 0), time, pool)
+    lists = recommend(model, smoke, requests, 4)
     assert lists["article_id"].isin(smoke.articles["article_id"][pool]).all()
     assert lists["age_hours"].between(0, 24).all()
     assert set(lists["tier"]) == {"content"}
 
 
 def test_a_model_on_ids_alone_is_served_too(smoke, served):
-    lists = rec.recommend(make_model(smoke, "mf", "mf_ids", "ids", columns=[]), smoke, served, 3)
+    lists = recommend(make_model(smoke, "mf", "mf_ids", "ids", columns=[]), smoke, served, 3)
     assert len(lists) == 3 * len(served.slates)
     assert set(lists["reasons"]) == {"nothing in particular"}
 
@@ -401,7 +555,7 @@ def test_a_model_on_ids_alone_is_served_too(smoke, served):
 
 def test_reasons_name_groups_that_raise_the_score_largest_first(smoke, served, mlp):
     groups = {column.group for column in every_column()}
-    reasons = rec.recommend(mlp, smoke, served, 5)["reasons"]
+    reasons = recommend(mlp, smoke, served, 5)["reasons"]
     assert (reasons != "nothing in particular").any()
     for text in reasons[reasons != "nothing in particular"]:
         named = [part.rsplit(" ", 1) for part in text.split(", ")]
@@ -414,24 +568,21 @@ def test_reasons_name_groups_that_raise_the_score_largest_first(smoke, served, m
 
 def test_effect_of_a_group_in_a_linear_model(tiny, asked):
     weights = {"clicks_48h": 2.0, "clicks_week": -1.0, "inviews_48h": 0.5, "age_hours": -0.25}
-    model = linear_model(tiny, weights)
-    scores = model.score(tiny, asked.slates, asked.matrix, asked.columns)
-    effects = rec.group_effects(model, tiny, asked, scores)
+    effects = competition.group_effects(linear_model(tiny, weights), tiny, asked, slates_of(tiny, asked))
     assert set(effects.columns) == {column.group for column in every_column()}
     group_of = {column.name: column.group for column in every_column()}
     expected = pd.DataFrame(0.0, index=effects.index, columns=effects.columns)
     for name, weight in weights.items():
-        raw = asked.matrix[:, asked.columns.index(name)]
-        for begin, end in zip(asked.slates.offsets[:-1], asked.slates.offsets[1:], strict=True):
-            own = raw[begin:end]
-            expected.loc[begin : end - 1, group_of[name]] += weight * (log_scale(own) - log_scale(own.mean()))
+        raw = asked.column(name)  # the pool of three is one slate
+        effect = weight * (log_scale(raw) - log_scale(raw.mean(axis=1, keepdims=True)))
+        expected[group_of[name]] += effect.ravel()
     assert (expected.abs().max() > 0.05).sum() == 3, "the three groups make a difference"
     np.testing.assert_allclose(effects, expected, atol=1e-5)
 
 
 def test_reason_of_a_linear_model_in_words(tiny, asked):
     # of 1004, 1006 and 1007 for the unknown user only 1007 was clicked in the 48 hours: 0, 0, 1, the mean 1/3
-    lists = rec.recommend(linear_model(tiny, {"clicks_48h": 1.0}), tiny, asked, 3)
+    lists = recommend(linear_model(tiny, {"clicks_48h": 1.0}), tiny, asked, 3)
     own = lists[lists["user_id"] == UNKNOWN_USER]
     assert own["article_id"].tolist() == [1007, 1004, 1006]
     effect = np.log(2) - np.log(4 / 3)
@@ -440,21 +591,19 @@ def test_reason_of_a_linear_model_in_words(tiny, asked):
 
 def test_unknown_values_are_left_out_of_the_mean(tiny, asked):
     changed = asked.matrix.copy()
-    place = asked.columns.index("age_hours")
-    changed[2:4, place] = [np.nan, 9.0]  # the two candidates of user 7
-    requests = replace(asked, matrix=changed)
-    model = linear_model(tiny, {"age_hours": 1.0})
-    scores = model.score(tiny, requests.slates, changed, requests.columns)
-    effects = rec.group_effects(model, tiny, requests, scores)["age"][2:4]
-    # the known one is the mean itself; the unknown is as good as the mean of training, which is 0 here
-    np.testing.assert_allclose(effects, [0 - np.log1p(9.0), 0.0], atol=1e-6)
+    changed[3:6, asked.columns.index("inviews_48h")] = [np.nan, 9.0, 3.0]  # of user 7
+    model = linear_model(tiny, {"inviews_48h": 1.0})
+    effects = competition.group_effects(model, tiny, replace(asked, matrix=changed), slates_of(tiny, asked))
+    # the mean of the known ones is 6; the unknown is as good as the mean of training, which is 0 here
+    expected = [0 - np.log1p(6.0), np.log1p(9.0) - np.log1p(6.0), np.log1p(3.0) - np.log1p(6.0)]
+    np.testing.assert_allclose(effects["exposure"][3:6], expected, atol=1e-6)
 
 
 # Causality.
 
 
 @pytest.mark.parametrize("text", [None, "29T03:00"])
-def test_events_from_the_moment_on_do_not_matter(smoke, smoke_train, mlp, text):
+def test_events_from_the_moment_on_do_not_matter(smoke, mlp, text):
     """Neither those after it nor those of the very microsecond: by default, that of an impression with a click."""
     log = smoke.log
     time = at(text) if text else int(np.sort(smoke.parts["validation"].time)[1000])
@@ -463,7 +612,7 @@ def test_events_from_the_moment_on_do_not_matter(smoke, smoke_train, mlp, text):
     def lists(data: Dataset) -> pd.DataFrame:
         pool = rec.live_articles(data, time, 24.0, True)
         users = np.append(users_then, np.uint32(UNKNOWN_USER))
-        return rec.recommend(mlp, data, rec.make_requests(data, smoke_train, users, time, pool), 10)
+        return recommend(mlp, data, rec.make_requests(data, users, time, pool), 10)
 
     users_then = np.unique(log.user_id[log.time == time] if not text else log.user_id)[:20]
     past = replace(smoke, parts={name: part.take(part.time < time) for name, part in smoke.parts.items()})
@@ -492,7 +641,7 @@ def some_lists(*rows: tuple[int, str, list[int]]) -> list[pd.DataFrame]:
 def test_join_sorts_by_user_and_keeps_models_and_ranks():
     one = pd.concat(some_lists((9, "b", [1, 2]), (7, "b", [3, 4])))
     other = pd.concat(some_lists((9, "a", [5, 6]), (7, "a", [7, 8])))
-    joined = rec.join_lists([one, other])
+    joined = listing.join_lists([one, other])
     assert joined[["user_id", "model", "rank"]].to_numpy().tolist() == [
         [7, "b", 1], [7, "b", 2], [7, "a", 1], [7, "a", 2], [9, "b", 1], [9, "b", 2], [9, "a", 1], [9, "a", 2],
     ]  # fmt: skip
@@ -505,7 +654,7 @@ def test_overlap_by_hand():
             (9, "mf", [1, 2, 3]), (9, "mlp", [3, 1, 4]), (9, "other", [9]), (7, "mf", [5, 6]), (7, "mlp", [7, 8]),
         )
     )  # fmt: skip
-    assert rec.overlap(lists).to_numpy().tolist() == [
+    assert listing.overlap(lists).to_numpy().tolist() == [
         [7, "mf and mlp", 0, 2],
         [9, "mf and mlp", 2, 3],
         [9, "mf and other", 0, 3],
@@ -514,21 +663,21 @@ def test_overlap_by_hand():
 
 
 def test_one_model_overlaps_with_none():
-    table = rec.overlap(pd.concat(some_lists((7, "mf", [1, 2]))))
+    table = listing.overlap(pd.concat(some_lists((7, "mf", [1, 2]))))
     assert (len(table), list(table.columns)) == (0, ["user_id", "models", "shared", "of"])
 
 
 def test_mean_score_by_rank_by_hand():
     lists = pd.concat(some_lists((7, "mf", [1, 2, 3]), (9, "mf", [1, 2]), (7, "mlp", [4])))
     # above the last: 2, 1, 0 for user 7 and 1, 0 for user 9
-    assert rec.mean_score_by_rank(lists, "mf").tolist() == [1.5, 0.5, 0.0]
-    assert rec.mean_score_by_rank(lists, "mlp").tolist() == [0.0]
+    assert listing.mean_score_by_rank(lists, "mf").tolist() == [1.5, 0.5, 0.0]
+    assert listing.mean_score_by_rank(lists, "mlp").tolist() == [0.0]
 
 
 @given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=6, unique=True), min_size=2, max_size=4))
 def test_overlap_is_that_of_sets(articles):
     lists = pd.concat(some_lists(*((7, f"m{place}", own) for place, own in enumerate(articles))))
-    table = rec.overlap(lists).set_index("models")
+    table = listing.overlap(lists).set_index("models")
     for i, one in enumerate(articles):
         for j, other in list(enumerate(articles))[i + 1 :]:
             assert table.loc[f"m{i} and m{j}", "shared"] == len(set(one) & set(other))

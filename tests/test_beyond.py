@@ -1,0 +1,540 @@
+"""Beyond accuracy: formulas on hand-computed figures, what must hold of any lists, and re-ranking by MMR."""
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ebnerd_lib import plots
+from ebnerd_lib.data.dataset import Dataset
+from ebnerd_lib.errors import ConfigError, StageError
+from ebnerd_lib.evaluation import beyond
+from ebnerd_lib.evaluation.judge import save_scores
+from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
+from ebnerd_lib.evaluation.space import ArticleSpace, article_space, category_vectors
+from ebnerd_lib.recommend import audience, lists, mmr, trade_off
+from ebnerd_lib.recommend import requests as rec
+from ebnerd_lib.tables import with_intervals
+
+# Articles 0 and 4 have no vector; the lengths of the others do not matter.
+VECTORS = np.array([[0, 0], [1, 0], [0, 3], [-2, 0], [0, 0], [1, 1]], dtype=np.float32)
+HALF = 1 - np.sqrt(0.5)  # distance of 45 degrees
+
+
+def at(text: str) -> int:
+    return int(np.datetime64(f"2023-05-{text}", "us").astype(np.int64))
+
+
+def diversity_of(own: list[int], vectors: np.ndarray) -> float:
+    """The formula as a loop over pairs."""
+    known = [vectors[a].astype(float) / np.linalg.norm(vectors[a]) for a in own if a >= 0 and vectors[a].any()]
+    pairs = [1 - x @ y for i, x in enumerate(known) for j, y in enumerate(known) if i != j]
+    return float(np.mean(pairs)) if pairs else np.nan
+
+
+@st.composite
+def listed(draw):
+    """Lists over articles with vectors of any length, some without, and lists that are shorter than others."""
+    articles, size, users, k = (draw(st.integers(low, high)) for low, high in ((2, 9), (1, 4), (1, 4), (1, 6)))
+    seed = draw(st.integers(0, 2**20))
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(articles, size)) * rng.integers(0, 3, (articles, 1))
+    return rng.integers(-1, articles, (users, k)), vectors, rng
+
+
+# Diversity.
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ([1, 2, 3], (1 + 2 + 1) / 3),
+        ([1, 1, 1], 0.0),
+        ([1, 3, -1], 2.0),
+        ([1, 5, 2], (HALF + 1 + HALF) / 3),
+        ([1, 4, 3], 2.0),  # the pair of 1 and 3 alone
+        ([1, -1, -1], np.nan),
+        ([4, 0, 1], np.nan),
+        ([-1, -1, -1], np.nan),
+    ],
+)
+def test_diversity_by_hand(own, expected):
+    np.testing.assert_allclose(beyond.intralist_diversity(np.array([own]), VECTORS), [expected], atol=1e-12)
+
+
+@given(listed())
+def test_diversity_is_that_of_the_pairs_and_lies_in_0_to_2_in_any_order(case):
+    articles, vectors, rng = case
+    values = beyond.intralist_diversity(articles, vectors)
+    expected = [diversity_of(own, vectors) for own in articles.tolist()]
+    np.testing.assert_allclose(values, np.clip(expected, 0, 2), atol=1e-9)
+    assert ((values >= 0) & (values <= 2) | np.isnan(values)).all()
+    mixed = rng.permuted(articles, axis=1)
+    np.testing.assert_allclose(beyond.intralist_diversity(mixed, vectors), values, atol=1e-9)
+    longer = vectors * rng.uniform(0.5, 9, (len(vectors), 1))
+    np.testing.assert_allclose(beyond.intralist_diversity(articles, longer), values, atol=1e-9)
+
+
+# Serendipity.
+
+
+def test_serendipity_by_hand():
+    articles = np.array([[1, 2], [1, 2], [1, 2], [5, -1], [4, 4]])
+    offsets, history = np.array([0, 2, 2, 3, 6, 7]), np.array([1, 3, 4, 1, 2, 4, 1])
+    expected = [
+        np.mean([0, 2, 1, 1]),
+        np.nan,  # has read nothing
+        np.nan,  # has read what has no vector
+        np.mean([HALF, HALF]),  # 4 is left out
+        np.nan,  # is recommended what has no vector
+    ]
+    np.testing.assert_allclose(beyond.serendipity(articles, offsets, history, VECTORS), expected, atol=1e-12)
+
+
+@given(listed(), st.integers(0, 8))
+def test_serendipity_is_that_of_the_pairs_in_any_order(case, most):
+    articles, vectors, rng = case
+    lengths = rng.integers(0, most + 1, len(articles))
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    history = rng.integers(0, len(vectors), offsets[-1])
+    values = beyond.serendipity(articles, offsets, history, vectors)
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-300)
+    for row, value in enumerate(values):
+        own = [
+            1 - unit[i] @ unit[j]
+            for i in articles[row]
+            for j in history[offsets[row] : offsets[row + 1]]
+            if i >= 0 and vectors[i].any() and vectors[j].any()
+        ]
+        assert value == pytest.approx(np.mean(own), abs=1e-9) if own else np.isnan(value)
+    np.testing.assert_allclose(
+        beyond.serendipity(rng.permuted(articles, axis=1), offsets, history, vectors), values, atol=1e-9
+    )
+
+
+def test_a_long_history_is_summed_piece_by_piece():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(50, 3))
+    offsets = np.array([0, 20_000, 20_000, 50_000])
+    history = rng.integers(0, 50, 50_000)
+    values = beyond.serendipity(np.array([[1, 2], [1, 2], [3, 4]]), offsets, history, vectors)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    for row in (0, 2):
+        own = history[offsets[row] : offsets[row + 1]]
+        expected = 1 - (unit[[1, 2] if row == 0 else [3, 4]] @ unit[own].T).mean()
+        assert values[row] == pytest.approx(expected, abs=1e-9)
+    assert np.isnan(values[1])
+
+
+# Novelty, coverage, shares.
+
+
+def test_novelty_by_hand():
+    surprise = beyond.surprise(np.array([0, 1, 5, 0]))  # with one each: 1, 2, 6 and 1 of 10
+    np.testing.assert_allclose(surprise, -np.log2([0.1, 0.2, 0.6, 0.1]))
+    novelty = beyond.mean_over_list(np.array([[1, 2], [3, -1], [-1, -1]]), surprise)
+    np.testing.assert_allclose(novelty, [-(np.log2(0.2) + np.log2(0.6)) / 2, -np.log2(0.1), np.nan])
+
+
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=20))
+def test_the_less_clicked_the_more_novel(clicks):
+    surprise = beyond.surprise(np.array(clicks))
+    assert np.exp2(-surprise).sum() == pytest.approx(1)
+    order = np.argsort(clicks, kind="stable")
+    assert (np.diff(surprise[order]) <= 1e-12).all()
+
+
+def test_coverage_counts_each_article_once():
+    assert beyond.coverage(np.array([[1, 2, -1], [2, 3, 1]])) == 3
+    assert beyond.coverage(np.full((2, 3), -1)) == 0
+
+
+def test_shares_of_classes_by_hand():
+    classes = np.array([0, 2, 1, 2])
+    np.testing.assert_allclose(beyond.class_shares(np.array([1, 3, 3, 2, -1]), classes, 4), [0, 0.25, 0.75, 0])
+    assert np.isnan(beyond.class_shares(np.array([-1, -1]), classes, 3)).all()
+
+
+# Intervals.
+
+
+def test_an_interval_leaves_out_what_is_undefined_and_counts_the_rest():
+    own = beyond.mean_interval(np.array([1.0, np.nan, 3.0, np.nan]))
+    assert (own.mean, own.users) == (2.0, 2)
+    assert (own.low, own.high) == (1.0, 3.0)
+    none = beyond.mean_interval(np.array([np.nan, np.nan]))
+    assert none.users == 0 and np.isnan([none.mean, none.low, none.high]).all()
+
+
+def test_an_interval_is_as_wide_as_theory_has_it():
+    values = np.random.default_rng(1).normal(5.0, 2.0, 400)
+    own = beyond.mean_interval(values, draws=4000)
+    half = 1.96 * values.std() / 20
+    assert own.mean == pytest.approx(values.mean())
+    assert own.low == pytest.approx(own.mean - half, abs=0.1 * half)
+    assert own.high == pytest.approx(own.mean + half, abs=0.1 * half)
+    assert own == beyond.mean_interval(values, draws=4000) != beyond.mean_interval(values, draws=4000, seed=1)
+
+
+def test_intervals_are_written_beside_their_means():
+    table = pd.DataFrame({"list": ["a", "b"], "x": [0.5, np.nan], "x_ci": [[0.4, 0.61], None], "x_users": [3, 0]})
+    shown = with_intervals(table)
+    assert list(shown.columns) == ["list", "x", "x 95 %"]
+    assert shown["x 95 %"].tolist() == ["0.400 – 0.610", "–"]
+    assert list(table.columns) == ["list", "x", "x_ci", "x_users"], "the table itself is as it was"
+
+
+# The space.
+
+
+def test_the_space_is_that_of_the_vectors_where_there_are_any(smoke):
+    space = article_space(smoke)
+    assert space.name == "article vectors"
+    assert space.vectors is smoke.vectors
+    assert not space.known[0] and space.known.sum() > 0.9 * len(smoke.articles)
+
+
+def test_without_vectors_the_space_is_of_categories_and_topics(tiny):
+    assert tiny.vectors is None
+    space = article_space(tiny)
+    assert space.name == "categories and topics"
+    place = {number: row for row, number in enumerate(tiny.articles["article_id"])}
+    cosine = space.vectors @ space.vectors.T
+    # all have the same two topics: the same category is 1, another one half, and 1005 has none
+    assert cosine[place[1001], place[1003]] == pytest.approx(1.0)
+    assert cosine[place[1001], place[1002]] == pytest.approx(0.5)
+    assert cosine[place[1001], place[1005]] == pytest.approx(np.sqrt(0.5))
+    assert not space.known[[0, place[1099]]].any(), "nothing is known of these"
+    without = category_vectors(
+        replace(tiny.metadata, topic_starts=np.zeros(len(tiny.articles) + 1, np.int64), topics=np.empty(0, np.int32))
+    )
+    assert set(np.round(without @ without.T, 6).ravel().tolist()) == {0.0, 1.0}
+
+
+# Re-ranking.
+
+UNIT = np.array([[0, 0], [1, 0], [0.8, 0.6], [0, 1], [-1, 0]], dtype=np.float32)
+
+
+def mmr_by_loop(scores, article, vectors, k, weight):
+    """The algorithm as the paper has it, for slates in which every article has a vector."""
+    low, high = min(scores), max(scores)
+    value = [(s - low) / (high - low) if high > low else 0.0 for s in scores]
+    left, picked = list(range(len(scores))), []
+    while left and len(picked) < k:
+
+        def worth(c, picked=picked):
+            similar = max((float(vectors[article[c]].astype(float) @ vectors[article[p]]) for p in picked), default=0.0)
+            return ((1 - weight) * value[c] - weight * similar, scores[c], -c)
+
+        best = max(left, key=worth)
+        picked.append(best)
+        left.remove(best)
+    return picked
+
+
+@pytest.mark.parametrize(
+    ("weight", "expected"),
+    [
+        (0.0, [0, 1, 2, 3]),
+        # 1: .9 · .5 − .8 · .5 = .05; 2: .5 · .5 − 0 = .25; 3: 0 + .5 = .5. Then 2 against 1: .25 − 0 to .45 − .4
+        (0.5, [0, 3, 2, 1]),
+        # 1: .9 · .8 − .8 · .2 = .56; 2: .5 · .8 = .4; 3: .2. Then 2: .4 − .2 · .6 = .28 and 3: .2
+        (0.2, [0, 1, 2, 3]),
+        (1.0, [0, 3, 2, 1]),
+    ],
+)
+def test_reranking_by_hand(weight, expected):
+    scores = np.array([20.0, 19.0, 15.0, 10.0])  # scaled 1, .9, .5 and 0
+    order = mmr.rerank(scores, np.array([1, 2, 3, 4]), np.array([0, 4]), UNIT, 4, weight)
+    assert order.tolist() == [expected]
+
+
+def test_an_article_without_a_vector_is_as_similar_as_the_mean_of_the_others():
+    articles, slate = np.array([1, 2, 0, 3]), np.array([0, 4])  # to the first: .8, unknown and 0; the mean is .4
+    # at .5: .3333 − .4, .3333 − .2 and 0; were the unknown taken for 1, it would be worth less than the last
+    second = mmr.rerank(np.array([3.0, 2.0, 2.0, 0.0]), articles, slate, UNIT, 2, 0.5)
+    assert second.tolist() == [[0, 2]]
+    # at .5: .3333 − .4, .1667 − .2 and 0; were the unknown taken for 0, it would be worth more than the last
+    second = mmr.rerank(np.array([3.0, 2.0, 1.0, 0.0]), articles, slate, UNIT, 2, 0.5)
+    assert second.tolist() == [[0, 3]]
+    alone = mmr.rerank(np.array([3.0, 1.0, 2.0]), np.array([0, 1, 2]), np.array([0, 3]), UNIT, 3, 0.5)
+    assert alone.tolist() == [[0, 2, 1]], "nothing is known of the first, so the score decides"
+
+
+@settings(max_examples=60)
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=4), st.integers(0, 2**20), st.sampled_from([0, 0.3, 0.5, 1]))
+def test_reranking_against_the_algorithm_as_a_loop(lengths, seed, weight):
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(9, 3)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    scores = rng.integers(0, 5, offsets[-1]).astype(np.float32)  # with ties
+    article = np.concatenate([rng.permutation(9)[:n] for n in lengths])
+    order = mmr.rerank(scores, article, offsets, vectors, 4, weight)
+    for row, (begin, end) in enumerate(pairwise(offsets)):
+        own = slice(begin, end)
+        expected = mmr_by_loop(scores[own].tolist(), article[own], vectors, 4, weight)
+        assert order[row].tolist() == [begin + c for c in expected] + [-1] * (4 - len(expected))
+
+
+@given(st.integers(0, 2**20))
+def test_no_weight_of_diversity_is_the_order_of_the_scores(seed):
+    rng = np.random.default_rng(seed)
+    # scores so near each other that scaling could make them alike, and far ones
+    scores = np.concatenate([[1e9], 1 + rng.integers(0, 4, 6) * np.finfo(np.float64).eps]).astype(np.float64)
+    order = mmr.rerank(scores, np.zeros(7, int), np.array([0, 7]), UNIT, 7, 0.0)
+    assert order[0].tolist() == np.lexsort((np.arange(7), -scores)).tolist()
+
+
+def test_a_shift_and_a_scale_of_the_scores_change_nothing():
+    rng = np.random.default_rng(3)
+    scores, article = rng.integers(0, 64, 40).astype(float), rng.integers(1, 5, 40)
+    offsets = np.array([0, 15, 40])
+    one = mmr.rerank(scores, article, offsets, UNIT, 10, 0.4)
+    assert one.tolist() == mmr.rerank(8 * scores - 512, article, offsets, UNIT, 10, 0.4).tolist()
+
+
+@pytest.mark.parametrize("diversity", [-0.1, 1.01, float("nan")])
+def test_a_weight_outside_its_range(diversity):
+    with pytest.raises(ConfigError, match=r"diversity: .* lies outside 0 to 1"):
+        mmr.rerank(np.ones(1), np.ones(1, int), np.array([0, 1]), UNIT, 1, diversity)
+
+
+@pytest.mark.parametrize(("scores", "message"), [([1.0, np.inf], "1 of 2 scores"), ([1.0], "1 scores and 2 articles")])
+def test_scores_that_cannot_be_ranked(scores, message):
+    with pytest.raises(ValueError, match=message):
+        mmr.rerank(np.array(scores), np.array([1, 2]), np.array([0, 2]), UNIT, 1, 0.5)
+
+
+# Lists of an audience.
+
+
+@pytest.fixture(scope="module")
+def served(smoke) -> rec.Requests:
+    time = rec.moment(smoke, "")
+    return rec.make_requests(
+        smoke, rec.reference_audience(smoke, 12, 0), time, rec.live_articles(smoke, time, 24, True)
+    )
+
+
+@pytest.fixture(scope="module")
+def scores(served) -> np.ndarray:
+    return served.column("clicks_24h") + np.random.default_rng(0).normal(size=(12, len(served.pool)))
+
+
+@pytest.fixture(scope="module")
+def asked(tiny) -> rec.Requests:
+    """26 May 10:00: of 1004, 1006 and 1007, user 9 has not read the last two, 8 only the last."""
+    pool = rec.live_articles(tiny, at("26T10:00"), 48.0, True)
+    return rec.make_requests(tiny, np.array([9, 8, 123_456], np.uint32), at("26T10:00"), pool)
+
+
+def test_the_audience_is_drawn_from_validation_by_seed(smoke):
+    drawn = rec.reference_audience(smoke, 30, 0)
+    assert len(set(drawn.tolist())) == 30
+    assert set(drawn.tolist()) <= set(smoke.parts["validation"].user_id.tolist())
+    assert (
+        drawn.tolist() == rec.reference_audience(smoke, 30, 0).tolist() != rec.reference_audience(smoke, 30, 1).tolist()
+    )
+
+
+@pytest.mark.parametrize("number", [-1, 0, 1])
+def test_an_audience_without_a_spread(smoke, number):
+    with pytest.raises(ConfigError, match=f"reference_users: {number} users have no interval"):
+        rec.reference_audience(smoke, number, 0)
+
+
+def test_lists_without_diversity_are_those_of_a_sort(smoke, served, scores):
+    picked = lists.pick(served, scores, article_space(smoke), 10, 0.0)
+    rows = np.arange(served.slates.candidates).reshape(scores.shape)
+    for user, own in enumerate(picked):
+        left = rows[user][served.unread.reshape(scores.shape)[user]]
+        flat = scores.ravel()
+        assert own.tolist() == sorted(left.tolist(), key=lambda row: (-flat[row], row))[:10]
+
+
+def test_more_weight_makes_lists_more_diverse_and_none_has_what_was_read(smoke, served, scores):
+    space = article_space(smoke)
+    diversity = []
+    for weight in (0.0, 0.3, 0.7):
+        picked = lists.pick(served, scores, space, 10, weight)
+        assert served.unread[picked].all()
+        assert all(len(set(own)) == 10 for own in picked.tolist())
+        articles = lists.articles_of(served, picked)
+        diversity.append(beyond.intralist_diversity(articles, space.vectors).mean())
+    assert diversity[0] + 0.02 < diversity[1] < diversity[2] - 0.02
+
+
+def test_rules_by_hand(tiny, asked):
+    rules = audience.rules(asked, 0)
+    assert {name: tier for name, (tier, _) in rules.items()} == {
+        "popularity": "clicks", "newest": "content", "random": "ids",
+    }  # fmt: skip
+    space = article_space(tiny)
+    ids = {
+        name: asked.slates.article_id[lists.pick(asked, own, space, 1)[:, 0]].tolist()
+        for name, (_, own) in rules.items()
+    }
+    assert rules["popularity"][1].tolist() == [[0, 0, 0]] * 3  # the click on 1007 is 27 hours ago
+    assert ids["popularity"] == [1006, 1007, 1004]
+    assert ids["newest"] == [1007, 1007, 1007]
+
+
+def test_beyond_table_by_hand(tiny, asked):
+    space = article_space(tiny)
+    newest = audience.Lists("newest", "content", lists.pick(asked, audience.rules(asked, 0)["newest"][1], space, 2))
+    ids = [asked.slates.article_id[own[own >= 0]].tolist() for own in newest.picked]
+    assert ids == [[1007, 1006], [1007], [1007, 1006]]
+    row = audience.beyond_table(tiny, asked, [newest], space, 0).iloc[0]
+    assert (row["list"], row["tier"], row["coverage"], row["without_vector"]) == ("newest", "content", 2, 0)
+    assert row["coverage_share"] == pytest.approx(2 / 3)
+    # 1006 is of another category and has the same topics; the list of one article has no diversity
+    assert (row["diversity"], row["diversity_users"]) == (pytest.approx(0.5), 2)
+    assert row["serendipity_users"] == 2, "the unknown user has read nothing"
+    # clicks of the train week: 1001 1002 1003 1004 1005 1006 one each, 14 articles with one added
+    novelty = -np.log2([1 / 20, 2 / 20])
+    assert row["novelty"] == pytest.approx(np.mean([novelty.mean(), novelty[0], novelty.mean()]))
+    # of the seven days before: 1001, 1004, 1005, 1006 and 1007
+    assert row["novelty_week"] == pytest.approx(-np.log2(2 / 19))
+    assert row["unclicked"] == pytest.approx(3 / 5)
+
+
+def test_articles_without_a_vector_are_counted(tiny, asked):
+    space = article_space(tiny)
+    blind = ArticleSpace("none", np.zeros_like(space.vectors))
+    own = audience.Lists("any", "ids", lists.pick(asked, np.zeros((3, 3)), space, 2))
+    row = audience.beyond_table(tiny, asked, [own], blind, 0).iloc[0]
+    assert row["without_vector"] == 5
+    assert np.isnan(row["diversity"]) and row["diversity_ci"] is None and row["diversity_users"] == 0
+
+
+def test_distribution_by_hand(tiny, asked):
+    own = audience.Lists("any", "ids", lists.pick(asked, np.zeros((3, 3)), article_space(tiny), 2))
+    ids = [asked.slates.article_id[row[row >= 0]].tolist() for row in own.picked]
+    assert ids == [[1006, 1007], [1007], [1004, 1006]]
+    table = audience.distribution_table(tiny, asked, [own], at("26T10:00"), 48.0)
+    # in view: 1004 1006 1007 and 1006 1007, of the categories 457 118 142 and 118 142
+    category = table[table["kind"] == "category"].set_index("value")
+    assert category["shown"].to_dict() == {"category 118": 0.4, "category 142": 0.4, "category 457": 0.2}
+    assert category["any"].to_dict() == {"category 118": 0.4, "category 142": 0.4, "category 457": 0.2}
+    mood = table[table["kind"] == "sentiment"].set_index("value")
+    # 1006 is neutral at .5 (.25 .5 .25), 1007 negative at 1 (1 0 0), nothing is known of 1004: twice each
+    assert mood["shown"].to_dict() == {"negative": 0.625, "neutral": 0.25, "positive": 0.125}
+    assert mood["any"].to_dict() == {"negative": 0.625, "neutral": 0.25, "positive": 0.125}
+
+
+def test_distribution_against_a_count(smoke, served, scores):
+    own = audience.Lists("any", "clicks", lists.pick(served, scores, article_space(smoke), 7))
+    time = int(served.slates.time[0])
+    table = audience.distribution_table(smoke, served, [own], time, 24.0)
+    names = smoke.articles["category_str"].fillna(audience.NO_CATEGORY)
+    expected = {
+        "shown": names.iloc[rec.shown_between(smoke, time, 24.0)].value_counts(normalize=True),
+        "any": names.iloc[served.slates.article[own.picked.ravel()]].value_counts(normalize=True),
+    }
+    category = table[table["kind"] == "category"].set_index("value")
+    for column, shares in expected.items():
+        assert category[column][category[column] > 0].to_dict() == pytest.approx(shares.to_dict())
+        assert category[column].sum() == pytest.approx(1)
+    assert (np.diff(category["shown"]) <= 0).all()
+    mood = table[table["kind"] == "sentiment"]
+    np.testing.assert_allclose(mood[["shown", "any"]].sum(), 1, atol=1e-6)
+
+
+# What diversity costs.
+
+
+@pytest.fixture(scope="module")
+def validation_scores(smoke) -> np.ndarray:
+    """Better than chance, without ties."""
+    validation = smoke.parts["validation"]
+    return (np.random.default_rng(0).random(validation.candidates) + 0.3 * validation.clicked).astype(np.float32)
+
+
+def test_without_diversity_validation_is_judged_as_ever(smoke, validation_scores):
+    validation = smoke.parts["validation"]
+    every = np.flatnonzero(validation.has_choice)
+    table = trade_off.on_validation(smoke, validation_scores, every, article_space(smoke), 0, (0.0, 1.0))
+    expected = mean_metrics(per_slate(validation_scores, validation.clicked, validation.offsets))
+    assert table["ndcg@10"][0] == pytest.approx(expected["ndcg@10"], abs=1e-12)
+    assert table["ndcg@5"][0] == pytest.approx(expected["ndcg@5"], abs=1e-12)
+    assert table["ndcg@10"][1] < table["ndcg@10"][0] and table["diversity"][1] > table["diversity"][0]
+    low, high = table["ndcg@10_ci"][0]
+    assert low < table["ndcg@10"][0] < high
+
+
+def test_impressions_are_drawn_by_seed_among_those_that_can_be_judged(smoke):
+    rows = trade_off.draw_impressions(smoke, 50, 0)
+    assert len(set(rows.tolist())) == 50
+    assert smoke.parts["validation"].has_choice[rows].all()
+    assert rows.tolist() == trade_off.draw_impressions(smoke, 50, 0).tolist()
+    assert rows.tolist() != trade_off.draw_impressions(smoke, 50, 1).tolist()
+    assert len(trade_off.draw_impressions(smoke, 10**9, 0)) == smoke.parts["validation"].has_choice.sum()
+    with pytest.raises(ConfigError, match="tradeoff_impressions: 0 impressions"):
+        trade_off.draw_impressions(smoke, 0, 0)
+
+
+def test_saved_scores_are_those_of_the_stage_that_has_them(smoke, validation_scores, tmp_path):
+    first, second = (tmp_path / name for name in ("first", "second"))
+    first.mkdir(), second.mkdir()
+    save_scores(second / "scores_mlp.parquet", smoke.parts["validation"], validation_scores)
+    np.testing.assert_array_equal(trade_off.saved_scores("mlp", [first, second]), validation_scores)
+    with pytest.raises(StageError, match="models: there are no saved scores of 'nrms'"):
+        trade_off.saved_scores("nrms", [Path(first), Path(second)])
+
+
+def test_price_on_live_lists(smoke, served, scores):
+    table = trade_off.on_live(served, scores, article_space(smoke), 10, 0, (0.0, 0.3, 1.0))
+    assert table["kept"][0] == 1.0 and table["kept"].is_monotonic_decreasing
+    assert table["score"].is_monotonic_decreasing and table["diversity"].is_monotonic_increasing
+    assert table["score"].between(0, 1).all()
+    unread = served.unread.reshape(scores.shape)
+    expected = []
+    for own, left in zip(scores, unread, strict=True):
+        values = own[left]
+        expected.append(np.mean(np.sort((values - values.min()) / (values.max() - values.min()))[-10:]))
+    assert table["score"][0] == pytest.approx(np.mean(expected))
+
+
+def test_lists_shorter_than_k_have_a_price_too(tiny, asked):
+    table = trade_off.on_live(asked, np.arange(9.0).reshape(3, 3), article_space(tiny), 10, 0, (0.0, 0.5))
+    # users 9, 8 and the unknown one have 2, 1 and 3 articles: 0 1, 0 (all alike) and 0 .5 1
+    assert table["score"][0] == pytest.approx((0 + 1 + 0 + 0 + 0.5 + 1) / 6)
+    assert table["kept"].tolist() == [1.0, 1.0]
+
+
+# Figures.
+
+
+def test_categories_beyond_the_most_shown_are_drawn_together():
+    table = pd.DataFrame(
+        {"kind": "category", "value": list("abcd"), "shown": [0.4, 0.3, 0.2, 0.1], "mlp": [0.0, 0.5, 0.3, 0.2]}
+    )
+    (axis,) = plots.category_shares(table, most=3).axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "2 others"]
+    assert [bar.get_width() for bar in axis.patches] == pytest.approx([0.4, 0.3, 0.3])
+    (dots,) = (line for line in axis.lines if line.get_label() == "mlp")
+    assert list(dots.get_xdata()) == pytest.approx([0.0, 0.5, 0.5])
+
+
+def test_the_trade_off_is_drawn_with_its_weights():
+    table = pd.DataFrame(
+        {"diversity_weight": [0.0, 0.5], "diversity": [0.8, 0.9], "ndcg@10": [0.6, 0.5], "ndcg@10_ci": [[0.5, 0.7]] * 2}
+    )
+    (axis,) = plots.trade_off({"mlp": table}).axes
+    assert [text.get_text() for text in axis.texts] == ["0", "0.5"]
+    assert axis.get_ylabel() == "nDCG@10"
+
+
+def test_the_tiny_bundle_has_what_these_tests_count(tiny: Dataset):
+    clicks = audience.clicks_before_validation(tiny)
+    assert dict(zip(tiny.articles["article_id"], clicks, strict=True)) == {
+        0: 0, 1001: 1, 1002: 1, 1003: 1, 1004: 1, 1005: 1, 1006: 1, 1007: 0, 1008: 0, 1009: 0, 1010: 0, 1011: 0,
+        1012: 0, 1099: 0,
+    }  # fmt: skip
