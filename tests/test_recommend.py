@@ -51,14 +51,13 @@ def linear_model(data: Dataset, weights: dict[str, float], tier="clicks") -> Tra
     return model
 
 
-def slates_of(data: Dataset, requests: rec.Requests, draws: int = 2) -> competition.Competition:
-    length = competition.typical_length(data.parts["train"])
-    return competition.draw_slates(requests, length, draws, True, 0)
+def slates_of(data: Dataset, requests: rec.Requests, exposure: bool = True) -> competition.Competition:
+    return competition.draw_slates(requests, competition.typical_length(data.parts["train"]), 2, exposure, 0)
 
 
 def recommend(model: TrainedModel, data: Dataset, requests: rec.Requests, k: int, diversity=0.0) -> pd.DataFrame:
     """Score, pick and describe, as the notebook does."""
-    slates = slates_of(data, requests)
+    slates = slates_of(data, requests, model.tier in ("exposure", "clicks"))
     scores = competition.score_live([model], data, requests, slates)[model.name]
     picked = listing.pick(requests, scores, article_space(data), k, diversity)
     return listing.recommend(model, data, requests, slates, scores, picked)
