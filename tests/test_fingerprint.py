@@ -76,11 +76,11 @@ class Project:
         return StageConfig("02_stage", "test", self.parameters, {})
 
     def fingerprint(self) -> str:
-        fp._module_files.cache_clear()  # a process sees one set of files; here they change between two looks
+        fp.module_files.cache_clear()  # a process sees one set of files; here they change between two looks
         return fingerprint(self.config(), Hashes(self.root / "hashes.json"))
 
     def closure(self) -> list[str]:
-        fp._module_files.cache_clear()
+        fp.module_files.cache_clear()
         return [path.relative_to(self.root / "ebnerd_lib").as_posix() for path in stage_modules(self.config())]
 
 
@@ -89,7 +89,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(layout, "ROOT", tmp_path)
     monkeypatch.setattr(fp, "ROOT", tmp_path)
     yield Project(tmp_path)
-    fp._module_files.cache_clear()
+    fp.module_files.cache_clear()
 
 
 def changes(project: Project, change: Callable[[], object]) -> bool:

@@ -108,11 +108,12 @@ def stage_modules(config: StageConfig) -> list[Path]:
                 f"{relative(notebook)}: code cell {number} is not Python ({error.msg}). Mend it."
             ) from None
     if "module" in config.parameters:
-        files |= _module_files(f"{PACKAGE}.models.{config.parameters['module']}")
-    return _closure(files)
+        files |= module_files(f"{PACKAGE}.models.{config.parameters['module']}")
+    return closure(files)
 
 
-def _closure(start: set[Path]) -> list[Path]:
+def closure(start: set[Path]) -> list[Path]:
+    """Return some modules of the package and all that they import of it, directly or in turn, sorted."""
     found: set[Path] = set()
     waiting = set(start)
     while waiting:
@@ -141,12 +142,12 @@ def _imports(source: str) -> set[Path]:
             continue
         for name in names:
             if name.split(".")[0] == PACKAGE:
-                files |= _module_files(name)
+                files |= module_files(name)
     return files
 
 
 @cache
-def _module_files(name: str) -> frozenset[Path]:
+def module_files(name: str) -> frozenset[Path]:
     """Return the file of a module and those of the packages around it; nothing for a name inside a module."""
     files, folder = set(), ROOT
     for part in name.split("."):

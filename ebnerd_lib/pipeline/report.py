@@ -7,13 +7,7 @@ record of the run.
 """
 
 import contextlib
-import datetime
-import hashlib
-import json
-import os
 import re
-import site
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,15 +18,9 @@ from urllib.parse import quote, urlsplit
 from ebnerd_lib.data.layout import generated_stamp
 from ebnerd_lib.errors import EbnerdError
 from ebnerd_lib.pipeline import layout
+from ebnerd_lib.pipeline.json_file import read_json
 from ebnerd_lib.pipeline.layout import StagePaths
-
-TIERS = {
-    "ids": "the identities of readers and articles, as far as training saw them",
-    "content": "also what was published before t, the reader's own history and the request",
-    "exposure": "also what was in view before t",
-    "clicks": "also what was clicked before t",
-}
-"""What a scorer of each tier may know when it scores an impression at time t; each adds to the one before."""
+from ebnerd_lib.pipeline.page import TIERS, fill, is_number, is_rendered, machinery, page_key, plain, write_page
 
 _DISPLAYED = ["image/svg+xml", "image/png", "image/jpeg", "text/html", "text/markdown", "text/plain"]
 _PAPERMILL_NOTE = "papermill-error-cell-tag"
@@ -76,22 +64,14 @@ class _Run:
 
 
 def _read_run(paths: StagePaths) -> _Run:
-    failure = _read_json(paths.failure)
+    failure = read_json(paths.failure)
     if failure is not None and paths.manifest.exists():
-        manifest = _read_json(paths.manifest) or {}
+        manifest = read_json(paths.manifest) or {}
         if manifest.get("run") == "interactive" and _is_newer(paths.manifest, paths.failure):
             failure = None
-    message = None if failure is None else _plain(str(failure.get("message", "")))
-    metrics = _read_json(paths.artifacts / "metrics.json") or {}
-    return _Run(paths, _read_json(paths.manifest), metrics, message)
-
-
-def _read_json(file: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+    message = None if failure is None else plain(str(failure.get("message", "")))
+    metrics = read_json(paths.artifacts / "metrics.json") or {}
+    return _Run(paths, read_json(paths.manifest), metrics, message)
 
 
 def _is_newer(file: Path, other: Path) -> bool:
@@ -165,7 +145,7 @@ def _scorers(runs: list[_Run]) -> list[dict[str, Any]]:
             entries = run.metrics.get(kind)
             for name, entry in entries.items() if isinstance(entries, dict) else ():
                 figures = entry.get("validation") if isinstance(entry, dict) else None
-                if state != "failed" and name not in found and figures and _is_number(figures.get("auc")):
+                if state != "failed" and name not in found and figures and is_number(figures.get("auc")):
                     found[name] = {
                         **figures,
                         "name": name,
@@ -179,13 +159,9 @@ def _scorers(runs: list[_Run]) -> list[dict[str, Any]]:
     return sorted(found.values(), key=lambda scorer: (-scorer["auc"], scorer["name"]))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _interval(figures: dict[str, Any]) -> tuple[float, float] | None:
     interval = figures.get("auc_ci")
-    if isinstance(interval, list) and len(interval) == 2 and all(map(_is_number, interval)):
+    if isinstance(interval, list) and len(interval) == 2 and all(map(is_number, interval)):
         return interval[0], interval[1]
     return None
 
@@ -205,7 +181,7 @@ def headline(profile: str, stages: list[str]) -> list[str]:
                 scorer["tier"],
                 f"{scorer['auc']:.4f}",
                 f"{low_high[0]:.4f} to {low_high[1]:.4f}" if low_high else "–",
-                f"{scorer['ndcg@10']:.4f}" if _is_number(scorer.get("ndcg@10")) else "–",
+                f"{scorer['ndcg@10']:.4f}" if is_number(scorer.get("ndcg@10")) else "–",
             ]
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -227,55 +203,20 @@ def render_profile(profile: str, stages: list[str]) -> int:
         How many reports were rendered; the index does not count.
     """
     runs = [_read_run(StagePaths(profile, stage)) for stage in stages]
-    origin, machinery = _origin(runs), _machinery()
+    origin, renders = _origin(runs), machinery(Path(__file__))
     facts = [[run.stage, run.page, *_status(run, runs)] for run in runs]
     rendered = 0
     for run in runs:
         for notebook, target, failed in run.sources():
-            key = _key(machinery, facts, origin, run.manifest, run.metrics, notebook.read_bytes())
-            if not _is_rendered(target, key):
-                _write(target, _report(run, runs, origin, notebook, failed), key)
+            key = page_key(renders, facts, origin, run.manifest, run.metrics, notebook.read_bytes())
+            if not is_rendered(target, key):
+                write_page(target, _report(run, runs, origin, notebook, failed), key)
                 rendered += 1
     index = StagePaths(profile, "").outputs / "index.html"
-    key = _key(machinery, facts, origin, [[run.manifest, run.metrics] for run in runs])
-    if index.parent.is_dir() and not _is_rendered(index, key):
-        _write(index, _index(profile, runs, origin), key)
+    key = page_key(renders, facts, origin, [[run.manifest, run.metrics] for run in runs])
+    if index.parent.is_dir() and not is_rendered(index, key):
+        write_page(index, _index(profile, runs, origin), key)
     return rendered
-
-
-def _machinery() -> str:
-    """Return one sum over all that renders."""
-    total = hashlib.sha256(Path(__file__).read_bytes())
-    templates = layout.ROOT / "templates"
-    for file in sorted(path for path in templates.rglob("*") if path.is_file()):
-        total.update(file.relative_to(templates).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
-    return total.hexdigest()
-
-
-def _key(*parts: Any) -> str:
-    """Return a sum over what a page shows."""
-    total = hashlib.sha256()
-    for part in parts:
-        total.update(part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode())
-        total.update(b"\0")
-    return total.hexdigest()
-
-
-def _is_rendered(target: Path, key: str) -> bool:
-    try:
-        with target.open("rb") as stream:
-            return f"<!-- render {key} -->".encode() in stream.read(300)
-    except OSError:
-        return False
-
-
-def _write(target: Path, page: str, key: str) -> None:
-    """Write a page under a temporary name, the key in its head, and put it in its place."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    head, body = page.split("\n", 1)
-    temporary.write_text(f"{head}<!-- render {key} -->\n{body}", encoding="utf-8")
-    temporary.replace(target)
 
 
 def _report(run: _Run, runs: list[_Run], origin: dict[str, Any], notebook: Path, failed: bool) -> str:
@@ -285,7 +226,7 @@ def _report(run: _Run, runs: list[_Run], origin: dict[str, Any], notebook: Path,
     body = _Body(_cells(executed), {other.stage: other.page for other in runs if other.page})
     place = runs.index(run)
     record = _record(run, executed, failed)
-    return _fill(
+    return fill(
         "report.html.j2",
         stage=run.stage,
         profile=run.paths.profile,
@@ -336,14 +277,14 @@ def _error_line(executed: Any) -> str:
     for cell in executed.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
-                return _plain(f"{output.ename}: {output.evalue}")
+                return plain(f"{output.ename}: {output.evalue}")
     return "The run ended without an error message."
 
 
 def _index(profile: str, runs: list[_Run], origin: dict[str, Any]) -> str:
     scorers = _scorers(runs)
     records = [run.manifest for run in runs if run.manifest]
-    return _fill(
+    return fill(
         "index.html.j2",
         profile=profile,
         rows=[(run, *_status(run, runs)) for run in runs],
@@ -363,69 +304,6 @@ def _scale(scorers: list[dict[str, Any]]) -> dict[str, Any]:
     low, high = min(ends) - margin, max(ends) + margin
     per_unit = _SCALE / (high - low)
     return {"low": low, "high": high, "width": _SCALE, "x": lambda auc: round((auc - low) * per_unit, 1)}
-
-
-def _fill(template: str, **context: Any) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(layout.ROOT / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(moment=_moment, duration=_duration, memory=_memory)
-    environment.filters.update(figure=_figure, value=_value)
-    return environment.get_template(template).render(**context)
-
-
-def _moment(stamp: str | None) -> str:
-    """Write a time of ISO format in UTC, to the minute; times without a zone are UTC.
-
-    >>> _moment("2025-01-02T04:05:06+01:00")
-    '2025-01-02 03:05 UTC'
-    """
-    try:
-        moment = datetime.datetime.fromisoformat(stamp or "")
-    except ValueError:
-        return "–"
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(datetime.UTC)
-    return f"{moment:%Y-%m-%d %H:%M} UTC"
-
-
-def _duration(seconds: float | None) -> str:
-    """Write a duration to about three digits.
-
-    >>> _duration(4.21), _duration(83.4), _duration(7384)
-    ('4.2 s', '1 min 23 s', '2 h 03 min')
-    """
-    if seconds is None or not _is_number(seconds):
-        return "–"
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _memory(megabytes: float | None) -> str:
-    """Write an amount of memory.
-
-    >>> _memory(512.3), _memory(1843.2)
-    ('512 MB', '1.8 GB')
-    """
-    if not megabytes:
-        return "–"
-    return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1024:.1f} GB"
-
-
-def _figure(value: Any, digits: int) -> str:
-    return f"{value:,.{digits}f}" if _is_number(value) else "–"
-
-
-def _value(value: Any) -> str:
-    """Write a parameter's value as a parameter file does."""
-    return _plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 # --- the cells ---------------------------------------------------------------------------------------------
@@ -468,48 +346,14 @@ def _preview(source: str) -> str:
 def _make_plain(output: Any) -> None:
     """Rid the texts of an output of colours and of paths that only mean something on one machine."""
     if output.output_type == "stream":
-        output.text = _plain(output.text)
+        output.text = plain(output.text)
     elif output.output_type == "error":
-        output.traceback = [_plain(line) for line in output.traceback]
-        output.ename, output.evalue = _plain(output.ename), _plain(output.evalue)
+        output.traceback = [plain(line) for line in output.traceback]
+        output.ename, output.evalue = plain(output.ename), plain(output.evalue)
     else:
         for kind in output.data:
             if kind.startswith("text/") and isinstance(output.data[kind], str):
-                output.data[kind] = _plain(output.data[kind])
-
-
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-_OVERWRITTEN = re.compile(r"^[^\n]*\r(?=[^\r\n])", re.MULTILINE)
-_PREFIXES = [
-    (re.compile(r"[^\s\"'`<>(=,]*/ipykernel_\d+/\d+\.py"), "(cell)"),
-    (re.compile(r"[^\s\"'`<>(=,]*/(?:site|dist)-packages/"), "…/"),
-    (re.compile(r"[^\s\"'`<>(=,]*/lib/python3\.\d+/"), "…/"),
-]
-_HOMES = re.compile(r"(?<![\w.~-])/(?:home|Users)/[^/\s\"'`<>:]+")
-
-
-def _plain(text: str) -> str:
-    r"""Drop terminal escapes, lines that were written over, and the prefixes of local paths.
-
-    >>> _plain("\x1b[31mred\x1b[0m, " + str(layout.ROOT / "ebnerd_lib" / "errors.py") + ", /home/ann/x")
-    'red, ebnerd_lib/errors.py, ~/x'
-    """
-    text = _OVERWRITTEN.sub("", _ESCAPES.sub("", text))
-    for pattern, short in _PREFIXES:
-        text = pattern.sub(short, text)
-    for prefix, short in _local_prefixes():
-        text = re.sub(rf"(?<![\w.~-]){re.escape(prefix)}(?:(?=[^\w.-])|$)/?", short, text)
-    return _HOMES.sub("~", text)
-
-
-def _local_prefixes() -> list[tuple[str, str]]:
-    """Return folders whose paths are no reader's business, longest first, each with what to write instead."""
-    root, home = str(layout.ROOT), str(Path.home())
-    pairs = {root: "", home: "~/", sys.prefix: "…/", sys.base_prefix: "…/", site.getuserbase(): "…/"}
-    pairs[root] = ""
-    if root.startswith(home + "/"):
-        pairs["~" + root.removeprefix(home)] = ""
-    return [(prefix, pairs[prefix]) for prefix in sorted(pairs, key=len, reverse=True) if len(prefix) > 1]
+                output.data[kind] = plain(output.data[kind])
 
 
 class _Body:

@@ -35,11 +35,12 @@ from ebnerd_lib.evaluation.publish import publish
 from ebnerd_lib.features import store
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.models.base import SlateModel, find_model
-from ebnerd_lib.pipeline import report
 from ebnerd_lib.pipeline.config import load_config
-from ebnerd_lib.pipeline.fingerprint import _closure, _module_files, sha256
+from ebnerd_lib.pipeline.fingerprint import closure, module_files, sha256
+from ebnerd_lib.pipeline.json_file import read_json, write_json
 from ebnerd_lib.pipeline.layout import relative
 from ebnerd_lib.pipeline.manifest import environment
+from ebnerd_lib.pipeline.page import TIERS, fill, machinery, page_key, write_page
 from ebnerd_lib.training.fit import Plan, train
 
 _TRAINER = ("accelerator", "devices", "strategy", "num_nodes", "precision")
@@ -237,9 +238,9 @@ def study(seeds: list[int], out: Path, size: str = "demo", profile: str = "sampl
             {"seed": cell["row"]["seed"], "name": cell["row"]["name"], "seconds": cell["seconds"]} for cell in cells
         ],
     }
-    _write_json(out / "results.json", results)
-    _write_json(out / "timings.json", timings)
-    tried = sum(len(each) for each in _read_json(out / "tried.json").values())
+    write_json(out / "results.json", results)
+    write_json(out / "timings.json", timings)
+    tried = sum(len(each) for each in (read_json(out / "tried.json") or {}).values())
     _render(out / "report.html", results, timings, tried)
     for line in summary(results):
         _say(line)
@@ -266,14 +267,14 @@ def _cells_of(seed: int, out: Path, size: str, profile: str, chosen: list[Config
                 _note(out / "tried.json", each)
                 ground = Ground(dataset, features, folder / each.name, out / "logs" / f"seed-{seed}")
                 _compute(each, ground, file, seed, keys[each.name])
-            cell = _read_json(file)
+            cell = read_json(file) or {}
             took = f"{cell['seconds']:.1f} s" if each.name in stale else "unchanged"
             _say(f"{head}: AUC {cell['row']['validation']['auc']:.4f}, {took}")
             yield cell
 
 
 def _stands(folder: Path, name: str, key: str) -> bool:
-    return _read_json(folder / f"{name}.json").get("key") == key and _scores(folder, name).exists()
+    return (read_json(folder / f"{name}.json") or {}).get("key") == key and _scores(folder, name).exists()
 
 
 def _scores(folder: Path, name: str) -> Path:
@@ -289,7 +290,7 @@ def _compute(configuration: Configuration, ground: Ground, file: Path, seed: int
     ground.folder.mkdir(parents=True)
     entry = configuration.procedure.run(configuration, ground)
     row = {"seed": seed, "name": configuration.name, **entry}
-    _write_json(file, {"key": key, "row": row, "seconds": round(time.monotonic() - start, 2)})
+    write_json(file, {"key": key, "row": row, "seconds": round(time.monotonic() - start, 2)})
 
 
 def _key(configuration: Configuration, split: str, bundle: dict[str, str]) -> str:
@@ -298,7 +299,7 @@ def _key(configuration: Configuration, split: str, bundle: dict[str, str]) -> st
     names = [*procedure.modules]
     if "module" in configuration.parameters:
         names.append(f"ebnerd_lib.models.{configuration.parameters['module']}")
-    files = _closure({file for name in names for file in _module_files(name)})
+    files = closure({file for name in names for file in module_files(name)})
     parts = {
         "configuration": [configuration.name, configuration.tier, configuration.parameters, split],
         "modules": {relative(file): sha256(file) for file in files},
@@ -311,7 +312,7 @@ def _key(configuration: Configuration, split: str, bundle: dict[str, str]) -> st
 def _bundle(folder: Path, seed: int, size: str) -> Path:
     """Return a generated bundle, made anew where its stamp differs or the generator has changed since."""
     wanted = {"generator_version": GENERATOR_VERSION, "seed": seed, "size": size}
-    sources = _closure(set(_module_files("ebnerd_lib.data.sample")))
+    sources = closure(set(module_files("ebnerd_lib.data.sample")))
     stamp = folder / STAMP
     if generated_stamp(folder) != wanted or any(f.stat().st_mtime > stamp.stat().st_mtime for f in sources):
         _say(f"seed {seed}  generating {relative(folder)}")
@@ -335,12 +336,12 @@ def _prepared(bundle: Path, split: str, out: Path, seed: int) -> Iterator[tuple[
 
 def _note(file: Path, configuration: Configuration) -> None:
     """Enter a configuration in the list of all that were ever computed, once for the same tier and parameters."""
-    tried = _read_json(file)
+    tried = read_json(file) or {}
     known = tried.setdefault(configuration.name, [])
     entry = {"tier": configuration.tier, **configuration.parameters}
     if entry not in known:
         known.append(entry)
-        _write_json(file, tried)
+        write_json(file, tried)
 
 
 # --- figures -----------------------------------------------------------------------------------------------
@@ -467,7 +468,7 @@ _VERDICTS = {True: "met", False: "not met", None: "not tried"}
 def _render(file: Path, results: dict[str, Any], timings: dict[str, Any], tried: int) -> None:
     seeds = results["seeds"]
     seconds = {(cell["name"], cell["seed"]): cell["seconds"] for cell in timings["cells"]}
-    page = report._fill(
+    page = fill(
         "study.html.j2",
         results=results,
         generated={**results["generated"], "seed": ", ".join(map(str, seeds))},
@@ -478,22 +479,9 @@ def _render(file: Path, results: dict[str, Any], timings: dict[str, Any], tried:
         tried=tried,
         by_step=lambda found: list(zip(*(line["steps"] for line in found["seeds"]), strict=True)),
         verdicts=_VERDICTS,
-        tiers=report.TIERS,
+        tiers=TIERS,
     )
-    report._write(file, page, report._key(report._machinery(), results, timings, tried))
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    """Return what a file holds; nothing where it is missing or no JSON object."""
-    return report._read_json(file) or {}
-
-
-def _write_json(file: Path, content: dict[str, Any]) -> None:
-    """Write a file that is whole whenever it can be seen."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(file)
+    write_page(file, page, page_key(machinery(), results, timings, tried))
 
 
 def _say(line: str) -> None:
