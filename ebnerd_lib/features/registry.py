@@ -10,8 +10,9 @@ walk over the slates; the builder calls it chunk by chunk in that order:
 Adding a feature is one such function, in any module of this package that ``catalogue`` imports.
 """
 
+import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -142,3 +143,27 @@ def allowed(tier: str) -> list[str]:
     if tier not in TIERS:
         raise ConfigError(f"tier '{tier}' is unknown. Use one of {', '.join(TIERS)}.")
     return [column.name for column in every_column() if TIERS.index(column.tier) <= TIERS.index(tier)]
+
+
+def columns_named(names: Sequence[str]) -> set[str]:
+    """Return the columns that some names of columns and of groups stand for; a column comes before a group.
+
+    Raises:
+        ConfigError: a name is neither.
+
+    Examples:
+        >>> from ebnerd_lib.features import catalogue
+        >>> sorted(columns_named(["age_hours", "premium"]))
+        ['age_hours', 'premium']
+    """
+    columns = every_column()
+    found: set[str] = set()
+    for name in names:
+        own = {column.name for column in columns if column.name == name}
+        own = own or {column.name for column in columns if column.group == name}
+        if not own:
+            known = sorted({entry for column in columns for entry in (column.name, column.group)})
+            near = difflib.get_close_matches(name, known, 1) or sorted({column.group for column in columns})
+            raise ConfigError(f"features: '{name}' is no column and no group of columns. Use {', '.join(near)}.")
+        found |= own
+    return found

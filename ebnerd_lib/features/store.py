@@ -1,7 +1,7 @@
 """Features on disk: one memory-mapped array a part, and the list of its columns beside it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pandas as pd
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.errors import StageError
 from ebnerd_lib.features.build import World, build
-from ebnerd_lib.features.registry import allowed, every_column
+from ebnerd_lib.features.registry import allowed, columns_named, every_column
 
 COLUMNS_FILE = "features.json"
 
@@ -77,10 +77,18 @@ def columns_table() -> pd.DataFrame:
     return pd.DataFrame([vars(column) for column in every_column()])
 
 
-def usable(features: Features, tier: str) -> list[int]:
+def usable(features: Features, tier: str, leave_out: Sequence[str] = ()) -> list[int]:
     """Return the positions of the stored columns that a model of a tier may see.
 
     The registry decides, not the file: a column that is no longer registered is nobody's.
+
+    Args:
+        features: of any part.
+        tier: the model's information tier.
+        leave_out: columns, and groups of columns, that it does without, as a study does to see what they are worth.
+
+    Raises:
+        ConfigError: the tier is unknown, or a name to leave out is neither a column nor a group.
     """
-    names = set(allowed(tier))
+    names = set(allowed(tier)) - columns_named(leave_out)
     return [place for place, name in enumerate(features.columns) if name in names]

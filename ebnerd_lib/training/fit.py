@@ -4,8 +4,13 @@ import logging
 import shutil
 import time
 import warnings
+<<<<<<< HEAD
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+=======
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+>>>>>>> 51a5db2 (Let a model do without columns or groups of columns)
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +109,7 @@ def train(
     plan: Plan,
     logs: Path,
     report: EpochReport | None = None,
+    leave_out: Sequence[str] = (),
 ) -> Fit:
     """Train a model.
 
@@ -122,13 +128,14 @@ def train(
         plan: how to train.
         logs: folder for TensorBoard and CSV logs and checkpoints; what it holds of this name is replaced.
         report: called after each epoch with its figures and the seconds left.
+        leave_out: columns and groups of columns that it does without, see ``usable``.
 
     Raises:
-        ConfigError: the model, a setting of it or the tier is unknown, or no training row is left.
+        ConfigError: the model, a setting of it, the tier or a column is unknown, or no training row is left.
     """
     _quiet()
     kind = find_model(module, model)
-    columns = usable(features["train"], tier) if kind.uses_features else []
+    columns = usable(features["train"], tier, leave_out) if kind.uses_features else []
     known = {key: value for key, value in hyperparameters.items() if key in kind.settings()}
     slates = dataset.parts["train"]
     rows = training_rows(slates, plan.warmup_hours)
