@@ -3,6 +3,7 @@
 PROFILE ?= sample
 PORT ?= 8888
 SEEDS ?= 0,1,2
+PARTS ?= seeds,groups,training,days,search
 
 # An environment of one's own is used as it is: make run-all PYTHON=/path/to/python
 ifdef PYTHON
@@ -40,7 +41,7 @@ help: ## explain the targets
 	@echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 	@echo
-	@echo "Profiles: $(notdir $(wildcard params/*)). Data of ebnerd_* goes to data/<profile>/, see README.md."
+	@echo "Profiles: $(filter-out study,$(notdir $(wildcard params/*))). Data of ebnerd_* goes to data/<profile>/, see README.md."
 
 run-all: $(READY) $(STAMP_$(PROFILE)) ## run what is stale in PROFILE and render its reports
 	@$(PY) -m ebnerd_lib run --profile $(PROFILE)
@@ -61,8 +62,8 @@ lab: $(READY) $(STAMP_$(PROFILE)) ## open JupyterLab on 127.0.0.1, PORT=8888
 tensorboard: $(READY) ## show the training logs of PROFILE on 127.0.0.1
 	@$(PY) -m tensorboard.main --host 127.0.0.1 --logdir outputs/$(PROFILE)/logs
 
-study: $(READY) ## train all scorers on several generated bundles and compare, SEEDS=0,1,2
-	@$(PY) -m ebnerd_lib study --seeds $(SEEDS) --out outputs/study
+study: $(READY) ## refit on several generated bundles and tabulate, SEEDS=0,1,2 PARTS=seeds,groups,training,days,search
+	@$(PY) -m ebnerd_lib study --parts $(PARTS) --seeds $(SEEDS) --out outputs/study
 
 clean: ## remove all outputs and generated data; never touches data/ebnerd_*
 	@rm -rf $(filter-out outputs/README.md,$(wildcard outputs/*)) data/smoke data/sample

@@ -35,11 +35,12 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--size", default="demo", help="smoke, demo, small or large (default: demo)")
     sample.set_defaults(verb=_sample)
 
-    study = verbs.add_parser("study", help="train all scorers on several generated bundles and compare them")
+    study = verbs.add_parser("study", help="refit on several generated bundles and tabulate what the findings hang on")
+    study.add_argument("--parts", type=_names, help="of seeds,groups,training,days,search (default: all)")
     study.add_argument("--seeds", type=_seeds, default=[0, 1, 2], help="of the generator (default: 0,1,2)")
     study.add_argument("--out", type=Path, default=Path("outputs/study"), help="folder (default: outputs/study)")
     study.add_argument("--size", default="demo", help="of the bundles: smoke, demo, small or large (default: demo)")
-    study.add_argument("--profile", default="sample", help="whose parameters to train with (default: sample)")
+    study.add_argument("--profile", help="whose parameters to train with (default: smoke for size smoke, else sample)")
     study.set_defaults(verb=_study)
     return parser
 
@@ -62,14 +63,19 @@ def _study(options: argparse.Namespace) -> int:
 
     for name, value in DETERMINISM.items():
         os.environ.setdefault(name, value)  # before torch is loaded, which reads them once
-    from ebnerd_lib.pipeline.study import study
+    from ebnerd_lib.pipeline.study.run import study
 
-    study(options.seeds, options.out.resolve(), options.size, options.profile)
+    profile = options.profile or ("smoke" if options.size == "smoke" else "sample")
+    study(options.seeds, options.out.resolve(), options.size, profile, options.parts)
     return 0
 
 
 def _seeds(text: str) -> list[int]:
     return [int(seed) for seed in text.split(",")]
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
 
 
 if __name__ == "__main__":

@@ -233,7 +233,8 @@ def test_groups_and_columns_left_out_are_not_seen(smoke, features, tmp_path):
     plan = replace(PLAN, epochs=1)
     model = train(smoke, features, "mlp", "mlp", "exposure", "mlp", SMALL, plan, tmp_path, leave_out=left_out).model
     assert set(full) - set(model.columns) == {
-        "age_hours", "user_shown", "user_shown_rank", "user_shown_ratio", "user_hours_since_shown", "user_shown_session",
+        "age_hours", "user_shown", "user_shown_rank", "user_shown_ratio", "user_hours_since_shown",
+        "user_shown_session",
     }  # fmt: skip
     assert model.network.hyperparameters["columns"] == len(model.columns)
 

@@ -111,11 +111,30 @@ def load_config(profile: str, stage: str) -> StageConfig:
             wrong type; the message names file, key and the nearest valid key.
     """
     file = parameter_file(profile, stage)
-    given = _read_yaml(file)
+    given = checked_values(read_yaml(file), stage, relative(file))
     schema = read_schema(notebook_path(stage))
+    parameters = {name: given.get(name, parameter.default) for name, parameter in schema.items()}
+    if "profile" in schema:
+        parameters["profile"] = profile
+    return StageConfig(stage, profile, parameters, given)
+
+
+def checked_values(given: dict[str, Any], stage: str, where: str) -> dict[str, Any]:
+    """Return values for parameters of a stage, each of the type that the notebook declares.
+
+    Args:
+        given: by name of the parameter.
+        stage: whose notebook declares them.
+        where: the file they come from, for messages.
+
+    Raises:
+        ConfigError: a name is not declared, or a value is of a wrong type.
+    """
+    schema = read_schema(notebook_path(stage))
+    checked = {}
     for key, value in given.items():
         if key == "profile":
-            raise ConfigError(f"{relative(file)}: profile is given by the folder's name. Remove the key.")
+            raise ConfigError(f"{where}: profile is given by the folder's name. Remove the key.")
         if key not in schema:
             near = difflib.get_close_matches(str(key), set(schema), 1)
             hint = (
@@ -123,12 +142,9 @@ def load_config(profile: str, stage: str) -> StageConfig:
                 if near
                 else f"valid keys: {', '.join(k for k in schema if k != 'profile')}."
             )
-            raise ConfigError(f"{relative(file)}: unknown key '{key}'; {hint}")
-        given[key] = _checked(key, schema[key].type, value, relative(file))
-    parameters = {name: given.get(name, parameter.default) for name, parameter in schema.items()}
-    if "profile" in schema:
-        parameters["profile"] = profile
-    return StageConfig(stage, profile, parameters, given)
+            raise ConfigError(f"{where}: unknown key '{key}'; {hint}")
+        checked[key] = _checked(key, schema[key].type, value, where)
+    return checked
 
 
 def from_namespace(stage: str, namespace: Mapping[str, Any]) -> StageConfig:
@@ -142,7 +158,12 @@ def from_namespace(stage: str, namespace: Mapping[str, Any]) -> StageConfig:
     return StageConfig(stage, str(parameters["profile"]), parameters, given)
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Return what a parameter file holds, empty if nothing.
+
+    Raises:
+        ConfigError: it is missing, malformed, has a key twice or holds something else than keys and values.
+    """
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except FileNotFoundError:

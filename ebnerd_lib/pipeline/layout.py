@@ -7,6 +7,8 @@ from ebnerd_lib.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 """The project's folder; every path in artifacts and reports is relative to it."""
+SEARCHED = "study"
+"""The folder of ``params`` that is no profile: a study searches over its files."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def profile_stages(profile: str) -> list[str]:
         ConfigError: there is no such profile, or it has a parameter file without a notebook.
     """
     folder = ROOT / "params" / profile
-    known = sorted(path.name for path in (ROOT / "params").glob("*") if path.is_dir())
+    known = sorted(p.name for p in (ROOT / "params").glob("*") if p.is_dir() and p.name != SEARCHED)
     if profile not in known:
         raise ConfigError(f"params/{profile}: no such profile. Use one of {', '.join(known)}.")
     stages = sorted(path.stem for path in folder.glob("*.yaml"))
