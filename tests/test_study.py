@@ -140,7 +140,9 @@ def test_every_model_of_the_profile_is_tried_in_every_tier_and_learning_on():
     assert found["lightgbm"].parameters["warmup_hours"] == found["mlp"].parameters["warmup_hours"]
 
 
-def test_models_come_from_the_parameter_files(monkeypatch):
+def test_models_come_from_the_parameter_files_of_all_profiles_on_the_same_data(monkeypatch):
+    assert "nrms" in [model.name for model in profile.models("sample")], "from the profile nrms, on the same bundle"
+    assert [model.name for model in profile.models("smoke")] == ["mf_ids", "mf_features", "mlp"]
     real = profile.load_config
 
     def load(name, stage):
@@ -149,9 +151,7 @@ def test_models_come_from_the_parameter_files(monkeypatch):
         return replace(config, parameters=config.parameters | ({"models": models} if models else {}))
 
     monkeypatch.setattr(profile, "load_config", load)
-    assert {each.name.split("_learning")[0] for each in parts.scorers("smoke") if each.procedure is LEARN} == {
-        "mf_features", "mlp",
-    }  # fmt: skip
+    assert [each.after for each in parts.scorers("smoke") if each.procedure is LEARN] == ["mf_features", "mlp"]
     monkeypatch.setattr(profile, "profile_stages", lambda name: ["01_preprocess", "02_train_mf"])
     with pytest.raises(ConfigError, match="no stage trains 'mlp'"):
         parts.scorers("smoke")
@@ -163,6 +163,7 @@ def test_configurations_list_only_what_they_use():
         updates = {name for name in each.parameters if name.startswith("update_")}
         assert bool(updates) == (each.procedure is LEARN), each.name
         assert not {"reads", "models", "tiers", "profile"} & set(each.parameters), each.name
+        assert ("history_length" in each.parameters) == (each.parameters.get("model") in ("nrms", "mf_features")), each
         assert ("hidden" in each.parameters) == (each.parameters.get("model") == "mlp"), each.name
         assert ("epochs" in each.parameters) == (each.procedure in (TRAIN, TUNE)), each.name
         assert ("rounds" in each.parameters) == (each.procedure is BOOST), each.name

@@ -84,6 +84,11 @@ def parameter_file(profile: str, stage: str) -> Path:
     return ROOT / "params" / profile / f"{stage}.yaml"
 
 
+def profiles() -> list[str]:
+    """Return the names of all profiles, the folders of ``params`` but the one that a study searches over."""
+    return sorted(p.name for p in (ROOT / "params").glob("*") if p.is_dir() and p.name != SEARCHED)
+
+
 def profile_stages(profile: str) -> list[str]:
     """Return the stages of a profile, the notebooks that it has a parameter file for, in order of their number.
 
@@ -91,7 +96,7 @@ def profile_stages(profile: str) -> list[str]:
         ConfigError: there is no such profile, or it has a parameter file without a notebook.
     """
     folder = ROOT / "params" / profile
-    known = sorted(p.name for p in (ROOT / "params").glob("*") if p.is_dir() and p.name != SEARCHED)
+    known = profiles()
     if profile not in known:
         raise ConfigError(f"params/{profile}: no such profile. Use one of {', '.join(known)}.")
     stages = sorted(path.stem for path in folder.glob("*.yaml"))

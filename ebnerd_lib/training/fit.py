@@ -4,13 +4,8 @@ import logging
 import shutil
 import time
 import warnings
-<<<<<<< HEAD
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-=======
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
->>>>>>> 51a5db2 (Let a model do without columns or groups of columns)
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 

@@ -99,7 +99,9 @@ def reseeded(model: Model) -> list[Configuration]:
 
 
 def _more_seeds(model: Model) -> range:
-    return range(model.given["seed"] + 1, model.given["seed"] + TRAINING_SEEDS)
+    """Return seeds after a model's own; one that averages several networks takes as many seeds each time."""
+    first, networks = model.given["seed"], model.given.get("seeds", 1)
+    return range(first + networks, first + networks * TRAINING_SEEDS, networks)
 
 
 def shares_of_days(profile: str) -> list[dict[float, Configuration]]:

@@ -7,7 +7,7 @@ from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.evaluation import reference
 from ebnerd_lib.models.base import SlateModel, find_model
 from ebnerd_lib.pipeline.config import load_config
-from ebnerd_lib.pipeline.layout import profile_stages
+from ebnerd_lib.pipeline.layout import profile_stages, profiles
 from ebnerd_lib.pipeline.study import learning, static
 from ebnerd_lib.pipeline.study.boosting import BOOST
 from ebnerd_lib.pipeline.study.configuration import Configuration, Procedure
@@ -16,6 +16,8 @@ from ebnerd_lib.pipeline.study.static import TRAIN
 
 MAIN = "mlp"
 """The model that is taken apart and held against LightGBM."""
+PREPROCESSING = "01_preprocess"
+"""The stage whose parameters say which bundle a profile takes and how it is cut."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +40,38 @@ class Model:
 
 
 def models(profile: str) -> list[Model]:
-    """Return the models of a profile's training stages, which are those with ``module``, ``models`` and ``tiers``.
+    """Return the models of a profile, and those that only other profiles on the same bundle and split train.
+
+    Models are found in training stages, which are those with ``module``, ``models`` and ``tiers``.
 
     Raises:
         ConfigError: see ``load_config``; or the main model is not among them.
     """
+    found = {model.name: model for model in _own_models(profile)}
+    if MAIN not in found:
+        raise ConfigError(f"params/{profile}: no stage trains '{MAIN}', which a study takes apart. Add it to `models`.")
+    for other in profiles():
+        if other != profile and _data(other) == _data(profile):
+            found |= {model.name: model for model in _own_models(other) if model.name not in found}
+    return list(found.values())
+
+
+def _own_models(profile: str) -> list[Model]:
     found = []
     for stage in profile_stages(profile):
         given = load_config(profile, stage).parameters
         if {"module", "models", "tiers"} <= set(given):
             for name in given["models"]:
                 kind = find_model(given["module"], name)
-                found.append(Model(name, stage, given["tiers"][0] if kind.uses_features else "ids", kind, given))
-    if MAIN not in [model.name for model in found]:
-        raise ConfigError(f"params/{profile}: no stage trains '{MAIN}', which a study takes apart. Add it to `models`.")
+                tier = given["tiers"][0] if kind.uses_features else kind.own_tier
+                found.append(Model(name, stage, tier, kind, given))
     return found
+
+
+def _data(profile: str) -> tuple[str, str]:
+    """Return the bundle of a profile and how it is cut."""
+    given = load_config(profile, PREPROCESSING).parameters
+    return given["bundle"], given["split"]
 
 
 def main_model(profile: str) -> Model:

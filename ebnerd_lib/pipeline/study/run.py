@@ -17,9 +17,9 @@ from ebnerd_lib.pipeline.study.cells import compute, count_tried, say
 from ebnerd_lib.pipeline.study.configuration import Configuration
 from ebnerd_lib.pipeline.study.differences import intervals
 from ebnerd_lib.pipeline.study.parts import ONE_BUNDLE, PARTS, check_parts
+from ebnerd_lib.pipeline.study.profile import PREPROCESSING
 from ebnerd_lib.pipeline.study.search import PREFIX, candidates, choose, judged
 
-_SPLIT_STAGE = "01_preprocess"
 Cells = dict[tuple[str, int], dict[str, Any]]
 
 
@@ -50,7 +50,7 @@ def study(
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds: {seeds} must be one or more different numbers, as in 0,1,2.")
     check_parts(parts)
-    split = load_config(profile, _SPLIT_STAGE).parameters["split"]
+    split = load_config(profile, PREPROCESSING).parameters["split"]
     plan, missing = _plan(parts, seeds, profile)
     number = sum(map(len, plan.values()))
     say(f"study of {number} cells on {len(seeds)} bundles of size {size}, outputs in {relative(out)}/")

@@ -1,6 +1,5 @@
 """Train a model of ``ebnerd_lib.models`` as the notebooks do, and judge it."""
 
-import inspect
 from dataclasses import fields
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 from ebnerd_lib.evaluation.calibration import fit_calibration
 from ebnerd_lib.evaluation.judge import judge, load_scores, save_scores
 from ebnerd_lib.evaluation.publish import publish
-from ebnerd_lib.models.base import SlateModel, find_model
+from ebnerd_lib.models.base import SlateModel
 from ebnerd_lib.pipeline.study.configuration import Configuration, Ground, Procedure
 from ebnerd_lib.pipeline.study.ground import training_size, warmup_for
 from ebnerd_lib.training.fit import Fit, Plan, train
@@ -18,16 +17,11 @@ TRAINER = ("accelerator", "devices", "strategy", "num_nodes", "precision")
 PACKAGES = ("torch", "pytorch-lightning", "numpy", "pandas", "numba")
 
 
-def settings_of(kind: type[SlateModel]) -> set[str]:
-    """Return the names of the hyperparameters that a model's classes take."""
-    classes = [each for each in kind.__mro__ if issubclass(each, SlateModel)]
-    taken = {name for each in classes for name in inspect.signature(each.__init__).parameters}
-    return taken - {"self", "settings", "layers"}
-
-
 def used_by(kind: type[SlateModel], given: dict[str, Any]) -> dict[str, Any]:
     """Return those of a training stage's parameters that training a model of this kind uses."""
-    used = settings_of(kind) | {entry.name for entry in fields(Plan)} | set(TRAINER) | {"module"}
+    used = kind.settings() | {entry.name for entry in fields(Plan)} | set(TRAINER) | {"module"}
+    if not kind.uses_vectors:
+        used.discard("history_length")  # of the vectors that it does not look at
     return {name: value for name, value in given.items() if name in used}
 
 
@@ -57,11 +51,9 @@ def _fit(configuration: Configuration, ground: Ground) -> tuple[Fit, float]:
     warmup = warmup_for(ground.dataset.parts["train"], given["warmup_hours"], given.get("share_of_days", 1.0))
     plan = {entry.name: given[entry.name] for entry in fields(Plan) if entry.name in given}
     plan |= {"warmup_hours": warmup, "trainer": {name: given[name] for name in TRAINER if name in given}}
-    known = settings_of(find_model(given["module"], given["model"]))
     fit = train(
         ground.dataset, ground.features, given["module"], given["model"], configuration.tier, configuration.name,
-        {name: value for name, value in given.items() if name in known}, Plan(**plan), ground.logs,
-        leave_out=given.get("leave_out", ()),
+        given, Plan(**plan), ground.logs, leave_out=given.get("leave_out", ()),
     )  # fmt: skip
     return fit, warmup
 
