@@ -22,6 +22,7 @@ from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features.store import Features, usable
 from ebnerd_lib.models.averaged import Averaged
 from ebnerd_lib.models.base import SlateModel, find_model
+from ebnerd_lib.models.threads import one_thread
 from ebnerd_lib.training.batches import Lookup, Reading, SlateData, training_rows
 from ebnerd_lib.training.model_file import TrainedModel
 
@@ -93,6 +94,7 @@ class _EpochLine(Callback):
             self._report({"model": self._name, "epoch": done, "epochs": self._epochs, "seconds_left": left, **figures})
 
 
+@one_thread()
 def train(
     dataset: Dataset,
     features: dict[str, Features],

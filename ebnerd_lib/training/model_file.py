@@ -15,6 +15,7 @@ from ebnerd_lib.errors import StageError
 from ebnerd_lib.features.registry import allowed
 from ebnerd_lib.models.averaged import Averaged
 from ebnerd_lib.models.base import SlateModel, find_model
+from ebnerd_lib.models.threads import one_thread
 from ebnerd_lib.training.batches import Lookup, Reading, SlateBatches
 
 SCORE_BATCH = 1024
@@ -48,6 +49,7 @@ class TrainedModel:
         """The number of trained parameters."""
         return sum(p.numel() for p in self.network.parameters())
 
+    @one_thread()
     def score(self, dataset: Dataset, slates: Slates, matrix: np.ndarray, names: list[str]) -> np.ndarray:
         """Score every candidate of slates: float32 (m,).
 

@@ -22,6 +22,7 @@ from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.models.losses import LOSSES
+from ebnerd_lib.models.threads import one_thread
 from ebnerd_lib.training.batches import Lookup, Reading, SlateBatches, training_rows
 from ebnerd_lib.training.fit import Fit
 from ebnerd_lib.training.model_file import SCORE_BATCH, TrainedModel
@@ -105,6 +106,7 @@ def learn_variants(
     return [learn_on(model, dataset, features, learning, report) for model in main if learning.update_minutes]
 
 
+@one_thread()
 def learn_on(
     model: TrainedModel,
     dataset: Dataset,
