@@ -1,0 +1,121 @@
+"""Intervals over users: their coverage, paired differences, and that the same input gives the same bytes."""
+
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from ebnerd_lib.evaluation.intervals import FEW_USERS, user_bootstrap
+from ebnerd_lib.pipeline.layout import ROOT
+
+
+def draw_log(rng, users):
+    """Impressions of users who differ widely in number and quality, busy ones a little better: values, user."""
+    counts = rng.geometric(0.1, users)
+    quality = np.clip(0.65 + 0.03 * np.log(counts) + rng.normal(0, 0.1, users), 0.02, 0.98)
+    user = np.repeat(np.arange(users), counts)
+    return rng.beta(2 * quality[user], 2 * (1 - quality[user])), user
+
+
+@pytest.fixture(scope="module")
+def log():
+    values, user = draw_log(np.random.default_rng(5), 300)
+    return values[:, None], user
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    truth = draw_log(rng, 400_000)[0].mean()
+    hits = below = 0
+    for trial in range(2000):
+        values, user = draw_log(rng, int(rng.integers(120, 401)))
+        low, high = user_bootstrap(values[:, None], user, seed=trial)[0]
+        hits += low <= truth <= high
+        below += truth < low
+    assert 0.94 <= hits / 2000 <= 0.96
+    assert 0.01 <= below / 2000 <= 0.04  # and misses on both sides
+
+
+def test_the_mean_lies_inside_and_a_higher_level_is_wider(log):
+    values, user = log
+    narrow, wide = user_bootstrap(values, user, level=0.8)[0], user_bootstrap(values, user, level=0.99)[0]
+    assert wide[0] < narrow[0] < values.mean() < narrow[1] < wide[1]
+
+
+def test_it_agrees_with_the_jackknife_where_users_are_many_and_alike():
+    rng = np.random.default_rng(3)
+    user = np.repeat(np.arange(4000), 5)
+    values = (rng.normal(0, 0.1, 4000)[user] + rng.normal(0.6, 0.2, 20000))[:, None]
+    error = values.reshape(4000, 5).mean(axis=1).std(ddof=1) / np.sqrt(4000)
+    np.testing.assert_allclose(np.ptp(user_bootstrap(values, user, draws=4000)[0]), 2 * 1.96 * error, rtol=0.05)
+
+
+def test_columns_share_their_draws_and_do_not_touch_each_other(log):
+    values, user = log
+    rng = np.random.default_rng(1)
+    both = np.hstack([values, rng.random(values.shape)])
+    np.testing.assert_array_equal(user_bootstrap(both, user)[0], user_bootstrap(values, user)[0])
+    # A mirror image has the mirrored interval only if its users are drawn alike.
+    (low, high), mirrored = user_bootstrap(np.hstack([values, -values]), user)
+    np.testing.assert_allclose(mirrored, [-high, -low], atol=1e-12)
+
+
+def test_equal_scores_differ_by_exactly_nothing(log):
+    values, user = log
+    assert (user_bootstrap(values - values.copy(), user) == 0).all()
+    constant = np.full_like(values, 0.3)
+    np.testing.assert_allclose(user_bootstrap(constant, user), 0.3, atol=1e-12)
+
+
+def test_a_noised_copy_differs_by_more_than_nothing(log):
+    values, user = log
+    loss = np.abs(np.random.default_rng(2).normal(0, 0.01, values.shape))
+    low, high = user_bootstrap(loss, user)[0]
+    assert 0 < low < high
+    # Paired, the interval is far narrower than that of either model.
+    assert high - low < 0.1 * np.ptp(user_bootstrap(values, user)[0])
+
+
+@pytest.mark.parametrize("users", [1, 2, FEW_USERS - 1, FEW_USERS])
+def test_few_users_give_finite_ends(users):
+    rng = np.random.default_rng(users)
+    values, user = rng.random((5 * users, 1)), np.repeat(np.arange(users), 5)
+    low, high = user_bootstrap(values, user)[0]
+    assert np.isfinite([low, high]).all()
+    assert low < values.mean() < high if users > 1 else low == high
+    if users < FEW_USERS:
+        assert values.min() <= low and high <= values.max()
+
+
+def test_nothing_to_judge_gives_no_interval():
+    assert np.isnan(user_bootstrap(np.full((3, 2), np.nan), np.arange(3))).all()
+    assert np.isnan(user_bootstrap(np.empty((0, 4)), np.empty(0, np.int64))).all()
+
+
+def test_a_thousand_draws_over_25_000_impressions_take_well_under_a_second():
+    rng = np.random.default_rng(0)
+    values, user = rng.random((25_000, 4)), rng.geometric(1 / 1500, 25_000)
+    user_bootstrap(values, user)
+    start = time.process_time()
+    user_bootstrap(values, user)
+    assert time.process_time() - start < 0.5
+
+
+def test_the_same_bytes_by_seed_for_any_number_of_threads(log):
+    code = (
+        "import numpy as np, hashlib; from ebnerd_lib.evaluation.intervals import user_bootstrap\n"
+        "rng = np.random.default_rng(0); v = rng.random((5000, 4)); u = rng.integers(0, 700, 5000)\n"
+        "print(hashlib.sha256(user_bootstrap(v, u).tobytes()).hexdigest())"
+    )
+    sums = set()
+    for threads in ("1", "2"):
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+        environment = {**os.environ, **dict.fromkeys(names, threads), "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        sums.add(done.stdout)
+    assert len(sums) == 1
+    values, user = log
+    assert (user_bootstrap(values, user, seed=1) != user_bootstrap(values, user, seed=2)).any()
