@@ -172,6 +172,70 @@ def category_shares(table: pd.DataFrame, most: int = 12) -> Figure:
 
 
 @mpl.rc_context(_STYLE)
+def differences(entries: Mapping[str, Mapping[str, Any]], reference: str) -> Figure:
+    """Draw the paired difference in AUC of each scorer to a reference with its 95 % interval, best on top."""
+    ordered = sorted(entries.items(), key=lambda item: item[1]["auc"])
+    figure, (axis,) = _figure(height=0.9 + 0.32 * max(len(ordered), 1))
+    for place, (_, entry) in enumerate(ordered):
+        low, high = entry["auc_ci"]
+        colour = GREY if low <= 0 <= high else BLUE
+        axis.plot([low, high], [place, place], color=colour, linewidth=2)
+        axis.plot(entry["auc"], place, "o", color=colour, markersize=5)
+        text = f"{entry['auc']:+.3f}"
+        axis.annotate(text, (high, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
+    axis.axvline(0, color=GREY, linewidth=1, linestyle=":")
+    axis.set_yticks(range(len(ordered)), [f"{name} ({entry['tier']})" for name, entry in ordered])
+    axis.margins(x=0.12)
+    axis.grid(axis="y", visible=False)
+    axis.set(xlabel=f"AUC less {reference}'s over the same impressions; grey where the interval holds 0")
+    return figure
+
+
+@mpl.rc_context(_STYLE)
+def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
+    """Draw the AUC of up to four scorers by slice with 95 % intervals, one panel a dimension; chance dotted."""
+    dimensions = list(dict.fromkeys(record["dimension"] for record in records))
+    across = 3
+    down = -(-len(dimensions) // across)
+    figure = Figure(figsize=(10.0, 2.6 * down), layout="constrained")
+    axes = list(figure.subplots(down, across, sharey=True, squeeze=False).flat)
+    for axis, dimension in zip(axes, dimensions, strict=False):
+        own = [record for record in records if record["dimension"] == dimension]
+        for number, (name, colour) in enumerate(zip(scorers, (BLUE, ORANGE, GREEN, PURPLE), strict=False)):
+            place = np.arange(len(own)) + 0.12 * (number - (len(scorers) - 1) / 2)
+            figures = [record["scorers"][name] for record in own]
+            axis.plot(place, [one["auc"] for one in figures], "o", color=colour, markersize=4, label=name)
+            ends = [one["auc_ci"] or (one["auc"], one["auc"]) for one in figures]
+            axis.vlines(place, [low for low, _ in ends], [high for _, high in ends], color=colour, linewidth=1.5)
+        axis.axhline(0.5, color=GREY, linewidth=1, linestyle=":")
+        axis.set_xticks(range(len(own)), [record["slice"] for record in own], fontsize=7, rotation=25)
+        axis.grid(axis="x", visible=False)
+        axis.set_title(dimension, fontsize=9)
+    for axis in axes[len(dimensions) :]:
+        axis.set_visible(False)
+    for axis in axes[::across]:
+        axis.set_ylabel("AUC")
+    axes[0].legend(fontsize=7)
+    return figure
+
+
+@mpl.rc_context(_STYLE)
+def calibration(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Draw click rate against predicted probability in bins of equal count, one line an entry; ideal dotted."""
+    figure, (axis,) = _figure(width=5.5, height=4.4)
+    colours = (BLUE, ORANGE, GREEN, PURPLE, GREY)
+    for (name, entry), colour in zip(curves.items(), colours, strict=False):
+        points = pd.DataFrame(entry["curve"])
+        label = f"{name}, error {entry['ece']:.4f}"
+        axis.plot(points["probability"], points["click_rate"], marker="o", markersize=3, color=colour, label=label)
+    top = max(axis.get_xlim()[1], axis.get_ylim()[1])
+    axis.plot([0, top], [0, top], color=GREY, linewidth=1, linestyle=":")
+    axis.set(xlabel="predicted probability of a click", ylabel="click rate", xlim=(0, top), ylim=(0, top))
+    axis.legend(fontsize=8)
+    return figure
+
+
+@mpl.rc_context(_STYLE)
 def trade_off(tables: Mapping[str, pd.DataFrame], metric: str = "ndcg@10") -> Figure:
     """Draw a metric against intra-list diversity, one line a scorer, its weights of diversity written at the points.
 
@@ -188,4 +252,19 @@ def trade_off(tables: Mapping[str, pd.DataFrame], metric: str = "ndcg@10") -> Fi
             axis.annotate(f"{weight:g}", (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8, color=colour)
     axis.set(xlabel="intra-list diversity of the first five", ylabel=metric.replace("ndcg", "nDCG"))
     axis.legend()
+    return figure
+
+
+@mpl.rc_context(_STYLE)
+def importance(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw what the AUC loses when a feature group is shuffled, with 95 % intervals, one panel a model."""
+    figure, axes = _figure(columns=len(tables), width=4.5 * len(tables), height=3.6)
+    for axis, (name, table) in zip(axes, tables.items(), strict=True):
+        ordered = table.iloc[::-1]
+        place = np.arange(len(ordered))
+        axis.barh(place, ordered["drop"], color=BLUE, height=0.7)
+        axis.hlines(place, *np.array(ordered["drop_ci"].tolist()).reshape(-1, 2).T, color="black", linewidth=1)
+        axis.set_yticks(place, list(ordered["group"]), fontsize=8)
+        axis.grid(axis="y", visible=False)
+        axis.set(xlabel="AUC lost when shuffled", title=name)
     return figure

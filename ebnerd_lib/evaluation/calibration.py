@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
+BINS = 15
 _CLIP = 1e-7
 
 
@@ -55,6 +57,49 @@ def classification(probability: np.ndarray, clicked: np.ndarray, threshold: floa
         "f1": 2 * hits / max(int(predicted.sum()) + int(target.sum()), 1),
         "accuracy": float((predicted == target).mean()),
     }
+
+
+def reliability(probability: np.ndarray, clicked: np.ndarray, bins: int = BINS) -> pd.DataFrame:
+    """Return the calibration curve: what was predicted against what happened, in bins of equal count.
+
+    Args:
+        probability: float (m,), of a click.
+        clicked: bool (m,).
+        bins: how many. Equal probabilities stay in one bin, so bins differ in size where there are ties, and those
+            that stay empty are left out.
+
+    Returns:
+        One row a bin, by probability: ``candidates``, their mean ``probability`` and their ``click_rate``.
+
+    Examples:
+        >>> reliability(np.array([0.1, 0.3, 0.8, 0.6]), np.array([False, False, True, True]), bins=2)
+           candidates  probability  click_rate
+        0           2          0.2         0.0
+        1           2          0.7         1.0
+    """
+    probability, target = np.asarray(probability, dtype=np.float64), np.asarray(clicked, dtype=np.float64)
+    _, level, count = np.unique(probability, return_inverse=True, return_counts=True)
+    middle = np.cumsum(count) - (count + 1) / 2  # mean rank of the tied candidates, from 0
+    place = (middle * bins // max(len(probability), 1)).astype(np.int64)[level]
+    size = np.bincount(place, minlength=bins)
+    full = size > 0
+    return pd.DataFrame(
+        {
+            "candidates": size[full],
+            "probability": np.bincount(place, weights=probability, minlength=bins)[full] / size[full],
+            "click_rate": np.bincount(place, weights=target, minlength=bins)[full] / size[full],
+        }
+    )
+
+
+def expected_calibration_error(curve: pd.DataFrame) -> float:
+    """Return the mean over candidates of |probability − click rate| of their bin (Naeini et al., 2015).
+
+    Args:
+        curve: as ``reliability`` returns it; 0 where it is empty.
+    """
+    gap = (curve["probability"] - curve["click_rate"]).abs() * curve["candidates"]
+    return float(gap.sum() / max(curve["candidates"].sum(), 1))
 
 
 def _newton(x: np.ndarray, target: np.ndarray, intercept: float) -> tuple[float, float]:

@@ -14,16 +14,15 @@ from ebnerd_lib.evaluation.intervals import user_bootstrap
 from ebnerd_lib.evaluation.metrics import METRICS, mean_metrics, per_slate
 
 Figures = dict[str, float | int | list[float]]
-CI_DRAWS = 1000
 
 
-def judge(scores: np.ndarray, slates: Slates, calibration: Calibration, seed: int = 0) -> Figures:
+def judge(scores: np.ndarray, slates: Slates, calibration: Calibration | None, seed: int = 0) -> Figures:
     """Compute all figures of scores on slates.
 
     Args:
         scores: float (m,), one a candidate in the order of ``slates``, finite.
         slates: with their clicks.
-        calibration: fitted on the tuning day.
+        calibration: fitted on the tuning day; without it there are no figures of probabilities.
         seed: seed of the bootstrap.
 
     Returns:
@@ -31,14 +30,27 @@ def judge(scores: np.ndarray, slates: Slates, calibration: Calibration, seed: in
         pooled ``logloss``, ``f1`` and ``accuracy``, and how many ``impressions`` were judged and ``left_out``.
     """
     values = per_slate(scores, slates.clicked, slates.offsets)
-    intervals = user_bootstrap(values, slates.user_id, CI_DRAWS, seed)
+    figures = with_intervals(values, slates.user_id, seed)
+    if calibration is not None:
+        figures.update(classification(calibration.probability(scores), slates.clicked, calibration.threshold))
+    judged = int((~np.isnan(values[:, 0])).sum())
+    return {**figures, "impressions": judged, "left_out": len(slates) - judged}
+
+
+def with_intervals(values: np.ndarray, user: np.ndarray, seed: int = 0) -> Figures:
+    """Return the mean of each metric and its 95 % interval over users, ``<metric>_ci``.
+
+    Args:
+        values: float64 (n, 4), as ``per_slate`` returns them, or the differences of two such arrays.
+        user: int (n,), whose impression it is.
+        seed: seed of the bootstrap.
+    """
+    intervals = user_bootstrap(values, user, seed=seed)
     figures: Figures = {}
     for place, (name, mean) in enumerate(mean_metrics(values).items()):
         figures[name] = mean
         figures[f"{name}_ci"] = [float(end) for end in intervals[place]]
-    figures.update(classification(calibration.probability(scores), slates.clicked, calibration.threshold))
-    judged = int((~np.isnan(values[:, 0])).sum())
-    return {**figures, "impressions": judged, "left_out": len(slates) - judged}
+    return figures
 
 
 def judge_both(
