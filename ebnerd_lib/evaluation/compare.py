@@ -233,6 +233,47 @@ def slice_table(records: list[dict[str, Any]], figure: str = "auc") -> pd.DataFr
     )
 
 
+def calibration_table(
+    entries: Mapping[str, Mapping[str, Any]], curves: Mapping[str, Mapping[str, Any]]
+) -> pd.DataFrame:
+    """Tabulate expected calibration errors, smallest first."""
+    rows = [
+        {"scorer": name, "tier": entries[name]["tier"], "calibration error": curve["ece"]}
+        for name, curve in sorted(curves.items(), key=lambda item: item[1]["ece"])
+    ]
+    return pd.DataFrame(rows, columns=["scorer", "tier", "calibration error"])
+
+
+def run_table(manifests: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Tabulate what runs of stages took, from their manifests."""
+    return pd.DataFrame(
+        [
+            {
+                "stage": stage,
+                "seconds": float(manifest["duration_seconds"]),
+                "peak MB": float(manifest["peak_memory_mb"]),
+                "threads": manifest["threads"],
+                "device": manifest["device"],
+            }
+            for stage, manifest in manifests.items()
+        ]
+    )
+
+
+def interval_table(records: list[dict[str, Any]]) -> pd.DataFrame:
+    """Tabulate records: each figure ``x`` that has an interval ``x_ci`` is written with it."""
+    return pd.DataFrame(
+        [
+            {
+                key: value if record.get(f"{key}_ci") is None else with_interval(value, record[f"{key}_ci"])
+                for key, value in record.items()
+                if not key.endswith("_ci")
+            }
+            for record in records
+        ]
+    )
+
+
 def with_interval(value: float, interval: list[float] | None, sign: str = "") -> str:
     """Write a figure with its interval, in four digits.
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates, candidate_rows
+from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.evaluation.intervals import user_bootstrap
 from ebnerd_lib.evaluation.metrics import per_slate
 from ebnerd_lib.features.registry import every_column
@@ -32,7 +33,7 @@ def permutation_importance(
     cover for each other: a small drop does not mean that a group holds nothing.
 
     Args:
-        model: must not have learnt from the part.
+        model: as its file holds it.
         dataset: whose indices the slates use.
         features: of the part.
         part: whose slates to score.
@@ -42,7 +43,15 @@ def permutation_importance(
     Returns:
         One row a group, largest drop first: ``group``, ``columns`` (0 for ids), ``auc`` when shuffled, ``drop`` and
         ``drop_ci``, the 95 % interval of the paired difference.
+
+    Raises:
+        ConfigError: the model learns on, so its file has learnt from the slates that it would score.
     """
+    if model.name.endswith("_learning"):
+        raise ConfigError(
+            f"importance: {model.name} learns on, and its file holds what it learnt from {part}. Name the model that "
+            f"it started from, {model.name.removesuffix('_learning')}."
+        )
     slates = dataset.parts[part].take(rows)
     matrix = np.array(features.matrix[candidate_rows(dataset.parts[part].offsets, rows)])
     whole = _auc(model.score(dataset, slates, matrix, features.columns), slates)
@@ -51,9 +60,10 @@ def permutation_importance(
         auc = _auc(model.score(dataset, shuffled, changed, features.columns), slates)
         drops.append(whole - auc)
         records.append({"group": group, "columns": width, "auc": float(auc.mean()), "drop": float(drops[-1].mean())})
-    ends = user_bootstrap(np.stack(drops, axis=1), slates.user_id, seed=seed) if drops else []
-    for record, (low, high) in zip(records, ends, strict=True):
-        record["drop_ci"] = [float(low), float(high)]
+    if drops:
+        ends = user_bootstrap(np.stack(drops, axis=1), slates.user_id, seed=seed)
+        for record, (low, high) in zip(records, ends, strict=True):
+            record["drop_ci"] = [float(low), float(high)]
     table = pd.DataFrame(records, columns=["group", "columns", "auc", "drop", "drop_ci"])
     return table.sort_values("drop", ascending=False, kind="stable", ignore_index=True)
 

@@ -4,6 +4,7 @@ A **dimension** cuts the impressions of a part into slices that do not overlap a
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -137,5 +138,5 @@ def _labels(edges: tuple[int, ...], unit: str = "", whole: bool = False) -> list
     ['≤5', '6–10', '≥11']
     """
     first = f"≤{edges[0] - 1}" if whole else f"<{edges[0]}"
-    inner = [f"{low}–{high - 1 if whole else high}" for low, high in zip(edges, edges[1:], strict=False)]
+    inner = [f"{low}–{high - 1 if whole else high}" for low, high in pairwise(edges)]
     return [f"{label}{unit}" for label in (first, *inner, f"≥{edges[-1]}")]

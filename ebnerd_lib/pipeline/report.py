@@ -442,7 +442,7 @@ class _Body:
 
 
 _NUMBER = re.compile(r"[-−+]?\d[\d,]*(?:\.\d*)?(?:e[-+]?\d+)?\s*%?(?:\s*(?:±|to|–)\s*[\d.,]+)?", re.IGNORECASE)
-_INTERVAL = re.compile(r"[\[(]\s*[-−+]?[\d.]+\s*(?:,|to|–)\s*[-−+]?[\d.]+\s*[\])]")
+_INTERVAL = re.compile(r"(?:[-−+]?\d[\d,.]*\s+)?[\[(]\s*[-−+]?[\d.]+\s*(?:,|to|–)\s*[-−+]?[\d.]+\s*[\])]")
 _NOTHING = {"", "–", "-", "nan", "NaN", "None", "<NA>", "NaT"}
 
 

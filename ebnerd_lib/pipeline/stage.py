@@ -155,3 +155,8 @@ def start(stage: str, namespace: Mapping[str, Any]) -> Stage:
 def read_metrics(folder: Path) -> dict[str, Any]:
     """Return the ``metrics.json`` of a stage's artifacts folder."""
     return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the ``manifest.json`` of a stage's artifacts folder: what ran, with durations and memory."""
+    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
