@@ -42,6 +42,19 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--size", default="demo", help="of the bundles: smoke, demo, small or large (default: demo)")
     study.add_argument("--profile", help="whose parameters to train with (default: smoke for size smoke, else sample)")
     study.set_defaults(verb=_study)
+
+    evaluate = verbs.add_parser("evaluate", help="judge scores that come from elsewhere as our own are judged")
+    evaluate.add_argument("--scores", type=Path, required=True, help="parquet: impression_id, article_id, score")
+    evaluate.add_argument("--bundle", type=Path, required=True, help="folder of the bundle that was scored")
+    evaluate.add_argument("--split", default="validation", help="part that was scored: validation or tuning")
+    evaluate.add_argument(
+        "--tier", default="not declared", help="what the scorer knows: ids, content, exposure, clicks"
+    )
+    evaluate.add_argument("--tuning", type=Path, help="its scores of the tuning day, for log loss and calibration")
+    evaluate.add_argument("--reference", type=Path, help="scores to compare with, impression by impression")
+    evaluate.add_argument("--out", type=Path, help="folder to write (default: outputs/evaluate/<name of the file>)")
+    evaluate.add_argument("--cut", default="official", help="how parts are cut: official or quantile")
+    evaluate.set_defaults(verb=_evaluate)
     return parser
 
 
@@ -67,6 +80,16 @@ def _study(options: argparse.Namespace) -> int:
 
     profile = options.profile or ("smoke" if options.size == "smoke" else "sample")
     study(options.seeds, options.out.resolve(), options.size, profile, options.parts)
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from ebnerd_lib.pipeline.evaluate import evaluate
+
+    evaluate(
+        options.scores, options.bundle, options.split, options.tier, options.tuning, options.reference, options.out,
+        options.cut,
+    )  # fmt: skip
     return 0
 
 

@@ -1,5 +1,9 @@
 """Shared data: a generated smoke bundle, and a tiny bundle whose every figure can be counted by hand."""
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +17,7 @@ from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.sample import generate
 from ebnerd_lib.data.schema import ARTICLES, BEHAVIORS, HISTORY, arrow_schema
 from ebnerd_lib.features import store
+from ebnerd_lib.pipeline.layout import ROOT
 
 Change = Callable[[pa.Table], pa.Table]
 FAR_USER = 4_000_000_000  # beyond int32: user ids are unsigned
@@ -171,6 +176,20 @@ def smoke_features(smoke, tmp_path_factory) -> Path:
     datasets.save(smoke, folder)
     store.write(smoke, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, smoke_bundle) -> Path:
+    """A copy of the project in which the profile smoke has run, for reading only."""
+    project = tmp_path_factory.mktemp("project") / "a"
+    for name in ("ebnerd_lib", "notebooks", "params", "templates"):
+        shutil.copytree(ROOT / name, project / name)
+    shutil.copytree(smoke_bundle, project / "data" / "smoke")
+    environment = {**os.environ, "PYTHONPATH": str(project)}
+    words = [sys.executable, "-m", "ebnerd_lib", "run", "--profile", "smoke"]
+    done = subprocess.run(words, cwd=project, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return project
 
 
 @pytest.fixture

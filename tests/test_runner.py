@@ -13,7 +13,7 @@ import pytest
 
 from ebnerd_lib.pipeline.layout import ROOT
 
-STAGES = ["01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend"]
+STAGES = ["01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend", "05_compare"]
 
 
 def command(project: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -47,17 +47,6 @@ def copy_of(source: Path, target: Path, outputs: bool) -> Path:
         shutil.copytree(source / "data", target / "data")
         shutil.copytree(source / "outputs", target / "outputs", copy_function=shutil.copy2)
     return target
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory, smoke_bundle):
-    """A copy of the project in which the profile smoke has run."""
-    project = copy_of(ROOT, tmp_path_factory.mktemp("project") / "a", outputs=False)
-    shutil.copytree(smoke_bundle, project / "data" / "smoke")
-    result = run(project)
-    assert result.returncode == 0, result.stderr + result.stdout
-    assert sorted(ran(result)) == STAGES
-    return project
 
 
 @pytest.fixture

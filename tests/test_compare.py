@@ -1,0 +1,239 @@
+"""Scorers side by side: slices, paired differences, calibration curves and the importance of feature groups."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.calibration import calibration_curve
+
+from ebnerd_lib.data.slates import candidate_rows
+from ebnerd_lib.errors import ConfigError, StageError
+from ebnerd_lib.evaluation import compare
+from ebnerd_lib.evaluation.baselines import judge_baselines
+from ebnerd_lib.evaluation.calibration import expected_calibration_error, reliability
+from ebnerd_lib.evaluation.importance import permutation_importance, sample_impressions
+from ebnerd_lib.evaluation.intervals import FEW_USERS
+from ebnerd_lib.evaluation.judge import judge_saved
+from ebnerd_lib.evaluation.metrics import METRICS, per_slate
+from ebnerd_lib.evaluation.slices import slice_figures, slices_of
+from ebnerd_lib.features import store
+from ebnerd_lib.training.fit import Plan, train
+
+
+@pytest.fixture(scope="module")
+def features(smoke, smoke_features):
+    return {part: store.read(smoke_features, part) for part in smoke.parts}
+
+
+@pytest.fixture(scope="module")
+def judged(smoke):
+    """Three scorers: one by chance, the same with noise that ruins it a little, and its equal under another name."""
+    rng = np.random.default_rng(0)
+    scores = {part: rng.normal(size=s.candidates) + 1.0 * s.clicked for part, s in smoke.parts.items()}
+    noised = {part: own + rng.normal(0, 0.5, len(own)) for part, own in scores.items()}
+    scorers = [
+        compare.Scorer("a", "clicks", scores, 7),
+        compare.Scorer("noised", "clicks", noised),
+        compare.Scorer("equal", "content", {part: own.copy() for part, own in scores.items()}),
+    ]
+    return [compare.judge_scorer(scorer, smoke.parts) for scorer in scorers]
+
+
+# --- slices ------------------------------------------------------------------------------------------------
+
+
+def test_the_slices_of_a_dimension_are_all_impressions_once(smoke):
+    slices = slices_of(smoke)
+    dimensions = {piece.dimension for piece in slices}
+    assert dimensions == {
+        "clicked article", "age of the clicked article", "user", "history clicks", "subscriber", "slate length",
+        "page", "device", "hour of day, as stored",
+    }  # fmt: skip
+    for dimension in dimensions:
+        times = sum(piece.rows.astype(int) for piece in slices if piece.dimension == dimension)
+        assert (times == 1).all(), dimension
+
+
+def test_slices_of_the_tiny_bundle_are_those_counted_by_hand(tiny, by_hand):
+    ids = tiny.parts["validation"].impression_id
+    found = {(piece.dimension, piece.label): sorted(ids[piece.rows].tolist()) for piece in slices_of(tiny)}
+    assert found == {
+        # In view in the train part, before the 24th 07:00: 1001 to 1005.
+        ("clicked article", "new"): [201, 202, 203, 204],
+        # Published an hour before; not in the table; 15 minutes before; on the 28th for the 31st.
+        ("age of the clicked article", "1–4 h"): [201],
+        ("age of the clicked article", "unknown"): [202],
+        ("age of the clicked article", "<1 h"): [203],
+        ("age of the clicked article", "24–72 h"): [204],
+        ("user", "known"): [201, 203, 204],
+        ("user", "new"): [202],
+        ("history clicks", "0"): [204],
+        ("history clicks", "1–9"): [201, 202, 203],
+        ("subscriber", "yes"): [202, 204],
+        ("subscriber", "no"): [201, 203],
+        ("slate length", "≤5"): [201, 202, 203, 204],
+        ("page", "front page"): [201, 202, 204],
+        ("page", "article page"): [203],
+        ("device", "unknown"): [203],
+        ("device", "desktop"): [201],
+        ("device", "mobile"): [202, 204],
+        ("hour of day, as stored", "06–08"): [201],
+        ("hour of day, as stored", "09–11"): [202],
+        ("hour of day, as stored", "18–20"): [204],
+        ("hour of day, as stored", "21–23"): [203],
+    }
+
+
+def test_slates_without_a_click_are_slices_of_their_own(tiny):
+    found = {(piece.dimension, piece.label): piece.rows.sum() for piece in slices_of(tiny, "tuning")}
+    assert found["clicked article", "no click"] == found["age of the clicked article", "no click"] == 1
+
+
+def test_slices_average_to_the_whole_and_differences_are_paired(smoke, judged):
+    slates = smoke.parts["validation"]
+    records = compare.compare_slices(judged, "a", slices_of(smoke), slates)
+    for name in ("a", "noised"):
+        whole = next(each for each in judged if each.scorer.name == name).figures["validation"]["auc"]
+        for dimension in {record["dimension"] for record in records}:
+            own = [record for record in records if record["dimension"] == dimension]
+            weight = [record["impressions"] for record in own]
+            assert np.average([r["scorers"][name]["auc"] for r in own], weights=weight) == pytest.approx(whole)
+    for record in records:
+        a, noised, equal = (record["scorers"][name] for name in ("a", "noised", "equal"))
+        assert noised["difference"] == pytest.approx(noised["auc"] - a["auc"])
+        assert "difference" not in a and equal["difference"] == 0
+        if record["users"] < FEW_USERS:
+            assert a["auc_ci"] is None and noised["difference_ci"] is None
+        else:
+            assert equal["difference_ci"] == [0, 0]
+            assert a["auc_ci"][0] <= a["auc"] <= a["auc_ci"][1]
+    assert {record["users"] < FEW_USERS for record in records} == {True, False}
+
+
+def test_a_slice_that_cannot_be_judged_is_left_out(tiny):
+    auc = {"a": np.full(len(tiny.parts["validation"]), np.nan)}
+    assert slice_figures(slices_of(tiny), auc, tiny.parts["validation"].user_id, "a") == []
+
+
+# --- differences -------------------------------------------------------------------------------------------
+
+
+def test_equal_scores_differ_by_exactly_nothing_and_a_noised_copy_by_more(smoke, judged):
+    found = compare.differences(judged, "a", smoke.parts["validation"])
+    assert set(found) == {"noised", "equal"}
+    for metric in METRICS:
+        assert found["equal"][metric] == 0 and found["equal"][f"{metric}_ci"] == [0, 0]
+        low, high = found["noised"][f"{metric}_ci"]
+        assert low <= found["noised"][metric] <= high < 0
+    own = [each.figures["validation"]["auc"] for each in judged]
+    assert found["noised"]["auc"] == pytest.approx(own[1] - own[0])
+
+
+def test_an_unknown_reference_is_refused_with_the_names_there_are(smoke, judged):
+    with pytest.raises(ConfigError, match=r"no scorer 'b' to compare with. Use one of a, noised, equal"):
+        compare.differences(judged, "b", smoke.parts["validation"])
+    with pytest.raises(ConfigError, match="no scorer 'b'"):
+        compare.compare_slices(judged, "b", [], smoke.parts["validation"])
+
+
+def test_saved_scores_give_the_figures_that_their_stage_reported(smoke, tmp_path):
+    rng = np.random.default_rng(1)
+    scores = {part: rng.normal(size=smoke.parts[part].candidates) for part in ("tuning", "validation")}
+    entry = judge_saved("x", "ids", scores, smoke, tmp_path, seed=3)
+    metrics = pd.Series({"models": {"x": {**entry, "parameters": 5}}})
+    metrics.to_json(tmp_path / "metrics.json", double_precision=15)
+    (saved,) = compare.saved_scorers(tmp_path, smoke)
+    assert compare.judge_scorer(saved, smoke.parts, seed=3).figures == {**entry, "parameters": 5}
+    (tmp_path / "scores_x.parquet").write_bytes((tmp_path / "tuning_x.parquet").read_bytes())
+    with pytest.raises(StageError, match=r"scores_x\.parquet: its .* rows are not the .* candidates"):
+        compare.saved_scorers(tmp_path, smoke)
+
+
+def test_baselines_computed_again_have_the_figures_of_preprocessing(smoke, features):
+    again = [compare.judge_scorer(each, smoke.parts) for each in compare.baseline_scorers(smoke, features)]
+    assert {each.scorer.name: each.figures for each in again} == judge_baselines(smoke, features)
+
+
+def test_without_the_tuning_day_there_are_no_probabilities(smoke, judged):
+    alone = compare.Scorer("a", "clicks", {"validation": judged[0].scorer.scores["validation"]})
+    figures = compare.judge_scorer(alone, smoke.parts).figures
+    whole = judged[0].figures["validation"]
+    assert figures["validation"] == {k: v for k, v in whole.items() if k not in ("logloss", "f1", "accuracy")}
+    assert compare.calibration_curves([compare.judge_scorer(alone, smoke.parts)], smoke.parts["validation"]) == {}
+
+
+def test_the_table_has_all_scorers_by_auc_with_tier_and_parameters(smoke, judged):
+    entries = {each.scorer.name: each.figures for each in judged}
+    difference = compare.differences(judged, "a", smoke.parts["validation"])
+    table = compare.comparison_table(entries, difference, "a")
+    assert list(table["scorer"]) == ["a", "equal", "noised"]
+    assert list(table["tier"]) == ["clicks", "content", "clicks"]
+    assert table["parameters"].to_list()[0] == 7 and table["parameters"].isna().to_list() == [False, True, True]
+    assert list(table["auc less a's"])[:2] == ["reference", "+0.0000 [+0.0000, +0.0000]"]
+    low, high = entries["a"]["validation"]["auc_ci"]
+    assert table["auc"][0] == f"{entries['a']['validation']['auc']:.4f} [{low:.4f}, {high:.4f}]"
+
+
+# --- calibration -------------------------------------------------------------------------------------------
+
+
+def test_calibration_curve_equals_scikit_learn():
+    rng = np.random.default_rng(0)
+    probability = rng.beta(1, 9, 3000)
+    clicked = rng.random(3000) < probability**1.3
+    found = reliability(probability, clicked)
+    rate, mean = calibration_curve(clicked, probability, n_bins=15, strategy="quantile")
+    assert list(found["candidates"]) == [200] * 15
+    np.testing.assert_allclose(found["click_rate"], rate, atol=0.01)
+    np.testing.assert_allclose(found["probability"], mean, atol=0.01)
+    by_hand = np.abs(found["probability"] - found["click_rate"]).mean()
+    assert expected_calibration_error(found) == pytest.approx(by_hand)
+    assert expected_calibration_error(found) > expected_calibration_error(reliability(probability**1.3, clicked))
+
+
+def test_ties_stay_in_one_bin_whatever_their_order():
+    probability = np.array([0.2] * 50 + [0.4] * 10)
+    clicked = np.arange(60) % 5 == 0
+    found = reliability(probability, clicked)
+    assert list(found["candidates"]) == [50, 10]
+    pd.testing.assert_frame_equal(found, reliability(probability[::-1], clicked[::-1]))
+    assert expected_calibration_error(reliability(np.full(10, 0.5), np.arange(10) < 5)) == 0
+    assert expected_calibration_error(reliability(np.empty(0), np.empty(0, bool))) == 0
+
+
+# --- importance --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(smoke, features, tmp_path_factory):
+    settings = {"embedding_size": 2, "hidden": [8], "learning_rate": 1e-2}
+    logs = tmp_path_factory.mktemp("logs")
+    return train(
+        smoke, features, "mlp", "mlp", "clicks", "mlp", settings,
+        Plan(3, 3, 64, 24.0, 0, {"accelerator": "cpu"}), logs,
+    ).model  # fmt: skip
+
+
+def test_shuffling_clicks_costs_a_model_of_clicks_and_repeats_by_seed(smoke, features, model):
+    rows = sample_impressions(smoke.parts["validation"], 400, seed=0)
+    assert len(rows) == 400 and (np.diff(rows) > 0).all() and smoke.parts["validation"].has_choice[rows].all()
+    before = np.array(features["validation"].matrix[candidate_rows(smoke.parts["validation"].offsets, rows)])
+    table = permutation_importance(model, smoke, features["validation"], "validation", rows)
+    pd.testing.assert_frame_equal(
+        table, permutation_importance(model, smoke, features["validation"], "validation", rows)
+    )
+    assert {"clicks", "exposure", "request", "user ids", "article ids"} <= set(table["group"])
+    assert table["columns"].sum() == len(model.columns)
+    assert table["drop"].is_monotonic_decreasing and table["drop"].iloc[0] > 0.01
+    assert all(low <= drop <= high for drop, (low, high) in zip(table["drop"], table["drop_ci"], strict=True))
+    slates = smoke.parts["validation"].take(rows)
+    scores = model.score(smoke, slates, before, features["validation"].columns)
+    whole = per_slate(scores, slates.clicked, slates.offsets)[:, 0].mean()
+    np.testing.assert_allclose(table["auc"] + table["drop"], whole)
+
+
+def test_a_model_that_learnt_on_is_refused(smoke, features, model):
+    walked = type(model)(
+        "mlp_learning", model.module, model.tier, model.network, model.columns, model.users, model.articles
+    )
+    with pytest.raises(ConfigError, match=r"mlp_learning learns on.*Name the model that it started from, mlp\."):
+        permutation_importance(walked, smoke, features["validation"], "validation", np.arange(5))

@@ -1,0 +1,85 @@
+"""Every figure of every report's tables stands in a metrics.json of the profile, times and parameters in a manifest."""
+
+import json
+import re
+
+import pytest
+from bs4 import BeautifulSoup
+
+STAGES = ["01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend", "05_compare"]
+ONE = r"[-−+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?%?"
+# A number; with its interval; or an interval alone. Labels such as "50–199" are no figures.
+FIGURE = re.compile(rf"{ONE}|{ONE} \[{ONE}, {ONE}\]|\[{ONE}, {ONE}\]|{ONE} – {ONE}|\[(?:\d+, )*\d+\]")
+RECORDED_IN_MANIFESTS = ("Effective parameters", "Provenance", "Stages read")
+
+
+def leaves(content):
+    """All numbers of a JSON value."""
+    if isinstance(content, dict | list):
+        for inner in content.values() if isinstance(content, dict) else content:
+            yield from leaves(inner)
+    elif isinstance(content, int | float) and not isinstance(content, bool):
+        yield content
+
+
+def tables(report):
+    """Caption and the figures of each table of a report, as they are written."""
+    page = BeautifulSoup(report.read_text(encoding="utf-8"), "html.parser")
+    for frame in page.select("main figure.table"):
+        cells = [cell.get_text().strip() for cell in frame.select("tbody td, tbody th")]
+        told = [cell for cell in cells if FIGURE.fullmatch(cell)]
+        yield frame.find("figcaption").get_text(), [one for cell in told for one in re.findall(ONE, cell)]
+
+
+def written(number, value):
+    """Write a value as precisely as the text ``number`` is written."""
+    digits = len(number.rstrip("%").partition(".")[2])
+    return f"{value * (100 if number.endswith('%') else 1):.{digits}f}"
+
+
+def unknown(numbers, values):
+    """The numbers that none of the values is when written as precisely."""
+    known = {}
+    for number in set(numbers):
+        form = (number.endswith("%"), len(number.rstrip("%").partition(".")[2]))
+        known.setdefault(form, {written(number, value) for value in values})
+    lost = []
+    for number in numbers:
+        plain = number.replace(",", "").replace("−", "-").lstrip("+").rstrip("%")
+        form = (number.endswith("%"), len(plain.partition(".")[2]))
+        if plain not in known[form] and ("e" not in plain or float(plain) not in values):
+            lost.append(number)
+    return lost
+
+
+def sources(project, stage, file):
+    """The numbers in the files of a stage and of the stages that it reads."""
+    root = project / "outputs" / "smoke" / "artifacts"
+    reads = json.loads((root / stage / "manifest.json").read_text())["parameters"].get("reads", [])
+    return {value for each in [stage, *reads] for value in leaves(json.loads((root / each / file).read_text()))}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_figure_of_a_report_is_recorded(finished, stage):
+    metrics, manifests = (sources(finished, stage, file) for file in ("metrics.json", "manifest.json"))
+    found = 0
+    for caption, numbers in tables(finished / "outputs" / "smoke" / "reports" / f"{stage}.html"):
+        lost = unknown(numbers, manifests if caption.startswith(RECORDED_IN_MANIFESTS) else metrics)
+        assert not lost, f"{caption}: {lost[:10]}"
+        found += len(numbers)
+    assert found > 50
+
+
+def test_a_figure_that_is_not_recorded_is_found_out(finished):
+    metrics = sources(finished, "05_compare", "metrics.json")
+    report = finished / "outputs" / "smoke" / "reports" / "05_compare.html"
+    exact = [one for _, numbers in tables(report) for one in numbers if re.fullmatch(r"[-+]?0\.\d{4}", one)]
+    wrong = [f"{float(one) + 1.2345:+.4f}" for one in exact]
+    assert len(exact) > 100
+    assert len(unknown(wrong, metrics)) > 0.95 * len(wrong)
+
+
+def test_no_time_stands_in_the_metrics(finished):
+    for stage in STAGES:
+        text = (finished / "outputs" / "smoke" / "artifacts" / stage / "metrics.json").read_text()
+        assert not re.search(r'"[^"]*(seconds|duration|memory)[^"]*":', text)
