@@ -260,20 +260,6 @@ def run_table(manifests: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     )
 
 
-def interval_table(records: list[dict[str, Any]]) -> pd.DataFrame:
-    """Tabulate records: each figure ``x`` that has an interval ``x_ci`` is written with it."""
-    return pd.DataFrame(
-        [
-            {
-                key: value if record.get(f"{key}_ci") is None else with_interval(value, record[f"{key}_ci"])
-                for key, value in record.items()
-                if not key.endswith("_ci")
-            }
-            for record in records
-        ]
-    )
-
-
 def with_interval(value: float, interval: list[float] | None, sign: str = "") -> str:
     """Write a figure with its interval, in four digits.
 

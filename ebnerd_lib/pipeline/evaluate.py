@@ -2,11 +2,11 @@
 
 import base64
 import datetime
-import json
-import os
 import time
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from ebnerd_lib import plots
 from ebnerd_lib.data import dataset as datasets
@@ -18,10 +18,13 @@ from ebnerd_lib.evaluation.compare import Scorer
 from ebnerd_lib.evaluation.scores_file import read_scores
 from ebnerd_lib.evaluation.slices import slices_of
 from ebnerd_lib.features.registry import TIERS
-from ebnerd_lib.pipeline import report
 from ebnerd_lib.pipeline.fingerprint import sha256
-from ebnerd_lib.pipeline.layout import relative
+from ebnerd_lib.pipeline.json_file import write_json
+from ebnerd_lib.pipeline.layout import ROOT, relative
 from ebnerd_lib.pipeline.manifest import environment
+from ebnerd_lib.pipeline.page import TIERS as MEANING
+from ebnerd_lib.pipeline.page import fill, page_key, write_page
+from ebnerd_lib.pipeline.report import Body
 from ebnerd_lib.tables import show
 
 PARTS = ("validation", "tuning")
@@ -81,10 +84,10 @@ def evaluate(
         "started": started.isoformat(timespec="seconds"),
         "duration_seconds": round(time.monotonic() - clock, 2),
     }
-    out = out or report.layout.ROOT / "outputs" / "evaluate" / scorers[0].name
-    _write(out / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-    _write(out / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
-    _write(out / "report.html", _page(metrics, manifest, part))
+    out = out or ROOT / "outputs" / "evaluate" / scorers[0].name
+    write_json(out / "metrics.json", metrics)
+    write_json(out / "manifest.json", manifest)
+    write_page(out / "report.html", _page(metrics, manifest, part), page_key(metrics, manifest))
     for line in summary(metrics, part):
         print(line)
     print(f"report: {out / 'report.html'}")
@@ -156,17 +159,17 @@ def _page(metrics: dict[str, Any], manifest: dict[str, Any], part: str) -> str:
     pieces.append(_picture(panels, "AUC by slice, one panel a dimension; the table gives the figures."))
     for name, curve in metrics["calibration"].items():
         caption = f"Calibration of {name}: expected calibration error {curve['ece']:.4f} in bins of equal count"
-        bins = compare.interval_table(curve["curve"])
+        bins = pd.DataFrame(curve["curve"])
         pieces += ["<h2>Calibration</h2>", _table(bins, caption, {"probability": 4, "click_rate": 4})]
         pieces.append(_picture(plots.calibration({name: curve}), "Click rate against predicted probability."))
-    body = report._Body("".join(pieces), {})
-    return report._fill(
+    body = Body("".join(pieces), {})
+    return fill(
         "evaluate.html.j2",
         body=body.html,
         record=manifest,
         generated=manifest["generated"],
         bundle=manifest["parameters"]["bundle"],
-        tiers=report.TIERS,
+        tiers=MEANING,
     )
 
 
@@ -178,11 +181,3 @@ def _table(table: Any, caption: str, decimals: dict[str, int] | None = None) -> 
 def _picture(figure: Any, alt: str) -> str:
     image = plots.image(figure, alt)
     return f'<p><img alt="{alt}" src="data:image/png;base64,{base64.b64encode(image.data).decode()}"></p>'
-
-
-def _write(file: Path, text: str) -> None:
-    """Write a file that is whole whenever it can be seen."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)

@@ -1,7 +1,7 @@
 """What readers see of a profile: one HTML file a stage and an index, which open offline and load nothing.
 
 Whether a file is up to date is told by the standard library alone; what renders is imported when there is
-work. A page is three steps: nbconvert turns the cells into HTML with ``templates/report``, `_Body` makes that
+work. A page is three steps: nbconvert turns the cells into HTML with ``templates/report``, `Body` makes that
 safe to pass on (no scripts, no addresses) and finds its headings, ``templates/report.html.j2`` adds the
 record of the run.
 """
@@ -223,7 +223,7 @@ def _report(run: _Run, runs: list[_Run], origin: dict[str, Any], notebook: Path,
     import nbformat
 
     executed = nbformat.read(notebook, as_version=4)
-    body = _Body(_cells(executed), {other.stage: other.page for other in runs if other.page})
+    body = Body(_cells(executed), {other.stage: other.page for other in runs if other.page})
     place = runs.index(run)
     record = _record(run, executed, failed)
     return fill(
@@ -356,7 +356,7 @@ def _make_plain(output: Any) -> None:
                 output.data[kind] = plain(output.data[kind])
 
 
-class _Body:
+class Body:
     """The cells of a report made safe to pass on.
 
     Attributes:
