@@ -268,3 +268,21 @@ def importance(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axis.grid(axis="y", visible=False)
         axis.set(xlabel="AUC lost when shuffled", title=name)
     return figure
+
+
+@mpl.rc_context(_STYLE)
+def blind_figures(true: np.ndarray, figures: Mapping[str, np.ndarray], reported: str) -> Figure:
+    """Draw what some figures report of scorers against how good these are; one that can see lies on the diagonal.
+
+    Args:
+        true: AUC per impression of each scorer, ascending.
+        figures: what each figure says of them, by its name.
+        reported: label of the vertical axis.
+    """
+    figure, (axis,) = _figure(height=3.6)
+    axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="AUC per impression")
+    for (name, values), colour in zip(figures.items(), (ORANGE, BLUE, GREEN), strict=False):
+        axis.plot(true, values, marker="o", markersize=3, color=colour, label=name)
+    axis.set(xlabel="AUC per impression of the scorer", ylabel=reported, xlim=(0, 1), ylim=(0, 1.02))
+    axis.legend(loc="upper left")
+    return figure

@@ -130,7 +130,7 @@ def train(
     Raises:
         ConfigError: the model, a setting of it, the tier or a column is unknown, or no training row is left.
     """
-    _quiet()
+    quiet()
     kind = find_model(module, model)
     columns = usable(features["train"], tier, leave_out) if kind.uses_features else []
     known = {key: value for key, value in hyperparameters.items() if key in kind.settings()}
@@ -230,7 +230,7 @@ def learning_curve(folder: Path) -> pd.DataFrame:
     return rows.groupby("epoch").first().reset_index()
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Keep Lightning's banners out of reports; its warnings stay."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

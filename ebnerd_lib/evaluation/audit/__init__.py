@@ -1,0 +1,1 @@
+"""The original notebook's defects, each measured on a bundle beside what is right."""
