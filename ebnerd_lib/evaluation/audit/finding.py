@@ -65,7 +65,7 @@ def tabulate(findings: list[Finding]) -> pd.DataFrame:
 def plain(findings: list[Finding]) -> pd.DataFrame:
     """Return findings as a table of numbers, for ``metrics.json``."""
     columns = ["defect", "quantity", "original", "mended"]
-    return pd.DataFrame([vars(one) for one in findings], columns=columns).astype({"original": object, "mended": object})
+    return pd.DataFrame([vars(one) for one in findings], columns=columns, dtype=object)
 
 
 def _text(value: float | int) -> str:
