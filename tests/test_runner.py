@@ -117,7 +117,7 @@ def test_a_second_run_does_nothing_and_loads_neither_pandas_nor_papermill(finish
 def test_one_mlp_parameter_reruns_03_and_what_depends_on_it(project):
     file = project / "params" / "smoke" / "03_train_mlp.yaml"
     file.write_text(file.read_text() + "dropout: 0.2  # share of hidden units that training drops\n")
-    assert ran(run(project)) == ["03_train_mlp", "04_recommend"]
+    assert ran(run(project)) == ["03_train_mlp", "04_recommend", "05_compare"]
 
 
 def test_a_change_that_leaves_artifacts_as_they_were_stops_there(project):
@@ -134,7 +134,7 @@ def test_a_template_only_renders_again(project):
     style = project / "templates" / "style.css"
     style.write_text(style.read_text() + "\n/* changed */\n")
     result = run(project)
-    assert result.returncode == 0 and not ran(result) and "rendered 4 reports again" in result.stdout
+    assert result.returncode == 0 and not ran(result) and "rendered 6 reports again" in result.stdout
 
 
 def test_a_lost_artifact_is_made_again(project):
@@ -214,7 +214,7 @@ def test_a_broken_bundle_fails_the_stage_with_one_message_and_leaves_nothing_hal
     result = run(project)
     assert result.returncode == 1
     assert f"has {table.num_rows} clicks outside their slate" in result.stderr
-    assert ran(result) == ["01_preprocess"]
+    assert ran(result) == ["00_audit", "01_preprocess"]
     assert artifacts(project) == before
     assert not list((project / "outputs" / "smoke" / "artifacts").glob(".*"))
 
