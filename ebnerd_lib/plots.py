@@ -187,7 +187,7 @@ def differences(entries: Mapping[str, Mapping[str, Any]], reference: str) -> Fig
     axis.set_yticks(range(len(ordered)), [f"{name} ({entry['tier']})" for name, entry in ordered])
     axis.margins(x=0.12)
     axis.grid(axis="y", visible=False)
-    axis.set(xlabel=f"AUC less {reference}'s over the same impressions; grey where the interval holds 0")
+    axis.set(xlabel=f"AUC less {reference}'s, paired; grey where the interval holds 0")
     return figure
 
 
@@ -209,13 +209,14 @@ def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
             axis.vlines(place, [low for low, _ in ends], [high for _, high in ends], color=colour, linewidth=1.5)
         axis.axhline(0.5, color=GREY, linewidth=1, linestyle=":")
         axis.set_xticks(range(len(own)), [record["slice"] for record in own], fontsize=7, rotation=25)
+        axis.set_xlim(-0.5, len(own) - 0.5)
         axis.grid(axis="x", visible=False)
         axis.set_title(dimension, fontsize=9)
     for axis in axes[len(dimensions) :]:
         axis.set_visible(False)
     for axis in axes[::across]:
         axis.set_ylabel("AUC")
-    axes[0].legend(fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9)
     return figure
 
 
