@@ -13,7 +13,7 @@ import pytest
 
 from ebnerd_lib.pipeline.layout import ROOT
 
-STAGES = ["01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend", "05_compare"]
+STAGES = ["00_audit", "01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend", "05_compare"]
 
 
 def command(project: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
