@@ -11,6 +11,7 @@ from ebnerd_lib.features import store
 from ebnerd_lib.features.build import build
 from ebnerd_lib.features.registry import Column, every_column, family, unregister
 from ebnerd_lib.models.base import SlateModel
+from ebnerd_lib.models.batch import Batch
 from ebnerd_lib.pipeline.layout import ROOT
 
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -38,7 +39,9 @@ def test_the_model_example():
     space = {"SlateModel": SlateModel, "nn": nn}
     exec(example("class Linear"), space)
     model = space["Linear"](columns=3, users=2, articles=2)
-    assert model.score(torch.zeros(4, 3), torch.zeros(4), torch.zeros(4)).shape == (4,)
+    one = torch.zeros(4, dtype=torch.int64)
+    batch = Batch(torch.zeros(4, 3), one[:1], one, one, torch.arange(4), torch.zeros(4))
+    assert model(batch).shape == model.score(batch).shape == (4,)
 
 
 def test_the_results_name_a_tier_in_every_row():
