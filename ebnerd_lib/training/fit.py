@@ -139,17 +139,21 @@ def train(
     seen = slates.take(rows)
     users, articles = Vocabulary(seen.user_id), Vocabulary(seen.article_id)
     vector_size = dataset.metadata.vectors.shape[1] if kind.uses_vectors else 0
-    networks, curves, epochs = [], [], []
+    lookup = Lookup.between(dataset, users, articles)
+    networks: list[SlateModel] = []
+    curves, epochs = [], []
     for number in range(plan.seeds):
         own = replace(plan, seed=plan.seed + number)
         pl.seed_everything(own.seed, verbose=False)
         network = kind(
             columns=len(columns), users=len(users), articles=len(articles), vector_size=vector_size, **known
         )  # fmt: skip
-        if columns:
+        if networks:
+            network.transform.load_state_dict(networks[0].transform.state_dict())
+        elif columns:
             network.transform.fit(features["train"].matrix, candidate_rows(slates.offsets, rows), columns)
         data = SlateData(
-            dataset, features["train"], features["tuning"], columns, Lookup.between(dataset, users, articles),
+            dataset, features["train"], features["tuning"], columns, lookup,
             own.batch_size, own.warmup_hours, own.seed, Reading.of(dataset, network),
         )  # fmt: skip
         title = name if number == 0 else f"{name}_seed{own.seed}"

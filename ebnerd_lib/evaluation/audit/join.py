@@ -8,7 +8,7 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, Slates
 from ebnerd_lib.data.splits import split_parts
 from ebnerd_lib.evaluation.audit.finding import Finding
-from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
+from ebnerd_lib.evaluation.audit.scores import auc
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def audit_join(dataset: Dataset, rows: Joined) -> list[Finding]:
             3, "share of the train week's clicks that the history holds",
             float(later[week.clicked].mean()), float(own[week.clicked].mean()),
         ),
-        Finding(3, "AUC of 'is in the history', train week", _auc(later, week), _auc(own, week)),
+        Finding(3, "AUC of 'is in the history', train week", auc(later, week), auc(own, week)),
     ]  # fmt: skip
 
 
@@ -95,7 +95,3 @@ def audit_quantile(dataset: Dataset, rows: Joined) -> list[Finding]:
 
 def _cut(time: np.ndarray) -> int:
     return split_parts("quantile", time, time[:0]).validation_start
-
-
-def _auc(scores: np.ndarray, slates: Slates) -> float:
-    return mean_metrics(per_slate(scores, slates.clicked, slates.offsets))["auc"]

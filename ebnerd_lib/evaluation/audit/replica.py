@@ -17,6 +17,7 @@ from ebnerd_lib.evaluation.audit.labels import Feed
 from ebnerd_lib.evaluation.audit.scores import BATCH_SIZE, batch_edges, batch_f1, halves_auroc, halves_f1
 from ebnerd_lib.evaluation.audit.sentiment import user_probability
 from ebnerd_lib.evaluation.metrics import per_slate
+from ebnerd_lib.models.threads import one_thread
 
 LEARNING_RATE = 1e-3
 FACTORS = 10
@@ -162,14 +163,13 @@ def moved_rows(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return np.flatnonzero((before != after).any(axis=1))
 
 
+@one_thread()
 def _train(
     parameters: list[torch.Tensor], step: Step, rows: int, epochs: int
 ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
     """Return the mean loss of each epoch, and the scores (k, rows) of each with the order in which rows were seen."""
     optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, fused=True)
     loss, passes = np.zeros(epochs), []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # steps this small are slower on two threads, by far where cores are shared
     for epoch in range(epochs):
         order = torch.randperm(rows)
         seen, losses = [], []
@@ -182,7 +182,6 @@ def _train(
             seen.append(scores.detach())
         loss[epoch] = np.mean(losses)
         passes.append((torch.cat(seen, dim=1).numpy(), order.numpy()))
-    torch.set_num_threads(threads)
     return loss, passes
 
 
