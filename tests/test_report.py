@@ -417,7 +417,7 @@ def test_artifacts_made_from_other_inputs_are_out_of_date(project):
 
 def test_report_of_an_earlier_batch_run_does_not_borrow_the_record_of_a_later_one(project):
     page = rendered(run="interactive", started="2031-01-01T00:00:00+00:00")
-    assert "2031" not in page and "2025-01-02 03:04 UTC" in page
+    assert "2031-" not in page and "2025-01-02 03:04 UTC" in page
     assert "run by hand since" in page
 
 
