@@ -15,7 +15,7 @@ from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features import registry, store
 from ebnerd_lib.features.build import World, build
 from ebnerd_lib.features.catalogue import HALF_LIVES, STRENGTH_RATES, WINDOWS
-from ebnerd_lib.features.events import Past, index_events
+from ebnerd_lib.features.events import Grouping, Past, Timeline
 from ebnerd_lib.features.ranks import relative
 from ebnerd_lib.features.registry import TIERS, Column, allowed, every_column, family, unregister
 
@@ -352,13 +352,13 @@ def test_windows_are_closed_below_and_open_above():
     one = Slates(**{**vars(log), "offsets": np.array([0, 1, 2, 3]), "article": np.ones(3, np.int32),
                     "article_id": np.ones(3, np.int32), "clicked": np.ones(3, bool),
                     "time": np.array([0, HOUR, 2 * HOUR])})  # fmt: skip
-    past = Past(index_events(one, one.article, 2, "clicks"), lambda slates: slates.article)
+    past = Past(Timeline.clicks(one), Grouping.one_key(np.arange(2)))
     np.testing.assert_array_equal(past.trailing(one, (1.0, 0.5)), [[0, 0], [1, 0], [1, 0]])
 
 
 def test_a_walk_backwards_in_time_is_refused():
     log = random_log(np.random.default_rng(0), 5)
-    past = Past(index_events(log, log.article, ARTICLES, "inviews"), lambda slates: slates.article)
+    past = Past(Timeline.inviews(log), Grouping.one_key(np.arange(ARTICLES)))
     ordered = log.take(np.argsort(log.time))
     past.trailing(ordered, (1.0,))
     with pytest.raises(ValueError, match="order of time"):

@@ -5,7 +5,7 @@ both come from the same log; for a recommendation the queries are slates that no
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -15,14 +15,14 @@ from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Metadata
 from ebnerd_lib.data.slates import Slates, candidate_rows
 from ebnerd_lib.features import catalogue as catalogue  # registers the features
-from ebnerd_lib.features.events import Events, Kind, Past, index_events
+from ebnerd_lib.features.events import Grouping, Kind, Past, Timeline
 from ebnerd_lib.features.registry import Family, every_column, families
 from ebnerd_lib.features.streams import LogStream
 from ebnerd_lib.features.users import UserEvents, user_events
 
-By = Literal["article", "category", "page", "audience"]
-"""What events are counted by: the article, its category, the article on this kind of page (front page or not), or the
-article with this kind of reader (subscriber or not)."""
+By = Literal["article", "category", "topic", "page", "audience"]
+"""What events are counted by: the article, its category, its topics, the article on this kind of page (front page or
+not), or the article with this kind of reader (subscriber or not)."""
 
 CHUNK = 1 << 18
 """Candidates computed at a time: the memory of a build is bounded by this and the event indexes."""
@@ -30,7 +30,7 @@ CHUNK = 1 << 18
 
 @dataclass
 class World:
-    """Everything that features may look at. Indexes of past events are built once, when first needed.
+    """Everything that features may look at. Past events are put in order once, when first needed.
 
     Attributes:
         log: impressions of all parts with their clicks; queries only see those strictly before their time.
@@ -43,7 +43,6 @@ class World:
     metadata: Metadata
     histories: list[History]
     users: int
-    _index: dict[tuple[Kind, By], Events] = field(default_factory=dict)
 
     @property
     def articles(self) -> int:
@@ -55,21 +54,24 @@ class World:
         """Number of categories, the unknown included."""
         return int(self.metadata.category.max()) + 1
 
-    def keys(self, by: By, slates: Slates) -> np.ndarray:
-        """Return the key of each candidate, 0 where it is unknown: int32 (m,). See ``By``."""
+    def grouping(self, by: By) -> Grouping:
+        """Return the keys of each article. See ``By``."""
+        article = np.arange(self.articles)
         if by == "category":
-            return self.metadata.category[slates.article]
-        if by == "article":
-            return slates.article
-        side = slates.per_candidate(slates.front_page if by == "page" else slates.subscriber)
-        return np.where(slates.article > 0, 2 * slates.article + side, 0).astype(np.int32)
+            return Grouping.one_key(self.metadata.category)
+        if by == "topic":
+            return Grouping(self.metadata.topic_starts, self.metadata.topics, self.metadata.topic_count, missing=np.nan)
+        return Grouping.one_key(article, {"article": "", "page": "front_page", "audience": "subscriber"}[by])
 
-    def events(self, kind: Kind, by: By) -> Events:
-        """Return the events of a kind by key."""
-        if (kind, by) not in self._index:
-            size = {"article": self.articles, "category": self.categories}.get(by, 2 * self.articles)
-            self._index[kind, by] = index_events(self.log, self.keys(by, self.log), size, kind)
-        return self._index[kind, by]
+    @cached_property
+    def inviews(self) -> Timeline:
+        """What was in view, in order of time."""
+        return Timeline.inviews(self.log)
+
+    @cached_property
+    def clicks(self) -> Timeline:
+        """What was clicked, in order of time."""
+        return Timeline.clicks(self.log)
 
     @cached_property
     def own_clicks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -107,7 +109,8 @@ class Walk:
     def past(self, kind: Kind, by: By = "article") -> Past:
         """Return the past events of a kind by key."""
         if (kind, by) not in self._pasts:
-            self._pasts[kind, by] = Past(self._world.events(kind, by), lambda slates: self._world.keys(by, slates))
+            events = self._world.clicks if kind == "clicks" else self._world.inviews
+            self._pasts[kind, by] = Past(events, self._world.grouping(by), by_chance=kind == "chances")
         return self._pasts[kind, by]
 
     @cached_property

@@ -206,7 +206,7 @@ def audience_inviews(chunk: "Chunk") -> np.ndarray:
 )
 def topic_inviews(chunk: "Chunk") -> np.ndarray:
     """How much the article's topics are in view; NaN without topics."""
-    return chunk.walk.stream.topics(chunk.slates, chunk.world.metadata, TOPIC_HALF_LIFE, clicks=False)
+    return chunk.walk.past("inviews", by="topic").decayed(chunk.slates, (TOPIC_HALF_LIFE,))
 
 
 @family(
@@ -275,7 +275,7 @@ def audience_clicks(chunk: "Chunk") -> np.ndarray:
 )
 def topic_clicks(chunk: "Chunk") -> np.ndarray:
     """Clicks on the article's topics; NaN without topics."""
-    return chunk.walk.stream.topics(chunk.slates, chunk.world.metadata, TOPIC_HALF_LIFE, clicks=True)
+    return chunk.walk.past("clicks", by="topic").decayed(chunk.slates, (TOPIC_HALF_LIFE,))
 
 
 @family(
