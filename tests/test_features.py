@@ -447,3 +447,14 @@ def test_stored_features_are_those_computed_and_named(smoke, smoke_features):
     np.testing.assert_array_equal(features.column("slate_length"), slates.per_candidate(slates.lengths))
     known = features.matrix[:, [features.columns.index(c) for c in features.columns if not c.endswith("_ratio")]]
     assert np.isfinite(known[~np.isnan(known)]).all()
+
+
+def test_below_the_tier_of_clicks_nothing_depends_on_what_the_hidden_test_lacks():
+    rng = np.random.default_rng(11)
+    log = random_log(rng, 40)
+    world = random_world(rng, log)
+    bare = replace(log, page=np.zeros_like(log.page), front_page=np.zeros_like(log.front_page)).without_clicks()
+    whole, lacking = compute(log, world), compute(bare, World(bare, world.metadata, world.histories, USERS))
+    for name in allowed("exposure"):
+        np.testing.assert_array_equal(whole[name], lacking[name], err_msg=name)
+    assert any(not np.array_equal(whole[name], lacking[name], equal_nan=True) for name in allowed("clicks"))
