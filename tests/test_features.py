@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Metadata
-from ebnerd_lib.data.slates import HOUR, Slates
+from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features import registry, store
-from ebnerd_lib.features.build import World, build
+from ebnerd_lib.features.build import World, build, stream
 from ebnerd_lib.features.catalogue import HALF_LIVES, STRENGTH_RATES, WINDOWS
 from ebnerd_lib.features.events import Grouping, Past, Timeline
 from ebnerd_lib.features.ranks import relative
@@ -458,3 +458,21 @@ def test_below_the_tier_of_clicks_nothing_depends_on_what_the_hidden_test_lacks(
     for name in allowed("exposure"):
         np.testing.assert_array_equal(whole[name], lacking[name], err_msg=name)
     assert any(not np.array_equal(whole[name], lacking[name], equal_nan=True) for name in allowed("clicks"))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 60))
+def test_a_stream_yields_what_build_fills_in(seed, impressions, chunk):
+    rng = np.random.default_rng(seed)
+    log = random_log(rng, impressions)
+    world = random_world(rng, log)
+    whole = compute(log, world)
+    names = list(rng.permutation(sorted(whole))[: rng.integers(1, 30)])
+    seen = np.zeros(impressions, bool)
+    for rows, slates, matrix in stream(log, world, names, chunk):
+        assert not seen[rows].any() and not slates.clicked.any()
+        seen[rows] = True
+        where = candidate_rows(log.offsets, rows)
+        for place, name in enumerate(names):
+            np.testing.assert_array_equal(matrix[:, place], whole[name][where], err_msg=name)
+    assert seen.all()

@@ -4,7 +4,7 @@
 both come from the same log; for a recommendation the queries are slates that nobody was shown.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -37,12 +37,15 @@ class World:
         metadata: the articles table.
         histories: the clicks before each week, week 0 first.
         users: number of users, index 0 included.
+        timeline: what was in view, where that is more than ``log`` holds, as when it is on disk and the log is that
+            of some users only.
     """
 
     log: Slates
     metadata: Metadata
     histories: list[History]
     users: int
+    timeline: Timeline | None = None
 
     @property
     def articles(self) -> int:
@@ -66,7 +69,7 @@ class World:
     @cached_property
     def inviews(self) -> Timeline:
         """What was in view, in order of time."""
-        return Timeline.inviews(self.log)
+        return Timeline.inviews(self.log) if self.timeline is None else self.timeline
 
     @cached_property
     def clicks(self) -> Timeline:
@@ -167,8 +170,7 @@ def build(
     hidden = queries.without_clicks()
     orders = {"slate": np.arange(len(queries))}
     if not slate_only:
-        by_user = np.lexsort((queries.time, queries.user, queries.week))
-        orders = {"time": queries.by_time, "user": by_user, **orders}
+        orders = {"time": queries.by_time, "user": _by_user(queries), **orders}
     done = 0.0
     for walk, order in orders.items():
         members = [entry for entry in families() if entry.walk == walk]
@@ -184,15 +186,84 @@ def build(
     return names
 
 
-def _read(entry: Family, out: np.ndarray, where: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
-    return {name: out[where, names.index(name)].astype(np.float32) for name in entry.reads}
+def stream(
+    queries: Slates, world: World, names: list[str], chunk: int = CHUNK
+) -> Iterator[tuple[np.ndarray, Slates, np.ndarray]]:
+    """Yield some features of every candidate, a chunk at a time in order of time: no matrix of all is held.
+
+    Only what the user walk finds, which goes user by user, is held for all candidates.
+
+    Args:
+        queries: the slates; their own clicks are hidden from the feature functions.
+        world: the past.
+        names: the columns wanted, in the order wanted.
+        chunk: candidates at a time; figures do not depend on it.
+
+    Yields:
+        Rows of ``queries``, their slates, and their features, float32 (candidates of the slates, columns).
+    """
+    hidden = queries.without_clicks()
+    members = _needed(names)
+    read = {*names, *(name for entry in members for name in entry.reads)}
+    held = {
+        column.name: np.empty(queries.candidates, np.float32)
+        for entry in members
+        for column in entry.columns
+        if entry.walk == "user" and column.name in read
+    }
+    walk = Walk(world)
+    if held:
+        for rows in queries.chunks(_by_user(queries), chunk):
+            slates, where = hidden.take(rows), candidate_rows(queries.offsets, rows)
+            for entry in members:
+                if entry.walk == "user":
+                    for name, values in _computed(entry, Chunk(slates, world, walk, {})).items():
+                        if name in held:
+                            held[name][where] = values
+    for rows in queries.chunks(queries.by_time, chunk):
+        slates, where = hidden.take(rows), candidate_rows(queries.offsets, rows)
+        table = {name: values[where] for name, values in held.items()}
+        for kind in ("time", "slate"):
+            for entry in members:
+                if entry.walk == kind:
+                    table |= _computed(entry, Chunk(slates, world, walk, {name: table[name] for name in entry.reads}))
+        yield rows, slates, np.stack([table[name] for name in names], axis=1)
 
 
-def _fill(entry: Family, chunk: Chunk, out: np.ndarray, where: np.ndarray, names: list[str]) -> None:
+def _needed(names: list[str]) -> list[Family]:
+    """Return the families that some columns come from, and those that these read, in order of registration."""
+    wanted, found = set(names), []
+    for entry in reversed(families()):
+        if wanted & {column.name for column in entry.columns}:
+            wanted |= set(entry.reads)
+            found.append(entry)
+    return found[::-1]
+
+
+def _by_user(queries: Slates) -> np.ndarray:
+    """Return rows user by user and week by week, each user's in order of time."""
+    return np.lexsort((queries.time, queries.user, queries.week))
+
+
+def _computed(entry: Family, chunk: Chunk) -> dict[str, np.ndarray]:
+    """Return the columns of a family by name, float32."""
+    values = _values(entry, chunk).astype(np.float32)
+    return {column.name: values[:, place] for place, column in enumerate(entry.columns)}
+
+
+def _values(entry: Family, chunk: Chunk) -> np.ndarray:
     values = entry.compute(chunk)
     if values.shape != (chunk.slates.candidates, len(entry.columns)):
         raise ValueError(
             f"feature family {entry.name} returned {values.shape} for {chunk.slates.candidates} candidates"
         )
+    return values
+
+
+def _read(entry: Family, out: np.ndarray, where: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+    return {name: out[where, names.index(name)].astype(np.float32) for name in entry.reads}
+
+
+def _fill(entry: Family, chunk: Chunk, out: np.ndarray, where: np.ndarray, names: list[str]) -> None:
     first = names.index(entry.columns[0].name)
-    out[where, first : first + len(entry.columns)] = values
+    out[where, first : first + len(entry.columns)] = _values(entry, chunk)
