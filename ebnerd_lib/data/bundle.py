@@ -232,8 +232,17 @@ def _read(path: Path, table: dict[str, pa.DataType], columns: tuple[str, ...]) -
         found = _open(path).read(columns=list(columns)).select(list(columns)).combine_chunks()
     except (OSError, pa.ArrowException) as error:
         raise BundleError(f"{path}: cannot be read ({_first_line(error)}). Fetch the file again.") from error
+    return checked(path, found, table)
+
+
+def checked(path: Path, found: pa.Table, table: dict[str, pa.DataType]) -> pa.Table:
+    """Return rows of a file in the types of the schema ``table``.
+
+    Raises:
+        BundleError: a value is null that must not be, does not fit its type, or is no article id.
+    """
     cast = []
-    for name in columns:
+    for name in found.column_names:
         column = found[name]
         _refuse_nulls(path, name, column)
         try:
@@ -245,7 +254,7 @@ def _read(path: Path, table: dict[str, pa.DataType], columns: tuple[str, ...]) -
             ) from error
         if name.startswith("article_id"):
             _refuse_low_ids(path, name, cast[-1])
-    return pa.table(cast, names=list(columns)).combine_chunks()
+    return pa.table(cast, names=found.column_names).combine_chunks()
 
 
 def _refuse_low_ids(path: Path, name: str, column: pa.ChunkedArray) -> None:

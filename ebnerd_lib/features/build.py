@@ -59,12 +59,18 @@ class World:
 
     def grouping(self, by: By) -> Grouping:
         """Return the keys of each article. See ``By``."""
-        article = np.arange(self.articles)
-        if by == "category":
-            return Grouping.one_key(self.metadata.category)
-        if by == "topic":
-            return Grouping(self.metadata.topic_starts, self.metadata.topics, self.metadata.topic_count, missing=np.nan)
-        return Grouping.one_key(article, {"article": "", "page": "front_page", "audience": "subscriber"}[by])
+        article, meta = np.arange(self.articles), self.metadata
+        match by:
+            case "article":
+                return Grouping.one_key(article)
+            case "category":
+                return Grouping.one_key(meta.category)
+            case "topic":
+                return Grouping(meta.topic_starts, meta.topics, meta.topic_count, missing=np.nan)
+            case "page":
+                return Grouping.one_key(article, "front_page")
+            case "audience":
+                return Grouping.one_key(article, "subscriber")
 
     @cached_property
     def inviews(self) -> Timeline:
