@@ -32,7 +32,8 @@ def _parser() -> argparse.ArgumentParser:
     sample = verbs.add_parser("sample", help="generate a bundle in EBNeRD's schema by simulating a news site")
     sample.add_argument("--out", type=Path, required=True, help="folder to write")
     sample.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
-    sample.add_argument("--size", default="demo", help="smoke, demo, small or large (default: demo)")
+    sample.add_argument("--size", default="demo", help="smoke, demo, small, tenth or large (default: demo)")
+    sample.add_argument("--test", action="store_true", help="generate the hidden test week that follows the bundle")
     sample.set_defaults(verb=_sample)
 
     study = verbs.add_parser("study", help="refit on several generated bundles and tabulate what the findings hang on")
@@ -65,9 +66,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _sample(options: argparse.Namespace) -> int:
-    from ebnerd_lib.data.sample import generate
+    from ebnerd_lib.data.sample import generate, generate_test
 
-    generate(options.out, seed=options.seed, size=options.size)
+    (generate_test if options.test else generate)(options.out, seed=options.seed, size=options.size)
     return 0
 
 

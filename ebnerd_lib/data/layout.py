@@ -6,6 +6,7 @@ from pathlib import Path
 from ebnerd_lib.errors import BundleError
 
 SPLITS = ("train", "validation")
+TEST = "test"
 VECTORS = "contrastive_vector.parquet"
 STAMP = "generated.json"
 
@@ -32,6 +33,32 @@ def check_files(path: Path) -> list[Path]:
     missing = [str(file.relative_to(path)) for file in files if not file.is_file()]
     if missing:
         raise BundleError(f"{path}: {len(missing)} files missing: {', '.join(missing)}. Unpack the whole bundle there.")
+    return files
+
+
+def test_files(path: Path) -> list[Path]:
+    """Return the files of a hidden-test bundle in a fixed order; those that are optional only where they exist."""
+    files = [path / "articles.parquet", *(path / TEST / f"{table}.parquet" for table in ("behaviors", "history"))]
+    return files + [extra for extra in (path / STAMP, path / VECTORS) if extra.exists()]
+
+
+def check_test_files(path: Path) -> list[Path]:
+    """Return the files of a hidden-test bundle, all of which exist.
+
+    Raises:
+        BundleError: the folder or a file is missing.
+    """
+    if not path.is_dir():
+        raise BundleError(
+            f"{path}: no such folder. Unpack EBNeRD's test set there (articles.parquet, test/), or generate one "
+            f"with `python -m ebnerd_lib sample --test --out {path}`."
+        )
+    files = test_files(path)
+    missing = [str(file.relative_to(path)) for file in files if not file.is_file()]
+    if missing:
+        raise BundleError(
+            f"{path}: {len(missing)} files of the test set missing: {', '.join(missing)}. Unpack all of it there."
+        )
     return files
 
 

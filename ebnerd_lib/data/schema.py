@@ -32,6 +32,13 @@ BEHAVIORS: dict[str, pa.DataType] = {
     "next_scroll_percentage": pa.float32(),
 }
 
+# The hidden test week tells nothing of the click, nor which page was being read.
+TEST_BEHAVIORS: dict[str, pa.DataType] = {
+    name: kind
+    for name, kind in BEHAVIORS.items()
+    if name not in ("article_id", "article_ids_clicked", "next_read_time", "next_scroll_percentage")
+} | {"is_beyond_accuracy": pa.bool_()}
+
 HISTORY: dict[str, pa.DataType] = {
     "user_id": pa.uint32(),
     "impression_time_fixed": pa.large_list(pa.timestamp("us")),

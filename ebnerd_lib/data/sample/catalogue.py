@@ -13,6 +13,7 @@ from ebnerd_lib.data.schema import ARTICLES, arrow_schema
 TRAIN_BEGIN = int(np.datetime64("2023-05-18T07:00:00", "s").astype(np.int64))
 HISTORY_BEGIN = TRAIN_BEGIN - 3 * WEEK
 END = TRAIN_BEGIN + 2 * WEEK
+TEST_END = END + WEEK
 WARM_UP = 5 * DAY // 2  # articles this much before the histories, so that their first slots have a choice
 OLDEST = int(np.datetime64("2006-01-05", "s").astype(np.int64))
 
@@ -39,6 +40,7 @@ OTHER_TOPIC = "Livsstil"
 NAMES = tuple(CATEGORIES)
 ALL_TOPICS = tuple(dict.fromkeys([t for names in TOPICS.values() for t in names.split("|")] + [OTHER_TOPIC]))
 PREMIUM_RECENT, PREMIUM_OLD = 0.14, 0.445
+UNCOUNTED = 0.52
 SENTIMENTS = (0.4285, 0.404, 0.1675)  # Negative, Neutral, Positive
 SENTIMENT_NAMES = ("Negative", "Neutral", "Positive")
 STANDARD_TYPES = ("article_default", "video_standalone", "standard_feature", "scribblelive")
@@ -117,18 +119,67 @@ def draw_catalogue(seed: int, articles: int, daily: float) -> Catalogue:
     )
 
 
+def continue_catalogue(seed: int, catalogue: Catalogue, daily: float) -> Catalogue:
+    """Add the articles of the hidden test week behind those there are.
+
+    Args:
+        seed: Seed of the sample.
+        catalogue: The articles of the train and the validation week's bundle, which keep their positions.
+        daily: How many are published in a day.
+    """
+    rng = np.random.default_rng([seed, 30])
+    number = round(daily * (TEST_END - END) / DAY)
+    hours = np.arange(END, TEST_END + 1, HOUR)
+    desk = np.cumsum([0.0, *np.take(_DESK, hours[:-1] // HOUR % 24)])
+    published = np.interp((np.arange(number) + rng.random(number)) / number, desk / desk[-1], hours).astype(np.int64)
+    # Categories and topics are those of articles there are: readers' tastes are drawn category by category, and one
+    # more would shift the draws of the weeks before.
+    model = rng.integers(0, len(catalogue), number)
+    grown = np.interp(published, [END, TEST_END], [0.0, 1.7e4]).astype(np.int64)
+    return Catalogue(
+        article_id=np.concatenate(
+            [catalogue.article_id, (catalogue.article_id[-1] + 1 + np.arange(number) + grown).astype(np.int32)]
+        ),
+        published=np.concatenate([catalogue.published, published]),
+        category=np.concatenate([catalogue.category, catalogue.category[model]]),
+        topic=np.concatenate([catalogue.topic, catalogue.topic[model]]),
+        premium=np.concatenate([catalogue.premium, rng.random(number) < PREMIUM_RECENT]),
+        appeal=np.concatenate([catalogue.appeal, np.sqrt(3.0) * (2.0 * rng.random(number) - 1.0)]),
+        tide=np.concatenate([catalogue.tide, rng.random(number)]),
+        recent=catalogue.recent + number,
+    )
+
+
+def latest_articles(catalogue: Catalogue, first: int) -> Catalogue:
+    """Return the articles from position ``first`` on."""
+    return Catalogue(
+        article_id=catalogue.article_id[first:],
+        published=catalogue.published[first:],
+        category=catalogue.category[first:],
+        topic=catalogue.topic[first:],
+        premium=catalogue.premium[first:],
+        appeal=catalogue.appeal[first:],
+        tide=catalogue.tide[first:],
+        recent=min(catalogue.recent, len(catalogue) - first),
+    )
+
+
 def article_table(
-    seed: int, catalogue: Catalogue, shown: NDArray[np.float64], clicked: NDArray[np.float64]
+    rng: np.random.Generator,
+    catalogue: Catalogue,
+    shown: NDArray[np.float64],
+    clicked: NDArray[np.float64],
+    uncounted: float = UNCOUNTED,
 ) -> pa.Table:
     """Return the articles' table.
 
     Args:
-        seed: Seed of the sample.
+        rng: Source of chance.
         catalogue: The articles.
         shown: Expected number of times each was in view on the whole site in the week after publication.
         clicked: Expected number of times each was opened.
+        uncounted: Share of the articles, the oldest, whose totals are unknown.
     """
-    rng = np.random.default_rng([seed, 4])
     number = len(catalogue)
     texts = compose(rng, NAMES, catalogue.category)
     codes = np.array([code for _, code in CATEGORIES.values()], np.int16)
@@ -151,7 +202,7 @@ def article_table(
     label = rng.choice(3, number, p=SENTIMENTS)
     score = np.clip(1.0 - 0.6 * rng.beta(1.1, 2.7, number), 0.36, 0.999)
     names = [NAMES[c] for c in catalogue.category.tolist()]
-    counted = np.arange(number) >= round(0.52 * number)
+    counted = np.arange(number) >= round(uncounted * number)
     opened = np.rint(clicked * rng.lognormal(0.0, 0.1, number))
     columns = {
         "article_id": catalogue.article_id,

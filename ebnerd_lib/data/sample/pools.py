@@ -59,15 +59,16 @@ def _cumulative(weights: NDArray[np.float64], start: NDArray[np.int64]) -> NDArr
     return (total[1:] - base) / np.repeat(total[start[1:]] - total[start[:-1]], np.diff(start))
 
 
-def build_pools(seed: int, catalogue: Catalogue) -> Pools:
-    """Build the pools of five weeks: three before the train week, and the two weeks.
+def build_pools(rng: np.random.Generator, catalogue: Catalogue, begin: int = HISTORY_BEGIN, end: int = END) -> Pools:
+    """Build the pools of some weeks, by default three before the train week and the two weeks of the splits.
 
     Args:
-        seed: Seed of the sample.
+        rng: Source of chance.
         catalogue: The articles.
+        begin: Start of the first week, seconds.
+        end: End of the last.
     """
-    rng = np.random.default_rng([seed, 6])
-    begins = np.arange(HISTORY_BEGIN, END, SLOT)
+    begins = np.arange(begin, end, SLOT)
     published = catalogue.published
     first = np.searchsorted(published, begins - int(FRESH[1] * HOUR))
     past = np.searchsorted(published, begins, side="right")
@@ -87,9 +88,9 @@ def build_pools(seed: int, catalogue: Catalogue) -> Pools:
     lean = np.maximum(age / LEANING_HOURS, 0.02) ** LEANING
     pull = _by_age(age, PULL) + APPEAL_PULL * appeal + PREMIUM_PULL * premium
 
-    old_start, old_article, old_shown, old_pull = _old_pool(rng, catalogue)
+    old_start, old_article, old_shown, old_pull = _old_pool(rng, catalogue, begin, end)
     return Pools(
-        begin=HISTORY_BEGIN,
+        begin=begin,
         slot_seconds=SLOT,
         first=first.astype(np.int32),
         start=start,
@@ -105,13 +106,29 @@ def build_pools(seed: int, catalogue: Catalogue) -> Pools:
     )
 
 
+def joined_pools(former: Pools, later: Pools) -> Pools:
+    """Join pools of which the second begin where the first end."""
+    return former._replace(
+        first=np.concatenate([former.first, later.first]),
+        start=np.concatenate([former.start, former.start[-1] + later.start[1:]]),
+        latest=np.concatenate([former.latest, later.latest]),
+        settled=np.concatenate([former.settled, later.settled]),
+        read=np.concatenate([former.read, later.read]),
+        pull=np.concatenate([former.pull, later.pull]),
+        old_start=np.concatenate([former.old_start, former.old_start[-1] + later.old_start[1:]]),
+        old_article=np.concatenate([former.old_article, later.old_article]),
+        old_shown=np.concatenate([former.old_shown, later.old_shown]),
+        old_pull=np.concatenate([former.old_pull, later.old_pull]),
+    )
+
+
 def _old_pool(
-    rng: np.random.Generator, catalogue: Catalogue
+    rng: np.random.Generator, catalogue: Catalogue, first: int, end: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
     """Return for each block its first entry, and for each entry the article, its weight and its pull."""
-    blocks = (END - HISTORY_BEGIN) // BLOCK
-    returns = RETURNS_A_WEEK * (END - HISTORY_BEGIN + DAY) // WEEK
-    opened = HISTORY_BEGIN + rng.random(returns) * (END - HISTORY_BEGIN + DAY) - DAY
+    blocks = (end - first) // BLOCK
+    returns = RETURNS_A_WEEK * (end - first + DAY) // WEEK
+    opened = first + rng.random(returns) * (end - first + DAY) - DAY
     hours = np.minimum(RETURN_HOURS * rng.lognormal(0.0, RETURN_SPREAD, returns), 240.0)
     kind = rng.choice(len(OLD_SHARES), returns, p=OLD_SHARES)
     weight = rng.lognormal(0.0, RETURN_WEIGHT, returns)
@@ -121,14 +138,14 @@ def _old_pool(
     least = np.minimum(np.searchsorted(catalogue.published, opened - oldest * HOUR), last - 1)
     article = (least + rng.random(returns) * (last - least)).astype(np.int64).clip(0)
     # What is months old comes back once: an article's past rate says nothing about later weeks.
-    archive = max(1, int(np.searchsorted(catalogue.published, HISTORY_BEGIN - OLD_AGES[-2] * HOUR)))
+    archive = max(1, int(np.searchsorted(catalogue.published, first - OLD_AGES[-2] * HOUR)))
     deep = np.flatnonzero(kind == len(OLD_SHARES) - 1)
     article[deep] = rng.permutation(archive)[np.arange(deep.size) % archive]
     pull = np.array(OLD_PULL)[kind] + OLD_APPEAL_PULL * catalogue.appeal[article]
     pull += PREMIUM_PULL * catalogue.premium[article]
 
-    begin = np.clip(((opened - HISTORY_BEGIN) // BLOCK).astype(np.int64), 0, blocks)
-    past = np.clip(((opened - HISTORY_BEGIN + hours * HOUR) // BLOCK).astype(np.int64) + 1, 0, blocks)
+    begin = np.clip(((opened - first) // BLOCK).astype(np.int64), 0, blocks)
+    past = np.clip(((opened - first + hours * HOUR) // BLOCK).astype(np.int64) + 1, 0, blocks)
     entry, block = _flatten(begin, np.maximum(begin, past))
     order = np.argsort(block, kind="stable")
     entry, block = entry[order], block[order]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -51,6 +52,7 @@ SLATE_SIZES = (
     ((0, .176, .314, .417, .503, .577, .75, .90, .95, .99, 1), (4, 5, 6, 7, 8, 9, 13, 21, 28, 42, 100)),
     ((0, .168, .300, .400, .484, .556, .75, .90, .95, .99, 1), (4, 5, 6, 7, 8, 9, 14, 23, 30, 51, 93)),
 )  # fmt: skip
+WEEK_STREAMS = (20, 21, 26)  # purposes of the draws: train, validation, test
 OLD_SHARE_ALPHA, OLD_SHARE_BETA = 0.8, 3.2
 READ_PROBABILITIES = (0, 0.05, 0.25, 0.5, 0.75, 0.9, 0.96, 0.99, 1)
 READ_FRONT = (0, 2, 7, 17, 32, 55, 90, 220, 1200)
@@ -75,8 +77,8 @@ def _inverse_beta() -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class _Week:
-    """A week of impressions of a chunk of readers; ``owner`` is the reader's place in the chunk."""
+class Week:
+    """A week of impressions of a chunk of readers; ``owner`` is the reader's place in the chunk, ``rows`` its first."""
 
     rows: NDArray[np.int64]
     owner: NDArray[np.int64]
@@ -89,7 +91,7 @@ class _Week:
     clicks: NDArray[np.int32]
 
 
-class _RowGroups:
+class RowGroups:
     """A parquet file written in row groups of a fixed size, whatever the size of what is put in.
 
     Each row group is sorted by its first column, an id without order, so that rows of a reader lie apart.
@@ -102,6 +104,7 @@ class _RowGroups:
         self._held = 0
 
     def put(self, table: pa.Table) -> None:
+        """Add rows, writing all row groups that are full."""
         self._waiting.append(table)
         self._held += table.num_rows
         if self._held >= self._rows:
@@ -111,18 +114,24 @@ class _RowGroups:
                 whole = whole.slice(self._rows)
             self._waiting, self._held = [whole], whole.num_rows
 
+    def flush(self) -> None:
+        """Write what is held; what is put in afterwards starts a row group of its own."""
+        if self._held:
+            self._write(pa.concat_tables(self._waiting))
+        self._waiting, self._held = [], 0
+
     def _write(self, table: pa.Table) -> None:
         order = np.argsort(table.column(0).to_numpy(), kind="stable")
         self._writer.write_table(table.take(pa.array(order)).combine_chunks(), row_group_size=self._rows)
 
-    def __enter__(self) -> "_RowGroups":
+    def __enter__(self) -> "RowGroups":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and self._held:
-            self._write(pa.concat_tables(self._waiting))
+        if kind is None:
+            self.flush()
         self._writer.close()
 
 
@@ -144,9 +153,8 @@ def write_weeks(
         (bundle / folder).mkdir()
         for name, schema in (("behaviors", BEHAVIORS), ("history", HISTORY)):
             path = bundle / folder / f"{name}.parquet"
-            files.append(_RowGroups(path, arrow_schema(schema), ROW_GROUP[name]))
-    traits = Traits(catalogue.category, catalogue.topic, catalogue.premium)
-    site = _Site(seed, catalogue, audience, pools, traits)
+            files.append(RowGroups(path, arrow_schema(schema), ROW_GROUP[name]))
+    site = Site(seed, catalogue, audience, pools)
     with files[0], files[1], files[2], files[3]:
         for begin in range(0, len(audience), chunk_users):
             chunk = np.arange(begin, min(begin + chunk_users, len(audience)))
@@ -157,35 +165,41 @@ def write_weeks(
                 files[2 * split + 1].put(table)
 
 
-class _Site:
+class Site:
     """The site and its readers: makes the rows of any chunk of them."""
 
-    def __init__(self, seed: int, catalogue: Catalogue, audience: Audience, pools: Pools, traits: Traits):
+    def __init__(self, seed: int, catalogue: Catalogue, audience: Audience, pools: Pools):
         self.seed = seed
         self.catalogue = catalogue
         self.audience = audience
         self.pools = pools
-        self.traits = traits
+        self.traits = Traits(catalogue.category, catalogue.topic, catalogue.premium)
         self.profile = np.cumsum(traffic())
         self.old_shares = _inverse_beta()
         counts = audience.counts
-        self.first_row = np.concatenate([np.zeros((2, 1), np.int64), np.cumsum(counts, axis=1)], axis=1)
-        self.first_row[1] += self.first_row[0, -1]
+        # Rows are numbered through the weeks, so that ids made of the numbers are unique over all of them.
+        weeks_before = np.cumsum(counts.sum(axis=1)) - counts.sum(axis=1)
+        self.first_row = np.pad(np.cumsum(counts, axis=1), ((0, 0), (1, 0))) + weeks_before[:, None]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of all weeks."""
+        return int(self.first_row[-1, -1])
 
     def _draws(self, purpose: int, counters: NDArray[np.integer]) -> NDArray[np.float64]:
         return hashed_uniforms(stream_key(self.seed, purpose), counters)
 
-    def week(self, split: int, chunk: NDArray[np.int64]) -> _Week:
+    def week(self, split: int, chunk: NDArray[np.int64]) -> Week:
         """Simulate a week of the readers of a chunk; those absent have no rows."""
         counts = self.audience.counts[split, chunk]
         rows = np.concatenate([[0], np.cumsum(counts)])
         ordinal = self.first_row[split, chunk[0]] + np.arange(rows[-1])
-        sizes = np.ceil(np.interp(self._draws(10, ordinal), *SLATE_SIZES[split])).astype(np.int64).clip(5)
+        sizes = np.ceil(np.interp(self._draws(10, ordinal), *SLATE_SIZES[min(split, 1)])).astype(np.int64).clip(5)
         luck = self._draws(11, ordinal)
         clicked = 1 + (luck < 0.0053).astype(np.int64) + (luck < 0.0007)
         slate_start = np.concatenate([[0], np.cumsum(sizes)])
         click_start = np.concatenate([[0], np.cumsum(clicked)])
-        week = _Week(
+        week = Week(
             rows=rows,
             owner=np.repeat(np.arange(chunk.size), counts),
             times=np.empty(rows[-1], np.int64),
@@ -197,7 +211,7 @@ class _Site:
             clicks=np.empty(click_start[-1], np.int32),
         )
         simulate_week(
-            stream_key(self.seed, 20 + split), stream_key(self.seed, 22), chunk, rows,
+            stream_key(self.seed, WEEK_STREAMS[split]), stream_key(self.seed, 22), chunk, rows,
             self.audience.subscriber[chunk], TRAIN_BEGIN + split * WEEK, self.profile, self.old_shares,
             slate_start, click_start, self.pools, self.traits, CHOICE,
             week.times, week.opens, week.pages, week.slates, week.clicks,
@@ -218,7 +232,7 @@ class _Site:
         depth = np.minimum(100.0, 12.0 + 176.0 * self._draws(purpose, events))
         return pa.array(depth.astype(np.float32), mask=self._draws(purpose + 10, events) < null)
 
-    def behaviors(self, split: int, chunk: NDArray[np.int64], week: _Week) -> pa.Table:
+    def behaviors(self, split: int, chunk: NDArray[np.int64], week: Week) -> pa.Table:
         """Return the behaviours of a chunk as a table of the schema's types."""
         audience, ids = self.audience, self.catalogue.article_id
         user = chunk[week.owner]
@@ -243,70 +257,128 @@ class _Site:
                 17, ordinal, np.where(front, 1.0, NULL_SCROLL_ON_ARTICLE)
             ),
             "device_type": np.where(other, audience.second_device[user], audience.device[user]),
-            "article_ids_inview": _lists(week.slate_start, ids[week.slates]),
-            "article_ids_clicked": _lists(week.click_start, ids[week.clicks]),
+            "article_ids_inview": list_column(week.slate_start, ids[week.slates]),
+            "article_ids_clicked": list_column(week.click_start, ids[week.clicks]),
             "user_id": audience.user_id[user],
             "is_sso_user": audience.sso[user],
-            "gender": _known(audience.gender[user]),
-            "postcode": _known(audience.postcode[user]),
-            "age": _known(audience.age[user]),
+            "gender": nullable(audience.gender[user]),
+            "postcode": nullable(audience.postcode[user]),
+            "age": nullable(audience.age[user]),
             "is_subscriber": audience.subscriber[user],
             "session_id": scramble(visit, stream_key(self.seed, 18), 32),
             "next_read_time": pa.array(next_read, mask=self._draws(19, ordinal) < NULL_NEXT_READ),
             "next_scroll_percentage": next_scroll,
         }  # fmt: skip
-        return _table(columns, arrow_schema(BEHAVIORS))
+        return table_of(columns, BEHAVIORS)
 
-    def histories(self, chunk: NDArray[np.int64], week: _Week) -> tuple[pa.Table, pa.Table]:
+    def histories(self, chunk: NDArray[np.int64], week: Week) -> tuple[pa.Table, pa.Table]:
         """Return both histories of the readers of a chunk; ``week`` is their train week."""
         audience = self.audience
-        inside = audience.counts[:, chunk] > 0
+        inside = audience.counts[:2, chunk] > 0
+        parts = (audience.early[chunk], audience.middle[chunk], audience.late[chunk])
+        clicks = self._clicks(24, chunk, parts, inside, TRAIN_BEGIN, week)
+        train, validation = (self._history(chunk[inside[split]], clicks[split]) for split in (0, 1))
+        return train, validation
+
+    def test_history(
+        self, chunk: NDArray[np.int64], latest: NDArray[np.int64], train: Week, validation: Week
+    ) -> pa.Table:
+        """Return the test histories of the readers of a chunk: the last three weeks before the test week.
+
+        Args:
+            chunk: Ordinals of the readers.
+            latest: Their clicks in the validation week other than those of its impressions.
+            train: Their train week.
+            validation: Their validation week.
+        """
+        audience = self.audience
+        inside = np.stack([np.zeros(chunk.size, bool), audience.counts[2, chunk] > 0])
+        parts = (audience.early[chunk], audience.middle[chunk], audience.late[chunk])
+        former = self._clicks(24, chunk, parts, inside, TRAIN_BEGIN, train)[1]
+        none = np.zeros(chunk.size, np.int64)
+        later = self._clicks(27, chunk, (none, none, latest), inside, TRAIN_BEGIN + WEEK, validation)[1]
+        return self._history(chunk[inside[1]], _followed(_since(former, TRAIN_BEGIN - WEEK), later))
+
+    def _clicks(
+        self,
+        purpose: int,
+        chunk: NDArray[np.int64],
+        parts: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+        inside: NDArray[np.bool_],
+        begin: int,
+        week: Week,
+    ) -> "tuple[_Clicks, _Clicks]":
+        """Return the clicks known when the week at ``begin`` starts, and when it is over, of the readers ``inside``."""
         click_rows = week.click_start[week.rows]
         clicked_row = np.repeat(np.arange(week.times.size), np.diff(week.click_start))
-        parts = (audience.early[chunk], audience.middle[chunk], audience.late[chunk])
         capacity = int(sum(part.sum() for part in parts)) + week.clicks.size
         times = np.empty((2, capacity), np.int64)
         articles = np.empty((2, capacity), np.int32)
         starts = np.empty((2, chunk.size + 1), np.int64)
         simulate_histories(
-            stream_key(self.seed, 24), stream_key(self.seed, 22), chunk, *parts, inside[0], inside[1], TRAIN_BEGIN,
+            stream_key(self.seed, purpose), stream_key(self.seed, 22), chunk, *parts, inside[0], inside[1], begin,
             self.profile, click_rows, week.times[clicked_row], week.clicks, KEPT_CLICKS, self.pools, self.traits,
             CHOICE, times, articles, starts[0], starts[1],
         )  # fmt: skip
-        train, validation = (
-            self._history(chunk, inside[split], starts[split], times[split], articles[split]) for split in (0, 1)
+        known, after = (
+            _Clicks(
+                np.append(starts[i][:-1][inside[i]], starts[i][-1]),
+                times[i][: starts[i][-1]],
+                articles[i][: starts[i][-1]],
+            )
+            for i in (0, 1)
         )
-        return train, validation
+        return known, after
 
-    def _history(
-        self,
-        chunk: NDArray[np.int64],
-        member: NDArray[np.bool_],
-        start: NDArray[np.int64],
-        times: NDArray[np.int64],
-        articles: NDArray[np.int32],
-    ) -> pa.Table:
-        total = start[-1]
-        events = self._events(np.repeat(chunk, np.diff(start)), times[:total])
+    def _history(self, readers: NDArray[np.int64], clicks: "_Clicks") -> pa.Table:
+        events = self._events(np.repeat(readers, np.diff(clicks.start)), clicks.times)
         read, scrolled = self._outcome(events)
-        offsets = np.concatenate([start[:-1][member], [total]])
         columns = {
-            "user_id": self.audience.user_id[chunk[member]],
-            "impression_time_fixed": _lists(offsets, (times[:total] * 1_000_000).astype("datetime64[us]")),
-            "scroll_percentage_fixed": _lists(offsets, scrolled),
-            "article_id_fixed": _lists(offsets, self.catalogue.article_id[articles[:total]]),
-            "read_time_fixed": _lists(offsets, read),
+            "user_id": self.audience.user_id[readers],
+            "impression_time_fixed": list_column(clicks.start, (clicks.times * 1_000_000).astype("datetime64[us]")),
+            "scroll_percentage_fixed": list_column(clicks.start, scrolled),
+            "article_id_fixed": list_column(clicks.start, self.catalogue.article_id[clicks.articles]),
+            "read_time_fixed": list_column(clicks.start, read),
         }
-        return _table(columns, arrow_schema(HISTORY))
+        return table_of(columns, HISTORY)
 
 
-def _lists(offsets: NDArray[np.int64], values: NDArray | pa.Array) -> pa.Array:
+class _Clicks(NamedTuple):
+    """Clicks of some readers in order of time, one reader after the other."""
+
+    start: NDArray[np.int64]  # reader -> its first click; one entry more than readers
+    times: NDArray[np.int64]
+    articles: NDArray[np.int32]
+
+
+def _since(clicks: _Clicks, begin: int) -> _Clicks:
+    """Return the clicks at ``begin`` or later."""
+    kept = clicks.times >= begin
+    before = np.concatenate([[0], np.cumsum(kept)])
+    return _Clicks(before[clicks.start], clicks.times[kept], clicks.articles[kept])
+
+
+def _followed(former: _Clicks, later: _Clicks) -> _Clicks:
+    """Return each reader's former clicks followed by the later ones."""
+    owner = np.concatenate([np.repeat(np.arange(part.start.size - 1), np.diff(part.start)) for part in (former, later)])
+    order = np.argsort(owner, kind="stable")
+    return _Clicks(
+        former.start + later.start,
+        np.concatenate([former.times, later.times])[order],
+        np.concatenate([former.articles, later.articles])[order],
+    )
+
+
+def list_column(offsets: NDArray[np.int64], values: NDArray | pa.Array) -> pa.Array:
+    """Return a column of lists: ``values`` cut at ``offsets``, which have one entry more than rows."""
     return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
 
 
-def _known(values: NDArray[np.int8]) -> pa.Array:
+def nullable(values: NDArray[np.int8]) -> pa.Array:
+    """Return a column that is null where ``values`` is negative."""
     return pa.array(values, mask=values < 0)
 
 
-def _table(columns: dict[str, NDArray | pa.Array], schema: pa.Schema) -> pa.Table:
-    return pa.table([pa.array(columns[name], schema.field(name).type) for name in schema.names], schema=schema)
+def table_of(columns: dict[str, NDArray | pa.Array], schema: dict[str, pa.DataType]) -> pa.Table:
+    """Return the columns of a schema, in its order and of its types."""
+    return pa.table([pa.array(columns[name], kind) for name, kind in schema.items()], schema=arrow_schema(schema))
