@@ -56,6 +56,18 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out", type=Path, help="folder to write (default: outputs/evaluate/<name of the file>)")
     evaluate.add_argument("--cut", default="official", help="how parts are cut: official or quantile")
     evaluate.set_defaults(verb=_evaluate)
+
+    submit = verbs.add_parser("submit", help="rank the hidden test set with a trained model and write the file to send")
+    submit.add_argument("--profile", default="sample", help="in which the model was trained (default: sample)")
+    submit.add_argument("--model", required=True, help="a model of tier exposure or below, such as mlp_exposure")
+    submit.add_argument("--test", type=Path, required=True, help="folder of the test set: articles.parquet, test/")
+    submit.add_argument("--out", type=Path, default=Path("predictions.zip"), help="file (default: predictions.zip)")
+    submit.set_defaults(verb=_submit)
+
+    check = verbs.add_parser("check-submission", help="check that a submission ranks every row of a test set")
+    check.add_argument("--file", type=Path, required=True, help="the zip file")
+    check.add_argument("--test", type=Path, required=True, help="folder of the test set: articles.parquet, test/")
+    check.set_defaults(verb=_check_submission)
     return parser
 
 
@@ -73,10 +85,7 @@ def _sample(options: argparse.Namespace) -> int:
 
 
 def _study(options: argparse.Namespace) -> int:
-    from ebnerd_lib.pipeline.runner import DETERMINISM
-
-    for name, value in DETERMINISM.items():
-        os.environ.setdefault(name, value)  # before torch is loaded, which reads them once
+    _be_deterministic()
     from ebnerd_lib.pipeline.study.run import study
 
     profile = options.profile or ("smoke" if options.size == "smoke" else "sample")
@@ -92,6 +101,31 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.cut,
     )  # fmt: skip
     return 0
+
+
+def _submit(options: argparse.Namespace) -> int:
+    _be_deterministic()
+    from ebnerd_lib.pipeline.submission.submit import submit
+
+    submit(options.profile, options.model, options.test, options.out)
+    return 0
+
+
+def _check_submission(options: argparse.Namespace) -> int:
+    from ebnerd_lib.pipeline.submission.check import check_submission
+    from ebnerd_lib.pipeline.submission.progress import Progress
+
+    lines = check_submission(options.file, options.test, Progress(print).step)
+    print(f"{options.file}: {lines:,} lines, every one a permutation for its row of {options.test}.")
+    return 0
+
+
+def _be_deterministic() -> None:
+    """Set what the same bytes hang on, before torch is loaded, which reads it once."""
+    from ebnerd_lib.pipeline.runner import DETERMINISM
+
+    for name, value in DETERMINISM.items():
+        os.environ.setdefault(name, value)
 
 
 def _seeds(text: str) -> list[int]:

@@ -15,3 +15,7 @@ class ConfigError(EbnerdError):
 
 class StageError(EbnerdError):
     """A stage cannot start or finish: an artifact of an earlier stage is missing or wrong."""
+
+
+class SubmissionError(EbnerdError):
+    """A submission cannot be made of a model, or a submission's file is wrong."""

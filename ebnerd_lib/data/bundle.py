@@ -76,7 +76,7 @@ class Bundle:
         table = _read(path, schema.HISTORY, ("user_id", "article_id_fixed", "impression_time_fixed"))
         _refuse_repeats(path, "user_id", table["user_id"].to_numpy())
         articles, times = table["article_id_fixed"], table["impression_time_fixed"]
-        unequal = int((np.diff(_offsets(articles)) != np.diff(_offsets(times))).sum())
+        unequal = int((np.diff(list_offsets(articles)) != np.diff(list_offsets(times))).sum())
         if unequal:
             raise BundleError(
                 f"{path}: article_id_fixed and impression_time_fixed differ in length in {unequal} rows. "
@@ -89,7 +89,7 @@ class Bundle:
         path = self.path / VECTORS
         if not path.exists():
             return None
-        found = _open(path).schema_arrow
+        found = open_parquet(path).schema_arrow
         lists = [name for name in found.names if name != "article_id"]
         if "article_id" not in found.names or len(lists) != 1:
             raise BundleError(f"{path}: columns {found.names}; expected article_id and one list of numbers.")
@@ -98,13 +98,13 @@ class Bundle:
         table = _read(path, wanted, tuple(wanted))
         ids = table["article_id"].to_numpy()
         _refuse_repeats(path, "article_id", ids)
-        sizes = np.unique(np.diff(_offsets(table[lists[0]])))
+        sizes = np.unique(np.diff(list_offsets(table[lists[0]])))
         if len(sizes) != 1 or not sizes[0]:
             raise BundleError(
                 f"{path}: column {lists[0]}: vectors of {len(sizes)} different lengths for {len(ids)} articles. "
                 "All must be equally long: fetch the file again."
             )
-        return ids, _values(table[lists[0]]).reshape(len(ids), -1)
+        return ids, flat_values(table[lists[0]]).reshape(len(ids), -1)
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -117,7 +117,7 @@ def open_bundle(path: Path) -> Bundle:
     tables = {"articles": schema.ARTICLES, "behaviors": schema.BEHAVIORS, "history": schema.HISTORY}
     for file in files:
         if file.stem in tables:
-            schema.check_schema(file, _open(file).schema_arrow, tables[file.stem])
+            schema.check_schema(file, open_parquet(file).schema_arrow, tables[file.stem])
     return Bundle(path, generated_stamp(path))
 
 
@@ -135,16 +135,16 @@ def build_slates(path: Path, table: pa.Table, articles: Vocabulary, users: Vocab
         BundleError: a slate is empty or repeats an article, or a click lies outside its slate.
     """
     inview, clicks = table["article_ids_inview"], table["article_ids_clicked"]
-    offsets, click_offsets = _offsets(inview), _offsets(clicks)
+    offsets, click_offsets = list_offsets(inview), list_offsets(clicks)
     empty = int((np.diff(offsets) == 0).sum())
     if empty:
         raise BundleError(
             f"{path}: article_ids_inview is empty in {empty} rows. An impression needs a slate: drop these rows."
         )
-    article_id = _values(inview)
+    article_id = flat_values(inview)
     article = articles.index_of(article_id)
     clicked, outside, repeated = _label(
-        offsets, article, click_offsets, articles.index_of(_values(clicks)), len(articles)
+        offsets, article, click_offsets, articles.index_of(flat_values(clicks)), len(articles)
     )
     if repeated:
         raise BundleError(
@@ -161,7 +161,7 @@ def build_slates(path: Path, table: pa.Table, articles: Vocabulary, users: Vocab
         impression_id=table["impression_id"].to_numpy(),
         user_id=table["user_id"].to_numpy(),
         user=users.index_of(table["user_id"].to_numpy()),
-        time=_int64(table["impression_time"].combine_chunks()),
+        time=microseconds(table["impression_time"].combine_chunks()),
         session=session * len(SPLITS) + week,  # session ids are unique within a split only
         device=table["device_type"].to_numpy(),
         subscriber=table["is_subscriber"].to_numpy(),
@@ -178,23 +178,23 @@ def build_slates(path: Path, table: pa.Table, articles: Vocabulary, users: Vocab
 def build_history(table: pa.Table, articles: Vocabulary, users: Vocabulary) -> History:
     """Index a history table by user: clicks of users that the vocabulary lacks are left out."""
     user = users.index_of(table["user_id"].to_numpy())
-    offsets = _offsets(table["article_id_fixed"])
+    offsets = list_offsets(table["article_id_fixed"])
     lengths = np.diff(offsets)
     row_user = np.repeat(user, lengths)
-    time = _int64(_flat(table["impression_time_fixed"]))
+    time = microseconds(_flat(table["impression_time_fixed"]))
     order = np.lexsort((time, row_user))
     order = order[row_user[order] > 0]
     counts = np.bincount(row_user[order], minlength=len(users))
     return History(
         offsets=np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
-        article=articles.index_of(_values(table["article_id_fixed"]))[order],
+        article=articles.index_of(flat_values(table["article_id_fixed"]))[order],
         time=time[order],
     )
 
 
 def list_values(table: pa.Table, column: str) -> np.ndarray:
     """Return all values of a list column, row after row."""
-    return _values(table[column])
+    return flat_values(table[column])
 
 
 @njit(cache=True, nogil=True)
@@ -218,7 +218,8 @@ def _label(offsets, article, click_offsets, click, articles):  # type: ignore[no
     return clicked, outside, repeated
 
 
-def _open(path: Path) -> pq.ParquetFile:
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Open a parquet file; raises ``BundleError`` where it is none."""
     try:
         return pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
@@ -229,7 +230,7 @@ def _open(path: Path) -> pq.ParquetFile:
 
 def _read(path: Path, table: dict[str, pa.DataType], columns: tuple[str, ...]) -> pa.Table:
     try:
-        found = _open(path).read(columns=list(columns)).select(list(columns)).combine_chunks()
+        found = open_parquet(path).read(columns=list(columns)).select(list(columns)).combine_chunks()
     except (OSError, pa.ArrowException) as error:
         raise BundleError(f"{path}: cannot be read ({_first_line(error)}). Fetch the file again.") from error
     return checked(path, found, table)
@@ -287,16 +288,19 @@ def _flat(column: pa.ChunkedArray) -> pa.Array:
     return flat.combine_chunks() if isinstance(flat, pa.ChunkedArray) else flat
 
 
-def _values(column: pa.ChunkedArray) -> np.ndarray:
+def flat_values(column: pa.ChunkedArray) -> np.ndarray:
+    """Return all values of a list column, row after row."""
     return writable(_flat(column))
 
 
-def _offsets(column: pa.ChunkedArray) -> np.ndarray:
+def list_offsets(column: pa.ChunkedArray) -> np.ndarray:
+    """Return where the rows of a list column begin among its values, and the end: int64 (rows + 1,)."""
     lengths = pc.list_value_length(column).to_numpy()
     return np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
 
 
-def _int64(times: pa.Array | pa.ChunkedArray) -> np.ndarray:
+def microseconds(times: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Return timestamps of microseconds as int64."""
     return writable(times.cast(pa.int64()))
 
 

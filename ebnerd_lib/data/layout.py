@@ -36,13 +36,13 @@ def check_files(path: Path) -> list[Path]:
     return files
 
 
-def test_files(path: Path) -> list[Path]:
+def hidden_files(path: Path) -> list[Path]:
     """Return the files of a hidden-test bundle in a fixed order; those that are optional only where they exist."""
     files = [path / "articles.parquet", *(path / TEST / f"{table}.parquet" for table in ("behaviors", "history"))]
     return files + [extra for extra in (path / STAMP, path / VECTORS) if extra.exists()]
 
 
-def check_test_files(path: Path) -> list[Path]:
+def check_hidden_files(path: Path) -> list[Path]:
     """Return the files of a hidden-test bundle, all of which exist.
 
     Raises:
@@ -53,7 +53,7 @@ def check_test_files(path: Path) -> list[Path]:
             f"{path}: no such folder. Unpack EBNeRD's test set there (articles.parquet, test/), or generate one "
             f"with `python -m ebnerd_lib sample --test --out {path}`."
         )
-    files = test_files(path)
+    files = hidden_files(path)
     missing = [str(file.relative_to(path)) for file in files if not file.is_file()]
     if missing:
         raise BundleError(

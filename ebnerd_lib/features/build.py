@@ -233,7 +233,10 @@ def stream(
             for entry in members:
                 if entry.walk == kind:
                     table |= _computed(entry, Chunk(slates, world, walk, {name: table[name] for name in entry.reads}))
-        yield rows, slates, np.stack([table[name] for name in names], axis=1)
+        matrix = np.empty((slates.candidates, len(names)), np.float32)
+        for place, name in enumerate(names):
+            matrix[:, place] = table[name]
+        yield rows, slates, matrix
 
 
 def _needed(names: list[str]) -> list[Family]:
