@@ -153,6 +153,6 @@ def _remarks(week: HiddenWeek) -> list[str]:
     if not 1 / _OTHER_SCALE < ratio < _OTHER_SCALE:
         lines.append(
             f"note: articles were in view {ratio:.3g} times as often as in the week before: counts are on another "
-            "scale than the model was trained on. Train on a bundle of the same scale (ebnerd_large for ebnerd_testset)."
+            "scale than the model was trained on. Train on a bundle of the same scale: ebnerd_large for ebnerd_testset."
         )
     return lines
