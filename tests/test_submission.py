@@ -292,9 +292,14 @@ def test_a_right_file_of_others_passes(sent, test_set):
     assert check_submission(write(), test_set, silent) == len(right)
 
 
-@pytest.mark.parametrize("last", ["[1]", "5", "5 []", "5 [1,]", "5 [,1]", "5 [1,2", "5 1,2", "x [1]", " 5 [1]", "5  [1]",
-                                  "", "5 [1, 2]", "5 [1.0]", "5 [-1]", "5 [1] ", "5 [1]]", "99999999999999999999999 [1]",
-                                  "5 [99999999999999999999999]", "5 [1]\r", "٣ [1]"])  # fmt: skip
+@pytest.mark.parametrize(
+    "last",
+    [
+        "[1]", "5", "5 []", "5 [1,]", "5 [,1]", "5 [1,2", "5 1,2", "x [1]", " 5 [1]", "5  [1]", "", "5 [1, 2]",
+        "5 [1.0]", "5 [-1]", "5 [1] ", "5 [1]]", "99999999999999999999999 [1]", "5 [99999999999999999999999]",
+        "5 [1]\r", "٣ [1]",
+    ],
+)  # fmt: skip
 def test_lines_of_another_form_are_named(sent, test_set, last):
     write, _ = sent
     with pytest.raises(SubmissionError, match=r"predictions\.txt: line 12 is not of the form"):
