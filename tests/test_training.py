@@ -99,7 +99,7 @@ def test_nothing_fitted_changes_when_validation_does(smoke, features, tmp_path):
     noise = Features(rng.random(features["validation"].matrix.shape, dtype=np.float32), features["validation"].columns)
     save_model(fit(smoke, features, tmp_path / "logs").model, tmp_path)
     before = (tmp_path / "model_mlp.pt").read_bytes()
-    save_model(fit(other, {**features, "validation": noise}, tmp_path / "logs").model, tmp_path)
+    save_model(fit(other, {**features, "validation": noise}, tmp_path / "other_logs").model, tmp_path)
     assert (tmp_path / "model_mlp.pt").read_bytes() == before
 
 

@@ -15,6 +15,7 @@ from ebnerd_lib.pipeline.config import StageConfig, from_namespace
 from ebnerd_lib.pipeline.fingerprint import Hashes, input_files, sha256
 from ebnerd_lib.pipeline.layout import ROOT, StagePaths, relative
 from ebnerd_lib.pipeline.manifest import environment, files_in, peak_memory_mb
+from ebnerd_lib.training.kept import forget
 
 BATCH_VARIABLE = "EBNERD_BATCH"
 """Set by the runner for the kernels of a batch run: a JSON object of the fingerprint of each stage."""
@@ -95,6 +96,7 @@ class Stage:
         text = json.dumps(manifest, indent=1, ensure_ascii=False)
         (self.folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
         self._publish()
+        forget(self.logs)
         return manifest
 
     def provenance(self, manifest: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger
 
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import candidate_rows
@@ -24,7 +24,9 @@ from ebnerd_lib.models.averaged import Averaged
 from ebnerd_lib.models.base import SlateModel, find_model
 from ebnerd_lib.models.threads import one_thread
 from ebnerd_lib.training.batches import Lookup, Reading, SlateData, training_rows
+from ebnerd_lib.training.kept import BEST, Kept, find
 from ebnerd_lib.training.model_file import TrainedModel
+from ebnerd_lib.training.resume import EpochSeed, KeepEpochs, sum_of_inputs, training_key, unreadable
 
 EpochReport = Callable[[dict[str, Any]], None]
 
@@ -71,18 +73,32 @@ class Fit:
     best_epoch: int
 
 
-class _EpochLine(Callback):
-    """Reports each epoch's figures as one line, in place of a progress bar."""
+class _Epochs(Callback):
+    """Reports each epoch's figures as one line, in place of a progress bar, and writes those of all to a CSV file.
 
-    def __init__(self, name: str, epochs: int, report: EpochReport | None) -> None:
-        self._name, self._epochs, self._report = name, epochs, report
+    Args:
+        name: of the network.
+        epochs: at the most.
+        rows: the figures of each epoch so far, which it adds to.
+        file: the CSV file.
+        report: called with each epoch's figures.
+    """
+
+    def __init__(
+        self, name: str, epochs: int, rows: list[dict[str, Any]], file: Path, report: EpochReport | None
+    ) -> None:
+        self._name, self._epochs, self._rows, self._file, self._report = name, epochs, rows, file, report
+        self._before = len(rows)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        done = trainer.current_epoch + 1
         figures = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        self._rows.append({"epoch": trainer.current_epoch, **figures})
+        done = len(self._rows)
+        if trainer.is_global_zero:
+            pd.DataFrame(self._rows).to_csv(self._file, index=False)
         print(
             f"{self._name}  epoch {done:>2}/{self._epochs}  train/loss {figures['train/loss']:.4f}  "
             f"val/loss {figures['val/loss']:.4f}  val/auc {figures['val/auc']:.4f}",
@@ -90,7 +106,7 @@ class _EpochLine(Callback):
         )
         if self._report is not None:
             elapsed = time.monotonic() - self._start
-            left = elapsed / done * (self._epochs - done)
+            left = elapsed / (done - self._before) * (self._epochs - done)
             self._report({"model": self._name, "epoch": done, "epochs": self._epochs, "seconds_left": left, **figures})
 
 
@@ -113,6 +129,9 @@ def train(
     Everything that is learnt, vocabularies and transform included, comes from the training rows; the tuning
     day decides when to stop and which epoch is kept; validation is not looked at.
 
+    A training of the same key that was cut off is gone on with from its last epoch, and one that is over but whose
+    stage was cut off is taken as it is, with the same weights in the end, see ``ebnerd_lib.training.kept``.
+
     Args:
         dataset: the slates.
         features: of the parts ``train`` and ``tuning``.
@@ -123,7 +142,8 @@ def train(
         hyperparameters: passed to the model's class; those it does not know are left out, since the parameters of
             a stage serve all its models.
         plan: how to train.
-        logs: folder for TensorBoard and CSV logs and checkpoints; what it holds of this name is replaced.
+        logs: folder for TensorBoard and CSV logs and checkpoints; what it holds of this name is replaced, unless it
+            is gone on with.
         report: called after each epoch with its figures and the seconds left.
         leave_out: columns and groups of columns that it does without, see ``usable``.
 
@@ -142,6 +162,7 @@ def train(
     lookup = Lookup.between(dataset, users, articles)
     networks: list[SlateModel] = []
     curves, epochs = [], []
+    inputs = ""
     for number in range(plan.seeds):
         own = replace(plan, seed=plan.seed + number)
         pl.seed_everything(own.seed, verbose=False)
@@ -152,14 +173,21 @@ def train(
             network.transform.load_state_dict(networks[0].transform.state_dict())
         elif columns:
             network.transform.fit(features["train"].matrix, candidate_rows(slates.offsets, rows), columns)
+        reading = Reading.of(dataset, network)
         data = SlateData(
             dataset, features["train"], features["tuning"], columns, lookup,
-            own.batch_size, own.warmup_hours, own.seed, Reading.of(dataset, network),
+            own.batch_size, own.warmup_hours, own.seed, reading,
         )  # fmt: skip
         title = name if number == 0 else f"{name}_seed{own.seed}"
-        epochs.append(_run(network, data, title, own, logs, report))
+        inputs = inputs or sum_of_inputs(dataset, features, columns, lookup, reading)
+        key = training_key(
+            inputs, logs / title, module=module, model=model, hyperparameters=network.hyperparameters,
+            columns=[features["train"].columns[place] for place in columns], plan=asdict(own),
+        )  # fmt: skip
+        best, curve = _run(network, data, title, own, logs, key, report)
+        epochs.append(best)
         networks.append(network)
-        curves.append(learning_curve(logs / title))
+        curves.append(pd.DataFrame(curve))
     whole = networks[0] if plan.seeds == 1 else Averaged(networks).eval()
     names = [features["train"].columns[place] for place in columns]
     return Fit(
@@ -169,19 +197,62 @@ def train(
     )
 
 
-def _run(network: SlateModel, data: SlateData, name: str, plan: Plan, logs: Path, report: EpochReport | None) -> int:
-    """Train one network, leave it with the weights of its best epoch, and return that epoch."""
-    shutil.rmtree(logs / name, ignore_errors=True)
-    best = ModelCheckpoint(
-        logs / name, "best", monitor="val/auc", mode="max", save_top_k=1, enable_version_counter=False
-    )
+def _run(
+    network: SlateModel, data: SlateData, name: str, plan: Plan, logs: Path, key: str, report: EpochReport | None
+) -> tuple[int, list[dict[str, Any]]]:
+    """Train one network, leave it with the weights of its best epoch, and return that epoch and all figures."""
+    folder = logs / name
+    kept = _kept(folder, key, name, plan)
+    rows = [] if kept is None else kept.rows
+    if kept is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    if kept is None or not kept.over:
+        _fit(network, data, name, plan, logs, kept, rows, key, report)
+    checkpoint = torch.load(folder / BEST, map_location="cpu", weights_only=True)
+    network.load_state_dict(checkpoint["state_dict"])
+    network.cpu().eval()
+    return int(checkpoint["epoch"]), rows
+
+
+def _kept(folder: Path, key: str, name: str, plan: Plan) -> Kept | None:
+    """Return what there is to go on from, if anything, and say so."""
+    kept, reason = find(folder, key)
+    if kept is not None:
+        reason = unreadable([folder / kept.checkpoint, folder / BEST])
+    if reason:
+        print(f"{name}  trained anew: {reason}", flush=True)
+        return None
+    if kept is not None:
+        done = len(kept.rows)
+        print(
+            f"{name}  taken as it is: all {done} epochs were trained before its stage was cut off"
+            if kept.over
+            else f"{name}  goes on after epoch {done}/{plan.epochs}, where it was cut off",
+            flush=True,
+        )
+    return kept
+
+
+def _fit(
+    network: SlateModel, data: SlateData, name: str, plan: Plan, logs: Path, kept: Kept | None,
+    rows: list[dict[str, Any]], key: str, report: EpochReport | None,
+) -> None:  # fmt: skip
+    """Train a network to its last epoch, from the start or from what is kept."""
+    folder = logs / name
+    start = None if kept is None else folder / kept.checkpoint
+    # TensorBoard leaves out what was logged after the checkpoint.
+    purge = None if start is None else torch.load(start, map_location="cpu", weights_only=True)["global_step"]
     trainer = pl.Trainer(
         max_epochs=plan.epochs,
-        logger=[TensorBoardLogger(logs, name=name, version=""), CSVLogger(logs, name=name, version="")],
+        logger=TensorBoardLogger(logs, name=name, version="", purge_step=purge),
         callbacks=[
+            EpochSeed(plan.seed),
             EarlyStopping("val/auc", mode="max", patience=plan.patience),
-            best,
-            _EpochLine(name, plan.epochs, report),
+            _Epochs(name, plan.epochs, rows, folder / "metrics.csv", report),
+            ModelCheckpoint(
+                folder, Path(BEST).stem, monitor="val/auc", mode="max", save_top_k=1, enable_version_counter=False
+            ),
+            KeepEpochs(folder, key, rows),
         ],
         deterministic=True,
         enable_progress_bar=False,
@@ -193,14 +264,10 @@ def _run(network: SlateModel, data: SlateData, name: str, plan: Plan, logs: Path
         **plan.trainer,
     )
     with warnings.catch_warnings():
-        # Known and harmless: batches are array slices, the folder was just emptied, and torch renamed a class.
+        # Known and harmless: batches are array slices, checkpoints lie where more are written, torch renamed a class.
         for message in (".*many workers.*", ".*exists and is not empty.*", ".*LeafSpec.*", ".*logging interval.*"):
             warnings.filterwarnings("ignore", message=message)
-        trainer.fit(network, data)
-    checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-    network.load_state_dict(checkpoint["state_dict"])
-    network.cpu().eval()
-    return int(checkpoint["epoch"])
+        trainer.fit(network, data, ckpt_path=start, weights_only=True)
 
 
 def train_variants(
@@ -226,12 +293,6 @@ def train_variants(
             name = model if tier == main else f"{model}_{tier}"
             fits.append(train(dataset, features, module, model, tier, name, hyperparameters, plan, logs, report))
     return fits
-
-
-def learning_curve(folder: Path) -> pd.DataFrame:
-    """Read Lightning's CSV log as one row an epoch; it keeps train and validation in separate rows."""
-    rows = pd.read_csv(folder / "metrics.csv").drop(columns="step")
-    return rows.groupby("epoch").first().reset_index()
 
 
 def quiet() -> None:

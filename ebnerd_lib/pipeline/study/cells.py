@@ -18,6 +18,7 @@ from ebnerd_lib.pipeline.json_file import read_json, write_json
 from ebnerd_lib.pipeline.layout import relative
 from ebnerd_lib.pipeline.study.configuration import Configuration, Ground
 from ebnerd_lib.pipeline.study.ground import prepared
+from ebnerd_lib.training.kept import forget
 
 
 def bundle_folder(out: Path, seed: int) -> Path:
@@ -105,6 +106,7 @@ def _compute(configuration: Configuration, ground: Ground, seed: int, key: str) 
     row = {"seed": seed, "name": configuration.name, **entry}
     files = sorted(path.name for path in ground.folder.iterdir())
     write_json(file, {"key": key, "row": row, "files": files, "seconds": round(time.monotonic() - start, 2)})
+    forget(ground.logs)
 
 
 def _key(configuration: Configuration, split: str, bundle: dict[str, str], before: str | None) -> str:
