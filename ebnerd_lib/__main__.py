@@ -4,8 +4,12 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from ebnerd_lib.errors import EbnerdError
+
+INTERRUPTED = 130
+"""Exit code of a program that was interrupted, as shells have it: 128 + SIGINT."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,7 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130
+        print("interrupted.", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -136,5 +141,14 @@ def _names(text: str) -> list[str]:
     return text.split(",")
 
 
+def _leave(code: int) -> NoReturn:
+    """End the program, after an interruption without waiting for threads that wait for what is no more."""
+    if code == INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

@@ -1,6 +1,7 @@
 """Features on disk: one memory-mapped array a part, and the list of its columns beside it."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,13 +44,19 @@ def world_of(dataset: Dataset) -> World:
 
 
 def write(dataset: Dataset, folder: Path, progress: Callable[[float], None] | None = None) -> None:
-    """Compute the features of every part straight into memory-mapped files in an existing folder."""
+    """Compute the features of every part straight into memory-mapped files in an existing folder.
+
+    Raises:
+        OSError: there is not enough space for them.
+    """
     world = world_of(dataset)
     whole = sum(slates.candidates for slates in dataset.parts.values())
     done = 0
     for part, slates in dataset.parts.items():
         shape = (slates.candidates, len(every_column()))
-        out = np.lib.format.open_memmap(folder / f"features_{part}.npy", mode="w+", dtype=np.float32, shape=shape)
+        path = folder / f"features_{part}.npy"
+        out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        _reserve(path)
         share = slates.candidates / whole
 
         def report(within: float, before: float = done / whole, share: float = share) -> None:
@@ -61,6 +68,20 @@ def write(dataset: Dataset, folder: Path, progress: Callable[[float], None] | No
         done += slates.candidates
     columns = [vars(column) for column in every_column()]
     (folder / COLUMNS_FILE).write_text(json.dumps(columns, indent=1, ensure_ascii=False) + "\n")
+
+
+def _reserve(path: Path) -> None:
+    """Have the disk set aside the space of a file: where it is short, writing to a mapping would kill the process.
+
+    Raises:
+        OSError: there is not enough space.
+    """
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with path.open("r+b") as stream:
+            try:
+                os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def read(folder: Path, part: str) -> Features:

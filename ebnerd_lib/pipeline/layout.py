@@ -69,6 +69,11 @@ class StagePaths:
         return self.logs / "progress.jsonl"
 
     @property
+    def lock(self) -> Path:
+        """The lock of the stage, or of the whole profile where no stage is named."""
+        return self.outputs / "logs" / f"{self.stage or 'run'}.lock"
+
+    @property
     def logs(self) -> Path:
         """Logs and checkpoints; not artifacts: they hold times and hosts."""
         return self.outputs / "logs" / self.stage

@@ -7,7 +7,6 @@ alone; Jinja is imported when there is something to fill.
 import datetime
 import hashlib
 import json
-import os
 import re
 import site
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ebnerd_lib.pipeline import layout
+from ebnerd_lib.pipeline.json_file import write_whole
 
 TIERS = {
     "ids": "the identities of readers and articles, as far as training saw them",
@@ -119,12 +119,9 @@ def is_rendered(target: Path, key: str) -> bool:
 
 
 def write_page(target: Path, page: str, key: str) -> None:
-    """Write a page under a temporary name, the key in its head, and put it in its place."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    """Write a page, the key in its head; it is whole whenever it can be seen."""
     head, body = page.split("\n", 1)
-    temporary.write_text(f"{head}<!-- render {key} -->\n{body}", encoding="utf-8")
-    temporary.replace(target)
+    write_whole(target, f"{head}<!-- render {key} -->\n{body}")
 
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
