@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.pipeline import report
 from ebnerd_lib.pipeline.config import StageConfig, load_config
 from ebnerd_lib.pipeline.fingerprint import Hashes, fingerprint
 from ebnerd_lib.pipeline.layout import ROOT, StagePaths, notebook_path, profile_stages, relative
+from ebnerd_lib.pipeline.plan import plan
 from ebnerd_lib.pipeline.stage import BATCH_VARIABLE
 
 DETERMINISM = {"PYTHONHASHSEED": "0", "MKL_CBWR": "AVX2,STRICT", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
@@ -42,11 +42,12 @@ def run(profile: str, jobs: int | None = None) -> int:
     """
     os.chdir(ROOT)
     configs = {stage: load_config(profile, stage) for stage in profile_stages(profile)}
+    levels = plan(configs)
     jobs = jobs or os.cpu_count() or 1
     hashes = Hashes(StagePaths(profile, "").hashes)
     ran, failed = 0, False
     start = time.monotonic()
-    for level in _levels(configs):
+    for level in levels:
         wanted = {stage: fingerprint(configs[stage], hashes) for stage in level}
         stale = [stage for stage in level if not is_fresh(configs[stage], wanted[stage], hashes)]
         if stale:
@@ -84,22 +85,6 @@ def is_fresh(config: StageConfig, wanted: str, hashes: Hashes) -> bool:
     except (OSError, ValueError, KeyError):
         return False
     return manifest["fingerprint"] == wanted and manifest["outputs"] == outputs and paths.executed.exists()
-
-
-def _levels(configs: dict[str, StageConfig]) -> Iterator[list[str]]:
-    """Yield stages in groups, each group after those that it reads."""
-    done: set[str] = set()
-    while len(done) < len(configs):
-        level = [s for s, config in configs.items() if s not in done and done.issuperset(config.reads)]
-        if not level:
-            waiting = next(s for s in configs if s not in done)
-            missing = ", ".join(s for s in configs[waiting].reads if s not in done)
-            raise ConfigError(
-                f"params/{configs[waiting].profile}: {waiting} reads {missing}, which the profile does not run before "
-                "it. Add its parameter file, or name other stages in `reads`."
-            )
-        yield level
-        done.update(level)
 
 
 def _run_level(configs: list[StageConfig], wanted: dict[str, str], jobs: int) -> bool:
