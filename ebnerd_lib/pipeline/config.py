@@ -30,7 +30,7 @@ from ebnerd_lib.pipeline.layout import notebook_path, parameter_file, relative
 
 _SCALARS: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
 _PLAIN_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9_]*)?(\.[0-9_]*)?([eE][-+]?[0-9]+)?|[-+]?\.(inf|nan)", re.IGNORECASE)
-_LARGEST = 1 << 16
+_LARGEST, _DEEPEST = 1 << 16, 8
 _TYPES = {*_SCALARS, *(f"list[{name}]" for name in _SCALARS)}
 
 
@@ -221,14 +221,22 @@ class _PlainLoader(yaml.SafeLoader):
     """YAML's safe loader for plain values that mean what they look like.
 
     It refuses a key that occurs twice, of which YAML takes the last; an alias, with which a few lines grow beyond any
-    memory; and numbers that YAML 1.1 reads otherwise than they look, as ``010`` for 8 and ``1:30`` for 90.
+    memory; values nested deeper than any parameter; and numbers that YAML 1.1 reads otherwise than they look, as
+    ``010`` for 8 and ``1:30`` for 90.
     """
 
+    _depth = 0
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
             raise yaml.composer.ComposerError(None, None, f"alias *{event.anchor}: write it out", event.start_mark)
-        return super().compose_node(parent, index)
+        if self._depth > _DEEPEST:
+            raise yaml.composer.ComposerError(None, None, "lists and keys too deep in others", event.start_mark)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         if not isinstance(node, yaml.MappingNode):
