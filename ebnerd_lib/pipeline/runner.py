@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ebnerd_lib.errors import ConfigError, LockedError
+from ebnerd_lib.errors import LockedError
 from ebnerd_lib.pipeline import lock, report
 from ebnerd_lib.pipeline.config import StageConfig, load_config
 from ebnerd_lib.pipeline.failure import stage_message, storage_error
@@ -23,6 +23,7 @@ from ebnerd_lib.pipeline.fingerprint import Hashes, fingerprint
 from ebnerd_lib.pipeline.interruption import end_kernels, interruptible
 from ebnerd_lib.pipeline.json_file import clear_temporary, write_json
 from ebnerd_lib.pipeline.layout import ROOT, StagePaths, notebook_path, profile_stages, relative
+from ebnerd_lib.pipeline.plan import plan
 from ebnerd_lib.pipeline.stage import BATCH_VARIABLE, ORPHAN_SECONDS, clear_partial
 
 DETERMINISM = {"PYTHONHASHSEED": "0", "MKL_CBWR": "AVX2,STRICT", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
@@ -64,24 +65,27 @@ def run(profile: str, jobs: int | None = None) -> int:
 
 def _run_locked(profile: str, jobs: int, kept: list[str]) -> int:
     configs = {stage: load_config(profile, stage) for stage in profile_stages(profile)}
+    levels = plan(configs)
     file = StagePaths(profile, "").lock
     last = lock.acquire(file, f"a run of profile {profile}", wait=LOCK_SECONDS)
     try:
         if last is not None:
             _say(f"taking over from {last}, which ended before it was done.")
-        return _run_profile(profile, configs, jobs, kept)
+        return _run_profile(profile, levels, configs, jobs, kept)
     finally:
         lock.release(file)
 
 
-def _run_profile(profile: str, configs: dict[str, StageConfig], jobs: int, kept: list[str]) -> int:
+def _run_profile(
+    profile: str, levels: list[list[str]], configs: dict[str, StageConfig], jobs: int, kept: list[str]
+) -> int:
     """Run and render as `run` does; ``kept`` gains the stages that are complete."""
     outputs = StagePaths(profile, "").outputs
     hashes = Hashes(StagePaths(profile, "").hashes)
     ran, failed = 0, False
     start = time.monotonic()
     _clear_temporary(outputs)
-    for level in _levels(configs):
+    for level in levels:
         wanted = {stage: fingerprint(configs[stage], hashes) for stage in level}
         stale = [stage for stage in level if not is_fresh(configs[stage], wanted[stage], hashes)]
         kept += [stage for stage in level if stage not in stale]
@@ -130,22 +134,6 @@ def is_fresh(config: StageConfig, wanted: str, hashes: Hashes) -> bool:
     except (OSError, ValueError, KeyError):
         return False
     return manifest["fingerprint"] == wanted and manifest["outputs"] == outputs and paths.executed.exists()
-
-
-def _levels(configs: dict[str, StageConfig]) -> Iterator[list[str]]:
-    """Yield stages in groups, each group after those that it reads."""
-    done: set[str] = set()
-    while len(done) < len(configs):
-        level = [s for s, config in configs.items() if s not in done and done.issuperset(config.reads)]
-        if not level:
-            waiting = next(s for s in configs if s not in done)
-            missing = ", ".join(s for s in configs[waiting].reads if s not in done)
-            raise ConfigError(
-                f"params/{configs[waiting].profile}: {waiting} reads {missing}, which the profile does not run before "
-                "it. Add its parameter file, or name other stages in `reads`."
-            )
-        yield level
-        done.update(level)
 
 
 def _run_level(configs: list[StageConfig], wanted: dict[str, str], jobs: int, kept: list[str]) -> bool:
