@@ -36,6 +36,13 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--test", action="store_true", help="generate the hidden test week that follows the bundle")
     sample.set_defaults(verb=_sample)
 
+    unpack = verbs.add_parser(
+        "unpack", help="unpack a downloaded bundle, refusing an archive that is unsafe or not whole"
+    )
+    unpack.add_argument("--archive", type=Path, required=True, help="zip, tar or tar.gz file")
+    unpack.add_argument("--out", type=Path, required=True, help="folder to write, as data/ebnerd_demo")
+    unpack.set_defaults(verb=_unpack)
+
     study = verbs.add_parser("study", help="refit on several generated bundles and tabulate what the findings hang on")
     study.add_argument("--parts", type=_names, help="of seeds,groups,training,days,search (default: all)")
     study.add_argument("--seeds", type=_seeds, default=[0, 1, 2], help="of the generator (default: 0,1,2)")
@@ -69,6 +76,14 @@ def _sample(options: argparse.Namespace) -> int:
     from ebnerd_lib.data.sample import generate, generate_test
 
     (generate_test if options.test else generate)(options.out, seed=options.seed, size=options.size)
+    return 0
+
+
+def _unpack(options: argparse.Namespace) -> int:
+    from ebnerd_lib.data.archive import unpack
+
+    unpack(options.archive, options.out)
+    print(f"unpacked to {options.out}")
     return 0
 
 
