@@ -14,7 +14,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(options.verb(options))
     except EbnerdError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        from ebnerd_lib.pipeline.page import printable  # names of files and columns may hold a terminal's commands
+
+        print(printable(f"{type(error).__name__}: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -20,6 +20,7 @@ from ebnerd_lib.pipeline import report
 from ebnerd_lib.pipeline.config import StageConfig, load_config
 from ebnerd_lib.pipeline.fingerprint import Hashes, fingerprint
 from ebnerd_lib.pipeline.layout import ROOT, StagePaths, notebook_path, profile_stages, relative
+from ebnerd_lib.pipeline.page import printable
 from ebnerd_lib.pipeline.stage import BATCH_VARIABLE
 
 DETERMINISM = {"PYTHONHASHSEED": "0", "MKL_CBWR": "AVX2,STRICT", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
@@ -251,4 +252,4 @@ def _end_kernels() -> None:
 
 
 def _say(line: str, error: bool = False) -> None:
-    print(line, file=sys.stderr if error else sys.stdout, flush=True)
+    print(printable(line), file=sys.stderr if error else sys.stdout, flush=True)
