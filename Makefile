@@ -37,7 +37,7 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvidia-c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run-all test lint lab tensorboard study clean lock
+.PHONY: help run-all test lint lab tensorboard study verify golden clean lock
 
 help: ## explain the targets
 	@echo "make TARGET [PROFILE=$(PROFILE)] [PYTHON=/path/to/python]"
@@ -67,6 +67,12 @@ tensorboard: $(READY) ## show the training logs of PROFILE on 127.0.0.1, PORT=60
 
 study: $(READY) ## refit on several generated bundles and tabulate, SEEDS=0,1,2 PARTS=seeds,groups,training,days,search
 	@$(PY) -m ebnerd_lib study --parts $(PARTS) --seeds $(SEEDS) --out outputs/study
+
+verify: $(READY) $(STAMP_$(PROFILE)) ## run PROFILE from scratch five times, on other threads and after a kill, and compare
+	@$(PY) -m ebnerd_lib verify --profile $(PROFILE)
+
+golden: $(READY) ## compare headline figures of PROFILE with tests/golden; RENEW=1 keeps the present ones
+	@$(PY) -m ebnerd_lib golden --profile $(PROFILE) $(if $(RENEW),--renew)
 
 clean: ## remove all outputs and generated data; never touches data/ebnerd_*
 	@rm -rf $(filter-out outputs/README.md,$(wildcard outputs/*)) data/smoke data/sample

@@ -45,6 +45,16 @@ def _parser() -> argparse.ArgumentParser:
     unpack.add_argument("--out", type=Path, required=True, help="folder to write, as data/ebnerd_demo")
     unpack.set_defaults(verb=_unpack)
 
+    verify = verbs.add_parser("verify", help="run a profile from scratch several times and compare every byte")
+    verify.add_argument("--profile", default="smoke", help="a folder of params/ (default: smoke)")
+    verify.add_argument("--runs", type=_names, help="of again,1 thread,2 threads,killed (default: all)")
+    verify.set_defaults(verb=_verify)
+
+    golden = verbs.add_parser("golden", help="compare headline figures of a profile's outputs with those kept in git")
+    golden.add_argument("--profile", default="sample", help="a folder of outputs/ (default: sample)")
+    golden.add_argument("--renew", action="store_true", help="keep the figures that are found")
+    golden.set_defaults(verb=_golden)
+
     study = verbs.add_parser("study", help="refit on several generated bundles and tabulate what the findings hang on")
     study.add_argument("--parts", type=_names, help="of seeds,groups,training,days,search (default: all)")
     study.add_argument("--seeds", type=_seeds, default=[0, 1, 2], help="of the generator (default: 0,1,2)")
@@ -87,6 +97,18 @@ def _unpack(options: argparse.Namespace) -> int:
     unpack(options.archive, options.out)
     print(f"unpacked to {options.out}")
     return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from ebnerd_lib.pipeline.verify import RUNS, verify
+
+    return 0 if verify(options.profile, options.runs or tuple(RUNS)) else 1
+
+
+def _golden(options: argparse.Namespace) -> int:
+    from ebnerd_lib.pipeline.golden import golden
+
+    return 0 if golden(options.profile, options.renew) else 1
 
 
 def _study(options: argparse.Namespace) -> int:
