@@ -18,7 +18,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(options.verb(options))
     except EbnerdError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        from ebnerd_lib.pipeline.page import printable  # names of files and columns may hold a terminal's commands
+
+        print(printable(f"{type(error).__name__}: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted.", file=sys.stderr)
@@ -40,6 +42,23 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--size", default="demo", help="smoke, demo, small, tenth or large (default: demo)")
     sample.add_argument("--test", action="store_true", help="generate the hidden test week that follows the bundle")
     sample.set_defaults(verb=_sample)
+
+    unpack = verbs.add_parser(
+        "unpack", help="unpack a downloaded bundle, refusing an archive that is unsafe or not whole"
+    )
+    unpack.add_argument("--archive", type=Path, required=True, help="zip, tar or tar.gz file")
+    unpack.add_argument("--out", type=Path, required=True, help="folder to write, as data/ebnerd_demo")
+    unpack.set_defaults(verb=_unpack)
+
+    verify = verbs.add_parser("verify", help="run a profile from scratch several times and compare every byte")
+    verify.add_argument("--profile", default="smoke", help="a folder of params/ (default: smoke)")
+    verify.add_argument("--runs", type=_names, help="of again,1 thread,2 threads,killed (default: all)")
+    verify.set_defaults(verb=_verify)
+
+    golden = verbs.add_parser("golden", help="compare headline figures of a profile's outputs with those kept in git")
+    golden.add_argument("--profile", default="sample", help="a folder of outputs/ (default: sample)")
+    golden.add_argument("--renew", action="store_true", help="keep the figures that are found")
+    golden.set_defaults(verb=_golden)
 
     study = verbs.add_parser("study", help="refit on several generated bundles and tabulate what the findings hang on")
     study.add_argument("--parts", type=_names, help="of seeds,groups,training,days,search (default: all)")
@@ -87,6 +106,26 @@ def _sample(options: argparse.Namespace) -> int:
 
     (generate_test if options.test else generate)(options.out, seed=options.seed, size=options.size)
     return 0
+
+
+def _unpack(options: argparse.Namespace) -> int:
+    from ebnerd_lib.data.archive import unpack
+
+    unpack(options.archive, options.out)
+    print(f"unpacked to {options.out}")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from ebnerd_lib.pipeline.verify import RUNS, verify
+
+    return 0 if verify(options.profile, options.runs or tuple(RUNS)) else 1
+
+
+def _golden(options: argparse.Namespace) -> int:
+    from ebnerd_lib.pipeline.golden import golden
+
+    return 0 if golden(options.profile, options.renew) else 1
 
 
 def _study(options: argparse.Namespace) -> int:

@@ -85,12 +85,16 @@ def _reserve(path: Path) -> None:
 
 
 def read(folder: Path, part: str) -> Features:
-    """Map the features of a part. Raises ``StageError`` where the folder lacks them."""
+    """Map the features of a part. Raises ``StageError`` where the folder lacks them or holds something else."""
     path = folder / f"features_{part}.npy"
     if not path.exists():
         raise StageError(f"{path}: no such file. Run 01_preprocess for this profile first.")
     columns = json.loads((folder / COLUMNS_FILE).read_text())
-    return Features(np.load(path, mmap_mode="r"), [column["name"] for column in columns])
+    try:
+        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise StageError(f"{path}: not an array of numbers ({error}). Run 01_preprocess again.") from error
+    return Features(matrix, [column["name"] for column in columns])
 
 
 def columns_table() -> pd.DataFrame:

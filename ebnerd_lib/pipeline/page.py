@@ -126,6 +126,7 @@ def write_page(target: Path, page: str, key: str) -> None:
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _OVERWRITTEN = re.compile(r"^[^\n]*\r(?=[^\r\n])", re.MULTILINE)
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")
 _PREFIXES = [
     (re.compile(r"[^\s\"'`<>(=,]*/ipykernel_\d+/\d+\.py"), "(cell)"),
     (re.compile(r"[^\s\"'`<>(=,]*/(?:site|dist)-packages/"), "…/"),
@@ -134,13 +135,22 @@ _PREFIXES = [
 _HOMES = re.compile(r"(?<![\w.~-])/(?:home|Users)/[^/\s\"'`<>:]+")
 
 
+def printable(text: str) -> str:
+    r"""Drop what would command a terminal: its escapes, other control characters, lines that were written over.
+
+    >>> printable("\x1b[31mred\x1b[0m\a 10 %\r100 %")
+    '100 %'
+    """
+    return _CONTROLS.sub("", _OVERWRITTEN.sub("", _ESCAPES.sub("", text)))
+
+
 def plain(text: str) -> str:
     r"""Drop terminal escapes, lines that were written over, and the prefixes of local paths.
 
     >>> plain("\x1b[31mred\x1b[0m, " + str(layout.ROOT / "ebnerd_lib" / "errors.py") + ", /home/ann/x")
     'red, ebnerd_lib/errors.py, ~/x'
     """
-    text = _OVERWRITTEN.sub("", _ESCAPES.sub("", text))
+    text = printable(text)
     for pattern, short in _PREFIXES:
         text = pattern.sub(short, text)
     for prefix, short in _local_prefixes():

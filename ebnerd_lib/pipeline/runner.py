@@ -23,6 +23,7 @@ from ebnerd_lib.pipeline.fingerprint import Hashes, fingerprint
 from ebnerd_lib.pipeline.interruption import end_kernels, interruptible
 from ebnerd_lib.pipeline.json_file import clear_temporary, write_json
 from ebnerd_lib.pipeline.layout import ROOT, StagePaths, notebook_path, profile_stages, relative
+from ebnerd_lib.pipeline.page import printable
 from ebnerd_lib.pipeline.plan import plan
 from ebnerd_lib.pipeline.stage import BATCH_VARIABLE, ORPHAN_SECONDS, clear_partial
 
@@ -316,4 +317,4 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def _say(line: str, error: bool = False) -> None:
-    print(line, file=sys.stderr if error else sys.stdout, flush=True)
+    print(printable(line), file=sys.stderr if error else sys.stdout, flush=True)
