@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from ebnerd_lib.data.layout import TEST, check_files, check_test_files
+from ebnerd_lib.data.layout import TEST, check_files, check_hidden_files
 from ebnerd_lib.errors import BundleError
 
 MOST_FILES = 10_000
@@ -68,7 +68,7 @@ def unpack(archive: Path, out: Path) -> None:
         bundle.mkdir()
         _extract(archive, bundle)
         try:
-            (check_test_files if (bundle / TEST).is_dir() else check_files)(bundle)
+            (check_hidden_files if (bundle / TEST).is_dir() else check_files)(bundle)
         except BundleError as error:
             lacking = str(error).removeprefix(f"{bundle}: ").split(". ")[0]
             raise BundleError(f"{archive}: not a whole bundle, {lacking}. Fetch the archive again.") from None
