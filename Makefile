@@ -37,7 +37,7 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvidia-c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run-all test lint lab tensorboard study verify golden clean lock
+.PHONY: help run-all test test-faults lint lab tensorboard study verify golden clean lock
 
 help: ## explain the targets
 	@echo "make TARGET [PROFILE=$(PROFILE)] [PYTHON=/path/to/python]"
@@ -51,6 +51,10 @@ run-all: $(READY) $(STAMP_$(PROFILE)) ## run what is stale in PROFILE and render
 
 test: $(READY) ## run the tests and the examples in docstrings
 	@$(PY) -m pytest
+
+test-faults: $(READY) ## try every kill, broken file and planted bug, and write docs/reliability.md: up to an hour
+	@FAULTS=all $(PY) -m pytest tests/faults
+	@$(PY) tests/faults/reliability.py
 
 lint: $(READY) ## check style, types, import directions and that notebooks hold no outputs
 	@$(PY) -m ruff check .
