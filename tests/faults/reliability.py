@@ -10,9 +10,9 @@ from share import RECORDS, ROOT
 PAGE = ROOT / "docs" / "reliability.md"
 HEAD = """# Reliability
 
-What happens to this project when a machine fails, a file is broken or a run is repeated. The figures below are those of
-the tests themselves: `make test-faults` tries everything and writes this page anew (python {python}, {system}); `make test`
-tries a share of it. Tests are in [tests/faults](../tests/faults).
+What happens to this project when a machine fails, a file is broken or a run is repeated. The figures are those of the
+tests themselves: `make test-faults` tries everything and writes this page anew (here with Python {python} on {system});
+`make test` tries a share of it. The tests are in [tests/faults](../tests/faults).
 """
 SECTIONS: list[tuple[str, str, str]] = [
     (
@@ -26,8 +26,8 @@ SECTIONS: list[tuple[str, str, str]] = [
     (
         "Broken bundles",
         "hostile_bundles",
-        "Bundles spoilt in one or two ways at random. Each ends in one error that names file, column, count and remedy, or "
-        "is read right: slates, labels, parts, histories and features then equal those of an oracle that goes row by "
+        "Bundles spoilt in one or two ways at random. Each ends in one error that names file, column, count and "
+        "remedy, or is read right: slates, labels, parts, histories and features then equal those of an oracle that goes row by "
         "row and shares no code with the package.",
     ),
     (
@@ -39,15 +39,15 @@ SECTIONS: list[tuple[str, str, str]] = [
     (
         "Repeatability",
         "verify",
-        "`make verify` runs a profile from scratch several times, on one thread and on two, and once killed and run again, "
-        "each in a folder of its own, and compares every artifact by sha256.",
+        "`make verify` runs a profile from scratch several times, on one thread and on two, and once killed and run "
+        "again, each in a folder of its own, and compares every artifact by sha256.",
     ),
     (
         "Submission",
         "submission",
         "A generated hidden test week of a tenth of EBNeRD's rows is ranked by a model of tier `exposure`, read by an "
-        "independent reader that knows the published format alone, and by `check-submission`. Time and memory are those "
-        "of the whole command.",
+        "independent reader that knows the published format alone, and by `check-submission`. Time and memory are "
+        "those of the whole command.",
     ),
 ]
 
@@ -83,7 +83,7 @@ def planted() -> str:
     records = [read(file.stem) for file in sorted(RECORDS.glob("planted_*.json"))]
     if not records:
         sys.exit("outputs/reliability/: no planted bug is on record. Run `make test-faults` to its end first.")
-    rows = [(words(each["bug"]), f"`{each['file']}`", f"`{each['caught_by']}`") for each in records]
+    rows = [(words(each["breaks"]), f"`{each['file']}`", f"`{each['caught_by']}`") for each in records]
     return table(rows, ("bug", "planted in", "caught by"))
 
 
@@ -94,8 +94,8 @@ def main() -> None:
         rows = [(words(key.replace("_", " ")), words(value)) for key, value in read(name).items()]
         parts.append(f"## {title}\n\n{text}\n\n{table(rows, ('', 'figure'))}\n")
     parts.append(
-        "## Planted bugs\n\nWhat a test suite is worth shows in what it catches: each of these bugs, planted by hand in a "
-        f"copy of the project, fails the test beside it, which passes without it.\n\n{planted()}\n"
+        "## Planted bugs\n\nWhat a test suite is worth shows in what it catches: each of these bugs, planted by hand "
+        f"in a copy of the project, fails the test beside it, which passes without it.\n\n{planted()}\n"
     )
     PAGE.write_text("\n".join(parts), encoding="utf-8")
     print(PAGE.relative_to(ROOT))
