@@ -27,8 +27,8 @@ SECTIONS: list[tuple[str, str, str]] = [
         "Broken bundles",
         "hostile_bundles",
         "Bundles spoilt in one or two ways at random. Each ends in one error that names file, column, count and "
-        "remedy, or is read right: slates, labels, parts, histories and features then equal those of an oracle that goes row by "
-        "row and shares no code with the package.",
+        "remedy, or is read right: slates, labels, parts, histories and features then equal those of an oracle that "
+        "goes row by row and shares no code with the package.",
     ),
     (
         "Broken parameter files",
