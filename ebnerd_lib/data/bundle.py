@@ -15,6 +15,7 @@ from numba import njit
 from ebnerd_lib.data import schema
 from ebnerd_lib.data.layout import SPLITS, VECTORS, check_files, generated_stamp
 from ebnerd_lib.data.slates import Slates, writable
+from ebnerd_lib.data.values import cast_column, first_line, flat
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import BundleError
 
@@ -22,6 +23,7 @@ _SLATE_COLUMNS = (
     "impression_id", "article_id", "impression_time", "device_type", "article_ids_inview",
     "article_ids_clicked", "user_id", "is_subscriber", "session_id",
 )  # fmt: skip
+_TABLES = {"articles": schema.ARTICLES, "behaviors": schema.BEHAVIORS, "history": schema.HISTORY}
 _NULLABLE = frozenset(schema.ARTICLES) - {"article_id"} | {
     "read_time", "scroll_percentage", "gender", "postcode", "age", "next_read_time", "next_scroll_percentage",
 }  # fmt: skip
@@ -92,7 +94,10 @@ class Bundle:
         found = open_parquet(path).schema_arrow
         lists = [name for name in found.names if name != "article_id"]
         if "article_id" not in found.names or len(lists) != 1:
-            raise BundleError(f"{path}: columns {found.names}; expected article_id and one list of numbers.")
+            raise BundleError(
+                f"{path}: {len(found.names)} columns: {', '.join(found.names)}; expected article_id and one list of "
+                "numbers. Keep these two."
+            )
         wanted = {"article_id": pa.int32(), lists[0]: pa.large_list(pa.float32())}
         schema.check_schema(path, found, wanted)
         table = _read(path, wanted, tuple(wanted))
@@ -104,7 +109,32 @@ class Bundle:
                 f"{path}: column {lists[0]}: vectors of {len(sizes)} different lengths for {len(ids)} articles. "
                 "All must be equally long: fetch the file again."
             )
-        return ids, flat_values(table[lists[0]]).reshape(len(ids), -1)
+        numbers = flat_values(table[lists[0]]).reshape(len(ids), -1)
+        odd = int((~np.isfinite(numbers).all(axis=1)).sum())
+        if odd:
+            raise BundleError(
+                f"{path}: column {lists[0]}: {odd} of {len(ids)} vectors hold a number that is not finite. "
+                "Drop these rows: an article without a vector is no fault."
+            )
+        return ids, numbers
+
+    def null_shares(self, name: str) -> dict[str, float]:
+        """Return the share of null rows of each column of a table, as of ``train/history``.
+
+        Columns are read one at a time, so memory is bounded by the largest of them. Of no rows it is 0.
+        """
+        path = self.path / f"{name}.parquet"
+        file, shares = open_parquet(path), {}
+        for column in dict.fromkeys(file.schema_arrow.names):
+            try:
+                found = file.read(columns=[column])
+                nulls = found.column(found.schema.get_all_field_indices(column)[0]).null_count
+            except (OSError, pa.ArrowException) as error:
+                raise BundleError(
+                    f"{path}: column {column} cannot be read ({first_line(error)}). Fetch the file again."
+                ) from error
+            shares[column] = nulls / max(file.metadata.num_rows, 1)
+        return shares
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -114,10 +144,9 @@ def open_bundle(path: Path) -> Bundle:
         BundleError: a folder, file or column is missing, a file is no parquet, or a type is wrong.
     """
     files = check_files(path)
-    tables = {"articles": schema.ARTICLES, "behaviors": schema.BEHAVIORS, "history": schema.HISTORY}
     for file in files:
-        if file.stem in tables:
-            schema.check_schema(file, open_parquet(file).schema_arrow, tables[file.stem])
+        if file.stem in _TABLES:
+            schema.check_schema(file, open_parquet(file).schema_arrow, _TABLES[file.stem])
     return Bundle(path, generated_stamp(path))
 
 
@@ -181,7 +210,7 @@ def build_history(table: pa.Table, articles: Vocabulary, users: Vocabulary) -> H
     offsets = list_offsets(table["article_id_fixed"])
     lengths = np.diff(offsets)
     row_user = np.repeat(user, lengths)
-    time = microseconds(_flat(table["impression_time_fixed"]))
+    time = microseconds(flat(table["impression_time_fixed"]))
     order = np.lexsort((time, row_user))
     order = order[row_user[order] > 0]
     counts = np.bincount(row_user[order], minlength=len(users))
@@ -224,7 +253,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         return pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
         raise BundleError(
-            f"{path}: not a readable parquet file ({_first_line(error)}). Fetch the file again."
+            f"{path}: not a readable parquet file ({first_line(error)}). Fetch the file again."
         ) from error
 
 
@@ -232,7 +261,7 @@ def _read(path: Path, table: dict[str, pa.DataType], columns: tuple[str, ...]) -
     try:
         found = open_parquet(path).read(columns=list(columns)).select(list(columns)).combine_chunks()
     except (OSError, pa.ArrowException) as error:
-        raise BundleError(f"{path}: cannot be read ({_first_line(error)}). Fetch the file again.") from error
+        raise BundleError(f"{path}: cannot be read ({first_line(error)}). Fetch the file again.") from error
     return checked(path, found, table)
 
 
@@ -240,19 +269,12 @@ def checked(path: Path, found: pa.Table, table: dict[str, pa.DataType]) -> pa.Ta
     """Return rows of a file in the types of the schema ``table``.
 
     Raises:
-        BundleError: a value is null that must not be, does not fit its type, or is no article id.
+        BundleError: a value is null that must not be, does not fit its type or range, or is no article id.
     """
     cast = []
     for name in found.column_names:
-        column = found[name]
-        _refuse_nulls(path, name, column)
-        try:
-            cast.append(column.cast(table[name]))
-        except pa.ArrowException as error:
-            raise BundleError(
-                f"{path}: column {name} has values that do not fit {table[name]} ({_first_line(error)}). "
-                "Mend them and retry."
-            ) from error
+        _refuse_nulls(path, name, found[name])
+        cast.append(cast_column(path, name, found[name], table[name]))
         if name.startswith("article_id"):
             _refuse_low_ids(path, name, cast[-1])
     return pa.table(cast, names=found.column_names).combine_chunks()
@@ -260,8 +282,7 @@ def checked(path: Path, found: pa.Table, table: dict[str, pa.DataType]) -> pa.Ta
 
 def _refuse_low_ids(path: Path, name: str, column: pa.ChunkedArray) -> None:
     """Refuse article ids below 1: 0 and -1 stand for what is unknown and for the front page."""
-    values = _flat(column) if pa.types.is_nested(column.type) else column
-    low = pc.sum(pc.less(values, 1)).as_py() or 0
+    low = pc.sum(pc.less(flat(column), 1)).as_py() or 0
     if low:
         raise BundleError(f"{path}: column {name} has {low} article ids below 1. Ids start at 1: drop these.")
 
@@ -269,7 +290,7 @@ def _refuse_low_ids(path: Path, name: str, column: pa.ChunkedArray) -> None:
 def _refuse_nulls(path: Path, name: str, column: pa.ChunkedArray) -> None:
     if name in _NULLABLE or (name == "article_id" and path.stem == "behaviors"):
         return
-    inside = _flat(column).null_count if pa.types.is_nested(column.type) else 0
+    inside = flat(column).null_count
     if column.null_count or inside:
         where = f"{column.null_count} rows" if column.null_count else f"{inside} list items"
         raise BundleError(f"{path}: column {name} is null in {where}; it must have a value. Drop or fill these rows.")
@@ -283,14 +304,9 @@ def _refuse_repeats(path: Path, name: str, ids: np.ndarray) -> None:
         )
 
 
-def _flat(column: pa.ChunkedArray) -> pa.Array:
-    flat = pc.list_flatten(column)
-    return flat.combine_chunks() if isinstance(flat, pa.ChunkedArray) else flat
-
-
 def flat_values(column: pa.ChunkedArray) -> np.ndarray:
     """Return all values of a list column, row after row."""
-    return writable(_flat(column))
+    return writable(flat(column))
 
 
 def list_offsets(column: pa.ChunkedArray) -> np.ndarray:
@@ -302,7 +318,3 @@ def list_offsets(column: pa.ChunkedArray) -> np.ndarray:
 def microseconds(times: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """Return timestamps of microseconds as int64."""
     return writable(times.cast(pa.int64()))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

@@ -229,10 +229,16 @@ def article_table(table: pa.Table, articles: Vocabulary) -> pd.DataFrame:
     joined = every.merge(known, on="article_id", how="left", validate="one_to_one")
     return joined.assign(
         in_table=joined["in_table"].notna(),
-        topics=joined["topics"].map(lambda topics: topics if isinstance(topics, np.ndarray) else np.empty(0, object)),
+        topics=joined["topics"].map(_distinct),
         premium=joined["premium"].astype("boolean"),
         category=joined["category"].astype("Int16"),
     )
+
+
+def _distinct(topics: object) -> np.ndarray:
+    """Return the topics of an article, each once, as they stand; without nulls, which name none."""
+    known = dict.fromkeys(topics.tolist()) if isinstance(topics, np.ndarray) else {}
+    return np.array([topic for topic in known if topic is not None], dtype=object)
 
 
 def article_vectors(found: tuple[np.ndarray, np.ndarray] | None, articles: Vocabulary) -> np.ndarray | None:
@@ -242,6 +248,8 @@ def article_vectors(found: tuple[np.ndarray, np.ndarray] | None, articles: Vocab
     ids, rows = found
     out = np.zeros((len(articles), rows.shape[1]), np.float32)
     place = articles.index_of(ids)
+    # By a power of two, which rounds nothing: squares of what is very large or small leave the range of float32.
+    rows = np.ldexp(rows, -np.frexp(np.abs(rows).max(axis=1, keepdims=True))[1])
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     out[place[place > 0]] = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)[place > 0]
     return out

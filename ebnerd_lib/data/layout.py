@@ -9,6 +9,7 @@ SPLITS = ("train", "validation")
 TEST = "test"
 VECTORS = "contrastive_vector.parquet"
 STAMP = "generated.json"
+_STAMPED = {"generator_version": int, "seed": int, "size": str}
 
 
 def bundle_files(path: Path) -> list[Path]:
@@ -66,15 +67,21 @@ def generated_stamp(path: Path) -> dict[str, object] | None:
     """Return how a bundle was generated, or ``None`` for one that was not.
 
     Raises:
-        BundleError: the stamp is no JSON object.
+        BundleError: the stamp is no JSON object with a generator's version, seed and size.
     """
     stamp = path / STAMP
     if not stamp.exists():
         return None
     try:
         content = json.loads(stamp.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{stamp}: not JSON ({error}). Generate the bundle again.") from error
-    if not isinstance(content, dict):
-        raise BundleError(f"{stamp}: holds no object. Generate the bundle again.")
-    return content
+    lacking = [
+        key for key, kind in _STAMPED.items() if not isinstance(content, dict) or type(content.get(key)) is not kind
+    ]
+    if lacking:
+        raise BundleError(
+            f"{stamp}: {len(lacking)} of {len(_STAMPED)} entries missing or of a wrong type: {', '.join(lacking)}. "
+            "Generate the bundle again; remove the file from real data."
+        )
+    return dict(content)
