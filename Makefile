@@ -37,7 +37,7 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvidia-c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run-all test test-faults lint lab tensorboard study verify golden clean lock
+.PHONY: help run-all test test-faults lint lab tensorboard study verify golden audit clean lock
 
 help: ## explain the targets
 	@echo "make TARGET [PROFILE=$(PROFILE)] [PYTHON=/path/to/python]"
@@ -77,6 +77,9 @@ verify: $(READY) $(STAMP_$(PROFILE)) ## run PROFILE from scratch five times, on 
 
 golden: $(READY) ## compare headline figures of PROFILE with tests/golden; RENEW=1 keeps the present ones
 	@$(PY) -m ebnerd_lib golden --profile $(PROFILE) $(if $(RENEW),--renew)
+
+audit: $(READY) ## record licences and known vulnerabilities of the locked packages in docs/dependencies.md
+	@$(PY) docs/dependencies.py
 
 clean: ## remove all outputs and generated data; never touches data/ebnerd_*
 	@rm -rf $(filter-out outputs/README.md,$(wildcard outputs/*)) data/smoke data/sample
