@@ -251,6 +251,32 @@ def test_a_malformed_test_set_is_one_clear_error(finished, test_set, model, tmp_
         ranks_of_week(model, bad, finished / "data" / "smoke", tmp_path / "w")
 
 
+def repeat_a_user(table: pa.Table) -> pa.Table:
+    return pa.concat_tables([table, table.slice(3, 1)])
+
+
+def lose_a_time(table: pa.Table) -> pa.Table:
+    times = table["impression_time_fixed"].to_pylist()
+    times[2] = times[2][:-1]
+    place = table.column_names.index("impression_time_fixed")
+    return table.set_column(place, "impression_time_fixed", pa.array(times, pa.large_list(pa.timestamp("us"))))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (repeat_a_user, r"history.parquet: column user_id repeats 1 of \d+ ids"),
+        (lose_a_time, "article_id_fixed and impression_time_fixed differ in length in 1 rows"),
+    ],
+)
+def test_a_malformed_history_is_one_clear_error(finished, test_set, model, tmp_path, change, message):
+    shutil.copytree(test_set, tmp_path / "bad")
+    file = tmp_path / "bad" / "test" / "history.parquet"
+    pq.write_table(change(pq.read_table(file)), file)
+    with pytest.raises(BundleError, match=message):
+        ranks_of_week(model, tmp_path / "bad", finished / "data" / "smoke", tmp_path / "w")
+
+
 def test_a_week_before_that_reaches_into_the_test_week_counts_up_to_its_first_impression(finished, test_set, tmp_path):
     early = tmp_path / "early"
     shutil.copytree(test_set, early)
