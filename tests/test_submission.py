@@ -3,9 +3,12 @@
 import json
 import os
 import re
+import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -191,6 +194,35 @@ def test_the_same_bytes_again(submitted, finished, test_set, tmp_path):
     words = ("submit", "--profile", "smoke", "--model", MODEL, "--test", test_set, "--out", again)
     assert command(finished, *words, *()).returncode == 0
     assert again.read_bytes() == submitted.read_bytes()
+
+
+def test_working_files_of_a_submission_that_was_killed_are_cleared_away(finished, test_set, tmp_path):
+    file = tmp_path / "predictions.zip"
+    words = [sys.executable, "-m", "ebnerd_lib", "submit", "--profile", "smoke", "--model", MODEL, "--test", test_set]
+    environment = {**os.environ, "PYTHONPATH": str(finished)}
+    child = subprocess.Popen([*map(str, words), "--out", str(file)], cwd=finished, env=environment)
+    while child.poll() is None and not list(tmp_path.glob(".predictions.*.work/asked")):
+        time.sleep(0.005)
+    child.kill()
+    child.wait()
+    assert [path.name for path in tmp_path.iterdir()] == [f".predictions.{child.pid}.work"]
+    assert command(finished, *words[3:], "--out", file).returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"predictions.zip", "predictions.json"}
+
+
+def test_a_disk_without_room_is_one_clear_error_and_leaves_no_file(finished, test_set, tmp_path):
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    out = tmp_path / "p.zip"
+    done = subprocess.run(
+        [sys.executable, "-m", "ebnerd_lib", "submit", "--profile", "smoke", "--model", MODEL, "--test", test_set,
+         "--out", out],
+        cwd=finished, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(finished)}, preexec_fn=limit,
+    )  # fmt: skip
+    assert done.returncode == 1 and "p.zip: cannot be written (File too large)" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())
 
 
 def test_a_model_that_knows_clicks_is_refused_with_the_reason(finished, test_set, tmp_path):

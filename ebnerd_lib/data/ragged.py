@@ -8,6 +8,8 @@ import numpy as np
 
 from ebnerd_lib.data.slates import candidate_rows
 
+_ROWS = 1 << 15  # rows fetched before the memory of the file is let go of
+
 
 class Ragged:
     """Lists of numbers of one type on disk, in the order in which they were appended.
@@ -38,7 +40,8 @@ class Ragged:
     @property
     def lengths(self) -> np.ndarray:
         """int32 (rows,), numbers of each row."""
-        self._lengths = [np.concatenate(self._lengths)]
+        if len(self._lengths) > 1:
+            self._lengths = [np.concatenate(self._lengths)]
         return self._lengths[0]
 
     def offsets(self) -> np.ndarray:
@@ -66,8 +69,16 @@ class Ragged:
             rows: which.
             offsets: as the method of this name returns them, where the caller has them at hand.
         """
-        found = self.values()[candidate_rows(self.offsets() if offsets is None else offsets, rows)]
-        self.release()
+        offsets = self.offsets() if offsets is None else offsets
+        values, lengths = self.values(), self.lengths[rows]
+        found = np.empty(int(lengths.sum(dtype=np.int64)), self._dtype)
+        done = 0
+        for start in range(0, len(rows), _ROWS):
+            some = rows[start : start + _ROWS]
+            count = int(lengths[start : start + _ROWS].sum(dtype=np.int64))
+            found[done : done + count] = values[candidate_rows(offsets, some)]
+            done += count
+            self.release()
         return found
 
     def __enter__(self) -> "Ragged":

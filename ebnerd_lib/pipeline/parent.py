@@ -16,11 +16,12 @@ def end_with_parent() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     runner = int(os.environ.get("JPY_PARENT_PID") or 0)  # set by jupyter_client
-    if runner and not _is_alive(runner):  # it ended before the wish was placed
+    if runner and not is_alive(runner):  # it ended before the wish was placed
         os._exit(1)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Say whether there is a process of a number, of whatever user."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,8 +1,8 @@
 """Rank every slate of the hidden test set with a trained model and write the file to send."""
 
 import datetime
+import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +18,13 @@ from ebnerd_lib.pipeline.fingerprint import sha256
 from ebnerd_lib.pipeline.json_file import write_json
 from ebnerd_lib.pipeline.layout import ROOT, StagePaths, profile_stages
 from ebnerd_lib.pipeline.manifest import environment, peak_memory_mb
+from ebnerd_lib.pipeline.parent import is_alive
 from ebnerd_lib.pipeline.submission.predictions import ranks_of, write_predictions
 from ebnerd_lib.pipeline.submission.progress import Progress
 from ebnerd_lib.pipeline.submission.week import HiddenWeek
 from ebnerd_lib.training.model_file import TrainedModel, find_model_file, load_model
 
-GROUP_CANDIDATES = 1 << 24
+GROUP_CANDIDATES = 1 << 23
 """Candidates of the users in memory at a time; memory is bounded by this and by some fifty bytes an impression."""
 _PREPROCESS = "01_preprocess"
 _OTHER_SCALE = 3.0
@@ -60,23 +61,25 @@ def submit(profile: str, model_name: str, test: Path, out: Path, say: Callable[[
     _check_tier(model, profile, stages)
     before = ROOT / load_config(profile, _PREPROCESS).parameters["bundle"]
     inputs = check_hidden_files(test)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.stem}-", dir=out.parent))
     told = Progress(say)
+    work = out.with_name(f".{out.stem}.{os.getpid()}.work")
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _clear_work(out)
+        work.mkdir()
         with HiddenWeek(test, before, work, told.step) as week:
             for line in _remarks(week):
                 say(line)
             ranks = rank(model, week, lambda share: told.step(f"ranking with {model.name}", share))
             write_predictions(
                 out,
-                week.asked.impression_id,
+                week.impression_id,
                 week.offsets,
                 ranks,
                 lambda share: told.step(f"writing {out.name}", share),
             )
             counts = {
-                "rows": len(week), "candidates": week.candidates, "beyond_accuracy": int(week.asked.beyond.sum()),
+                "rows": len(week), "candidates": week.candidates, "beyond_accuracy": int(week.beyond.sum()),
                 "impressions_before": week.before, "generated": week.generated,
             }  # fmt: skip
     except OSError as error:
@@ -123,7 +126,16 @@ def rank(model: TrainedModel, week: HiddenWeek, progress: Callable[[float], None
             week.release()
             done += len(scores)
             progress(done / week.candidates)
+        del group  # before the next one is made
     return ranks
+
+
+def _clear_work(out: Path) -> None:
+    """Remove the working files of submissions to the same file that were killed."""
+    for rest in out.parent.glob(f".{out.stem}.*.work"):
+        number = rest.suffixes[-2].removeprefix(".")
+        if number.isdecimal() and not is_alive(int(number)):
+            shutil.rmtree(rest, ignore_errors=True)
 
 
 def _check_tier(model: TrainedModel, profile: str, stages: list[str]) -> None:
@@ -142,7 +154,7 @@ def _check_tier(model: TrainedModel, profile: str, stages: list[str]) -> None:
 def _remarks(week: HiddenWeek) -> list[str]:
     """Return what a reader should know of the weeks."""
     lines = [
-        f"{len(week):,} rows with {week.candidates:,} candidates, {int(week.asked.beyond.sum()):,} of the rows for "
+        f"{len(week):,} rows with {week.candidates:,} candidates, {int(week.beyond.sum()):,} of the rows for "
         f"beyond-accuracy measures; {week.before:,} impressions of the week before"
     ]
     if week.overlapping:

@@ -27,6 +27,7 @@ from ebnerd_lib.features.events import Timeline
 Progress = Callable[[str, float], None]
 """Called with a step and the share of it that is done."""
 _SORTED = 1 << 16  # impressions put in order at a time
+_LOOKED_UP = 1 << 20  # articles looked up at a time
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,13 @@ class Group:
 
 @dataclass(frozen=True)
 class _Log:
-    """Requests with their candidates on disk."""
+    """Requests in file order, by index of the user, with their candidates on disk."""
 
-    requests: Requests
+    time: np.ndarray
     user: np.ndarray
+    device: np.ndarray
+    subscriber: np.ndarray
+    session: np.ndarray
     candidates: Ragged
     offsets: np.ndarray
 
@@ -67,7 +71,8 @@ class HiddenWeek:
         progress: told how far the reading is.
 
     Attributes:
-        asked: the requests of the test file, in file order.
+        impression_id: uint32 (n,), in the order of the test file.
+        beyond: bool (n,), whether a row is for beyond-accuracy measures.
         offsets: int64 (n + 1,), where the slates of the test file begin.
         before: impressions of the week before that count as past.
         overlapping: impressions of the week before that are left out.
@@ -95,10 +100,11 @@ class HiddenWeek:
         ids = np.concatenate([table["article_id"].to_numpy(), in_test, in_past, in_history])
         self.articles = Vocabulary(ids)
         self.users = Vocabulary(np.concatenate([asked[0].user_id, past[0].user_id, readers]))
+        self.impression_id, self.beyond = asked[0].impression_id, asked[0].beyond
         self._asked, self._past = self._log(*asked), self._log(*past)
         self._readers, self._clicked, self._clicked_at = self.users.index_of(readers), clicked, clicked_at
-        self.asked, self.offsets = self._asked.requests, self._asked.offsets
-        early = past[0].time < self.asked.time.min()
+        self.offsets = self._asked.offsets
+        early = self._past.time < self._asked.time.min()
         self._early = np.flatnonzero(early)
         self.before, self.overlapping = len(self._early), int((~early).sum())
         self._articles = article_table(table, self.articles)
@@ -107,7 +113,7 @@ class HiddenWeek:
 
     def __len__(self) -> int:
         """Return the number of rows of the test file."""
-        return len(self.asked)
+        return len(self.impression_id)
 
     @property
     def candidates(self) -> int:
@@ -122,7 +128,7 @@ class HiddenWeek:
     @property
     def seen(self) -> int:
         """The number of candidates of the hidden week, those for beyond-accuracy measures left out."""
-        return int(self._asked.candidates.lengths[~self.asked.beyond].sum())
+        return int(self._asked.candidates.lengths[~self.beyond].sum())
 
     def groups(self, count: int) -> Iterator[Group]:
         """Yield all users in ``count`` groups of about equal size."""
@@ -131,15 +137,18 @@ class HiddenWeek:
         )
         for number in range(count):
             rows = np.flatnonzero(self._asked.user % count == number)
-            if not len(rows):
-                continue
-            slates = self._slates(self._asked, rows, 1)
-            earlier = self._early[self._past.user[self._early] % count == number]
-            shown = [self._slates(self._past, earlier, 0), slates.take(~self.asked.beyond[rows])]
-            histories = [self._history(np.zeros(0, np.int64)), self._history(self._mine(count, number))]
-            dataset = Dataset(known.articles, known.users, {}, histories, known.vectors)
-            world = World(concatenate(shown), known.metadata, histories, len(self.users), self._timeline)
-            yield Group(rows, slates, world, dataset)
+            if len(rows):
+                yield self._group(known, rows, count, number)  # not kept here, so that one is in memory at a time
+
+    def _group(self, known: Dataset, rows: np.ndarray, count: int, number: int) -> Group:
+        earlier = self._early[self._past.user[self._early] % count == number]
+        log = concatenate(
+            [self._slates(self._past, earlier, 0), self._slates(self._asked, rows[~self.beyond[rows]], 1)]
+        )
+        histories = [self._history(np.zeros(0, np.int64)), self._history(self._mine(count, number))]
+        world = World(log, known.metadata, histories, len(self.users), self._timeline)
+        dataset = Dataset(known.articles, known.users, {}, histories, known.vectors)
+        return Group(rows, self._slates(self._asked, rows, 1), world, dataset)
 
     def release(self) -> None:
         """Let go of the memory of the timeline's parts that were walked over."""
@@ -164,17 +173,20 @@ class HiddenWeek:
         return (requests, candidates), seen
 
     def _log(self, requests: Requests, candidates: Ragged) -> _Log:
-        return _Log(requests, self.users.index_of(requests.user_id), candidates, candidates.offsets())
+        return _Log(
+            requests.time, self.users.index_of(requests.user_id), requests.device, requests.subscriber,
+            requests.session, candidates, candidates.offsets(),
+        )  # fmt: skip
 
     def _write_timeline(self) -> Timeline:
         """Put what was in view in order of time: the week before, then the hidden week."""
-        shown = [(self._past, self._early), (self._asked, np.flatnonzero(~self.asked.beyond))]
+        shown = [(self._past, self._early), (self._asked, np.flatnonzero(~self.beyond))]
         whole, done = sum(len(rows) for _, rows in shown), 0
         times, subscribers = [], []
         for log, rows in shown:
-            order = rows[np.argsort(log.requests.time[rows], kind="stable")]
-            times.append(log.requests.time[order])
-            subscribers.append(log.requests.subscriber[order])
+            order = rows[np.argsort(log.time[rows], kind="stable")]
+            times.append(log.time[order])
+            subscribers.append(log.subscriber[order])
             for start in range(0, len(order), _SORTED):
                 some = order[start : start + _SORTED]
                 article = self.articles.index_of(log.candidates.take(some, log.offsets))
@@ -192,21 +204,24 @@ class HiddenWeek:
         )
 
     def _slates(self, log: _Log, rows: np.ndarray, week: int) -> Slates:
-        asked, article_id = log.requests, log.candidates.take(rows, log.offsets)
+        article_id = log.candidates.take(rows, log.offsets)
+        article = np.empty_like(article_id)
+        for start in range(0, len(article), _LOOKED_UP):
+            article[start : start + _LOOKED_UP] = self.articles.index_of(article_id[start : start + _LOOKED_UP])
         return Slates(
-            impression_id=asked.impression_id[rows],
-            user_id=asked.user_id[rows],
+            impression_id=rows.astype(np.uint32),
+            user_id=self.users.id_of(log.user[rows]),
             user=log.user[rows],
-            time=asked.time[rows],
-            session=asked.session[rows] * 2 + week,  # session ids are unique within a week only
-            device=asked.device[rows],
-            subscriber=asked.subscriber[rows],
+            time=log.time[rows],
+            session=log.session[rows] * 2 + week,  # session ids are unique within a week only
+            device=log.device[rows],
+            subscriber=log.subscriber[rows],
             page=np.zeros(len(rows), np.int32),
             front_page=np.zeros(len(rows), bool),
             week=np.full(len(rows), week, np.int8),
             offsets=np.concatenate(([0], np.cumsum(log.candidates.lengths[rows], dtype=np.int64))),
             article_id=article_id,
-            article=self.articles.index_of(article_id),
+            article=article,
             clicked=np.zeros(len(article_id), bool),
         )
 
