@@ -1,7 +1,7 @@
 # Everything a user does here is one of these targets; `make` alone explains them.
 
 PROFILE ?= sample
-PORT ?= 8888
+PORT ?=
 SEEDS ?= 0,1,2
 PARTS ?= seeds,groups,training,days,search
 
@@ -13,6 +13,9 @@ else
 PY := .venv/bin/python
 READY := .venv/installed
 endif
+
+# Jupyter refuses root, which is the only user there is in many containers.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # Set before any process starts, for the same bytes on any number of threads.
 export PYTHONHASHSEED := 0
@@ -34,7 +37,7 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvidia-c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run-all test lint lab tensorboard study clean lock
+.PHONY: help run-all test test-faults lint lab tensorboard study verify golden audit clean lock
 
 help: ## explain the targets
 	@echo "make TARGET [PROFILE=$(PROFILE)] [PYTHON=/path/to/python]"
@@ -49,6 +52,10 @@ run-all: $(READY) $(STAMP_$(PROFILE)) ## run what is stale in PROFILE and render
 test: $(READY) ## run the tests and the examples in docstrings
 	@$(PY) -m pytest
 
+test-faults: $(READY) ## try every kill, broken file and planted bug, and write docs/reliability.md: up to an hour
+	@FAULTS=all $(PY) -m pytest tests/faults
+	@$(PY) tests/faults/reliability.py
+
 lint: $(READY) ## check style, types, import directions and that notebooks hold no outputs
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
@@ -56,14 +63,23 @@ lint: $(READY) ## check style, types, import directions and that notebooks hold 
 	@$(PY) -c "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
 	@$(PY) -m nbstripout --verify --keep-id notebooks/*.ipynb
 
-lab: $(READY) $(STAMP_$(PROFILE)) ## open JupyterLab on 127.0.0.1, PORT=8888
-	@$(PY) -m jupyter lab --ip=127.0.0.1 --port=$(PORT) notebooks
+lab: $(READY) $(STAMP_$(PROFILE)) ## open JupyterLab on 127.0.0.1 with a token, PORT=8888
+	@$(PY) -m jupyter lab --ip=127.0.0.1 --port=$(or $(PORT),8888) $(AS_ROOT) notebooks
 
-tensorboard: $(READY) ## show the training logs of PROFILE on 127.0.0.1
-	@$(PY) -m tensorboard.main --host 127.0.0.1 --logdir outputs/$(PROFILE)/logs
+tensorboard: $(READY) ## show the training logs of PROFILE on 127.0.0.1, PORT=6006
+	@$(PY) -m tensorboard.main --host 127.0.0.1 --port $(or $(PORT),6006) --logdir outputs/$(PROFILE)/logs
 
 study: $(READY) ## refit on several generated bundles and tabulate, SEEDS=0,1,2 PARTS=seeds,groups,training,days,search
 	@$(PY) -m ebnerd_lib study --parts $(PARTS) --seeds $(SEEDS) --out outputs/study
+
+verify: $(READY) $(STAMP_$(PROFILE)) ## run PROFILE from scratch five times, on other threads and after a kill, and compare
+	@$(PY) -m ebnerd_lib verify --profile $(PROFILE)
+
+golden: $(READY) ## compare headline figures of PROFILE with tests/golden; RENEW=1 keeps the present ones
+	@$(PY) -m ebnerd_lib golden --profile $(PROFILE) $(if $(RENEW),--renew)
+
+audit: $(READY) ## record licences and known vulnerabilities of the locked packages in docs/dependencies.md
+	@$(PY) docs/dependencies.py
 
 clean: ## remove all outputs and generated data; never touches data/ebnerd_*
 	@rm -rf $(filter-out outputs/README.md,$(wildcard outputs/*)) data/smoke data/sample

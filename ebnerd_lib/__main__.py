@@ -4,8 +4,12 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from ebnerd_lib.errors import EbnerdError
+
+INTERRUPTED = 130
+"""Exit code of a program that was interrupted, as shells have it: 128 + SIGINT."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,10 +18,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(options.verb(options))
     except EbnerdError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        from ebnerd_lib.pipeline.page import printable  # names of files and columns may hold a terminal's commands
+
+        print(printable(f"{type(error).__name__}: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130
+        print("interrupted.", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,6 +42,23 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--size", default="demo", help="smoke, demo, small, tenth or large (default: demo)")
     sample.add_argument("--test", action="store_true", help="generate the hidden test week that follows the bundle")
     sample.set_defaults(verb=_sample)
+
+    unpack = verbs.add_parser(
+        "unpack", help="unpack a downloaded bundle, refusing an archive that is unsafe or not whole"
+    )
+    unpack.add_argument("--archive", type=Path, required=True, help="zip, tar or tar.gz file")
+    unpack.add_argument("--out", type=Path, required=True, help="folder to write, as data/ebnerd_demo")
+    unpack.set_defaults(verb=_unpack)
+
+    verify = verbs.add_parser("verify", help="run a profile from scratch several times and compare every byte")
+    verify.add_argument("--profile", default="smoke", help="a folder of params/ (default: smoke)")
+    verify.add_argument("--runs", type=_names, help="of again,1 thread,2 threads,killed (default: all)")
+    verify.set_defaults(verb=_verify)
+
+    golden = verbs.add_parser("golden", help="compare headline figures of a profile's outputs with those kept in git")
+    golden.add_argument("--profile", default="sample", help="a folder of outputs/ (default: sample)")
+    golden.add_argument("--renew", action="store_true", help="keep the figures that are found")
+    golden.set_defaults(verb=_golden)
 
     study = verbs.add_parser("study", help="refit on several generated bundles and tabulate what the findings hang on")
     study.add_argument("--parts", type=_names, help="of seeds,groups,training,days,search (default: all)")
@@ -56,6 +80,18 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out", type=Path, help="folder to write (default: outputs/evaluate/<name of the file>)")
     evaluate.add_argument("--cut", default="official", help="how parts are cut: official or quantile")
     evaluate.set_defaults(verb=_evaluate)
+
+    submit = verbs.add_parser("submit", help="rank the hidden test set with a trained model and write the file to send")
+    submit.add_argument("--profile", default="sample", help="in which the model was trained (default: sample)")
+    submit.add_argument("--model", required=True, help="a model of tier exposure or below, such as mlp_exposure")
+    submit.add_argument("--test", type=Path, required=True, help="folder of the test set: articles.parquet, test/")
+    submit.add_argument("--out", type=Path, default=Path("predictions.zip"), help="file (default: predictions.zip)")
+    submit.set_defaults(verb=_submit)
+
+    check = verbs.add_parser("check-submission", help="check that a submission ranks every row of a test set")
+    check.add_argument("--file", type=Path, required=True, help="the zip file")
+    check.add_argument("--test", type=Path, required=True, help="folder of the test set: articles.parquet, test/")
+    check.set_defaults(verb=_check_submission)
     return parser
 
 
@@ -72,11 +108,28 @@ def _sample(options: argparse.Namespace) -> int:
     return 0
 
 
-def _study(options: argparse.Namespace) -> int:
-    from ebnerd_lib.pipeline.runner import DETERMINISM
+def _unpack(options: argparse.Namespace) -> int:
+    from ebnerd_lib.data.archive import unpack
 
-    for name, value in DETERMINISM.items():
-        os.environ.setdefault(name, value)  # before torch is loaded, which reads them once
+    unpack(options.archive, options.out)
+    print(f"unpacked to {options.out}")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from ebnerd_lib.pipeline.verify import RUNS, verify
+
+    return 0 if verify(options.profile, options.runs or tuple(RUNS)) else 1
+
+
+def _golden(options: argparse.Namespace) -> int:
+    from ebnerd_lib.pipeline.golden import golden
+
+    return 0 if golden(options.profile, options.renew) else 1
+
+
+def _study(options: argparse.Namespace) -> int:
+    _be_deterministic()
     from ebnerd_lib.pipeline.study.run import study
 
     profile = options.profile or ("smoke" if options.size == "smoke" else "sample")
@@ -94,6 +147,31 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _submit(options: argparse.Namespace) -> int:
+    _be_deterministic()
+    from ebnerd_lib.pipeline.submission.submit import submit
+
+    submit(options.profile, options.model, options.test, options.out)
+    return 0
+
+
+def _check_submission(options: argparse.Namespace) -> int:
+    from ebnerd_lib.pipeline.submission.check import check_submission
+    from ebnerd_lib.pipeline.submission.progress import Progress
+
+    lines = check_submission(options.file, options.test, Progress(print).step)
+    print(f"{options.file}: {lines:,} lines, every one a permutation for its row of {options.test}.")
+    return 0
+
+
+def _be_deterministic() -> None:
+    """Set what the same bytes hang on, before torch is loaded, which reads it once."""
+    from ebnerd_lib.pipeline.runner import DETERMINISM
+
+    for name, value in DETERMINISM.items():
+        os.environ.setdefault(name, value)
+
+
 def _seeds(text: str) -> list[int]:
     return [int(seed) for seed in text.split(",")]
 
@@ -102,5 +180,14 @@ def _names(text: str) -> list[str]:
     return text.split(",")
 
 
+def _leave(code: int) -> NoReturn:
+    """End the program, after an interruption without waiting for threads that wait for what is no more."""
+    if code == INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

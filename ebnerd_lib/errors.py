@@ -15,3 +15,15 @@ class ConfigError(EbnerdError):
 
 class StageError(EbnerdError):
     """A stage cannot start or finish: an artifact of an earlier stage is missing or wrong."""
+
+
+class SubmissionError(EbnerdError):
+    """A submission cannot be made of a model, or a submission's file is wrong."""
+
+
+class LockedError(EbnerdError):
+    """Another process works on the same profile or stage."""
+
+
+class StorageError(EbnerdError):
+    """A file or folder of the project cannot be written: no space, no permission, no such place."""

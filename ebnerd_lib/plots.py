@@ -30,6 +30,11 @@ def _figure(columns: int = 1, width: float = 7.0, height: float = 3.2) -> tuple[
     return figure, list(figure.subplots(1, columns, squeeze=False)[0])
 
 
+def _name_rows(axis: Any, names: list[str]) -> None:
+    """Write names beside rows; they are data, so a dollar sign in one does not begin a formula."""
+    axis.set_yticks(range(len(names)), names, parse_math=False)
+
+
 def image(figure: Figure, alt: str) -> Any:
     """Return a figure as a picture that a notebook displays, with a text for those who cannot see it."""
     from IPython.display import Image
@@ -123,7 +128,7 @@ def intervals(entries: Mapping[str, Mapping[str, Any]], split: str = "validation
         axis.plot(auc, place, "o", color=BLUE, markersize=5)
         axis.annotate(f"{auc:.3f}", (high, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
     axis.axvline(0.5, color=GREY, linewidth=1, linestyle=":")
-    axis.set_yticks(range(len(ordered)), [f"{name} ({entry['tier']})" for name, entry in ordered])
+    _name_rows(axis, [f"{name} ({entry['tier']})" for name, entry in ordered])
     axis.margins(x=0.12)
     axis.grid(axis="y", visible=False)
     axis.set(xlabel=f"AUC on {'the tuning day' if split == 'tuning' else split}, mean over impressions; chance dotted")
@@ -163,7 +168,7 @@ def category_shares(table: pd.DataFrame, most: int = 12) -> Figure:
     )
     for name, colour, mark in marks:
         axis.plot(shares[name], place, mark, color=colour, markersize=5, label=name)
-    axis.set_yticks(place, names)
+    _name_rows(axis, names)
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     axis.set(xlabel="share of what was shown, and of the recommendations")
@@ -184,7 +189,7 @@ def differences(entries: Mapping[str, Mapping[str, Any]], reference: str) -> Fig
         text = f"{entry['auc']:+.3f}"
         axis.annotate(text, (high, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
     axis.axvline(0, color=GREY, linewidth=1, linestyle=":")
-    axis.set_yticks(range(len(ordered)), [f"{name} ({entry['tier']})" for name, entry in ordered])
+    _name_rows(axis, [f"{name} ({entry['tier']})" for name, entry in ordered])
     axis.margins(x=0.12)
     axis.grid(axis="y", visible=False)
     axis.set(xlabel=f"AUC less {reference}'s, paired; grey where the interval holds 0")

@@ -1,5 +1,6 @@
 """Tables as reports show them: a caption, aligned figures, the tier beside every scorer."""
 
+import html
 from typing import Any
 
 import pandas as pd
@@ -24,7 +25,8 @@ def show(table: pd.DataFrame, caption: str, decimals: dict[str, int] | None = No
             formats[name] = f"{{:,.{digits.get(name, 3)}f}}"
         elif pd.api.types.is_integer_dtype(table[name].dtype) and not str(name).endswith("_id"):
             formats[name] = "{:,}"
-    styler = table.style.format(formats, na_rep="–", escape="html").set_caption(caption)
+    styler = table.style.format(formats, na_rep="–", escape="html").format_index(escape="html", axis="columns")
+    styler = styler.format_index(escape="html").set_caption(html.escape(caption, quote=False))
     return styler if index else styler.hide(axis="index")
 
 

@@ -179,13 +179,19 @@ def smoke_features(smoke, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, smoke_bundle) -> Path:
+def canary() -> str:
+    """What the environment of the finished run holds and no output of it may."""
+    return "canary-5b1f7c2e90d34"
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, smoke_bundle, canary) -> Path:
     """A copy of the project in which the profile smoke has run, for reading only."""
     project = tmp_path_factory.mktemp("project") / "a"
     for name in ("ebnerd_lib", "notebooks", "params", "templates"):
         shutil.copytree(ROOT / name, project / name)
     shutil.copytree(smoke_bundle, project / "data" / "smoke")
-    environment = {**os.environ, "PYTHONPATH": str(project)}
+    environment = {**os.environ, "PYTHONPATH": str(project), "API_TOKEN": canary, "LOGNAME": canary, "USER": canary}
     words = [sys.executable, "-m", "ebnerd_lib", "run", "--profile", "smoke"]
     done = subprocess.run(words, cwd=project, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr + done.stdout

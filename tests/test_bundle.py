@@ -116,7 +116,7 @@ def test_missing_column(tiny_bundle, name, column):
 
 def test_column_that_occurs_twice(tiny_bundle):
     folder = tiny_bundle(train_history=lambda t: t.append_column("user_id", t["user_id"]))
-    assert "column user_id occurs more than once" in refusal(folder)
+    assert "1 columns occur more than once: user_id." in refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_histories_of_unequal_lists_whose_totals_agree(tiny_bundle):
 def test_ids_that_do_not_fit(tiny_bundle, name, column, row, value, kind):
     change = put(column, lambda old: [*old[:row], value, *old[row + 1 :]], kind)
     message = refusal(tiny_bundle(**{name: change}))
-    assert f"{name.replace('_', '/')}.parquet: column {column} has values that do not fit" in message
+    assert f"{name.replace('_', '/')}.parquet: column {column} has 1 values that do not fit" in message
 
 
 @pytest.mark.parametrize("number", [0, -1])

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Metadata
-from ebnerd_lib.data.slates import HOUR, Slates
+from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features import registry, store
-from ebnerd_lib.features.build import World, build
+from ebnerd_lib.features.build import World, build, stream
 from ebnerd_lib.features.catalogue import HALF_LIVES, STRENGTH_RATES, WINDOWS
-from ebnerd_lib.features.events import Past, index_events
+from ebnerd_lib.features.events import Grouping, Past, Timeline
 from ebnerd_lib.features.ranks import relative
 from ebnerd_lib.features.registry import TIERS, Column, allowed, every_column, family, unregister
 
@@ -360,13 +360,13 @@ def test_windows_are_closed_below_and_open_above():
     one = Slates(**{**vars(log), "offsets": np.array([0, 1, 2, 3]), "article": np.ones(3, np.int32),
                     "article_id": np.ones(3, np.int32), "clicked": np.ones(3, bool),
                     "time": np.array([0, HOUR, 2 * HOUR])})  # fmt: skip
-    past = Past(index_events(one, one.article, 2, "clicks"), lambda slates: slates.article)
+    past = Past(Timeline.clicks(one), Grouping.one_key(np.arange(2)))
     np.testing.assert_array_equal(past.trailing(one, (1.0, 0.5)), [[0, 0], [1, 0], [1, 0]])
 
 
 def test_a_walk_backwards_in_time_is_refused():
     log = random_log(np.random.default_rng(0), 5)
-    past = Past(index_events(log, log.article, ARTICLES, "inviews"), lambda slates: slates.article)
+    past = Past(Timeline.inviews(log), Grouping.one_key(np.arange(ARTICLES)))
     ordered = log.take(np.argsort(log.time))
     past.trailing(ordered, (1.0,))
     with pytest.raises(ValueError, match="order of time"):
@@ -455,3 +455,32 @@ def test_stored_features_are_those_computed_and_named(smoke, smoke_features):
     np.testing.assert_array_equal(features.column("slate_length"), slates.per_candidate(slates.lengths))
     known = features.matrix[:, [features.columns.index(c) for c in features.columns if not c.endswith("_ratio")]]
     assert np.isfinite(known[~np.isnan(known)]).all()
+
+
+def test_below_the_tier_of_clicks_nothing_depends_on_what_the_hidden_test_lacks():
+    rng = np.random.default_rng(11)
+    log = random_log(rng, 40)
+    world = random_world(rng, log)
+    bare = replace(log, page=np.zeros_like(log.page), front_page=np.zeros_like(log.front_page)).without_clicks()
+    whole, lacking = compute(log, world), compute(bare, World(bare, world.metadata, world.histories, USERS))
+    for name in allowed("exposure"):
+        np.testing.assert_array_equal(whole[name], lacking[name], err_msg=name)
+    assert any(not np.array_equal(whole[name], lacking[name], equal_nan=True) for name in allowed("clicks"))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 60))
+def test_a_stream_yields_what_build_fills_in(seed, impressions, chunk):
+    rng = np.random.default_rng(seed)
+    log = random_log(rng, impressions)
+    world = random_world(rng, log)
+    whole = compute(log, world)
+    names = list(rng.permutation(sorted(whole))[: rng.integers(0, 30)])
+    seen = np.zeros(impressions, bool)
+    for rows, slates, matrix in stream(log, world, names, chunk):
+        assert not seen[rows].any() and not slates.clicked.any()
+        seen[rows] = True
+        where = candidate_rows(log.offsets, rows)
+        for place, name in enumerate(names):
+            np.testing.assert_array_equal(matrix[:, place], whole[name][where], err_msg=name)
+    assert seen.all()

@@ -15,6 +15,7 @@ from numba import njit
 from ebnerd_lib.data import schema
 from ebnerd_lib.data.layout import SPLITS, VECTORS, check_files, generated_stamp
 from ebnerd_lib.data.slates import Slates, writable
+from ebnerd_lib.data.values import cast_column, first_line, flat
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import BundleError
 
@@ -22,6 +23,7 @@ _SLATE_COLUMNS = (
     "impression_id", "article_id", "impression_time", "device_type", "article_ids_inview",
     "article_ids_clicked", "user_id", "is_subscriber", "session_id",
 )  # fmt: skip
+_TABLES = {"articles": schema.ARTICLES, "behaviors": schema.BEHAVIORS, "history": schema.HISTORY}
 _NULLABLE = frozenset(schema.ARTICLES) - {"article_id"} | {
     "read_time", "scroll_percentage", "gender", "postcode", "age", "next_read_time", "next_scroll_percentage",
 }  # fmt: skip
@@ -76,7 +78,7 @@ class Bundle:
         table = _read(path, schema.HISTORY, ("user_id", "article_id_fixed", "impression_time_fixed"))
         _refuse_repeats(path, "user_id", table["user_id"].to_numpy())
         articles, times = table["article_id_fixed"], table["impression_time_fixed"]
-        unequal = int((np.diff(_offsets(articles)) != np.diff(_offsets(times))).sum())
+        unequal = int((np.diff(list_offsets(articles)) != np.diff(list_offsets(times))).sum())
         if unequal:
             raise BundleError(
                 f"{path}: article_id_fixed and impression_time_fixed differ in length in {unequal} rows. "
@@ -89,22 +91,50 @@ class Bundle:
         path = self.path / VECTORS
         if not path.exists():
             return None
-        found = _open(path).schema_arrow
+        found = open_parquet(path).schema_arrow
         lists = [name for name in found.names if name != "article_id"]
         if "article_id" not in found.names or len(lists) != 1:
-            raise BundleError(f"{path}: columns {found.names}; expected article_id and one list of numbers.")
+            raise BundleError(
+                f"{path}: {len(found.names)} columns: {', '.join(found.names)}; expected article_id and one list of "
+                "numbers. Keep these two."
+            )
         wanted = {"article_id": pa.int32(), lists[0]: pa.large_list(pa.float32())}
         schema.check_schema(path, found, wanted)
         table = _read(path, wanted, tuple(wanted))
         ids = table["article_id"].to_numpy()
         _refuse_repeats(path, "article_id", ids)
-        sizes = np.unique(np.diff(_offsets(table[lists[0]])))
+        sizes = np.unique(np.diff(list_offsets(table[lists[0]])))
         if len(sizes) != 1 or not sizes[0]:
             raise BundleError(
                 f"{path}: column {lists[0]}: vectors of {len(sizes)} different lengths for {len(ids)} articles. "
                 "All must be equally long: fetch the file again."
             )
-        return ids, _values(table[lists[0]]).reshape(len(ids), -1)
+        numbers = flat_values(table[lists[0]]).reshape(len(ids), -1)
+        odd = int((~np.isfinite(numbers).all(axis=1)).sum())
+        if odd:
+            raise BundleError(
+                f"{path}: column {lists[0]}: {odd} of {len(ids)} vectors hold a number that is not finite. "
+                "Drop these rows: an article without a vector is no fault."
+            )
+        return ids, numbers
+
+    def null_shares(self, name: str) -> dict[str, float]:
+        """Return the share of null rows of each column of a table, as of ``train/history``.
+
+        Columns are read one at a time, so memory is bounded by the largest of them. Of no rows it is 0.
+        """
+        path = self.path / f"{name}.parquet"
+        file, shares = open_parquet(path), {}
+        for column in dict.fromkeys(file.schema_arrow.names):
+            try:
+                found = file.read(columns=[column])
+                nulls = found.column(found.schema.get_all_field_indices(column)[0]).null_count
+            except (OSError, pa.ArrowException) as error:
+                raise BundleError(
+                    f"{path}: column {column} cannot be read ({first_line(error)}). Fetch the file again."
+                ) from error
+            shares[column] = nulls / max(file.metadata.num_rows, 1)
+        return shares
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -114,10 +144,9 @@ def open_bundle(path: Path) -> Bundle:
         BundleError: a folder, file or column is missing, a file is no parquet, or a type is wrong.
     """
     files = check_files(path)
-    tables = {"articles": schema.ARTICLES, "behaviors": schema.BEHAVIORS, "history": schema.HISTORY}
     for file in files:
-        if file.stem in tables:
-            schema.check_schema(file, _open(file).schema_arrow, tables[file.stem])
+        if file.stem in _TABLES:
+            schema.check_schema(file, open_parquet(file).schema_arrow, _TABLES[file.stem])
     return Bundle(path, generated_stamp(path))
 
 
@@ -135,16 +164,16 @@ def build_slates(path: Path, table: pa.Table, articles: Vocabulary, users: Vocab
         BundleError: a slate is empty or repeats an article, or a click lies outside its slate.
     """
     inview, clicks = table["article_ids_inview"], table["article_ids_clicked"]
-    offsets, click_offsets = _offsets(inview), _offsets(clicks)
+    offsets, click_offsets = list_offsets(inview), list_offsets(clicks)
     empty = int((np.diff(offsets) == 0).sum())
     if empty:
         raise BundleError(
             f"{path}: article_ids_inview is empty in {empty} rows. An impression needs a slate: drop these rows."
         )
-    article_id = _values(inview)
+    article_id = flat_values(inview)
     article = articles.index_of(article_id)
     clicked, outside, repeated = _label(
-        offsets, article, click_offsets, articles.index_of(_values(clicks)), len(articles)
+        offsets, article, click_offsets, articles.index_of(flat_values(clicks)), len(articles)
     )
     if repeated:
         raise BundleError(
@@ -161,7 +190,7 @@ def build_slates(path: Path, table: pa.Table, articles: Vocabulary, users: Vocab
         impression_id=table["impression_id"].to_numpy(),
         user_id=table["user_id"].to_numpy(),
         user=users.index_of(table["user_id"].to_numpy()),
-        time=_int64(table["impression_time"].combine_chunks()),
+        time=microseconds(table["impression_time"].combine_chunks()),
         session=session * len(SPLITS) + week,  # session ids are unique within a split only
         device=table["device_type"].to_numpy(),
         subscriber=table["is_subscriber"].to_numpy(),
@@ -178,23 +207,23 @@ def build_slates(path: Path, table: pa.Table, articles: Vocabulary, users: Vocab
 def build_history(table: pa.Table, articles: Vocabulary, users: Vocabulary) -> History:
     """Index a history table by user: clicks of users that the vocabulary lacks are left out."""
     user = users.index_of(table["user_id"].to_numpy())
-    offsets = _offsets(table["article_id_fixed"])
+    offsets = list_offsets(table["article_id_fixed"])
     lengths = np.diff(offsets)
     row_user = np.repeat(user, lengths)
-    time = _int64(_flat(table["impression_time_fixed"]))
+    time = microseconds(flat(table["impression_time_fixed"]))
     order = np.lexsort((time, row_user))
     order = order[row_user[order] > 0]
     counts = np.bincount(row_user[order], minlength=len(users))
     return History(
         offsets=np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
-        article=articles.index_of(_values(table["article_id_fixed"]))[order],
+        article=articles.index_of(flat_values(table["article_id_fixed"]))[order],
         time=time[order],
     )
 
 
 def list_values(table: pa.Table, column: str) -> np.ndarray:
     """Return all values of a list column, row after row."""
-    return _values(table[column])
+    return flat_values(table[column])
 
 
 @njit(cache=True, nogil=True)
@@ -218,40 +247,42 @@ def _label(offsets, article, click_offsets, click, articles):  # type: ignore[no
     return clicked, outside, repeated
 
 
-def _open(path: Path) -> pq.ParquetFile:
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Open a parquet file; raises ``BundleError`` where it is none."""
     try:
         return pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
         raise BundleError(
-            f"{path}: not a readable parquet file ({_first_line(error)}). Fetch the file again."
+            f"{path}: not a readable parquet file ({first_line(error)}). Fetch the file again."
         ) from error
 
 
 def _read(path: Path, table: dict[str, pa.DataType], columns: tuple[str, ...]) -> pa.Table:
     try:
-        found = _open(path).read(columns=list(columns)).select(list(columns)).combine_chunks()
+        found = open_parquet(path).read(columns=list(columns)).select(list(columns)).combine_chunks()
     except (OSError, pa.ArrowException) as error:
-        raise BundleError(f"{path}: cannot be read ({_first_line(error)}). Fetch the file again.") from error
+        raise BundleError(f"{path}: cannot be read ({first_line(error)}). Fetch the file again.") from error
+    return checked(path, found, table)
+
+
+def checked(path: Path, found: pa.Table, table: dict[str, pa.DataType]) -> pa.Table:
+    """Return rows of a file in the types of the schema ``table``.
+
+    Raises:
+        BundleError: a value is null that must not be, does not fit its type or range, or is no article id.
+    """
     cast = []
-    for name in columns:
-        column = found[name]
-        _refuse_nulls(path, name, column)
-        try:
-            cast.append(column.cast(table[name]))
-        except pa.ArrowException as error:
-            raise BundleError(
-                f"{path}: column {name} has values that do not fit {table[name]} ({_first_line(error)}). "
-                "Mend them and retry."
-            ) from error
+    for name in found.column_names:
+        _refuse_nulls(path, name, found[name])
+        cast.append(cast_column(path, name, found[name], table[name]))
         if name.startswith("article_id"):
             _refuse_low_ids(path, name, cast[-1])
-    return pa.table(cast, names=list(columns)).combine_chunks()
+    return pa.table(cast, names=found.column_names).combine_chunks()
 
 
 def _refuse_low_ids(path: Path, name: str, column: pa.ChunkedArray) -> None:
     """Refuse article ids below 1: 0 and -1 stand for what is unknown and for the front page."""
-    values = _flat(column) if pa.types.is_nested(column.type) else column
-    low = pc.sum(pc.less(values, 1)).as_py() or 0
+    low = pc.sum(pc.less(flat(column), 1)).as_py() or 0
     if low:
         raise BundleError(f"{path}: column {name} has {low} article ids below 1. Ids start at 1: drop these.")
 
@@ -259,7 +290,7 @@ def _refuse_low_ids(path: Path, name: str, column: pa.ChunkedArray) -> None:
 def _refuse_nulls(path: Path, name: str, column: pa.ChunkedArray) -> None:
     if name in _NULLABLE or (name == "article_id" and path.stem == "behaviors"):
         return
-    inside = _flat(column).null_count if pa.types.is_nested(column.type) else 0
+    inside = flat(column).null_count
     if column.null_count or inside:
         where = f"{column.null_count} rows" if column.null_count else f"{inside} list items"
         raise BundleError(f"{path}: column {name} is null in {where}; it must have a value. Drop or fill these rows.")
@@ -273,23 +304,17 @@ def _refuse_repeats(path: Path, name: str, ids: np.ndarray) -> None:
         )
 
 
-def _flat(column: pa.ChunkedArray) -> pa.Array:
-    flat = pc.list_flatten(column)
-    return flat.combine_chunks() if isinstance(flat, pa.ChunkedArray) else flat
+def flat_values(column: pa.ChunkedArray) -> np.ndarray:
+    """Return all values of a list column, row after row."""
+    return writable(flat(column))
 
 
-def _values(column: pa.ChunkedArray) -> np.ndarray:
-    return writable(_flat(column))
-
-
-def _offsets(column: pa.ChunkedArray) -> np.ndarray:
+def list_offsets(column: pa.ChunkedArray) -> np.ndarray:
+    """Return where the rows of a list column begin among its values, and the end: int64 (rows + 1,)."""
     lengths = pc.list_value_length(column).to_numpy()
     return np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
 
 
-def _int64(times: pa.Array | pa.ChunkedArray) -> np.ndarray:
+def microseconds(times: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Return timestamps of microseconds as int64."""
     return writable(times.cast(pa.int64()))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

@@ -24,7 +24,7 @@ from ebnerd_lib.errors import StageError
 
 VECTORS_FILE = "vectors.npy"
 UNKNOWN_TIME = np.iinfo(np.int64).min
-_ARTICLE_COLUMNS = (
+ARTICLE_COLUMNS = (
     "article_id", "title", "premium", "published_time", "article_type", "url", "category", "category_str",
     "topics", "sentiment_score", "sentiment_label",
 )  # fmt: skip
@@ -118,7 +118,7 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
         BundleError: see ``ebnerd_lib.data.bundle``.
         ConfigError: the split is unknown.
     """
-    table = bundle.articles(_ARTICLE_COLUMNS)
+    table = bundle.articles(ARTICLE_COLUMNS)
     behaviors = [bundle.behaviors(name) for name in SPLITS]
     histories = [bundle.history_table(name) for name in SPLITS]
     articles = Vocabulary(
@@ -139,15 +139,15 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
     cut = split_parts(split, weeks[0].time, weeks[1].time)
     log = slates_io.concatenate(weeks)
     past = [build_history(rows, articles, users) for rows in histories]
-    article_table = _article_table(table, articles)
+    known = article_table(table, articles)
     dataset = Dataset(
-        articles=article_table,
-        users=_user_table(users, past, article_table[list(_SHARES)].to_numpy(np.float32)),
+        articles=known,
+        users=_user_table(users, past, known[list(_SHARES)].to_numpy(np.float32)),
         parts={part: log.take(cut.part == code) for code, part in enumerate(PARTS)},
         histories=past,
-        vectors=_vectors(bundle, articles),
+        vectors=article_vectors(bundle.vectors(), articles),
     )
-    in_table = article_table["in_table"].to_numpy()
+    in_table = known["in_table"].to_numpy()
     joins = [
         {
             "split": name,
@@ -219,7 +219,8 @@ def sentiment_shares(label: np.ndarray, score: np.ndarray) -> np.ndarray:
     return np.where(is_label.any(axis=1, keepdims=True), shares, np.nan).astype(np.float32)
 
 
-def _article_table(table: pa.Table, articles: Vocabulary) -> pd.DataFrame:
+def article_table(table: pa.Table, articles: Vocabulary) -> pd.DataFrame:
+    """Return what the articles table says, one row an article index: ``Dataset.articles``."""
     label = np.array(table["sentiment_label"].to_pylist(), dtype=object)
     shares = sentiment_shares(label, table["sentiment_score"].to_numpy())
     known = table.drop_columns(["sentiment_score", "sentiment_label"]).to_pandas()
@@ -228,19 +229,27 @@ def _article_table(table: pa.Table, articles: Vocabulary) -> pd.DataFrame:
     joined = every.merge(known, on="article_id", how="left", validate="one_to_one")
     return joined.assign(
         in_table=joined["in_table"].notna(),
-        topics=joined["topics"].map(lambda topics: topics if isinstance(topics, np.ndarray) else np.empty(0, object)),
+        topics=joined["topics"].map(_distinct),
         premium=joined["premium"].astype("boolean"),
         category=joined["category"].astype("Int16"),
     )
 
 
-def _vectors(bundle: Bundle, articles: Vocabulary) -> np.ndarray | None:
-    found = bundle.vectors()
+def _distinct(topics: object) -> np.ndarray:
+    """Return the topics of an article, each once, as they stand; without nulls, which name none."""
+    known = dict.fromkeys(topics.tolist()) if isinstance(topics, np.ndarray) else {}
+    return np.array([topic for topic in known if topic is not None], dtype=object)
+
+
+def article_vectors(found: tuple[np.ndarray, np.ndarray] | None, articles: Vocabulary) -> np.ndarray | None:
+    """Return vectors of length 1 by article index, zeros where there is none; ``None`` where none were found."""
     if found is None:
         return None
     ids, rows = found
     out = np.zeros((len(articles), rows.shape[1]), np.float32)
     place = articles.index_of(ids)
+    # By a power of two, which rounds nothing: squares of what is very large or small leave the range of float32.
+    rows = np.ldexp(rows, -np.frexp(np.abs(rows).max(axis=1, keepdims=True))[1])
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     out[place[place > 0]] = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)[place > 0]
     return out

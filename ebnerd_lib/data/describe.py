@@ -1,10 +1,7 @@
 """What a bundle looks like, in figures: the tables and curves of the preprocessing report."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from ebnerd_lib.data.bundle import Bundle
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
@@ -17,17 +14,11 @@ AGE_LABELS = ("<1 h", "1–2 h", "2–4 h", "4–8 h", "8–16 h", "16–24 h", 
 
 
 def null_shares(bundle: Bundle) -> pd.DataFrame:
-    """Return the share of null rows of every column that has any: ``file``, ``column``, ``share``.
-
-    Columns are read one at a time, so memory is bounded by the largest of them.
-    """
+    """Return the share of null rows of every column that has any: ``file``, ``column``, ``share``."""
     rows = []
     for name in ("articles", *(f"{split}/{table}" for split in SPLITS for table in ("behaviors", "history"))):
-        file = pq.ParquetFile(_path(bundle, name))
-        for column in file.schema_arrow.names:
-            nulls = file.read(columns=[column])[column].null_count
-            if nulls:
-                rows.append({"file": name, "column": column, "share": nulls / file.metadata.num_rows})
+        shares = bundle.null_shares(name)
+        rows += [{"file": name, "column": column, "share": share} for column, share in shares.items() if share]
     return pd.DataFrame(rows, columns=["file", "column", "share"])
 
 
@@ -127,10 +118,6 @@ def seen_candidates(dataset: Dataset, part: str) -> dict[str, float]:
 def hour_of_day(dataset: Dataset, part: str) -> np.ndarray:
     """Return the hour of day, as stored, of every impression of a part."""
     return dataset.parts[part].time // HOUR % 24
-
-
-def _path(bundle: Bundle, name: str) -> Path:
-    return bundle.path / f"{name}.parquet"
 
 
 def _minute(time: int) -> str:

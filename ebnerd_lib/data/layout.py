@@ -9,6 +9,7 @@ SPLITS = ("train", "validation")
 TEST = "test"
 VECTORS = "contrastive_vector.parquet"
 STAMP = "generated.json"
+_STAMPED = {"generator_version": int, "seed": int, "size": str}
 
 
 def bundle_files(path: Path) -> list[Path]:
@@ -36,13 +37,13 @@ def check_files(path: Path) -> list[Path]:
     return files
 
 
-def test_files(path: Path) -> list[Path]:
+def hidden_files(path: Path) -> list[Path]:
     """Return the files of a hidden-test bundle in a fixed order; those that are optional only where they exist."""
     files = [path / "articles.parquet", *(path / TEST / f"{table}.parquet" for table in ("behaviors", "history"))]
     return files + [extra for extra in (path / STAMP, path / VECTORS) if extra.exists()]
 
 
-def check_test_files(path: Path) -> list[Path]:
+def check_hidden_files(path: Path) -> list[Path]:
     """Return the files of a hidden-test bundle, all of which exist.
 
     Raises:
@@ -53,7 +54,7 @@ def check_test_files(path: Path) -> list[Path]:
             f"{path}: no such folder. Unpack EBNeRD's test set there (articles.parquet, test/), or generate one "
             f"with `python -m ebnerd_lib sample --test --out {path}`."
         )
-    files = test_files(path)
+    files = hidden_files(path)
     missing = [str(file.relative_to(path)) for file in files if not file.is_file()]
     if missing:
         raise BundleError(
@@ -66,15 +67,21 @@ def generated_stamp(path: Path) -> dict[str, object] | None:
     """Return how a bundle was generated, or ``None`` for one that was not.
 
     Raises:
-        BundleError: the stamp is no JSON object.
+        BundleError: the stamp is no JSON object with a generator's version, seed and size.
     """
     stamp = path / STAMP
     if not stamp.exists():
         return None
     try:
         content = json.loads(stamp.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{stamp}: not JSON ({error}). Generate the bundle again.") from error
-    if not isinstance(content, dict):
-        raise BundleError(f"{stamp}: holds no object. Generate the bundle again.")
-    return content
+    lacking = [
+        key for key, kind in _STAMPED.items() if not isinstance(content, dict) or type(content.get(key)) is not kind
+    ]
+    if lacking:
+        raise BundleError(
+            f"{stamp}: {len(lacking)} of {len(_STAMPED)} entries missing or of a wrong type: {', '.join(lacking)}. "
+            "Generate the bundle again; remove the file from real data."
+        )
+    return dict(content)

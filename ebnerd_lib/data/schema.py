@@ -121,7 +121,9 @@ def check_schema(path: Path, found: pa.Schema, wanted: dict[str, pa.DataType]) -
         )
     repeated = [name for name in wanted if found.names.count(name) > 1]
     if repeated:
-        raise BundleError(f"{path}: column {', '.join(repeated)} occurs more than once. Keep one of each name.")
+        raise BundleError(
+            f"{path}: {len(repeated)} columns occur more than once: {', '.join(repeated)}. Keep one of each name."
+        )
     wrong = [
         f"{name} is {found.field(name).type} instead of {kind}"
         for name, kind in wanted.items()

@@ -54,7 +54,8 @@ def split_parts(name: str, train_time: np.ndarray, validation_time: np.ndarray) 
         empty = ", ".join(part for part, count in zip(PARTS, counts, strict=True) if not count)
         raise BundleError(
             f"split '{name}': no impressions for {empty} ({', '.join(map(str, counts))} in {', '.join(PARTS)}). "
-            "The behaviors files must cover more than a day each; check that they are complete."
+            "train/behaviors.parquet and validation/behaviors.parquet must cover more than a day each: check that they "
+            "are complete."
         )
     return split
 

@@ -4,8 +4,8 @@
 both come from the same log; for a recommendation the queries are slates that nobody was shown.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -15,14 +15,14 @@ from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Metadata
 from ebnerd_lib.data.slates import Slates, candidate_rows
 from ebnerd_lib.features import catalogue as catalogue  # registers the features
-from ebnerd_lib.features.events import Events, Kind, Past, index_events
+from ebnerd_lib.features.events import Grouping, Kind, Past, Timeline
 from ebnerd_lib.features.registry import Family, every_column, families
 from ebnerd_lib.features.streams import LogStream
 from ebnerd_lib.features.users import UserEvents, user_events
 
-By = Literal["article", "category", "page", "audience"]
-"""What events are counted by: the article, its category, the article on this kind of page (front page or not), or the
-article with this kind of reader (subscriber or not)."""
+By = Literal["article", "category", "topic", "page", "audience"]
+"""What events are counted by: the article, its category, its topics, the article on this kind of page (front page or
+not), or the article with this kind of reader (subscriber or not)."""
 
 CHUNK = 1 << 18
 """Candidates computed at a time: the memory of a build is bounded by this and the event indexes."""
@@ -30,20 +30,22 @@ CHUNK = 1 << 18
 
 @dataclass
 class World:
-    """Everything that features may look at. Indexes of past events are built once, when first needed.
+    """Everything that features may look at. Past events are put in order once, when first needed.
 
     Attributes:
         log: impressions of all parts with their clicks; queries only see those strictly before their time.
         metadata: the articles table.
         histories: the clicks before each week, week 0 first.
         users: number of users, index 0 included.
+        timeline: what was in view, where that is more than ``log`` holds, as when it is on disk and the log is that
+            of some users only.
     """
 
     log: Slates
     metadata: Metadata
     histories: list[History]
     users: int
-    _index: dict[tuple[Kind, By], Events] = field(default_factory=dict)
+    timeline: Timeline | None = None
 
     @property
     def articles(self) -> int:
@@ -55,21 +57,30 @@ class World:
         """Number of categories, the unknown included."""
         return int(self.metadata.category.max()) + 1
 
-    def keys(self, by: By, slates: Slates) -> np.ndarray:
-        """Return the key of each candidate, 0 where it is unknown: int32 (m,). See ``By``."""
-        if by == "category":
-            return self.metadata.category[slates.article]
-        if by == "article":
-            return slates.article
-        side = slates.per_candidate(slates.front_page if by == "page" else slates.subscriber)
-        return np.where(slates.article > 0, 2 * slates.article + side, 0).astype(np.int32)
+    def grouping(self, by: By) -> Grouping:
+        """Return the keys of each article. See ``By``."""
+        article, meta = np.arange(self.articles), self.metadata
+        match by:
+            case "article":
+                return Grouping.one_key(article)
+            case "category":
+                return Grouping.one_key(meta.category)
+            case "topic":
+                return Grouping(meta.topic_starts, meta.topics, meta.topic_count, missing=np.nan)
+            case "page":
+                return Grouping.one_key(article, "front_page")
+            case "audience":
+                return Grouping.one_key(article, "subscriber")
 
-    def events(self, kind: Kind, by: By) -> Events:
-        """Return the events of a kind by key."""
-        if (kind, by) not in self._index:
-            size = {"article": self.articles, "category": self.categories}.get(by, 2 * self.articles)
-            self._index[kind, by] = index_events(self.log, self.keys(by, self.log), size, kind)
-        return self._index[kind, by]
+    @cached_property
+    def inviews(self) -> Timeline:
+        """What was in view, in order of time."""
+        return Timeline.inviews(self.log) if self.timeline is None else self.timeline
+
+    @cached_property
+    def clicks(self) -> Timeline:
+        """What was clicked, in order of time."""
+        return Timeline.clicks(self.log)
 
     @cached_property
     def own_clicks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -107,7 +118,8 @@ class Walk:
     def past(self, kind: Kind, by: By = "article") -> Past:
         """Return the past events of a kind by key."""
         if (kind, by) not in self._pasts:
-            self._pasts[kind, by] = Past(self._world.events(kind, by), lambda slates: self._world.keys(by, slates))
+            events = self._world.clicks if kind == "clicks" else self._world.inviews
+            self._pasts[kind, by] = Past(events, self._world.grouping(by), by_chance=kind == "chances")
         return self._pasts[kind, by]
 
     @cached_property
@@ -164,8 +176,7 @@ def build(
     hidden = queries.without_clicks()
     orders = {"slate": np.arange(len(queries))}
     if not slate_only:
-        by_user = np.lexsort((queries.time, queries.user, queries.week))
-        orders = {"time": queries.by_time, "user": by_user, **orders}
+        orders = {"time": queries.by_time, "user": _by_user(queries), **orders}
     done = 0.0
     for walk, order in orders.items():
         members = [entry for entry in families() if entry.walk == walk]
@@ -181,15 +192,87 @@ def build(
     return names
 
 
-def _read(entry: Family, out: np.ndarray, where: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
-    return {name: out[where, names.index(name)].astype(np.float32) for name in entry.reads}
+def stream(
+    queries: Slates, world: World, names: list[str], chunk: int = CHUNK
+) -> Iterator[tuple[np.ndarray, Slates, np.ndarray]]:
+    """Yield some features of every candidate, a chunk at a time in order of time: no matrix of all is held.
+
+    Only what the user walk finds, which goes user by user, is held for all candidates.
+
+    Args:
+        queries: the slates; their own clicks are hidden from the feature functions.
+        world: the past.
+        names: the columns wanted, in the order wanted.
+        chunk: candidates at a time; figures do not depend on it.
+
+    Yields:
+        Rows of ``queries``, their slates, and their features, float32 (candidates of the slates, columns).
+    """
+    hidden = queries.without_clicks()
+    members = _needed(names)
+    read = {*names, *(name for entry in members for name in entry.reads)}
+    held = {
+        column.name: np.empty(queries.candidates, np.float32)
+        for entry in members
+        for column in entry.columns
+        if entry.walk == "user" and column.name in read
+    }
+    walk = Walk(world)
+    if held:
+        for rows in queries.chunks(_by_user(queries), chunk):
+            slates, where = hidden.take(rows), candidate_rows(queries.offsets, rows)
+            for entry in members:
+                if entry.walk == "user":
+                    for name, values in _computed(entry, Chunk(slates, world, walk, {})).items():
+                        if name in held:
+                            held[name][where] = values
+    for rows in queries.chunks(queries.by_time, chunk):
+        slates, where = hidden.take(rows), candidate_rows(queries.offsets, rows)
+        table = {name: values[where] for name, values in held.items()}
+        for kind in ("time", "slate"):
+            for entry in members:
+                if entry.walk == kind:
+                    table |= _computed(entry, Chunk(slates, world, walk, {name: table[name] for name in entry.reads}))
+        matrix = np.empty((slates.candidates, len(names)), np.float32)
+        for place, name in enumerate(names):
+            matrix[:, place] = table[name]
+        yield rows, slates, matrix
 
 
-def _fill(entry: Family, chunk: Chunk, out: np.ndarray, where: np.ndarray, names: list[str]) -> None:
+def _needed(names: list[str]) -> list[Family]:
+    """Return the families that some columns come from, and those that these read, in order of registration."""
+    wanted, found = set(names), []
+    for entry in reversed(families()):
+        if wanted & {column.name for column in entry.columns}:
+            wanted |= set(entry.reads)
+            found.append(entry)
+    return found[::-1]
+
+
+def _by_user(queries: Slates) -> np.ndarray:
+    """Return rows user by user and week by week, each user's in order of time."""
+    return np.lexsort((queries.time, queries.user, queries.week))
+
+
+def _computed(entry: Family, chunk: Chunk) -> dict[str, np.ndarray]:
+    """Return the columns of a family by name, float32."""
+    values = _values(entry, chunk).astype(np.float32)
+    return {column.name: values[:, place] for place, column in enumerate(entry.columns)}
+
+
+def _values(entry: Family, chunk: Chunk) -> np.ndarray:
     values = entry.compute(chunk)
     if values.shape != (chunk.slates.candidates, len(entry.columns)):
         raise ValueError(
             f"feature family {entry.name} returned {values.shape} for {chunk.slates.candidates} candidates"
         )
+    return values
+
+
+def _read(entry: Family, out: np.ndarray, where: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+    return {name: out[where, names.index(name)].astype(np.float32) for name in entry.reads}
+
+
+def _fill(entry: Family, chunk: Chunk, out: np.ndarray, where: np.ndarray, names: list[str]) -> None:
     first = names.index(entry.columns[0].name)
-    out[where, first : first + len(entry.columns)] = values
+    out[where, first : first + len(entry.columns)] = _values(entry, chunk)

@@ -1,9 +1,10 @@
-"""Past events per key, and the kernels that query them strictly before a time.
+"""Past events per key, counted along the log in order of time, strictly before each query.
 
-A key is an article, its category, or the article on one kind of page. An event at the time of a query does not
-count: neither the impression's own clicks nor those of another impression in the same microsecond. Queries come
-in order of time, so that a cursor per key only moves forward: each event is passed once, whatever the number of
-windows.
+A key is an article, its category, one of its topics, or the article on one kind of page or with one kind of reader.
+An event at the time of a query does not count: neither the impression's own clicks nor those of another
+impression in the same microsecond. Queries come in order of time too, so that a table per key moves forward with
+them: each event is added once and leaves each window once, whatever the number of queries. Memory is that of the
+tables; the log itself is read in its order, so it may lie in a mapped file.
 """
 
 # The kernels are typed by numba at their first call; annotations would promise what nothing checks.
@@ -11,101 +12,179 @@ windows.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from numba import njit
 
-from ebnerd_lib.data.slates import HOUR, Slates
+from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
 
 Kind = Literal["clicks", "inviews", "chances"]
 """Clicks; times in view; or times in view, each worth what chance gives it, 1 / the length of its slate."""
-
-Keys = Callable[[Slates], np.ndarray]
-"""Maps slates to the key of each candidate, int32 (m,); key 0 is unknown and never has events."""
+_NEVER = np.iinfo(np.int64).min
+_NO_SIDE = np.zeros(0, dtype=np.bool_)
+_REBASE = 512.0  # half-lives after which decayed sums are scaled anew: powers of two stay well within float64
 
 
 @dataclass(frozen=True)
-class Events:
-    """Events per key: key ``k`` has ``time[offsets[k]:offsets[k + 1]]``, ascending, and ``weight`` likewise.
+class Timeline:
+    """Events in order of time, several of one impression together.
 
-    An empty ``weight`` stands for 1 throughout.
+    Attributes:
+        time: int64 (n,), ascending.
+        offsets: int64 (n + 1,), impression ``i`` has ``article[offsets[i]:offsets[i + 1]]``.
+        article: int32 (m,), index of the article in view, or clicked.
+        length: int32 (n,), candidates of the impression's slate.
+        front_page: bool (n,).
+        subscriber: bool (n,).
     """
 
-    offsets: np.ndarray
     time: np.ndarray
-    weight: np.ndarray
+    offsets: np.ndarray
+    article: np.ndarray
+    length: np.ndarray
+    front_page: np.ndarray
+    subscriber: np.ndarray
+
+    @classmethod
+    def inviews(cls, log: Slates) -> "Timeline":
+        """Return all that was in view, from impressions in any order."""
+        order = log.by_time
+        lengths = log.lengths[order]
+        return cls(
+            time=log.time[order],
+            offsets=np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
+            article=log.article[candidate_rows(log.offsets, order)],
+            length=lengths.astype(np.int32),
+            front_page=log.front_page[order],
+            subscriber=log.subscriber[order],
+        )
+
+    @classmethod
+    def clicks(cls, log: Slates) -> "Timeline":
+        """Return the clicks alone, from impressions in any order."""
+        clicks = np.concatenate(([0], np.cumsum(log.clicked)))[log.offsets]
+        counts = np.diff(clicks)
+        order = log.by_time[counts[log.by_time] > 0]
+        return cls(
+            time=log.time[order],
+            offsets=np.concatenate(([0], np.cumsum(counts[order]))).astype(np.int64),
+            article=log.article[log.clicked][candidate_rows(clicks, order)],
+            length=log.lengths[order].astype(np.int32),
+            front_page=log.front_page[order],
+            subscriber=log.subscriber[order],
+        )
 
 
-def index_events(log: Slates, keys: np.ndarray, size: int, kind: Kind) -> Events:
-    """Index the events of a log by key.
+@dataclass(frozen=True)
+class Grouping:
+    """What events are counted by. Article ``a`` has the keys ``keys[starts[a]:starts[a + 1]]``, maybe none.
 
-    Args:
-        log: impressions in any order.
-        keys: int32 (m,), the key of each candidate of the log.
-        size: number of keys, key 0 included.
-        kind: which events.
+    Attributes:
+        starts: int64 (articles + 1,).
+        keys: int32, from 0.
+        size: number of keys.
+        side: ``front_page`` or ``subscriber`` to count each key apart by it; empty to count them together.
+        missing: value of a candidate without a key.
     """
-    shares = 1.0 / log.lengths if kind == "chances" else np.empty(0)
-    return Events(*_by_key(log.by_time, log.time, log.offsets, keys, log.clicked, size, kind == "clicks", shares))
+
+    starts: np.ndarray
+    keys: np.ndarray
+    size: int
+    side: Literal["", "front_page", "subscriber"] = ""
+    missing: float = 0.0
+
+    @classmethod
+    def one_key(cls, key: np.ndarray, side: Literal["", "front_page", "subscriber"] = "") -> "Grouping":
+        """Give each article the key ``key[a]``; none where it is 0, the unknown."""
+        known = key > 0
+        starts = np.concatenate(([0], np.cumsum(known))).astype(np.int64)
+        return cls(starts, key[known].astype(np.int32), int(key.max(initial=0)) + 1, side)
+
+    @cached_property
+    def tables(self) -> int:
+        """Rows of a table: one a key and side."""
+        return self.size * (2 if self.side else 1)
+
+    def sides(self, of: Slates | Timeline) -> np.ndarray:
+        """Return the side of each impression: bool (n,), or empty where keys are counted together."""
+        return getattr(of, self.side) if self.side else _NO_SIDE
 
 
 class Past:
     """Answers queries on events, chunk after chunk in order of time.
 
-    Each kind of query keeps its own cursors, so a family may ask for several. Asking for a chunk that lies before
+    Each kind of query keeps its own tables, so a family may ask for several. Asking for a chunk that lies before
     the last one raises ``ValueError``.
 
     Args:
-        events: by key.
-        keys: gives the key of each candidate of the slates asked about.
+        events: in order of time.
+        grouping: what they are counted by.
+        by_chance: whether an event weighs 1 / the length of its slate instead of 1; for decayed sums.
     """
 
-    def __init__(self, events: Events, keys: Keys) -> None:
-        self._events, self._keys = events, keys
+    def __init__(self, events: Timeline, grouping: Grouping, by_chance: bool = False) -> None:
+        self._events, self._grouping, self._by_chance = events, grouping, by_chance
         self._state: dict[tuple[object, ...], list[np.ndarray]] = {}
         self._asked: dict[tuple[object, ...], int] = {}
 
     def trailing(self, slates: Slates, hours: tuple[float, ...]) -> np.ndarray:
-        """Count events in [t - w, t) for each window w in hours: float32 (candidates, windows)."""
+        """Count events in [t - w, t) for each window w in hours: float32 (candidates, windows).
+
+        Of an article with several keys, the sum over them.
+        """
         windows = np.array([int(h * HOUR) for h in hours], dtype=np.int64)
         state = self._advance(
             ("trailing", hours), slates,
-            lambda: [self._starts(), np.repeat(self._starts()[:, None], len(hours), axis=1)],
+            lambda: [np.zeros(1 + len(hours), np.int64), np.zeros((self._grouping.tables, len(hours)), np.int32)],
         )  # fmt: skip
-        out = np.zeros((slates.candidates, len(hours)), dtype=np.float32)
+        out = np.full((slates.candidates, len(hours)), self._grouping.missing, dtype=np.float32)
         _trailing(*self._query(slates), windows, *state, out)
         return out
 
     def decayed(self, slates: Slates, half_lives: tuple[float, ...]) -> np.ndarray:
-        """Sum weight · 2^(-age / h) over the events before t for each half-life h in hours: float32 (m, n)."""
-        rates = 1.0 / (np.array(half_lives) * HOUR)
-        size = len(self._events.offsets) - 1
+        """Sum weight · 2^(-age / h) over the events before t for each half-life h in hours: float32 (m, n).
+
+        Of an article with several keys, the mean over them.
+        """
+        spans = np.array([int(h * HOUR) for h in half_lives], dtype=np.int64)
+        first = self._events.time[:1]
         state = self._advance(
-            ("decayed", half_lives), slates, lambda: [self._starts(), np.zeros((size, len(half_lives)))]
-        )
-        out = np.zeros((slates.candidates, len(half_lives)), dtype=np.float32)
-        _decayed(*self._query(slates), self._events.weight, rates, *state, out)
+            ("decayed", half_lives), slates,
+            lambda: [
+                np.zeros(1, np.int64), np.resize(first, len(spans)).astype(np.int64),
+                np.zeros((self._grouping.tables, len(spans))),
+            ],
+        )  # fmt: skip
+        out = np.full((slates.candidates, len(spans)), self._grouping.missing, dtype=np.float32)
+        weights = self._events.length if self._by_chance else self._events.length[:0]
+        _decayed(*self._query(slates), weights, spans, *state, out)
         return out
 
     def hours_since_first(self, slates: Slates) -> np.ndarray:
         """Hours since the key's first event before t, NaN where there is none: float32 (candidates, 1)."""
-        out = np.full((slates.candidates, 1), np.nan, dtype=np.float32)
-        _since(*self._query(slates), True, self._starts(), out)
-        return out
+        return self._since(slates, first=True)
 
     def hours_since_last(self, slates: Slates) -> np.ndarray:
         """Hours since the key's last event before t, NaN where there is none: float32 (candidates, 1)."""
-        (cursor,) = self._advance(("last",), slates, lambda: [self._starts()])
+        return self._since(slates, first=False)
+
+    def _since(self, slates: Slates, first: bool) -> np.ndarray:
+        state = self._advance(
+            ("since", first), slates,
+            lambda: [np.zeros(1, np.int64), np.full(self._grouping.tables, _NEVER, np.int64)],
+        )  # fmt: skip
         out = np.full((slates.candidates, 1), np.nan, dtype=np.float32)
-        _since(*self._query(slates), False, cursor, out)
+        _since(*self._query(slates), first, *state, out)
         return out
 
     def _query(self, slates: Slates) -> tuple[np.ndarray, ...]:
-        return slates.time, slates.offsets, self._keys(slates), self._events.offsets, self._events.time
-
-    def _starts(self) -> np.ndarray:
-        return self._events.offsets[:-1].copy()
+        events, grouping = self._events, self._grouping
+        return (
+            slates.time, slates.offsets, slates.article, grouping.sides(slates), events.time, events.offsets,
+            events.article, grouping.sides(events), grouping.starts, grouping.keys,
+        )  # fmt: skip
 
     def _advance(
         self, key: tuple[object, ...], slates: Slates, fresh: Callable[[], list[np.ndarray]]
@@ -119,87 +198,97 @@ class Past:
 def in_order(slates: Slates, since: int | None) -> int:
     """Return the last time of slates, or raise ``ValueError`` if they do not come in order of time after ``since``."""
     if not len(slates):
-        return since if since is not None else np.iinfo(np.int64).min
+        return since if since is not None else _NEVER
     if (np.diff(slates.time) < 0).any() or (since is not None and slates.time[0] < since):
-        raise ValueError("slates must come in order of time: this walk keeps cursors that only move forward")
+        raise ValueError("slates must come in order of time: this walk keeps tables that only move forward")
     return int(slates.time[-1])
 
 
 @njit(cache=True, nogil=True)
-def _by_key(order, time, offsets, keys, clicked, size, clicks_only, shares):
-    """Counting sort of events by key: stable, so times ascend where ``order`` is by time."""
-    place = np.zeros(size + 1, dtype=np.int64)
-    for candidate in range(len(keys)):
-        if keys[candidate] > 0 and (clicked[candidate] or not clicks_only):
-            place[keys[candidate] + 1] += 1
-    for k in range(size):
-        place[k + 1] += place[k]
-    starts = place.copy()
-    times = np.empty(place[size], dtype=np.int64)
-    weights = np.empty(place[size] if len(shares) else 0, dtype=np.float32)
-    for row in order:
-        for candidate in range(offsets[row], offsets[row + 1]):
-            k = keys[candidate]
-            if k > 0 and (clicked[candidate] or not clicks_only):
-                times[place[k]] = time[row]
-                if len(shares):
-                    weights[place[k]] = shares[row]
-                place[k] += 1
-    return starts, times, weights
+def _row(key, side, row):
+    """Return the row of a table: the key's, or the key's on a side."""
+    return 2 * key + side[row] if len(side) else key
 
 
 @njit(cache=True, nogil=True)
-def _trailing(time, offsets, keys, starts, events, windows, high, low, out):
-    for row in range(len(time)):
-        t = time[row]
-        for candidate in range(offsets[row], offsets[row + 1]):
-            k = keys[candidate]
-            end = starts[k + 1]
-            at = high[k]
-            while at < end and events[at] < t:
-                at += 1
-            high[k] = at
-            for w in range(len(windows)):
-                since = low[k, w]
-                while since < at and events[since] < t - windows[w]:
-                    since += 1
-                low[k, w] = since
-                out[candidate, w] = at - since
+def _trailing(time, offsets, article, side, log_time, log_offsets, log_article, log_side, starts, keys, windows, at,
+              counts, out):  # fmt: skip
+    # at[0] is the first event not counted yet, at[1 + w] the first that is still in window w.
+    for query in range(len(time)):
+        t = time[query]
+        while at[0] < len(log_time) and log_time[at[0]] < t:
+            for e in range(log_offsets[at[0]], log_offsets[at[0] + 1]):
+                for place in range(starts[log_article[e]], starts[log_article[e] + 1]):
+                    counts[_row(keys[place], log_side, at[0])] += 1
+            at[0] += 1
+        for w in range(len(windows)):
+            while at[1 + w] < at[0] and log_time[at[1 + w]] < t - windows[w]:
+                for e in range(log_offsets[at[1 + w]], log_offsets[at[1 + w] + 1]):
+                    for place in range(starts[log_article[e]], starts[log_article[e] + 1]):
+                        counts[_row(keys[place], log_side, at[1 + w]), w] -= 1
+                at[1 + w] += 1
+        for candidate in range(offsets[query], offsets[query + 1]):
+            begin, end = starts[article[candidate]], starts[article[candidate] + 1]
+            if end > begin:
+                for w in range(len(windows)):
+                    total = 0
+                    for place in range(begin, end):
+                        total += counts[_row(keys[place], side, query), w]
+                    out[candidate, w] = total
 
 
 @njit(cache=True, nogil=True)
-def _decayed(time, offsets, keys, starts, events, weights, rates, cursor, value, out):
-    # ``value`` holds each sum as of the last event passed, so it depends on events alone, never on queries.
-    for row in range(len(time)):
-        t = time[row]
-        for candidate in range(offsets[row], offsets[row + 1]):
-            k = keys[candidate]
-            begin, end, at = starts[k], starts[k + 1], cursor[k]
-            while at < end and events[at] < t:
-                weight = weights[at] if len(weights) else 1.0
-                for h in range(len(rates)):
-                    kept = value[k, h] * 2.0 ** (-(events[at] - events[at - 1]) * rates[h]) if at > begin else 0.0
-                    value[k, h] = kept + weight
-                at += 1
-            cursor[k] = at
-            if at > begin:
-                for h in range(len(rates)):
-                    out[candidate, h] = value[k, h] * 2.0 ** (-(t - events[at - 1]) * rates[h])
+def _decayed(time, offsets, article, side, log_time, log_offsets, log_article, log_side, starts, keys, lengths, spans,
+             at, origin, value, out):  # fmt: skip
+    # ``value`` holds Σ weight · 2^((event - origin) / span): one power an impression, not one an event, and it depends
+    # on events alone, never on queries.
+    size = len(spans)
+    factor = np.empty(size)
+    for query in range(len(time)):
+        while at[0] < len(log_time) and log_time[at[0]] < time[query]:
+            row = at[0]
+            for h in range(size):
+                age = (log_time[row] - origin[h]) / spans[h]
+                if age > _REBASE:
+                    steps = np.floor(age / _REBASE)
+                    value[:, h] *= 2.0 ** (-_REBASE * steps)
+                    origin[h] += np.int64(_REBASE * steps) * spans[h]
+                    age = (log_time[row] - origin[h]) / spans[h]
+                factor[h] = 2.0**age / lengths[row] if len(lengths) else 2.0**age
+            for e in range(log_offsets[row], log_offsets[row + 1]):
+                for place in range(starts[log_article[e]], starts[log_article[e] + 1]):
+                    k = _row(keys[place], log_side, row)
+                    for h in range(size):
+                        value[k, h] += factor[h]
+            at[0] += 1
+        if at[0] == 0:
+            factor[:] = 0.0
+        else:
+            for h in range(size):
+                factor[h] = 2.0 ** (-(time[query] - origin[h]) / spans[h])
+        for candidate in range(offsets[query], offsets[query + 1]):
+            begin, end = starts[article[candidate]], starts[article[candidate] + 1]
+            if end > begin:
+                for h in range(size):
+                    total = 0.0
+                    for place in range(begin, end):
+                        total += value[_row(keys[place], side, query), h]
+                    out[candidate, h] = total * factor[h] / (end - begin)
 
 
 @njit(cache=True, nogil=True)
-def _since(time, offsets, keys, starts, events, first, cursor, out):
-    for row in range(len(time)):
-        t = time[row]
-        for candidate in range(offsets[row], offsets[row + 1]):
-            k = keys[candidate]
-            if starts[k] == starts[k + 1] or events[starts[k]] >= t:
-                continue
-            at = starts[k]
-            if not first:
-                at = cursor[k]
-                while at < starts[k + 1] and events[at] < t:
-                    at += 1
-                cursor[k] = at
-                at -= 1
-            out[candidate, 0] = (t - events[at]) / HOUR
+def _since(time, offsets, article, side, log_time, log_offsets, log_article, log_side, starts, keys, first, at, moment,
+           out):  # fmt: skip
+    for query in range(len(time)):
+        while at[0] < len(log_time) and log_time[at[0]] < time[query]:
+            for e in range(log_offsets[at[0]], log_offsets[at[0] + 1]):
+                for place in range(starts[log_article[e]], starts[log_article[e] + 1]):
+                    k = _row(keys[place], log_side, at[0])
+                    if not first or moment[k] == _NEVER:
+                        moment[k] = log_time[at[0]]
+            at[0] += 1
+        for candidate in range(offsets[query], offsets[query + 1]):
+            for place in range(starts[article[candidate]], starts[article[candidate] + 1]):
+                found = moment[_row(keys[place], side, query)]
+                if found != _NEVER:
+                    out[candidate, 0] = (time[query] - found) / HOUR

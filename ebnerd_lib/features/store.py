@@ -1,6 +1,7 @@
 """Features on disk: one memory-mapped array a part, and the list of its columns beside it."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,13 +44,19 @@ def world_of(dataset: Dataset) -> World:
 
 
 def write(dataset: Dataset, folder: Path, progress: Callable[[float], None] | None = None) -> None:
-    """Compute the features of every part straight into memory-mapped files in an existing folder."""
+    """Compute the features of every part straight into memory-mapped files in an existing folder.
+
+    Raises:
+        OSError: there is not enough space for them.
+    """
     world = world_of(dataset)
     whole = sum(slates.candidates for slates in dataset.parts.values())
     done = 0
     for part, slates in dataset.parts.items():
         shape = (slates.candidates, len(every_column()))
-        out = np.lib.format.open_memmap(folder / f"features_{part}.npy", mode="w+", dtype=np.float32, shape=shape)
+        path = folder / f"features_{part}.npy"
+        out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        _reserve(path)
         share = slates.candidates / whole
 
         def report(within: float, before: float = done / whole, share: float = share) -> None:
@@ -63,13 +70,31 @@ def write(dataset: Dataset, folder: Path, progress: Callable[[float], None] | No
     (folder / COLUMNS_FILE).write_text(json.dumps(columns, indent=1, ensure_ascii=False) + "\n")
 
 
+def _reserve(path: Path) -> None:
+    """Have the disk set aside the space of a file: where it is short, writing to a mapping would kill the process.
+
+    Raises:
+        OSError: there is not enough space.
+    """
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with path.open("r+b") as stream:
+            try:
+                os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from None
+
+
 def read(folder: Path, part: str) -> Features:
-    """Map the features of a part. Raises ``StageError`` where the folder lacks them."""
+    """Map the features of a part. Raises ``StageError`` where the folder lacks them or holds something else."""
     path = folder / f"features_{part}.npy"
     if not path.exists():
         raise StageError(f"{path}: no such file. Run 01_preprocess for this profile first.")
     columns = json.loads((folder / COLUMNS_FILE).read_text())
-    return Features(np.load(path, mmap_mode="r"), [column["name"] for column in columns])
+    try:
+        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise StageError(f"{path}: not an array of numbers ({error}). Run 01_preprocess again.") from error
+    return Features(matrix, [column["name"] for column in columns])
 
 
 def columns_table() -> pd.DataFrame:

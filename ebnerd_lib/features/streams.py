@@ -5,8 +5,7 @@
 import numpy as np
 from numba import njit
 
-from ebnerd_lib.data.dataset import Metadata
-from ebnerd_lib.data.slates import HOUR, Slates
+from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.features.events import in_order
 
 RECENT = 5
@@ -26,7 +25,6 @@ class LogStream:
         self._log, self._articles, self._users = log, articles, users
         self._strength: dict[float, tuple[np.ndarray, np.ndarray]] = {}
         self._together: tuple[np.ndarray, ...] | None = None
-        self._topics: dict[object, tuple[np.ndarray, ...]] = {}
         self._asked: dict[object, int] = {}
 
     def strength(self, slates: Slates, rate: float) -> np.ndarray:
@@ -43,30 +41,6 @@ class LogStream:
         _strength(
             slates.time, slates.offsets, slates.article, log.by_time, log.time, log.offsets, log.article, log.clicked,
             rate, value, at, out,
-        )  # fmt: skip
-        return out
-
-    def topics(self, slates: Slates, metadata: Metadata, half_life: float, clicks: bool) -> np.ndarray:
-        """Decayed events of the candidate's topics, the mean over them: float32 (candidates, 1).
-
-        Args:
-            slates: the next ones in order of time.
-            metadata: whose topics.
-            half_life: in hours.
-            clicks: whether to count clicks; times in view if not.
-
-        Returns:
-            Mean over the topics of Σ 2^(−age / half_life); NaN for an article without topics.
-        """
-        key = ("topics", half_life, clicks)
-        self._asked[key] = in_order(slates, self._asked.get(key))
-        if key not in self._topics:
-            count = metadata.topic_count
-            self._topics[key] = (np.zeros(count), np.zeros(count, np.int64), np.zeros(1, np.int64))
-        log, out = self._log, np.full((slates.candidates, 1), np.nan, dtype=np.float32)
-        _topics(
-            slates.time, slates.offsets, slates.article, log.by_time, log.time, log.offsets, log.article, log.clicked,
-            clicks, metadata.topic_starts, metadata.topics, 1.0 / (half_life * HOUR), *self._topics[key], out,
         )  # fmt: skip
         return out
 
@@ -114,30 +88,6 @@ def _strength(time, offsets, article, order, log_time, log_offsets, log_article,
             at[0] += 1
         for candidate in range(offsets[query], offsets[query + 1]):
             out[candidate, 0] = value[article[candidate]]
-
-
-@njit(cache=True, nogil=True)
-def _topics(time, offsets, article, order, log_time, log_offsets, log_article, log_clicked, clicks_only, starts,
-            topics, rate, value, last, at, out):  # fmt: skip
-    # ``value`` holds each sum as of the topic's last event, so it depends on events alone, never on queries.
-    for query in range(len(time)):
-        while at[0] < len(order) and log_time[order[at[0]]] < time[query]:
-            row = order[at[0]]
-            for c in range(log_offsets[row], log_offsets[row + 1]):
-                if clicks_only and not log_clicked[c]:
-                    continue
-                for place in range(starts[log_article[c]], starts[log_article[c] + 1]):
-                    k = topics[place]
-                    value[k] = value[k] * 2.0 ** (-(log_time[row] - last[k]) * rate) + 1.0
-                    last[k] = log_time[row]
-            at[0] += 1
-        for candidate in range(offsets[query], offsets[query + 1]):
-            begin, end = starts[article[candidate]], starts[article[candidate] + 1]
-            if end > begin:
-                total = 0.0
-                for place in range(begin, end):
-                    total += value[topics[place]] * 2.0 ** (-(time[query] - last[topics[place]]) * rate)
-                out[candidate, 0] = total / (end - begin)
 
 
 @njit(cache=True, nogil=True)

@@ -1,6 +1,13 @@
 """Typed parameters: a notebook's cell tagged ``parameters`` is the schema, a YAML file holds what differs.
 
-Standard library and YAML only, since this runs before anything heavy is loaded.
+A line of the cell declares one parameter, and the end of its help the values that it may take::
+
+    epochs: int = 12  # at the most, in [1, 1000]
+    tiers: list[str] = ["clicks"]  # the first is the main one, 1 to 4 in {ids, content, exposure, clicks}
+
+The forms of the latter are those of ``ebnerd_lib.pipeline.domain``. Every source of values, a file as well as a
+notebook's variables, is checked against both type and values. Standard library and YAML only, since this runs before
+anything heavy is loaded.
 """
 
 import ast
@@ -8,29 +15,50 @@ import difflib
 import io
 import json
 import math
+import re
 import tokenize
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.pipeline.domain import Domain, read_domain, shown
 from ebnerd_lib.pipeline.layout import notebook_path, parameter_file, relative
 
 _SCALARS: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
+_PLAIN_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9_]*)?(\.[0-9_]*)?([eE][-+]?[0-9]+)?|[-+]?\.(inf|nan)", re.IGNORECASE)
+_LARGEST, _DEEPEST = 1 << 16, 8
 _TYPES = {*_SCALARS, *(f"list[{name}]" for name in _SCALARS)}
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a notebook: a line ``name: type = literal  # help`` of its parameters cell."""
+    """One parameter of a notebook: a line ``name: type = literal  # help, in DOMAIN`` of its parameters cell."""
 
     name: str
     type: str
     default: Any
     help: str
+    domain: Domain | None = None
+
+    def checked(self, value: Any, where: str) -> Any:
+        """Return a value in the parameter's type.
+
+        Args:
+            value: as it was given.
+            where: the file that it comes from, for messages.
+
+        Raises:
+            ConfigError: the value is of another type, or outside the domain.
+        """
+        value = _checked(self.name, self.type, value, where)
+        fault = self.domain.fault(self.name, value) if self.domain is not None else ""
+        if fault:
+            raise ConfigError(f"{where}: {fault}")
+        return value
 
 
 @dataclass(frozen=True)
@@ -67,8 +95,8 @@ def read_schema(notebook: Path) -> dict[str, Parameter]:
     """Return the parameters that a notebook declares, in order.
 
     Raises:
-        ConfigError: there is not exactly one cell tagged ``parameters``, or a line of it is not of the form
-            ``name: type = literal  # help``.
+        ConfigError: there is not exactly one cell tagged ``parameters``, a line of it is not of the form
+            ``name: type = literal  # help``, or a default is not among the values that its help declares.
     """
     tagged = [c for c in code_cells(notebook) if "parameters" in c.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
@@ -94,12 +122,13 @@ def read_schema(notebook: Path) -> dict[str, Parameter]:
             default = ast.literal_eval(node.value)
         except (ValueError, TypeError, MemoryError, RecursionError):
             raise ConfigError(f"{relative(notebook)}: parameter {name}: its default must be a literal.") from None
-        schema[name] = Parameter(
-            name,
-            kind,
-            _checked(name, kind, default, relative(notebook)),
-            comments.get(node.end_lineno or node.lineno, ""),
-        )
+        help_text = comments.get(node.end_lineno or node.lineno, "")
+        try:
+            domain = read_domain(help_text, kind)
+        except ValueError as error:
+            raise ConfigError(f"{relative(notebook)}: parameter {name}: {error}. Mend the end of its help.") from None
+        parameter = Parameter(name, kind, default, help_text, domain)
+        schema[name] = replace(parameter, default=parameter.checked(default, relative(notebook)))
     return schema
 
 
@@ -108,7 +137,7 @@ def load_config(profile: str, stage: str) -> StageConfig:
 
     Raises:
         ConfigError: the YAML is malformed, has a key that the notebook does not declare, or a value of a
-            wrong type; the message names file, key and the nearest valid key.
+            wrong type or beyond those declared; the message names file, key, value and the nearest valid one.
     """
     file = parameter_file(profile, stage)
     given = checked_values(read_yaml(file), stage, relative(file))
@@ -120,7 +149,7 @@ def load_config(profile: str, stage: str) -> StageConfig:
 
 
 def checked_values(given: dict[str, Any], stage: str, where: str) -> dict[str, Any]:
-    """Return values for parameters of a stage, each of the type that the notebook declares.
+    """Return values for parameters of a stage, each of the type and among the values that the notebook declares.
 
     Args:
         given: by name of the parameter.
@@ -128,7 +157,7 @@ def checked_values(given: dict[str, Any], stage: str, where: str) -> dict[str, A
         where: the file they come from, for messages.
 
     Raises:
-        ConfigError: a name is not declared, or a value is of a wrong type.
+        ConfigError: a name is not declared, or a value is of a wrong type or not among those declared.
     """
     schema = read_schema(notebook_path(stage))
     checked = {}
@@ -142,8 +171,8 @@ def checked_values(given: dict[str, Any], stage: str, where: str) -> dict[str, A
                 if near
                 else f"valid keys: {', '.join(k for k in schema if k != 'profile')}."
             )
-            raise ConfigError(f"{where}: unknown key '{key}'; {hint}")
-        checked[key] = _checked(key, schema[key].type, value, where)
+            raise ConfigError(f"{where}: unknown key {shown(key)}; {hint}")
+        checked[key] = schema[key].checked(value, where)
     return checked
 
 
@@ -153,7 +182,7 @@ def from_namespace(stage: str, namespace: Mapping[str, Any]) -> StageConfig:
     missing = [name for name in schema if name not in namespace]
     if missing:
         raise ConfigError(f"{stage}: parameter {', '.join(missing)} is not set. Run the parameters cell first.")
-    parameters = {name: _checked(name, p.type, namespace[name], f"{stage}.ipynb") for name, p in schema.items()}
+    parameters = {name: parameter.checked(namespace[name], f"{stage}.ipynb") for name, parameter in schema.items()}
     given = {name: value for name, value in parameters.items() if value != schema[name].default}
     return StageConfig(stage, str(parameters["profile"]), parameters, given)
 
@@ -162,14 +191,25 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """Return what a parameter file holds, empty if nothing.
 
     Raises:
-        ConfigError: it is missing, malformed, has a key twice or holds something else than keys and values.
+        ConfigError: it is missing, unreadable, larger than any list of parameters, malformed, has a key twice, refers
+            from one value to another, or holds something else than keys and values.
     """
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        with file.open("rb") as stream:
+            raw = stream.read(_LARGEST + 1)
     except FileNotFoundError:
         raise ConfigError(f"{relative(file)}: no such parameter file.") from None
+    except OSError as error:
+        raise ConfigError(f"{relative(file)}: cannot be read ({error.strerror}). Put a parameter file there.") from None
+    if len(raw) > _LARGEST:
+        raise ConfigError(f"{relative(file)}: more than {_LARGEST:,} bytes. Keep only the lines that give parameters.")
+    try:
+        content = yaml.load(raw.decode("utf-8"), Loader=_PlainLoader)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{relative(file)}: not valid YAML ({error}). Save it as UTF-8 text.") from error
     except Exception as error:  # YAML's constructors raise a dozen kinds on malformed values; all mean the same here
-        raise ConfigError(f"{relative(file)}: not valid YAML ({' '.join(str(error).split())}).") from error
+        reason = " ".join(str(error).split()).encode("ascii", "backslashreplace").decode()[:300]
+        raise ConfigError(f"{relative(file)}: not valid YAML ({reason}). Write `key: value` lines.") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -177,26 +217,59 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return content
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, which refuses a key that occurs twice instead of taking the last."""
+class _PlainLoader(yaml.SafeLoader):
+    """YAML's safe loader for plain values that mean what they look like.
+
+    It refuses a key that occurs twice, of which YAML takes the last; an alias, with which a few lines grow beyond any
+    memory; values nested deeper than any parameter; and numbers that YAML 1.1 reads otherwise than they look, as
+    ``010`` for 8 and ``1:30`` for 90.
+    """
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, f"alias *{event.anchor}: write it out", event.start_mark)
+        if self._depth > _DEEPEST:
+            raise yaml.composer.ComposerError(None, None, "lists and keys too deep in others", event.start_mark)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         if not isinstance(node, yaml.MappingNode):
             raise yaml.constructor.ConstructorError(None, None, "expected keys and values", node.start_mark)
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
+        seen: set[str] = set()
+        for key in (self.construct_object(key, deep=True) for key, _ in node.value):
             if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is no text", node.start_mark)
-            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {shown(key)} is no text", node.start_mark)
+            if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key '{key}' occurs twice", node.start_mark)
+            seen.add(key)
         return super().construct_mapping(node, deep)
+
+    def construct_plain_number(self, node: yaml.ScalarNode) -> int | float:
+        """Construct a number in decimal notation."""
+        if not _PLAIN_NUMBER.fullmatch(node.value):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{node.value} reads otherwise than it looks: write a plain number or quotes",
+                node.start_mark,
+            )  # fmt: skip
+        kind = node.tag.rpartition(":")[2]
+        return self.construct_yaml_int(node) if kind == "int" else self.construct_yaml_float(node)
+
+
+for _kind in ("int", "float"):
+    _PlainLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", _PlainLoader.construct_plain_number)
 
 
 def _checked(name: str, kind: str, value: Any, where: str) -> Any:
     """Return ``value`` as ``kind``, or raise with a remedy."""
     if kind.startswith("list["):
         if not isinstance(value, list):
-            raise ConfigError(f"{where}: {name} must be a list, as in [{value}]; it is {value!r}.")
+            raise ConfigError(f"{where}: {name} must be a list, as in [{shown(value)}]; it is {shown(value)}.")
         return [_checked(f"{name}[{place}]", kind[5:-1], item, where) for place, item in enumerate(value)]
     wanted = _SCALARS[kind]
     if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
@@ -210,7 +283,7 @@ def _checked(name: str, kind: str, value: Any, where: str) -> Any:
             hint = " Write floats with a point and a sign, as 1.0e-3."
         elif kind == "str":
             hint = " Put it in quotes."
-        raise ConfigError(f"{where}: {name} must be {kind}; {value!r} is {type(value).__name__}.{hint}")
+        raise ConfigError(f"{where}: {name} must be {kind}; {shown(value)} is {type(value).__name__}.{hint}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{where}: {name} must be a finite number; it is {value}.")
     return value

@@ -7,7 +7,6 @@ imports (and those they import) and its inputs are as they were when its artifac
 import ast
 import hashlib
 import json
-import os
 import re
 from functools import cache
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from ebnerd_lib.data.layout import check_files
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.pipeline.config import StageConfig, code_cells
+from ebnerd_lib.pipeline.json_file import write_whole
 from ebnerd_lib.pipeline.layout import ROOT, StagePaths, notebook_path, relative
 
 PACKAGE = "ebnerd_lib"
@@ -45,10 +45,7 @@ class Hashes:
 
     def save(self) -> None:
         """Write what is remembered; losing it only costs time."""
-        self._store.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._store.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(self._known), encoding="utf-8")
-        temporary.replace(self._store)
+        write_whole(self._store, json.dumps(self._known))
 
 
 def _is_entry(entry: object) -> bool:

@@ -1,5 +1,6 @@
 """Where the files of the project lie. Standard library only."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +70,11 @@ class StagePaths:
         return self.logs / "progress.jsonl"
 
     @property
+    def lock(self) -> Path:
+        """The lock of the stage, or of the whole profile where no stage is named."""
+        return self.outputs / "logs" / f"{self.stage or 'run'}.lock"
+
+    @property
     def logs(self) -> Path:
         """Logs and checkpoints; not artifacts: they hold times and hosts."""
         return self.outputs / "logs" / self.stage
@@ -111,5 +117,8 @@ def profile_stages(profile: str) -> list[str]:
 
 
 def relative(path: Path) -> str:
-    """Return a path as it may be recorded: relative to the project's folder."""
-    return path.resolve().relative_to(ROOT).as_posix() if path.resolve().is_relative_to(ROOT) else path.name
+    """Return a path as it may be recorded: relative to the project's folder, through links that lie in it."""
+    for whole in (Path(os.path.normpath(path.absolute())), path.resolve()):
+        if whole.is_relative_to(ROOT):
+            return whole.relative_to(ROOT).as_posix()
+    return path.name

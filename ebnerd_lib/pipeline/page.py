@@ -7,7 +7,6 @@ alone; Jinja is imported when there is something to fill.
 import datetime
 import hashlib
 import json
-import os
 import re
 import site
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ebnerd_lib.pipeline import layout
+from ebnerd_lib.pipeline.json_file import write_whole
 
 TIERS = {
     "ids": "the identities of readers and articles, as far as training saw them",
@@ -119,16 +119,14 @@ def is_rendered(target: Path, key: str) -> bool:
 
 
 def write_page(target: Path, page: str, key: str) -> None:
-    """Write a page under a temporary name, the key in its head, and put it in its place."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    """Write a page, the key in its head; it is whole whenever it can be seen."""
     head, body = page.split("\n", 1)
-    temporary.write_text(f"{head}<!-- render {key} -->\n{body}", encoding="utf-8")
-    temporary.replace(target)
+    write_whole(target, f"{head}<!-- render {key} -->\n{body}")
 
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _OVERWRITTEN = re.compile(r"^[^\n]*\r(?=[^\r\n])", re.MULTILINE)
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")
 _PREFIXES = [
     (re.compile(r"[^\s\"'`<>(=,]*/ipykernel_\d+/\d+\.py"), "(cell)"),
     (re.compile(r"[^\s\"'`<>(=,]*/(?:site|dist)-packages/"), "…/"),
@@ -137,13 +135,22 @@ _PREFIXES = [
 _HOMES = re.compile(r"(?<![\w.~-])/(?:home|Users)/[^/\s\"'`<>:]+")
 
 
+def printable(text: str) -> str:
+    r"""Drop what would command a terminal: its escapes, other control characters, lines that were written over.
+
+    >>> printable("\x1b[31mred\x1b[0m\a 10 %\r100 %")
+    '100 %'
+    """
+    return _CONTROLS.sub("", _OVERWRITTEN.sub("", _ESCAPES.sub("", text)))
+
+
 def plain(text: str) -> str:
     r"""Drop terminal escapes, lines that were written over, and the prefixes of local paths.
 
     >>> plain("\x1b[31mred\x1b[0m, " + str(layout.ROOT / "ebnerd_lib" / "errors.py") + ", /home/ann/x")
     'red, ebnerd_lib/errors.py, ~/x'
     """
-    text = _OVERWRITTEN.sub("", _ESCAPES.sub("", text))
+    text = printable(text)
     for pattern, short in _PREFIXES:
         text = pattern.sub(short, text)
     for prefix, short in _local_prefixes():

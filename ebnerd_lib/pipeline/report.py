@@ -356,6 +356,23 @@ def _make_plain(output: Any) -> None:
                 output.data[kind] = plain(output.data[kind])
 
 
+_ACTIVE = (
+    "script", "iframe", "frame", "object", "embed", "applet", "link", "meta", "base", "form", "animate", "set",
+)  # fmt: skip
+_ADDRESSES = {
+    "src", "srcset", "href", "xlink:href", "poster", "background", "data", "action", "formaction", "ping", "srcdoc",
+}  # fmt: skip
+_LOADS = re.compile(r"url\s*\(|@import|image-set|expression\s*\(", re.IGNORECASE)
+
+
+def _acts(tag: str, attribute: str, value: str) -> bool:
+    """Say whether an attribute runs code or leads elsewhere; sources of pictures and links are seen to apart."""
+    if attribute.lower() == "style":
+        return bool(_LOADS.search(value))
+    allowed = (tag, attribute) in (("a", "href"), ("img", "src"))
+    return attribute.lower().startswith("on") or (attribute.lower() in _ADDRESSES and not allowed)
+
+
 class Body:
     """The cells of a report made safe to pass on.
 
@@ -380,11 +397,13 @@ class Body:
         self.html = str(self._soup)
 
     def _disarm(self) -> None:
-        for element in self._soup(["script", "iframe", "object", "embed", "link", "meta", "base", "form"]):
+        for element in self._soup(_ACTIVE):
             element.decompose()
         for element in self._soup.find_all(True):
-            for name in [name for name in element.attrs if name.lower().startswith("on")]:
+            for name in [name for name in element.attrs if _acts(element.name, name, str(element[name]))]:
                 del element[name]
+        for style in [style for style in self._soup.find_all("style") if _LOADS.search(style.get_text())]:
+            style.decompose()
         for image in self._soup.find_all("img"):
             if not str(image.get("src", "")).startswith("data:image/"):
                 image.replace_with(str(image.get("alt", "")))

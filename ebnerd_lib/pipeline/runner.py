@@ -6,24 +6,31 @@ Checking needs the standard library and YAML only; papermill and nbconvert are l
 import contextlib
 import json
 import os
-import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.pipeline import report
+from ebnerd_lib.errors import LockedError
+from ebnerd_lib.pipeline import lock, report
 from ebnerd_lib.pipeline.config import StageConfig, load_config
+from ebnerd_lib.pipeline.failure import stage_message, storage_error
 from ebnerd_lib.pipeline.fingerprint import Hashes, fingerprint
+from ebnerd_lib.pipeline.interruption import end_kernels, interruptible
+from ebnerd_lib.pipeline.json_file import clear_temporary, write_json
 from ebnerd_lib.pipeline.layout import ROOT, StagePaths, notebook_path, profile_stages, relative
-from ebnerd_lib.pipeline.stage import BATCH_VARIABLE
+from ebnerd_lib.pipeline.page import printable
+from ebnerd_lib.pipeline.plan import plan
+from ebnerd_lib.pipeline.stage import BATCH_VARIABLE, ORPHAN_SECONDS, clear_partial
 
 DETERMINISM = {"PYTHONHASHSEED": "0", "MKL_CBWR": "AVX2,STRICT", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 """What a kernel needs in its environment from the start, for the same bytes on any number of threads."""
+LOCK_SECONDS = 1.0
+"""How long to wait for another run of the profile: long enough for one that finds nothing to do."""
 
 
 def run(profile: str, jobs: int | None = None) -> int:
@@ -34,35 +41,69 @@ def run(profile: str, jobs: int | None = None) -> int:
         jobs: stages at a time; as many as there are cores if not given.
 
     Returns:
-        0 if every stage is complete, 1 if one failed. Stages after a failed one are not run.
+        0 if every stage is complete, 1 if one failed, 130 if the run was interrupted by Ctrl-C, SIGTERM or SIGHUP.
+        Stages after a failed one are not run.
 
     Raises:
         ConfigError: the profile, a parameter file or a notebook's parameters are wrong.
         BundleError: the bundle is missing or incomplete.
+        LockedError: another process runs the profile, or one of its stages by hand.
+        StorageError: the outputs cannot be written.
     """
     os.chdir(ROOT)
+    kept: list[str] = []
+    with interruptible():
+        try:
+            return _run_locked(profile, jobs or os.cpu_count() or 1, kept)
+        except KeyboardInterrupt:
+            names = f" ({', '.join(sorted(kept))})" if kept else ""
+            what = f"{len(kept)} stages are complete and kept{names}"
+            _say(f"interrupted: {what}. The same command goes on from here.", error=True)
+            return 130
+        except OSError as error:
+            raise storage_error(profile, error) from error
+
+
+def _run_locked(profile: str, jobs: int, kept: list[str]) -> int:
     configs = {stage: load_config(profile, stage) for stage in profile_stages(profile)}
-    jobs = jobs or os.cpu_count() or 1
+    levels = plan(configs)
+    file = StagePaths(profile, "").lock
+    last = lock.acquire(file, f"a run of profile {profile}", wait=LOCK_SECONDS)
+    try:
+        if last is not None:
+            _say(f"taking over from {last}, which ended before it was done.")
+        return _run_profile(profile, levels, configs, jobs, kept)
+    finally:
+        lock.release(file)
+
+
+def _run_profile(
+    profile: str, levels: list[list[str]], configs: dict[str, StageConfig], jobs: int, kept: list[str]
+) -> int:
+    """Run and render as `run` does; ``kept`` gains the stages that are complete."""
+    outputs = StagePaths(profile, "").outputs
     hashes = Hashes(StagePaths(profile, "").hashes)
     ran, failed = 0, False
     start = time.monotonic()
-    for level in _levels(configs):
+    _clear_temporary(outputs)
+    for level in levels:
         wanted = {stage: fingerprint(configs[stage], hashes) for stage in level}
         stale = [stage for stage in level if not is_fresh(configs[stage], wanted[stage], hashes)]
+        kept += [stage for stage in level if stage not in stale]
         if stale:
             if not ran:
                 hashes.save()
                 _say(f"profile {profile}: {len(configs)} stages, outputs in outputs/{profile}/")
             ran += len(stale)
-            failed = not _run_level([configs[stage] for stage in stale], wanted, jobs)
+            failed = not _run_level([configs[stage] for stage in stale], wanted, jobs, kept)
         if failed:
             break
+    index = relative(outputs / "index.html")
+    if failed:
+        _say(f"stopped: a stage failed. {_render_failed(profile, configs, hashes)}")
+        return 1
     rendered = report.render_profile(profile, list(configs))
     hashes.save()
-    index = relative(StagePaths(profile, "").outputs / "index.html")
-    if failed:
-        _say(f"stopped: a stage failed. Index: {index}")
-        return 1
     if ran:
         _say(f"done in {time.monotonic() - start:.0f} s, {ran} of {len(configs)} stages run.")
         for line in report.headline(profile, list(configs)):
@@ -73,6 +114,16 @@ def run(profile: str, jobs: int | None = None) -> int:
         _say(f"nothing to do: all {len(configs)} stages are up to date.")
     _say(f"index: {index}")
     return 0
+
+
+def _render_failed(profile: str, configs: dict[str, StageConfig], hashes: Hashes) -> str:
+    """Render after a failure, which may have a cause that stops this too. Returns where to look."""
+    try:
+        report.render_profile(profile, list(configs))
+        hashes.save()
+    except OSError as error:
+        return f"Its report could not be written ({error.strerror})."
+    return f"Index: {relative(StagePaths(profile, '').outputs / 'index.html')}"
 
 
 def is_fresh(config: StageConfig, wanted: str, hashes: Hashes) -> bool:
@@ -86,23 +137,7 @@ def is_fresh(config: StageConfig, wanted: str, hashes: Hashes) -> bool:
     return manifest["fingerprint"] == wanted and manifest["outputs"] == outputs and paths.executed.exists()
 
 
-def _levels(configs: dict[str, StageConfig]) -> Iterator[list[str]]:
-    """Yield stages in groups, each group after those that it reads."""
-    done: set[str] = set()
-    while len(done) < len(configs):
-        level = [s for s, config in configs.items() if s not in done and done.issuperset(config.reads)]
-        if not level:
-            waiting = next(s for s in configs if s not in done)
-            missing = ", ".join(s for s in configs[waiting].reads if s not in done)
-            raise ConfigError(
-                f"params/{configs[waiting].profile}: {waiting} reads {missing}, which the profile does not run before "
-                "it. Add its parameter file, or name other stages in `reads`."
-            )
-        yield level
-        done.update(level)
-
-
-def _run_level(configs: list[StageConfig], wanted: dict[str, str], jobs: int) -> bool:
+def _run_level(configs: list[StageConfig], wanted: dict[str, str], jobs: int, kept: list[str]) -> bool:
     """Run stages side by side; one that fails does not stop its neighbours. Says whether all are complete."""
     width = min(jobs, len(configs))
     threads = max(1, (os.cpu_count() or 1) // width)
@@ -111,15 +146,19 @@ def _run_level(configs: list[StageConfig], wanted: dict[str, str], jobs: int) ->
         del settings["OMP_NUM_THREADS"]
     for config in configs:
         _prepare(config)
-    pool = ThreadPoolExecutor(width)
+    stopped = threading.Event()
+    futures: list[Future[bool]] = []
     with _environment(settings):
-        futures = [pool.submit(_execute, config, wanted[config.stage]) for config in configs]
         try:
+            pool = ThreadPoolExecutor(width)
+            for config in configs:
+                futures.append(pool.submit(_execute, config, wanted[config.stage], stopped, kept))
             _follow(configs, lambda: not all(future.done() for future in futures))
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            _end_kernels()
-            _say("interrupted: complete stages are kept. The same command goes on from here.", error=True)
+        except BaseException:
+            stopped.set()
+            end_kernels(futures)
+            for config in configs:
+                _clear_partial(StagePaths(config.profile, config.stage))
             raise
     outcomes = [future.result() for future in futures]
     return all(outcomes)
@@ -130,26 +169,57 @@ def _prepare(config: StageConfig) -> None:
     paths = StagePaths(config.profile, config.stage)
     for folder in (paths.executed.parent, paths.report.parent, paths.artifacts.parent, paths.logs):
         folder.mkdir(parents=True, exist_ok=True)
-    _clear_partial(paths)
-    for file in (paths.executed, paths.report, paths.failed, paths.failed_report, paths.failure, paths.progress):
-        file.unlink(missing_ok=True)
+    with _own(paths):
+        clear_partial(paths)
+        for file in (paths.executed, paths.report, paths.failed, paths.failed_report, paths.failure, paths.progress):
+            file.unlink(missing_ok=True)
     before = ""
     with contextlib.suppress(OSError, ValueError, KeyError):
         before = f" (last time {json.loads(paths.manifest.read_text())['duration_seconds']:.0f} s)"
     _say(f"{config.stage}: started{before}")
 
 
-def _execute(config: StageConfig, wanted: str) -> bool:
+def _execute(config: StageConfig, wanted: str, stopped: threading.Event, kept: list[str]) -> bool:
     """Run the notebook of a stage in a kernel of its own and keep it where its outcome belongs."""
+    paths = StagePaths(config.profile, config.stage)
+    running = paths.executed.with_name(f".{config.stage}.running.ipynb")
+    try:
+        message = _run_notebook(config, running, stopped)
+        if message is None and _fingerprint_of(paths.manifest) != wanted:
+            message = "StageError: the notebook ran to its end without `stage.finish()`. Call it in the last step."
+        if message is None:
+            duration = json.loads(paths.manifest.read_text(encoding="utf-8"))["duration_seconds"]
+            running.replace(paths.executed)
+            kept.append(config.stage)
+            _say(f"{config.stage}: complete in {duration:.0f} s")
+            return True
+    except Exception as error:  # a killed kernel, a full disk: whatever it was, the stage failed and says why
+        message = stage_message(config.profile, type(error).__name__, str(error))
+    if stopped.is_set():
+        return False
+    _clear_partial(paths)
+    # The space that the partial folder gave back mostly suffices for these; the message is told either way.
+    with contextlib.suppress(OSError):
+        if running.exists():
+            running.replace(paths.failed)
+        write_json(paths.failure, {"message": message})
+    _say(f"{config.stage}: FAILED: {message}", error=True)
+    return False
+
+
+def _run_notebook(config: StageConfig, running: Path, stopped: threading.Event) -> str | None:
+    """Run a notebook and write it, executed, to ``running``. Returns what a cell failed with, if one did."""
+    import logging
+
     import papermill
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
-    paths = StagePaths(config.profile, config.stage)
-    running = paths.executed.with_name(f".{config.stage}.running.ipynb")
-    message = None
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it logs of a dead kernel, the stage's message says
+    if stopped.is_set():
+        return "interrupted"
     # Sockets in a short folder of their own: over TCP, kernels that start together can take each other's ports.
-    with tempfile.TemporaryDirectory(prefix="ek") as sockets:
+    with tempfile.TemporaryDirectory(prefix="ek", ignore_cleanup_errors=True) as sockets:
         try:
             papermill.execute_notebook(
                 relative(notebook_path(config.stage)),
@@ -159,29 +229,33 @@ def _execute(config: StageConfig, wanted: str) -> bool:
                 progress_bar=False,
                 config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/k"}}),
             )
-            if _fingerprint_of(paths.manifest) != wanted:
-                message = "StageError: the notebook ran to its end without `stage.finish()`. Call it in the last step."
         except PapermillExecutionError as error:
-            message = f"{error.ename}: {error.evalue}"
-        except Exception as error:  # a killed kernel, a full disk: whatever it was, the stage failed and says why
-            message = f"{type(error).__name__}: {error}"
-    if message is None:
-        running.replace(paths.executed)
-        duration = json.loads(paths.manifest.read_text(encoding="utf-8"))["duration_seconds"]
-        _say(f"{config.stage}: complete in {duration:.0f} s")
-        return True
-    _clear_partial(paths)
-    if running.exists():
-        running.replace(paths.failed)
-    paths.failure.write_text(json.dumps({"message": message}) + "\n", encoding="utf-8")
-    _say(f"{config.stage}: FAILED: {message}", error=True)
-    return False
+            return stage_message(config.profile, error.ename, error.evalue)
+    return None
+
+
+@contextlib.contextmanager
+def _own(paths: StagePaths) -> Iterator[None]:
+    """Hold the lock of a stage for a moment, while no kernel of this run does."""
+    lock.acquire(paths.lock, f"{paths.stage} in a batch run", wait=ORPHAN_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release(paths.lock)
 
 
 def _clear_partial(paths: StagePaths) -> None:
-    """Remove the hidden folders in which a run that ended early was writing its artifacts."""
-    for rest in paths.artifacts.parent.glob(f".{paths.stage}.*"):
-        shutil.rmtree(rest, ignore_errors=True)
+    """Remove what a kernel of this run left; not where somebody has begun to run the stage by hand since."""
+    with contextlib.suppress(LockedError, OSError), _own(paths):
+        clear_partial(paths)
+
+
+def _clear_temporary(outputs: Path) -> None:
+    """Remove the files that a killed runner was writing; for the holder of the profile's lock only."""
+    for folder in (outputs, outputs / "reports", outputs / "logs"):
+        clear_temporary(folder)
+    for notebook in outputs.glob("notebooks/.*.running.ipynb"):
+        notebook.unlink(missing_ok=True)
 
 
 def _fingerprint_of(manifest: Path) -> str | None:
@@ -199,7 +273,8 @@ def _follow(configs: list[StageConfig], running: Callable[[], bool]) -> None:
         more = running()
         for config in configs:
             for line in _new_lines(StagePaths(config.profile, config.stage).progress, seen, config.stage):
-                _say(f"{config.stage}: {_describe(json.loads(line))}")
+                with contextlib.suppress(ValueError, KeyError):  # cut off by a full disk
+                    _say(f"{config.stage}: {_describe(json.loads(line))}")
         if more:
             time.sleep(0.2)
 
@@ -241,14 +316,5 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ[key] = value
 
 
-def _end_kernels() -> None:
-    """End the kernels that this process started; they are in sessions of their own and hear no Ctrl-C."""
-    import psutil
-
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            child.kill()
-
-
 def _say(line: str, error: bool = False) -> None:
-    print(line, file=sys.stderr if error else sys.stdout, flush=True)
+    print(printable(line), file=sys.stderr if error else sys.stdout, flush=True)

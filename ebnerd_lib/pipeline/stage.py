@@ -11,14 +11,18 @@ from typing import Any
 
 from ebnerd_lib.data.layout import generated_stamp
 from ebnerd_lib.errors import StageError
+from ebnerd_lib.pipeline import lock
 from ebnerd_lib.pipeline.config import StageConfig, from_namespace
 from ebnerd_lib.pipeline.fingerprint import Hashes, input_files, sha256
 from ebnerd_lib.pipeline.layout import ROOT, StagePaths, relative
 from ebnerd_lib.pipeline.manifest import environment, files_in, peak_memory_mb
+from ebnerd_lib.pipeline.parent import end_with_parent
 from ebnerd_lib.training.kept import forget
 
 BATCH_VARIABLE = "EBNERD_BATCH"
 """Set by the runner for the kernels of a batch run: a JSON object of the fingerprint of each stage."""
+ORPHAN_SECONDS = 10.0
+"""How long to wait for the lock of a stage: a kernel whose runner was killed may take a moment to end."""
 
 
 class Stage:
@@ -35,6 +39,9 @@ class Stage:
     def __init__(self, config: StageConfig) -> None:
         self.config = config
         self._paths = StagePaths(config.profile, config.stage)
+        self._batch = json.loads(os.environ.get(BATCH_VARIABLE, "{}")).get(config.stage)
+        if self._batch:
+            end_with_parent()
         self._told = 0.0
         self._start, self._started = time.monotonic(), datetime.datetime.now(datetime.UTC)
         self.folder = self._paths.artifacts.with_name(f".{config.stage}.{os.getpid()}.partial")
@@ -43,7 +50,7 @@ class Stage:
         known = Hashes(self._paths.hashes)
         self._inputs = {relative(file): known.of(file) for file in input_files(config)}
         self.generated = self._generated()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._take()
         self.folder.mkdir(parents=True)
         self.logs.mkdir(parents=True, exist_ok=True)
 
@@ -73,16 +80,18 @@ class Stage:
             stream.write(json.dumps(what) + "\n")
 
     def finish(self) -> dict[str, Any]:
-        """Write ``metrics.json`` and ``manifest.json`` and make the artifacts visible. Returns the manifest."""
+        """Write ``metrics.json`` and ``manifest.json`` and make the artifacts visible. Returns the manifest.
+
+        From here on another process may run the stage.
+        """
         text = json.dumps(self.metrics, indent=1, allow_nan=False, ensure_ascii=False)
         (self.folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
-        batch = json.loads(os.environ.get(BATCH_VARIABLE, "{}")).get(self.config.stage)
         manifest = {
             "stage": self.config.stage,
             "profile": self.config.profile,
             "status": "complete",
-            "run": "batch" if batch else "interactive",
-            "fingerprint": batch,
+            "run": "batch" if self._batch else "interactive",
+            "fingerprint": self._batch,
             "generated": self.generated,
             "parameters": self.config.parameters,
             "seed": self.config.parameters.get("seed"),
@@ -90,13 +99,14 @@ class Stage:
             "inputs": self._inputs,
             "outputs": {file.name: sha256(file) for file in files_in(self.folder)},
             "started": self._started.isoformat(timespec="seconds"),
-            "duration_seconds": round(self._seconds(batch is not None), 2),
+            "duration_seconds": round(self._seconds(), 2),
             "peak_memory_mb": peak_memory_mb(),
         }
         text = json.dumps(manifest, indent=1, ensure_ascii=False)
         (self.folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
         self._publish()
         forget(self.logs)
+        lock.release(self._paths.lock)
         return manifest
 
     def provenance(self, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -116,16 +126,25 @@ class Stage:
             "peak memory": f"{manifest['peak_memory_mb']:,.0f} MB",
         }
 
-    def _seconds(self, batch: bool) -> float:
+    def _seconds(self) -> float:
         """Return how long this run has taken; a batch run's kernel is its own, so loading libraries counts."""
-        if not batch:
+        if not self._batch:
             return time.monotonic() - self._start
         import psutil
 
         return time.time() - psutil.Process().create_time()
 
+    def _take(self) -> None:
+        """See that no other process runs this stage, and clear away what dead ones left."""
+        task = f"{self.config.stage} in a batch run" if self._batch else f"{self.config.stage} by hand"
+        lock.acquire(self._paths.lock, task, wait=ORPHAN_SECONDS if self._batch else 0.0)
+        clear_partial(self._paths)
+
     def _publish(self) -> None:
-        """Put the finished folder in the place of the last one, which is moved aside first."""
+        """Put the finished folder in the place of the last one, which is moved aside first.
+
+        A kill in between leaves the last one aside, and `clear_partial` puts it back.
+        """
         target = self._paths.artifacts
         old = target.with_name(f".{target.name}.{os.getpid()}.old")
         if target.exists():
@@ -143,12 +162,25 @@ class Stage:
         return None
 
 
+def clear_partial(paths: StagePaths) -> None:
+    """Remove the hidden folders of runs that ended early; for the holder of the stage's lock only.
+
+    Artifacts that were moved aside for new ones that never took their place are put back.
+    """
+    aside = [folder for folder in paths.artifacts.parent.glob(f".{paths.stage}.*.old") if not paths.artifacts.exists()]
+    if aside:
+        aside[0].replace(paths.artifacts)
+    for rest in paths.artifacts.parent.glob(f".{paths.stage}.*"):
+        shutil.rmtree(rest, ignore_errors=True)
+
+
 def start(stage: str, namespace: Mapping[str, Any]) -> Stage:
     """Begin a run of a stage with the parameters in a notebook's variables (``globals()``).
 
     Raises:
         ConfigError: a parameter is missing or of a wrong type.
         StageError: an earlier stage has not run.
+        LockedError: another process runs this stage.
         BundleError: a file of the bundle is missing.
     """
     return Stage(from_namespace(stage, namespace))

@@ -1,0 +1,56 @@
+"""Ctrl-C, SIGTERM and a closed terminal end a run in order, and its kernels with it. Standard library until then."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+STOP_SECONDS = 3.0
+"""How long to wait for the threads of a run once their kernels have been ended."""
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let the first SIGINT, SIGTERM or SIGHUP raise ``KeyboardInterrupt``, and later ones not disturb what it does.
+
+    A signal that is ignored, as by ``nohup``, stays so. Outside of the main thread nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in wanted if signal.getsignal(number) != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_kernels(futures: list[Future[Any]]) -> None:
+    """End the kernels of this process, which are in sessions of their own and hear no Ctrl-C, and their threads.
+
+    Args:
+        futures: the stages that are being run, each by a thread that starts a kernel sooner or later.
+    """
+    import psutil
+
+    until = time.monotonic() + STOP_SECONDS
+    for future in futures:
+        future.cancel()
+    while not all(future.done() for future in futures) and time.monotonic() < until:
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+        time.sleep(0.05)

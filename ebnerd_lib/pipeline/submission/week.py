@@ -1,0 +1,231 @@
+"""The hidden week and the week before it: read once to disk, then handed out a group of users at a time.
+
+What an article did is told by a timeline of everybody's impressions, on disk. What a user did is told by the user's own
+impressions and history, so these need to be in memory for the users of one group only.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pandas as pd
+
+from ebnerd_lib.data.bundle import Bundle, History
+from ebnerd_lib.data.dataset import ARTICLE_COLUMNS, Dataset, article_table, article_vectors
+from ebnerd_lib.data.hidden import Requests, read_clicks, read_requests
+from ebnerd_lib.data.layout import SPLITS, TEST, VECTORS, check_files, check_hidden_files, generated_stamp
+from ebnerd_lib.data.ragged import Ragged
+from ebnerd_lib.data.schema import BEHAVIORS, TEST_BEHAVIORS
+from ebnerd_lib.data.slates import Slates, concatenate
+from ebnerd_lib.data.vocabulary import Vocabulary
+from ebnerd_lib.features.build import World
+from ebnerd_lib.features.events import Timeline
+
+Progress = Callable[[str, float], None]
+"""Called with a step and the share of it that is done."""
+_SORTED = 1 << 16  # impressions put in order at a time
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some users of the hidden week.
+
+    Attributes:
+        rows: int64 (n,), rows of the test file.
+        slates: what is to be ranked there.
+        world: the past of everybody's articles and of these users.
+        dataset: tables by the same indices.
+    """
+
+    rows: np.ndarray
+    slates: Slates
+    world: World
+    dataset: Dataset
+
+
+@dataclass(frozen=True)
+class _Log:
+    """Requests with their candidates on disk."""
+
+    requests: Requests
+    user: np.ndarray
+    candidates: Ragged
+    offsets: np.ndarray
+
+
+class HiddenWeek:
+    """A test set opened for ranking; a context that removes nothing but closes its files.
+
+    Args:
+        test: the hidden-test bundle.
+        before: a bundle whose validation week ends where the hidden week begins: what was in view there is past.
+            Impressions of it that are not before the first of the test set are left out.
+        folder: an existing folder for some gigabytes of working files.
+        progress: told how far the reading is.
+
+    Attributes:
+        asked: the requests of the test file, in file order.
+        offsets: int64 (n + 1,), where the slates of the test file begin.
+        before: impressions of the week before that count as past.
+        overlapping: impressions of the week before that are left out.
+        generated: how the test set was generated, ``None`` for real data.
+
+    Raises:
+        BundleError: a file is missing, malformed or contradicts itself.
+    """
+
+    def __init__(self, test: Path, before: Path, folder: Path, progress: Progress) -> None:
+        check_hidden_files(test)
+        check_files(before)
+        self.generated = generated_stamp(test)
+        self._folder, self._progress, self._stack = folder, progress, ExitStack()
+        with ExitStack() as opened:
+            asked, in_test = self._read(opened, test / TEST / "behaviors.parquet", TEST_BEHAVIORS, "asked")
+            past, in_past = self._read(opened, before / SPLITS[1] / "behaviors.parquet", BEHAVIORS, "before")
+            clicked = opened.enter_context(Ragged(folder / "clicked", np.int32))
+            clicked_at = opened.enter_context(Ragged(folder / "clicked_at", np.int64))
+            path = test / TEST / "history.parquet"
+            readers, in_history = read_clicks(path, clicked, clicked_at, self._step(path))
+            self._timeline_file = opened.enter_context(Ragged(folder / "timeline", np.int32))
+            self._stack = opened.pop_all()
+        table = Bundle(test, self.generated).articles(ARTICLE_COLUMNS)
+        ids = np.concatenate([table["article_id"].to_numpy(), in_test, in_past, in_history])
+        self.articles = Vocabulary(ids)
+        self.users = Vocabulary(np.concatenate([asked[0].user_id, past[0].user_id, readers]))
+        self._asked, self._past = self._log(*asked), self._log(*past)
+        self._readers, self._clicked, self._clicked_at = self.users.index_of(readers), clicked, clicked_at
+        self.asked, self.offsets = self._asked.requests, self._asked.offsets
+        early = past[0].time < self.asked.time.min()
+        self._early = np.flatnonzero(early)
+        self.before, self.overlapping = len(self._early), int((~early).sum())
+        self._articles = article_table(table, self.articles)
+        self._vectors = article_vectors(_vectors(test, before), self.articles)
+        self._timeline = self._write_timeline()
+
+    def __len__(self) -> int:
+        """Return the number of rows of the test file."""
+        return len(self.asked)
+
+    @property
+    def candidates(self) -> int:
+        """The number of candidates over all slates of the test file."""
+        return int(self.offsets[-1])
+
+    @property
+    def seen_before(self) -> int:
+        """The number of candidates in the week before."""
+        return int(self._past.candidates.lengths[self._early].sum())
+
+    @property
+    def seen(self) -> int:
+        """The number of candidates of the hidden week, those for beyond-accuracy measures left out."""
+        return int(self._asked.candidates.lengths[~self.asked.beyond].sum())
+
+    def groups(self, count: int) -> Iterator[Group]:
+        """Yield all users in ``count`` groups of about equal size."""
+        known = Dataset(
+            self._articles, pd.DataFrame({"user_id": np.append(np.uint32(0), self.users.ids)}), {}, [], self._vectors
+        )
+        for number in range(count):
+            rows = np.flatnonzero(self._asked.user % count == number)
+            if not len(rows):
+                continue
+            slates = self._slates(self._asked, rows, 1)
+            earlier = self._early[self._past.user[self._early] % count == number]
+            shown = [self._slates(self._past, earlier, 0), slates.take(~self.asked.beyond[rows])]
+            histories = [self._history(np.zeros(0, np.int64)), self._history(self._mine(count, number))]
+            dataset = Dataset(known.articles, known.users, {}, histories, known.vectors)
+            world = World(concatenate(shown), known.metadata, histories, len(self.users), self._timeline)
+            yield Group(rows, slates, world, dataset)
+
+    def release(self) -> None:
+        """Let go of the memory of the timeline's parts that were walked over."""
+        self._timeline_file.release()
+
+    def __enter__(self) -> "HiddenWeek":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _step(self, path: Path) -> Callable[[float], None]:
+        return lambda share: self._progress(f"reading {path.parent.name}/{path.name}", share)
+
+    def _read(
+        self, opened: ExitStack, path: Path, table: dict, name: str
+    ) -> tuple[tuple[Requests, Ragged], np.ndarray]:
+        candidates = opened.enter_context(Ragged(self._folder / name, np.int32))
+        requests, seen = read_requests(path, table, candidates, self._step(path))
+        return (requests, candidates), seen
+
+    def _log(self, requests: Requests, candidates: Ragged) -> _Log:
+        return _Log(requests, self.users.index_of(requests.user_id), candidates, candidates.offsets())
+
+    def _write_timeline(self) -> Timeline:
+        """Put what was in view in order of time: the week before, then the hidden week."""
+        shown = [(self._past, self._early), (self._asked, np.flatnonzero(~self.asked.beyond))]
+        whole, done = sum(len(rows) for _, rows in shown), 0
+        times, subscribers = [], []
+        for log, rows in shown:
+            order = rows[np.argsort(log.requests.time[rows], kind="stable")]
+            times.append(log.requests.time[order])
+            subscribers.append(log.requests.subscriber[order])
+            for start in range(0, len(order), _SORTED):
+                some = order[start : start + _SORTED]
+                article = self.articles.index_of(log.candidates.take(some, log.offsets))
+                self._timeline_file.append(article, log.candidates.lengths[some])
+                done += len(some)
+                self._progress("putting impressions in order of time", done / whole)
+        file = self._timeline_file
+        return Timeline(
+            time=np.concatenate(times),
+            offsets=file.offsets(),
+            article=file.values(),
+            length=file.lengths,
+            front_page=np.zeros(whole, bool),
+            subscriber=np.concatenate(subscribers),
+        )
+
+    def _slates(self, log: _Log, rows: np.ndarray, week: int) -> Slates:
+        asked, article_id = log.requests, log.candidates.take(rows, log.offsets)
+        return Slates(
+            impression_id=asked.impression_id[rows],
+            user_id=asked.user_id[rows],
+            user=log.user[rows],
+            time=asked.time[rows],
+            session=asked.session[rows] * 2 + week,  # session ids are unique within a week only
+            device=asked.device[rows],
+            subscriber=asked.subscriber[rows],
+            page=np.zeros(len(rows), np.int32),
+            front_page=np.zeros(len(rows), bool),
+            week=np.full(len(rows), week, np.int8),
+            offsets=np.concatenate(([0], np.cumsum(log.candidates.lengths[rows], dtype=np.int64))),
+            article_id=article_id,
+            article=self.articles.index_of(article_id),
+            clicked=np.zeros(len(article_id), bool),
+        )
+
+    def _mine(self, count: int, number: int) -> np.ndarray:
+        """Return the rows of the history file of a group's users, in order of the users' index."""
+        rows = np.flatnonzero(self._readers % count == number)
+        return rows[np.argsort(self._readers[rows], kind="stable")]
+
+    def _history(self, rows: np.ndarray) -> History:
+        lengths = self._clicked.lengths[rows]
+        article, time = self.articles.index_of(self._clicked.take(rows)), self._clicked_at.take(rows)
+        owner = np.repeat(self._readers[rows], lengths)
+        order = np.lexsort((time, owner))
+        counts = np.bincount(owner, minlength=len(self.users))
+        offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+        return History(offsets, article[order], time[order])
+
+
+def _vectors(test: Path, before: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the article vectors of the first of the two bundles that has them: EBNeRD's are the same for all."""
+    found = [path for path in (test, before) if (path / VECTORS).exists()]
+    return Bundle(found[0], None).vectors() if found else None

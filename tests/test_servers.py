@@ -1,0 +1,134 @@
+"""JupyterLab and TensorBoard as Make starts them: on this machine only, JupyterLab behind its token."""
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ebnerd_lib.pipeline.layout import ROOT
+
+START = 60.0
+"""Seconds that a server may take to answer on a busy machine."""
+
+
+@pytest.fixture
+def project(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("notebooks", "params", "ebnerd_lib"):
+        (tmp_path / name).symlink_to(ROOT / name, target_is_directory=True)
+    (tmp_path / "data" / "sample").mkdir(parents=True)
+    (tmp_path / "data" / "sample" / "generated.json").write_text("{}")
+    (tmp_path / "outputs" / "sample" / "logs").mkdir(parents=True)
+    return tmp_path
+
+
+def free_port() -> int:
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def served(project: Path, target: str) -> Iterator[tuple[int, list[str], psutil.Process]]:
+    """Start a target of Make on a free port; yield port, lines told so far, and the process, once it answers."""
+    port = free_port()
+    home = project / "home"
+    environment = {
+        **os.environ, "HOME": str(home), "JUPYTER_CONFIG_DIR": str(home / "config"), "BROWSER": "true",
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"), "JUPYTER_DATA_DIR": str(home / "data"),
+    }  # fmt: skip
+    environment.pop("JUPYTER_TOKEN", None)
+    words = ["make", "--old-file=data/sample/generated.json", target, f"PYTHON={sys.executable}", f"PORT={port}"]
+    process = subprocess.Popen(
+        words, cwd=project, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    lines: list[str] = []
+    threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True).start()
+    handle = psutil.Process(process.pid)
+    try:
+        deadline = time.monotonic() + START
+        while time.monotonic() < deadline:
+            assert process.poll() is None, "".join(lines)
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.2)
+        else:
+            raise AssertionError(f"{target} does not answer: {''.join(lines)}")
+        yield port, lines, handle
+    finally:
+        family = [*handle.children(recursive=True), handle]
+        for each in family:
+            with contextlib.suppress(psutil.Error):
+                each.terminate()
+        _, alive = psutil.wait_procs(family, 10)
+        for each in alive:
+            with contextlib.suppress(psutil.Error):
+                each.kill()
+        process.wait(10)
+
+
+def addresses(handle: psutil.Process) -> set[str]:
+    """Return the addresses on which a process or a child of it listens."""
+    family = [handle, *handle.children(recursive=True)]
+    listening = [c for each in family for c in each.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    return {connection.laddr.ip for connection in listening}
+
+
+def status(address: str, **headers: str) -> int:
+    request = urllib.request.Request(address, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return 302 if "/login" in answer.url else int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def told_token(lines: list[str]) -> str:
+    deadline = time.monotonic() + START
+    while time.monotonic() < deadline:
+        if found := re.search(r"\?token=([0-9a-f]{32,})", "".join(lines)):
+            return found[1]
+        time.sleep(0.1)
+    raise AssertionError("".join(lines))
+
+
+def test_jupyterlab_listens_here_only_and_wants_its_token(project):
+    with served(project, "lab") as (port, lines, handle):
+        token = told_token(lines)
+        assert addresses(handle) == {"127.0.0.1"}
+        contents = f"http://127.0.0.1:{port}/api/contents"
+        assert status(contents) == 403
+        assert status(contents, Authorization="token 0123456789abcdef") == 403
+        assert status(contents, Authorization=f"token {token}") == 200
+        assert status(f"http://127.0.0.1:{port}/lab") == 302
+        assert status(contents, Host="evil.test", Authorization=f"token {token}") == 403  # a rebound name
+
+
+def test_tensorboard_listens_here_only(project):
+    with served(project, "tensorboard") as (port, _, handle):
+        assert addresses(handle) == {"127.0.0.1"}
+        assert status(f"http://127.0.0.1:{port}/") == 200
+
+
+@pytest.mark.parametrize("user, allowed", [("0", True), ("1000", False)])
+def test_only_root_is_allowed_to_be_root(project, user, allowed):
+    (project / "bin").mkdir()
+    (project / "bin" / "id").write_text(f"#!/bin/sh\necho {user}\n")
+    (project / "bin" / "id").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{project / 'bin'}:{os.environ['PATH']}"}
+    words = ["make", "-n", "--old-file=data/sample/generated.json", "lab", f"PYTHON={sys.executable}"]
+    shown = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True, check=True).stdout
+    assert ("--allow-root" in shown) is allowed
+    assert "--ip=127.0.0.1 --port=8888" in shown and "token" not in shown

@@ -1,0 +1,384 @@
+"""Submissions: read by an independent reader, compared with scores made in memory, and spoilt in every way."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from ebnerd_lib.data import dataset as datasets
+from ebnerd_lib.data.bundle import open_bundle
+from ebnerd_lib.data.sample import generate_test
+from ebnerd_lib.data.schema import BEHAVIORS, arrow_schema
+from ebnerd_lib.errors import BundleError, SubmissionError
+from ebnerd_lib.features.build import build
+from ebnerd_lib.features.registry import every_column
+from ebnerd_lib.features.store import world_of
+from ebnerd_lib.pipeline.submission import submit as submissions
+from ebnerd_lib.pipeline.submission.check import check_submission
+from ebnerd_lib.pipeline.submission.predictions import MEMBER, ranks_of, write_predictions
+from ebnerd_lib.pipeline.submission.week import HiddenWeek
+from ebnerd_lib.training.model_file import load_model
+
+LINE = re.compile(r"(\d+) \[(\d+(?:,\d+)*)\]")
+MODEL = "mlp_exposure"
+
+
+def silent(step: str, share: float) -> None:
+    pass
+
+
+def command(project: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ebnerd_lib", *map(str, words)], cwd=project, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(project)},
+    )  # fmt: skip
+
+
+def read_submission(file: Path) -> list[tuple[int, list[int]]]:
+    """Read a submission by its published format alone."""
+    with zipfile.ZipFile(file) as archive:
+        assert archive.namelist() == ["predictions.txt"]
+        text = archive.read("predictions.txt").decode("ascii")
+    assert text.endswith("\n") and "\r" not in text
+    found = [LINE.fullmatch(line) for line in text.splitlines()]
+    assert all(found)
+    return [(int(line[1]), [int(rank) for rank in line[2].split(",")]) for line in found]
+
+
+@pytest.fixture(scope="module")
+def test_set(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("hidden") / "testset"
+    generate_test(folder, seed=0, size="smoke")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(test_set) -> list[dict]:
+    return pq.read_table(test_set / "test" / "behaviors.parquet").to_pylist()
+
+
+@pytest.fixture(scope="module")
+def submitted(finished, test_set, tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("sent") / "predictions.zip"
+    words = ("submit", "--profile", "smoke", "--model", MODEL, "--test", test_set, "--out", file)
+    done = command(finished, *words)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "2,060 rows ranked by mlp_exposure (tier exposure)" in done.stdout
+    assert {path.name for path in file.parent.iterdir()} == {"predictions.zip", "predictions.json"}
+    return file
+
+
+@pytest.fixture(scope="module")
+def model(finished):
+    return load_model(finished / "outputs" / "smoke" / "artifacts" / "03_train_mlp" / f"model_{MODEL}.pt")
+
+
+def ranks_of_week(model, test_set: Path, before: Path, folder: Path) -> list[list[int]]:
+    folder.mkdir()
+    with HiddenWeek(test_set, before, folder, silent) as week:
+        ranks = submissions.rank(model, week, lambda share: None)
+        return [part.tolist() for part in np.split(ranks, week.offsets[1:-1])]
+
+
+def test_every_row_is_ranked_in_its_place(submitted, rows):
+    lines = read_submission(submitted)
+    assert [number for number, _ in lines] == [row["impression_id"] for row in rows]
+    for (_, ranks), row in zip(lines, rows, strict=True):
+        assert sorted(ranks) == list(range(1, len(row["article_ids_inview"]) + 1))
+    beyond = [ranks for (_, ranks), row in zip(lines, rows, strict=True) if row["is_beyond_accuracy"]]
+    assert len(beyond) == 60 and {len(ranks) for ranks in beyond} == {250}
+    assert len(set(map(tuple, beyond))) > 10  # ranked for their users, not all alike
+
+
+def test_our_own_check_agrees(submitted, finished, test_set):
+    done = command(finished, "check-submission", "--file", submitted, "--test", test_set)
+    assert done.returncode == 0 and "2,060 lines" in done.stdout, done.stderr
+
+
+def test_the_record_names_model_tier_and_sums(submitted, test_set):
+    record = json.loads(submitted.with_suffix(".json").read_text())
+    assert (record["model"], record["tier"], record["profile"]) == (MODEL, "exposure", "smoke")
+    assert (record["rows"], record["beyond_accuracy"], record["impressions_before"]) == (2_060, 60, 2_050)
+    assert set(record["inputs"]) >= {"articles.parquet", "test/behaviors.parquet", "test/history.parquet"}
+    assert str(test_set) not in json.dumps(record)
+
+
+def test_ranks_are_those_of_scores_made_in_memory(submitted, finished, test_set, model, rows, tmp_path):
+    """The hidden week as the second week of an ordinary bundle, by the way that training data takes."""
+    bundle = tmp_path / "bundle"
+    for split in ("train", "validation"):
+        (bundle / split).mkdir(parents=True)
+    past = finished / "data" / "smoke" / "validation"
+    for name in ("behaviors", "history"):
+        shutil.copy(past / f"{name}.parquet", bundle / "train" / f"{name}.parquet")
+    for name in ("articles.parquet", "contrastive_vector.parquet"):
+        shutil.copy(test_set / name, bundle / name)
+    shutil.copy(test_set / "test" / "history.parquet", bundle / "validation" / "history.parquet")
+    asked = pq.read_table(test_set / "test" / "behaviors.parquet")
+    asked = asked.filter(pc.invert(asked["is_beyond_accuracy"]))
+    nothing = {"article_ids_clicked": [[]] * len(asked)}
+    columns = [
+        asked[name] if name in asked.column_names else pa.array(nothing.get(name, [None] * len(asked)), kind)
+        for name, kind in BEHAVIORS.items()
+    ]
+    pq.write_table(pa.table(columns, schema=arrow_schema(BEHAVIORS)), bundle / "validation" / "behaviors.parquet")
+    data = datasets.prepare(open_bundle(bundle), "official")[0]
+    week = data.parts["validation"]
+    matrix = np.empty((week.candidates, len(every_column())), np.float32)
+    names = build(week, world_of(data), matrix)
+    expected = ranks_of(model.score(data, week, matrix, names), week.offsets)
+    found = [r for (_, r), row in zip(read_submission(submitted), rows, strict=True) if not row["is_beyond_accuracy"]]
+    assert week.impression_id.tolist() == [row["impression_id"] for row in rows if not row["is_beyond_accuracy"]]
+    assert [part.tolist() for part in np.split(expected, week.offsets[1:-1])] == found
+
+
+def test_groups_of_users_change_nothing(submitted, finished, test_set, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(submissions, "GROUP_CANDIDATES", 5_000)
+    found = ranks_of_week(model, test_set, finished / "data" / "smoke", tmp_path / "w")
+    assert found == [ranks for _, ranks in read_submission(submitted)]
+
+
+def test_the_future_of_a_row_changes_nothing(finished, test_set, model, tmp_path):
+    early = tmp_path / "early"
+    shutil.copytree(test_set, early)
+    table = pq.read_table(test_set / "test" / "behaviors.parquet")
+    moment = np.median(table["impression_time"].to_numpy().astype(np.int64))
+    kept = table["impression_time"].to_numpy().astype(np.int64) < moment
+    pq.write_table(table.filter(pa.array(kept)), early / "test" / "behaviors.parquet")
+    before = finished / "data" / "smoke"
+    whole = ranks_of_week(model, test_set, before, tmp_path / "a")
+    assert ranks_of_week(model, early, before, tmp_path / "b") == [
+        r for r, keep in zip(whole, kept, strict=True) if keep
+    ]
+
+
+def test_beyond_accuracy_rows_were_shown_to_nobody(finished, test_set, model, rows, tmp_path):
+    without = tmp_path / "without"
+    shutil.copytree(test_set, without)
+    table = pq.read_table(test_set / "test" / "behaviors.parquet")
+    pq.write_table(table.filter(pc.invert(table["is_beyond_accuracy"])), without / "test" / "behaviors.parquet")
+    before = finished / "data" / "smoke"
+    whole = ranks_of_week(model, test_set, before, tmp_path / "a")
+    expected = [ranks for ranks, row in zip(whole, rows, strict=True) if not row["is_beyond_accuracy"]]
+    assert ranks_of_week(model, without, before, tmp_path / "b") == expected
+
+
+def test_the_hidden_clicks_are_found_about_as_well_as_those_of_validation(submitted, finished, test_set, rows):
+    clicks = pq.read_table(test_set / "test" / "truth.parquet").to_pylist()
+    aucs = []
+    for row, (_, ranks), truth in zip(rows, read_submission(submitted), clicks, strict=False):
+        assert row["impression_id"] == truth["impression_id"]
+        clicked = np.isin(row["article_ids_inview"], truth["article_ids_clicked"])
+        better = np.less.outer(np.array(ranks)[clicked], np.array(ranks)[~clicked])
+        aucs.append(better.mean())
+    metrics = json.loads((finished / "outputs" / "smoke" / "artifacts" / "03_train_mlp" / "metrics.json").read_text())
+    assert len(aucs) == 2_000
+    assert abs(np.mean(aucs) - metrics["models"][MODEL]["validation"]["auc"]) < 0.03
+
+
+def test_the_same_bytes_again(submitted, finished, test_set, tmp_path):
+    again = tmp_path / "again.zip"
+    words = ("submit", "--profile", "smoke", "--model", MODEL, "--test", test_set, "--out", again)
+    assert command(finished, *words, *()).returncode == 0
+    assert again.read_bytes() == submitted.read_bytes()
+
+
+def test_a_model_that_knows_clicks_is_refused_with_the_reason(finished, test_set, tmp_path):
+    out = tmp_path / "p.zip"
+    for name in ("mlp", "mf_features", "mf_ids_learning"):
+        done = command(finished, "submit", "--profile", "smoke", "--model", name, "--test", test_set, "--out", out)
+        assert done.returncode == 1 and not list(tmp_path.iterdir())
+        assert f"model {name}: tier clicks" in done.stderr and "does not tell the clicks" in done.stderr
+        assert "mf_ids, mlp_exposure" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--model", "mpl"), "no trained model 'mpl'; there are mf_features"),
+        (("--profile", "nowhere"), "params/nowhere: no such profile"),
+        (("--test", "nowhere"), "nowhere: no such folder. Unpack EBNeRD's test set there"),
+        (("--out", "predictions.txt"), "predictions.txt: a submission is a zip file"),
+    ],
+)
+def test_wrong_words_are_one_clear_error(finished, test_set, tmp_path, words, message):
+    given = {"--profile": "smoke", "--model": MODEL, "--test": test_set, "--out": tmp_path / "p.zip"}
+    done = command(finished, "submit", *(word for pair in (given | {words[0]: words[1]}).items() for word in pair))
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def spoil(test_set: Path, folder: Path, change) -> Path:
+    shutil.copytree(test_set, folder)
+    file = folder / "test" / "behaviors.parquet"
+    pq.write_table(change(pq.read_table(file)), file)
+    return folder
+
+
+def with_slate(table: pa.Table, slate: list[int]) -> pa.Table:
+    slates = table["article_ids_inview"].to_pylist()
+    slates[7] = slate
+    return table.set_column(
+        table.column_names.index("article_ids_inview"),
+        "article_ids_inview",
+        pa.array(slates, pa.large_list(pa.int32())),
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.slice(0, 0), r"behaviors.parquet: 0 rows"),
+        (lambda table: table.drop_columns(["user_id"]), "1 of 14 columns missing: user_id"),
+        (lambda table: with_slate(table, []), "article_ids_inview is empty in 1 rows"),
+        (lambda table: with_slate(table, [5, 6, 5]), "article_ids_inview repeats an article in 1 rows"),
+        (lambda table: with_slate(table, [5, None]), "column article_ids_inview is null in 1 list items"),
+    ],
+)
+def test_a_malformed_test_set_is_one_clear_error(finished, test_set, model, tmp_path, change, message):
+    bad = spoil(test_set, tmp_path / "bad", change)
+    with pytest.raises(BundleError, match=message):
+        ranks_of_week(model, bad, finished / "data" / "smoke", tmp_path / "w")
+
+
+def repeat_a_user(table: pa.Table) -> pa.Table:
+    return pa.concat_tables([table, table.slice(3, 1)])
+
+
+def lose_a_time(table: pa.Table) -> pa.Table:
+    times = table["impression_time_fixed"].to_pylist()
+    times[2] = times[2][:-1]
+    place = table.column_names.index("impression_time_fixed")
+    return table.set_column(place, "impression_time_fixed", pa.array(times, pa.large_list(pa.timestamp("us"))))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (repeat_a_user, r"history.parquet: column user_id repeats 1 of \d+ ids"),
+        (lose_a_time, "article_id_fixed and impression_time_fixed differ in length in 1 rows"),
+    ],
+)
+def test_a_malformed_history_is_one_clear_error(finished, test_set, model, tmp_path, change, message):
+    shutil.copytree(test_set, tmp_path / "bad")
+    file = tmp_path / "bad" / "test" / "history.parquet"
+    pq.write_table(change(pq.read_table(file)), file)
+    with pytest.raises(BundleError, match=message):
+        ranks_of_week(model, tmp_path / "bad", finished / "data" / "smoke", tmp_path / "w")
+
+
+def test_a_week_before_that_reaches_into_the_test_week_counts_up_to_its_first_impression(finished, test_set, tmp_path):
+    early = tmp_path / "early"
+    shutil.copytree(test_set, early)
+    table = pq.read_table(test_set / "test" / "behaviors.parquet")
+    place = table.column_names.index("impression_time")
+    shifted = pc.subtract(table["impression_time"], pa.scalar(3 * 86_400_000_000, pa.duration("us")))
+    pq.write_table(table.set_column(place, "impression_time", shifted), early / "test" / "behaviors.parquet")
+    (tmp_path / "w").mkdir()
+    with HiddenWeek(early, finished / "data" / "smoke", tmp_path / "w", silent) as week:
+        assert week.before > 0 and week.overlapping > 0 and week.before + week.overlapping == 2_050
+
+
+# ---- the check, on files that others wrote
+
+
+@pytest.fixture
+def sent(test_set, tmp_path):
+    """Write a submission of given lines, the right ones where a line is not given."""
+    rows = pq.read_table(test_set / "test" / "behaviors.parquet", columns=["impression_id", "article_ids_inview"])
+    right = [
+        f"{row['impression_id']} [{','.join(str(n + 1) for n in range(len(row['article_ids_inview'])))}]"
+        for row in rows.to_pylist()
+    ]
+
+    def write(
+        lines: dict[int, str] | None = None, end: int | None = None, more: str = "", member: str = MEMBER
+    ) -> Path:
+        every = [(lines or {}).get(number, line) for number, line in enumerate(right)][:end]
+        file = tmp_path / "sent.zip"
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(member, "\n".join(every) + "\n" + more)
+        return file
+
+    return write, right
+
+
+def test_a_right_file_of_others_passes(sent, test_set):
+    write, right = sent
+    assert check_submission(write(), test_set, silent) == len(right)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "[1]", "5", "5 []", "5 [1,]", "5 [,1]", "5 [1,2", "5 1,2", "x [1]", " 5 [1]", "5  [1]", "", "5 [1, 2]",
+        "5 [1.0]", "5 [-1]", "5 [1] ", "5 [1]]", "99999999999999999999999 [1]", "5 [99999999999999999999999]",
+        "5 [1]\r", "٣ [1]",
+    ],
+)  # fmt: skip
+def test_lines_of_another_form_are_named(sent, test_set, last):
+    write, _ = sent
+    with pytest.raises(SubmissionError, match=r"predictions\.txt: line 12 is not of the form"):
+        check_submission(write({11: last}), test_set, silent)
+
+
+def test_each_kind_of_wrong_line_is_counted_and_the_first_named(sent, test_set):
+    write, right = sent
+    ids = [line.split()[0] for line in right]
+    length = right[3].count(",") + 1
+    wrong = {
+        3: f"{ids[3]} [{','.join(['1'] * length)}]",
+        4: f"{ids[4]} [{','.join(str(n) for n in range(right[4].count(',') + 1))}]",
+        7: f"{ids[8]} {right[7].split()[1]}",
+        9: f"{ids[9]} [1]",
+        10: "nothing",
+    }
+    with pytest.raises(SubmissionError) as caught:
+        check_submission(write(wrong), test_set, silent)
+    for part in ("line 4, the first of 2 such, has ranks that are no permutation", "line 8 has another impression_id",
+                 "line 10 has not as many ranks", "line 11 is not of the form"):  # fmt: skip
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(("changes", "count"), [({"end": 2_000}, 2_000), ({"more": "5 [1]\n\n"}, 2_062)])
+def test_another_number_of_lines_is_named(sent, test_set, changes, count):
+    write, _ = sent
+    with pytest.raises(SubmissionError, match=f"{count} lines for 2060 rows"):
+        check_submission(write(**changes), test_set, silent)
+
+
+def test_files_that_are_no_submission_are_refused(sent, test_set, tmp_path):
+    write, _ = sent
+    with pytest.raises(SubmissionError, match=r"holds other\.txt; it must hold predictions\.txt alone"):
+        check_submission(write(member="other.txt"), test_set, silent)
+    with pytest.raises(SubmissionError, match="no such file"):
+        check_submission(tmp_path / "none.zip", test_set, silent)
+    whole = write().read_bytes()
+    for content in (b"", b"no zip", whole[: len(whole) // 2], whole[:200] + b"\0" * 500 + whole[700:]):
+        (tmp_path / "bad.zip").write_bytes(content)
+        with pytest.raises(SubmissionError):
+            check_submission(tmp_path / "bad.zip", test_set, silent)
+
+
+def test_ties_keep_the_order_of_the_slate_and_nothing_is_ranked_nothing():
+    np.testing.assert_array_equal(ranks_of(np.zeros(4), np.array([0, 3, 4])), [1, 2, 3, 1])
+    assert len(ranks_of(np.zeros(0), np.array([0]))) == 0
+
+
+def test_a_write_that_ends_early_leaves_no_file(tmp_path):
+    def stop(share: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_predictions(tmp_path / "p.zip", np.array([5], np.uint32), np.array([0, 1]), np.array([1]), stop)
+    assert not list(tmp_path.iterdir())
