@@ -19,7 +19,7 @@ BUGS = (
     Bug(
         "unknown keys pass",
         "ebnerd_lib/pipeline/config.py",
-        "            raise ConfigError(f\"{where}: unknown key '{key}'; {hint}\")\n",
+        '            raise ConfigError(f"{where}: unknown key {shown(key)}; {hint}")\n',
         "            continue\n",
         "a misspelt parameter is ignored and its default used",
         "tests/test_config.py::test_unknown_key",
