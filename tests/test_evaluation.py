@@ -1,5 +1,7 @@
 """Calibration, intervals and the figures of a scorer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -110,6 +112,15 @@ def test_figures_are_those_of_the_scores_as_saved(smoke):
     fine = 1.0 + np.random.default_rng(0).random(validation.candidates) * 1e-12
     entry, _ = judge_both("ids", np.arange(tuning.candidates, dtype=float), tuning, fine, validation)
     assert entry["validation"]["auc"] == 0.5
+
+
+def test_calibration_comes_from_the_tuning_day_whatever_is_clicked_on_validation(smoke):
+    tuning, validation = smoke.parts["tuning"], smoke.parts["validation"]
+    rng = np.random.default_rng(0)
+    scores = {slates: rng.random(size) for slates, size in (("t", tuning.candidates), ("v", validation.candidates))}
+    other = replace(validation, clicked=~validation.clicked)
+    found = [judge_both("ids", scores["t"], tuning, scores["v"], slates)[1] for slates in (validation, other)]
+    assert found[0] == found[1] == fit_calibration(scores["t"].astype(np.float32), tuning.clicked)
 
 
 def test_baselines_know_what_their_tier_allows_and_order_as_on_any_news_site(smoke, smoke_features):

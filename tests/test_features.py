@@ -346,6 +346,14 @@ def test_a_slates_own_clicks_are_hidden_from_its_features():
         np.testing.assert_array_equal(whole[name], other[name], err_msg=name)
 
 
+def test_windows_and_half_lives_are_as_long_as_their_names_say():
+    for name, hours in (*WINDOWS.items(), *HALF_LIVES.items()):
+        number, unit = (7 * 24, "h") if name == "week" else (int(name[:-1]), name[-1])
+        assert hours == number * {"m": 1 / 60, "h": 1.0}[unit]
+    names = {column.name for column in every_column()}
+    assert {f"{kind}_{window}" for kind in ("inviews", "clicks") for window in WINDOWS} <= names
+
+
 def test_windows_are_closed_below_and_open_above():
     log = replace(random_log(np.random.default_rng(0), 3), user=np.ones(3, np.int32))
     log = log.take(np.arange(3))

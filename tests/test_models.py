@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -303,11 +304,12 @@ def test_a_missing_or_broken_model_file_is_one_clear_error(content, tmp_path):
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     class Evil:
         def __reduce__(self):
-            return (print, ("ran",))
+            return (Path.touch, (tmp_path / "ran",))
 
     torch.save({"name": Evil()}, tmp_path / "model_x.pt")
     with pytest.raises(StageError, match="not a model file"):
         load_model(tmp_path / "model_x.pt")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_model_that_would_see_more_than_its_tier_is_refused(smoke, smoke_features):

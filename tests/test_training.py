@@ -114,6 +114,15 @@ def test_vocabularies_hold_what_training_rows_show_and_no_more(smoke, features, 
     assert (lookup.article[new] == 0).all() and new.sum() > 10
 
 
+def test_the_transform_is_fitted_on_the_rows_that_are_trained_on(smoke, features, tmp_path):
+    model = fit(smoke, features, tmp_path, plan=replace(PLAN, epochs=1, warmup_hours=48)).model
+    slates = smoke.parts["train"]
+    rows = slates.per_candidate(slates.has_choice & (slates.time >= slates.time.min() + 48 * HOUR))
+    known = features["train"].matrix[rows][:, [features["train"].columns.index(name) for name in model.columns]]
+    logs = np.sign(known) * np.log1p(np.abs(known.astype(np.float64)))
+    np.testing.assert_allclose(model.network.transform.mean.numpy(), np.nanmean(logs, axis=0), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("tier", ["content", "exposure", "clicks"])
 def test_a_model_sees_the_columns_of_its_tier(smoke, features, tmp_path, tier):
     from ebnerd_lib.features.registry import allowed

@@ -58,11 +58,11 @@ def find(folder: Path, key: str) -> tuple[Kept | None, str]:
         kept = Kept(**json.loads(file.read_text(encoding="utf-8")))
         whole = _sum(folder / kept.checkpoint) == kept.sha256
     except (OSError, ValueError, TypeError) as error:
-        return None, f"{file} or its checkpoint cannot be read ({type(error).__name__})"
+        return None, f"{in_logs(file)} or its checkpoint cannot be read ({type(error).__name__})"
     if kept.key != key:
-        return None, f"{file} is of other data, settings or code"
+        return None, f"{in_logs(file)} is of other data, settings or code"
     if not whole:
-        return None, f"{folder / kept.checkpoint} is not as it was written"
+        return None, f"{in_logs(folder / kept.checkpoint)} is not as it was written"
     return kept, ""
 
 
@@ -70,6 +70,11 @@ def forget(logs: Path) -> None:
     """Let no training under ``logs`` count as done: what it led to is safe, and the next one starts anew."""
     for file in logs.glob(f"*/{FILE}"):
         file.unlink()
+
+
+def in_logs(file: Path) -> str:
+    """Name a file of a network's logs by its stage's folder: what is said ends up in reports, which hold no paths."""
+    return "/".join(("logs", *file.parts[-3:]))
 
 
 def _sum(file: Path) -> str:

@@ -20,7 +20,7 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.training.batches import Lookup, Reading
-from ebnerd_lib.training.kept import BEST, keep
+from ebnerd_lib.training.kept import BEST, in_logs, keep
 
 _ROOMS = ("data", "models", "training")
 _CHUNK = 1 << 16  # rows of a features matrix that are read at once
@@ -68,7 +68,7 @@ def unreadable(checkpoints: list[Path]) -> str:
         try:
             torch.load(file, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError, OSError, ValueError) as error:
-            return f"{file} cannot be read ({type(error).__name__})"
+            return f"{in_logs(file)} cannot be read ({type(error).__name__})"
     return ""
 
 

@@ -1,0 +1,313 @@
+"""Bugs planted by hand, each with the test that has to find it."""
+
+from typing import NamedTuple
+
+
+class Bug(NamedTuple):
+    """A bug: in ``file``, ``new`` stands where ``old`` stands once; ``test`` has to fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    breaks: str
+    test: str
+
+
+BUGS = (
+    # ---- pipeline
+    Bug(
+        "unknown keys pass",
+        "ebnerd_lib/pipeline/config.py",
+        '            raise ConfigError(f"{where}: unknown key {shown(key)}; {hint}")\n',
+        "            continue\n",
+        "a misspelt parameter is ignored and its default used",
+        "tests/test_config.py::test_unknown_key",
+    ),
+    Bug(
+        "published before it is whole",
+        "ebnerd_lib/pipeline/stage.py",
+        "        text = json.dumps(self.metrics, indent=1, allow_nan=False, ensure_ascii=False)\n",
+        "        self._publish()\n"
+        "        text = json.dumps(self.metrics, indent=1, allow_nan=False, ensure_ascii=False)\n",
+        "artifacts without metrics and manifest become visible",
+        "tests/test_stage.py::test_artifacts_appear_whole_or_not_at_all",
+    ),
+    Bug(
+        "modules do not count",
+        "ebnerd_lib/pipeline/fingerprint.py",
+        '"modules": {relative(file): sha256(file) for file in stage_modules(config)},',
+        '"modules": {relative(file): "" for file in stage_modules(config)},',
+        "a stage counts as fresh after the code that it runs has changed",
+        "tests/test_fingerprint.py::test_any_module_of_the_closure_counts",
+    ),
+    # ---- data
+    Bug(
+        "labels shuffled",
+        "ebnerd_lib/data/bundle.py",
+        "        clicked=clicked,\n",
+        "        clicked=np.roll(clicked, 1),\n",
+        "each label belongs to the candidate before",
+        "tests/test_dataset.py::test_labels_of_the_tiny_bundle",
+    ),
+    Bug(
+        "clicks outside the slate pass",
+        "ebnerd_lib/data/bundle.py",
+        "            if candidate >= offsets[row]:\n",
+        "            if candidate >= 0:\n",
+        "a click on what an earlier slate showed marks that slate",
+        "tests/test_bundle.py::test_slates_that_contradict_themselves",
+    ),
+    Bug(
+        "history of the wrong week",
+        "ebnerd_lib/data/bundle.py",
+        "        week=np.full(table.num_rows, week, dtype=np.int8),\n",
+        "        week=np.full(table.num_rows, 1 - week, dtype=np.int8),\n",
+        "impressions meet the other week's history, which for the train week is the future",
+        "tests/test_dataset.py::test_impressions_keep_the_week_of_their_file",
+    ),
+    Bug(
+        "parts swapped",
+        "ebnerd_lib/data/splits.py",
+        'PARTS = ("train", "tuning", "validation")',
+        'PARTS = ("train", "validation", "tuning")',
+        "the tuning day is reported as validation",
+        "tests/test_dataset.py::test_parts_of_the_tiny_bundle",
+    ),
+    Bug(
+        "tuning day open below",
+        "ebnerd_lib/data/splits.py",
+        "np.concatenate([train_time >= tuning_start,",
+        "np.concatenate([train_time > tuning_start,",
+        "an impression at the very start of the tuning day trains",
+        "tests/test_splits.py::test_official_intervals_are_half_open",
+    ),
+    Bug(
+        "quantile rounded down",
+        "ebnerd_lib/data/splits.py",
+        "int(np.ceil(0.9 * (len(time) - 1)))",
+        "int(np.floor(0.9 * (len(time) - 1)))",
+        "the cut is one impression earlier than the original notebook's",
+        "tests/test_splits.py::test_quantile_is_the_cut_of_the_original_notebook",
+    ),
+    Bug(
+        "unknown id as a real row",
+        "ebnerd_lib/data/vocabulary.py",
+        "np.arange(1, len(self.ids) + 1)\n",
+        "np.arange(len(self.ids))\n",
+        "the first id shares index 0 with every unknown one",
+        "tests/test_dataset.py::test_vocabulary_both_ways",
+    ),
+    Bug(
+        "sentiment as a polarity",
+        "ebnerd_lib/data/dataset.py",
+        "(1 - score[:, None]) / 2)",
+        "1 - score[:, None])",
+        "the three shares add up to more than 1",
+        "tests/test_dataset.py::test_sentiment_shares_by_hand",
+    ),
+    Bug(
+        "hidden week's history reaches too far back",
+        "ebnerd_lib/data/sample/weeks.py",
+        "_since(former, TRAIN_BEGIN - WEEK)",
+        "_since(former, TRAIN_BEGIN - 2 * WEEK)",
+        "the generated test history covers four weeks",
+        "tests/test_hidden_week.py::test_history_is_the_three_weeks_before_in_order",
+    ),
+    # ---- features
+    Bug(
+        "an impression knows itself",
+        "ebnerd_lib/features/users.py",
+        "while at < starts[u + 1] and log_time[rows[at]] < time[query]:",
+        "while at < starts[u + 1] and log_time[rows[at]] <= time[query]:",
+        "what a user was shown and clicked includes the slate that is scored",
+        "tests/test_features.py::test_events_added_at_or_after_t_change_nothing",
+    ),
+    Bug(
+        "a click of the same moment is past",
+        "ebnerd_lib/features/users.py",
+        "while at < starts[w, u + 1] and history_time[at] < time[query]:",
+        "while at < starts[w, u + 1] and history_time[at] <= time[query]:",
+        "a click at the time of the impression counts as before it",
+        "tests/test_features.py::test_features_equal_an_oracle_that_walks_over_events",
+    ),
+    Bug(
+        "a window an hour short",
+        "ebnerd_lib/features/catalogue.py",
+        '"6h": 6.0, "24h": 24.0, "48h": 48.0,',
+        '"6h": 5.0, "24h": 24.0, "48h": 48.0,',
+        "the columns named 6h count five hours",
+        "tests/test_features.py::test_windows_and_half_lives_are_as_long_as_their_names_say",
+    ),
+    Bug(
+        "a publication ahead of its time",
+        "ebnerd_lib/features/catalogue.py",
+        "np.maximum(chunk.slates.per_candidate(chunk.slates.time) - published, 0) / HOUR",
+        "(chunk.slates.per_candidate(chunk.slates.time) - published) / HOUR",
+        "an article published after the impression has a negative age",
+        "tests/test_features.py::test_features_equal_an_oracle_that_walks_over_events",
+    ),
+    Bug(
+        "prior without its clicks",
+        "ebnerd_lib/features/catalogue.py",
+        "return (clicks + PRIOR_RATE * PRIOR_INVIEWS) / (inviews + PRIOR_INVIEWS)",
+        "return clicks / (inviews + PRIOR_INVIEWS)",
+        "an article that nobody saw has a click rate of 0",
+        "tests/test_features.py::test_features_equal_an_oracle_that_walks_over_events",
+    ),
+    Bug(
+        "ties at their lowest rank",
+        "ebnerd_lib/features/ranks.py",
+        "(at + stop - 1) / 2 / (known - 1)",
+        "at / (known - 1)",
+        "tied candidates share the lowest of their ranks, not the mean",
+        "tests/test_features.py::test_relative_by_hand",
+    ),
+    Bug(
+        "tier check dropped",
+        "ebnerd_lib/features/registry.py",
+        "if TIERS.index(column.tier) <= TIERS.index(tier)]",
+        "if TIERS.index(column.tier) <= TIERS.index(tier) + 1]",
+        "a model of exposure sees columns of clicks",
+        "tests/test_features.py::test_no_column_on_clicks_is_allowed_below_its_tier",
+    ),
+    # ---- models and training
+    Bug(
+        "padding competes",
+        "ebnerd_lib/models/losses.py",
+        'pad(scores, batch, float("-inf"))',
+        "pad(scores, batch, 0.0)",
+        "places beyond a short slate count as candidates of score 0",
+        "tests/test_models.py::test_listwise_loss_is_the_softmax_of_each_click_against_its_slate",
+    ),
+    Bug(
+        "scoring forgets ids",
+        "ebnerd_lib/models/base.py",
+        "        if self.training:\n",
+        "        if self.hyperparameters:\n",
+        "a share of ids is unknown at random when scoring too",
+        "tests/test_models.py::test_training_replaces_a_share_of_ids_by_the_unknown_and_scoring_none",
+    ),
+    Bug(
+        "transform fitted on the warm-up too",
+        "ebnerd_lib/training/fit.py",
+        "candidate_rows(slates.offsets, rows), columns)",
+        "candidate_rows(slates.offsets, training_rows(slates, 0.0)), columns)",
+        "means and deviations are not those of the rows that are trained on",
+        "tests/test_training.py::test_the_transform_is_fitted_on_the_rows_that_are_trained_on",
+    ),
+    Bug(
+        "early stopping on validation",
+        "ebnerd_lib/training/fit.py",
+        '            dataset, features["train"], features["tuning"], columns, lookup,\n',
+        '            replace(dataset, parts={**dataset.parts, "tuning": dataset.parts["validation"]}),\n'
+        '            features["train"], features["validation"], columns, lookup,\n',
+        "the epoch that is kept is the one that suits validation",
+        "tests/test_training.py::test_nothing_fitted_changes_when_validation_does",
+    ),
+    Bug(
+        "one shuffle for all epochs",
+        "ebnerd_lib/training/batches.py",
+        "np.random.default_rng((self._seed, epoch))",
+        "np.random.default_rng((self._seed, 0))",
+        "every epoch visits the slates in one order",
+        "tests/test_training.py::test_shuffles_differ_by_epoch_and_repeat_by_seed",
+    ),
+    Bug(
+        "a model file may run code",
+        "ebnerd_lib/training/model_file.py",
+        'torch.load(path, map_location="cpu", weights_only=True)',
+        'torch.load(path, map_location="cpu", weights_only=False)',
+        "what is pickled in a model file is executed",
+        "tests/test_models.py::test_a_pickle_that_would_run_code_is_refused",
+    ),
+    Bug(
+        "another training is gone on with",
+        "ebnerd_lib/training/kept.py",
+        "    if kept.key != key:\n",
+        "    if not key:\n",
+        "what is kept counts whatever data, settings or code it is of",
+        "tests/test_resume.py::test_anything_changed_is_trained_anew",
+    ),
+    Bug(
+        "dropout goes on where the process began",
+        "ebnerd_lib/training/resume.py",
+        "SeedSequence((self._seed, trainer.current_epoch))",
+        "SeedSequence(self._seed)",
+        "every epoch draws the same dropout",
+        "tests/test_resume.py::test_dropout_is_drawn_by_seed_and_epoch",
+    ),
+    # ---- evaluation and recommendations
+    Bug(
+        "ties win",
+        "ebnerd_lib/evaluation/metrics.py",
+        "wins += hits * ((size - stop) + (width - 1) / 2)",
+        "wins += hits * ((size - stop) + (width - 1))",
+        "a click beats those it is tied with, so a constant scorer has AUC 1",
+        "tests/test_metrics.py::test_a_constant_scorer_has_auc_one_half_exactly",
+    ),
+    Bug(
+        "MRR of the best click only",
+        "ebnerd_lib/evaluation/metrics.py",
+        "reciprocal += share / (place + 1)",
+        "reciprocal = max(reciprocal, clicks * share / (place + 1))",
+        "of several clicks in a slate only the first counts",
+        "tests/test_metrics.py::test_hand_computed_slate",
+    ),
+    Bug(
+        "nDCG without the ideal",
+        "ebnerd_lib/evaluation/metrics.py",
+        "gain[c] / ideal",
+        "gain[c]",
+        "a slate with two clicks can have more than 1",
+        "tests/test_metrics.py::test_auc_and_ndcg_equal_scikit_learn",
+    ),
+    Bug(
+        "what cannot be judged scores zero",
+        "ebnerd_lib/evaluation/metrics.py",
+        "    judged = values[~np.isnan(values[:, 0])]\n    return {",
+        "    judged = np.nan_to_num(values)\n    return {",
+        "slates without a click lower every mean",
+        "tests/test_metrics.py::test_slates_that_cannot_be_judged_are_left_out_of_the_mean_not_scored_zero",
+    ),
+    Bug(
+        "interval over impressions",
+        "ebnerd_lib/evaluation/intervals.py",
+        "    _, index = np.unique(user, return_inverse=True)\n",
+        "    index = np.arange(len(user))\n",
+        "impressions of one user count as independent, and intervals are too narrow",
+        "tests/test_evaluation.py::test_interval_is_over_users_not_impressions",
+    ),
+    Bug(
+        "differences unpaired",
+        "ebnerd_lib/evaluation/compare.py",
+        "each.values[part] - base.values[part], slates.user_id",
+        "each.values[part] - np.roll(base.values[part], 1, axis=0), slates.user_id",
+        "an impression is compared with its neighbour",
+        "tests/test_compare.py::test_equal_scores_differ_by_exactly_nothing_and_a_noised_copy_by_more",
+    ),
+    Bug(
+        "calibration fitted on validation",
+        "ebnerd_lib/evaluation/judge.py",
+        "calibration = fit_calibration(tuning_scores, tuning.clicked)",
+        "calibration = fit_calibration(scores, validation.clicked)",
+        "log loss, F1 and accuracy are of a threshold that knows the answers",
+        "tests/test_evaluation.py::test_calibration_comes_from_the_tuning_day_whatever_is_clicked_on_validation",
+    ),
+    Bug(
+        "coverage of the catalogue, not of the pool",
+        "ebnerd_lib/recommend/audience.py",
+        '"coverage_share": covered / len(requests.pool),',
+        '"coverage_share": covered / len(dataset.articles),',
+        "the share covered is of all articles ever published, most of which nobody could be shown",
+        "tests/test_beyond.py::test_beyond_table_by_hand",
+    ),
+    Bug(
+        "likeness instead of diversity",
+        "ebnerd_lib/recommend/mmr.py",
+        "value = (1.0 - weight) * relevance - weight * similar",
+        "value = (1.0 - weight) * relevance + weight * similar",
+        "more weight of diversity makes lists more alike",
+        "tests/test_beyond.py::test_reranking_by_hand",
+    ),
+)

@@ -1,0 +1,47 @@
+"""A stage as its notebook sees it: artifacts appear whole or not at all."""
+
+import hashlib
+import json
+
+import pytest
+
+from ebnerd_lib.pipeline import fingerprint, layout, stage
+from ebnerd_lib.pipeline.config import StageConfig
+
+
+@pytest.fixture
+def begun(tmp_path, monkeypatch):
+    """A stage without inputs that has begun in a project of its own."""
+    for module in (layout, stage, fingerprint):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    return stage.Stage(StageConfig("02_try", "smoke", {"seed": 3}, {}))
+
+
+def test_artifacts_appear_whole_or_not_at_all(begun, tmp_path):
+    visible = tmp_path / "outputs" / "smoke" / "artifacts" / "02_try"
+    (begun.folder / "scores.txt").write_text("1")
+    begun.metrics = {"auc": float("nan")}
+    with pytest.raises(ValueError, match="JSON"):
+        begun.finish()
+    assert not visible.exists()
+    begun.metrics = {"auc": 0.5}
+    begun.finish()
+    assert {path.name for path in visible.iterdir()} == {"scores.txt", "metrics.json", "manifest.json"}
+    manifest = json.loads((visible / "manifest.json").read_text())
+    assert manifest["outputs"] == {
+        name: hashlib.sha256((visible / name).read_bytes()).hexdigest() for name in ("metrics.json", "scores.txt")
+    }
+    assert list(visible.parent.iterdir()) == [visible]
+
+
+def test_what_is_kept_of_a_training_is_done_with_when_the_stage_is(begun):
+    kept = begun.logs / "mlp" / "kept.json"
+    kept.parent.mkdir()
+    kept.write_text("{}")
+    begun.metrics = {"auc": float("nan")}
+    with pytest.raises(ValueError, match="JSON"):
+        begun.finish()
+    assert kept.exists(), "a stage that failed goes on where it was"
+    begun.metrics = {}
+    begun.finish()
+    assert not kept.exists()
