@@ -21,7 +21,7 @@ from ebnerd_lib.pipeline.config import StageConfig, load_config
 from ebnerd_lib.pipeline.failure import stage_message, storage_error
 from ebnerd_lib.pipeline.fingerprint import Hashes, fingerprint
 from ebnerd_lib.pipeline.interruption import end_kernels, interruptible
-from ebnerd_lib.pipeline.json_file import clear_temporary, write_json
+from ebnerd_lib.pipeline.json_file import clear_temporary, read_json, write_json
 from ebnerd_lib.pipeline.layout import ROOT, StagePaths, notebook_path, profile_stages, relative
 from ebnerd_lib.pipeline.stage import BATCH_VARIABLE, ORPHAN_SECONDS, clear_partial
 
@@ -211,8 +211,9 @@ def _execute(config: StageConfig, wanted: str, stopped: threading.Event, kept: l
     _clear_partial(paths)
     # The space that the partial folder gave back mostly suffices for these; the message is told either way.
     with contextlib.suppress(OSError):
-        if running.exists():
+        if read_json(running) is not None:  # a full disk cuts it off
             running.replace(paths.failed)
+        running.unlink(missing_ok=True)
         write_json(paths.failure, {"message": message})
     _say(f"{config.stage}: FAILED: {message}", error=True)
     return False
