@@ -205,6 +205,8 @@ def _execute(config: StageConfig, wanted: str, stopped: threading.Event, kept: l
             _say(f"{config.stage}: complete in {duration:.0f} s")
             return True
     except Exception as error:  # a killed kernel, a full disk: whatever it was, the stage failed and says why
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = relative(running)
         message = stage_message(config.profile, type(error).__name__, str(error))
     if stopped.is_set():
         return False

@@ -82,15 +82,20 @@ def test_a_full_disk_is_told_and_a_rerun_with_space_gives_the_same_bytes(project
 
 
 def test_a_limit_on_the_size_of_files_is_told(project):
-    cases = [("05_compare", 1_000), ("02_train_mf", 100_000), ("05_compare", 30_000), ("01_preprocess", 1_000_000)]
-    for stage, limit in cases[: amount(2, 4)]:
+    cases = [
+        ("05_compare", 1_000, "outputs/smoke/logs/hashes.json"),
+        ("02_train_mf", 100_000, "outputs/smoke/"),
+        ("05_compare", 30_000, "outputs/smoke/notebooks/.05_compare.running.ipynb"),
+        ("01_preprocess", 1_000_000, "features_train.npy"),
+    ]
+    for stage, limit, place in cases[: amount(2, 4)]:
         project.fill((stage,))
 
         def limited(limit: int = limit) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
         code, text = project.run(preexec_fn=limited)
-        assert_clear(project, code, text, "A limit on the size of files is in force (`ulimit -f`): raise it, then")
+        assert_clear(project, code, text, place, "A limit on the size of files is in force (`ulimit -f`): raise it, then")
     code, text = project.run()
     assert code == 0, text
     project.assert_finished()
