@@ -95,7 +95,7 @@ def test_a_limit_on_the_size_of_files_is_told(project):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
         code, text = project.run(preexec_fn=limited)
-        assert_clear(project, code, text, place, "A limit on the size of files is in force (`ulimit -f`): raise it, then")
+        assert_clear(project, code, text, place, "A limit on the size of files is in force (`ulimit -f`): raise it")
     code, text = project.run()
     assert code == 0, text
     project.assert_finished()
