@@ -54,9 +54,7 @@ def write(dataset: Dataset, folder: Path, progress: Callable[[float], None] | No
     done = 0
     for part, slates in dataset.parts.items():
         shape = (slates.candidates, len(every_column()))
-        path = folder / f"features_{part}.npy"
-        out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-        _reserve(path)
+        out = _create(folder / f"features_{part}.npy", shape)
         share = slates.candidates / whole
 
         def report(within: float, before: float = done / whole, share: float = share) -> None:
@@ -70,18 +68,22 @@ def write(dataset: Dataset, folder: Path, progress: Callable[[float], None] | No
     (folder / COLUMNS_FILE).write_text(json.dumps(columns, indent=1, ensure_ascii=False) + "\n")
 
 
-def _reserve(path: Path) -> None:
-    """Have the disk set aside the space of a file: where it is short, writing to a mapping would kill the process.
+def _create(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """Make a file that is mapped into memory, with all its space set aside.
+
+    Where space is short, writing to a mapping of a file without it would kill the process.
 
     Raises:
         OSError: there is not enough space.
     """
-    if hasattr(os, "posix_fallocate"):  # not on macOS
-        with path.open("r+b") as stream:
-            try:
+    try:
+        out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            with path.open("r+b") as stream:
                 os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, str(path)) from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    return out
 
 
 def read(folder: Path, part: str) -> Features:

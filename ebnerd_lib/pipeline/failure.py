@@ -8,7 +8,7 @@ from pathlib import Path
 from ebnerd_lib.errors import StorageError
 from ebnerd_lib.pipeline.layout import StagePaths, relative
 
-_FULL = ("No space left on device", f"Errno {errno.ENOSPC}]", f"Errno {errno.EDQUOT}]")
+_NO_SPACE = ("No space left on device", f"Errno {errno.ENOSPC}]", f"Errno {errno.EDQUOT}]")
 _TOO_LARGE = (f"Errno {errno.EFBIG}]", os.strerror(errno.EFBIG))
 _CLOSED = tuple(f"Errno {number}]" for number in (errno.EACCES, errno.EPERM, errno.EROFS))
 _LITTLE = 2**20
@@ -28,7 +28,7 @@ def stage_message(profile: str, kind: str, text: str) -> str:
     again = "then run the same command again: complete stages are kept."
     if any(sign in message for sign in _TOO_LARGE):
         return f"{message}. A limit on the size of files is in force (`ulimit -f`): raise it, {again}"
-    if any(sign in message for sign in _FULL) or _free(outputs) < _LITTLE:
+    if any(sign in message for sign in _NO_SPACE) or _free(outputs) < _LITTLE:
         return f"{message}. {_full(outputs)}, {again}"
     if any(sign in message for sign in _CLOSED):
         return f"{message}. Make {relative(outputs)}/ writable, {again}"

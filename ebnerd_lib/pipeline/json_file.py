@@ -36,8 +36,10 @@ def write_whole(file: Path, text: str) -> None:
     try:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(file)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # the system names no file for a write
+            error.filename = str(file)
         raise
 
 

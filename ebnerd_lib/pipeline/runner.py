@@ -21,7 +21,7 @@ from ebnerd_lib.pipeline.config import StageConfig, load_config
 from ebnerd_lib.pipeline.failure import stage_message, storage_error
 from ebnerd_lib.pipeline.fingerprint import Hashes, fingerprint
 from ebnerd_lib.pipeline.interruption import end_kernels, interruptible
-from ebnerd_lib.pipeline.json_file import clear_temporary, write_json
+from ebnerd_lib.pipeline.json_file import clear_temporary, read_json, write_json
 from ebnerd_lib.pipeline.layout import ROOT, StagePaths, notebook_path, profile_stages, relative
 from ebnerd_lib.pipeline.page import printable
 from ebnerd_lib.pipeline.plan import plan
@@ -194,14 +194,17 @@ def _execute(config: StageConfig, wanted: str, stopped: threading.Event, kept: l
             _say(f"{config.stage}: complete in {duration:.0f} s")
             return True
     except Exception as error:  # a killed kernel, a full disk: whatever it was, the stage failed and says why
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = relative(running)
         message = stage_message(config.profile, type(error).__name__, str(error))
     if stopped.is_set():
         return False
     _clear_partial(paths)
     # The space that the partial folder gave back mostly suffices for these; the message is told either way.
     with contextlib.suppress(OSError):
-        if running.exists():
+        if read_json(running) is not None:  # a full disk cuts it off
             running.replace(paths.failed)
+        running.unlink(missing_ok=True)
         write_json(paths.failure, {"message": message})
     _say(f"{config.stage}: FAILED: {message}", error=True)
     return False

@@ -21,7 +21,7 @@ from ebnerd_lib.training.kept import forget
 
 BATCH_VARIABLE = "EBNERD_BATCH"
 """Set by the runner for the kernels of a batch run: a JSON object of the fingerprint of each stage."""
-ORPHAN_SECONDS = 10.0
+ORPHAN_SECONDS = 5.0
 """How long to wait for the lock of a stage: a kernel whose runner was killed may take a moment to end."""
 
 

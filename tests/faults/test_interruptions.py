@@ -1,0 +1,109 @@
+"""Ctrl-C and its like, a second run at once, and a notebook by hand: each ends in order and says how to go on."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from itertools import cycle
+
+import pytest
+from runs import STAGES, Project, wait_until
+from share import amount, record
+
+WAYS = [("group", signal.SIGINT), ("runner", signal.SIGINT), ("runner", signal.SIGTERM), ("group", signal.SIGHUP)]
+
+
+@pytest.fixture
+def project(finished, tmp_path):
+    return Project(finished, tmp_path / "p")
+
+
+def test_an_interrupted_run_ends_within_5_seconds_and_says_what_it_kept(project):
+    rng, wanted = random.Random(11), amount(4, 24)
+    seconds, ways, moments = [], Counter(), Counter()
+    for (whom, number), stale in zip(cycle(WAYS), cycle([("05_compare",), ("03_train_mlp",)]), strict=False):
+        if len(seconds) == wanted:
+            break
+        project.fill(stale)
+        rendering = len(seconds) % 4 == 3
+        with project.start() as process:
+            first = process.stdout.readline()
+            assert "profile smoke: 6 stages" in first, first
+            if rendering:
+                wait_until(lambda: project.complete() == len(STAGES), process)
+            delay = rng.uniform(0, 1.0 if rendering else 6.0)
+            time.sleep(delay)
+            if process.poll() is not None:
+                continue
+            start = time.monotonic()
+            (os.killpg if whom == "group" else os.kill)(process.pid, number)
+            text, _ = process.communicate(timeout=20)
+            took = time.monotonic() - start
+        if process.returncode == 0:  # it was through before it heard
+            assert "done in" in text
+            continue
+        assert process.returncode == 130, text
+        count, names = re.search(r"interrupted: (\d+) stages are complete and kept \((.*)\)\. The", text).groups()
+        kept = names.split(", ")
+        complete = [name for name in STAGES if (project.outputs / "notebooks" / f"{name}.ipynb").exists()]
+        assert len(kept) == int(count) and set(kept) <= set(complete) and kept[:2] == STAGES[:2], text
+        assert text.rstrip().endswith("The same command goes on from here.")
+        assert "FAILED" not in text and "Traceback" not in text and "Error" not in text, text
+        assert took < 5.0, f"{took:.1f} s after {delay:.1f} s: {text}"
+        project.assert_no_orphans()
+        project.assert_nothing_half_done()
+        assert not list(project.outputs.glob("artifacts/.*"))
+        seconds.append(took)
+        ways[f"{number.name} to the {whom}"] += 1
+        moments[f"{len(complete)} stages complete"] += 1
+    code, text = project.run()
+    assert code == 0 and "taking over" not in text, text
+    files, size = project.assert_finished()
+    record(
+        "interruptions",
+        {
+            "interruptions by way": dict(sorted(ways.items())),
+            "interruptions by moment": dict(sorted(moments.items())),
+            "longest time to the end in seconds": round(max(seconds), 2),
+            "files compared": files,
+            "bytes compared": size,
+        },
+    )
+
+
+def test_a_second_run_at_once_is_refused_with_the_first_one_named(project):
+    project.fill(("05_compare",))
+    with project.start() as first:
+        wait_until(lambda: (project.outputs / "logs" / "run.lock").read_text(), first)
+        code, text = project.run()
+        assert code == 1
+        assert f"outputs/smoke/logs/run.lock is held by a run of profile smoke, pid {first.pid} since 2" in text
+        assert f"end it with `kill {first.pid}`" in text and len(text.splitlines()) == 1, text
+        first.communicate()
+    assert first.returncode == 0
+    project.assert_finished()
+
+
+def test_a_stage_that_is_run_by_hand_is_left_to_it(project):
+    project.fill(("05_compare",))
+    by_hand = (
+        "from ebnerd_lib.pipeline import stage, config; "
+        "own = config.load_config('smoke', '05_compare'); running = stage.Stage(own); "
+        "(running.folder / 'figure').touch(); print('begun', flush=True); input()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(project.root)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    words = [sys.executable, "-c", by_hand]
+    with subprocess.Popen(words, cwd=project.root, env=environment, **pipes) as kernel:
+        assert kernel.stdout.readline() == "begun\n"
+        code, text = project.run()
+        assert code == 1 and f"05_compare.lock is held by 05_compare by hand, pid {kernel.pid} since" in text, text
+        assert [path.name for path in project.outputs.glob("artifacts/.*/*")] == ["figure"]
+        kernel.kill()
+    code, text = project.run()
+    assert code == 0 and "taking over" not in text, text
+    project.assert_finished()
