@@ -15,7 +15,7 @@ from numba import njit
 from ebnerd_lib.data import schema
 from ebnerd_lib.data.layout import SPLITS, VECTORS, check_files, generated_stamp
 from ebnerd_lib.data.slates import Slates, writable
-from ebnerd_lib.data.values import cast_column, first_line, flat
+from ebnerd_lib.data.values import UNREADABLE, cast_column, first_line, flat
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import BundleError
 
@@ -129,7 +129,7 @@ class Bundle:
             try:
                 found = file.read(columns=[column])
                 nulls = found.column(found.schema.get_all_field_indices(column)[0]).null_count
-            except (OSError, pa.ArrowException) as error:
+            except UNREADABLE as error:
                 raise BundleError(
                     f"{path}: column {column} cannot be read ({first_line(error)}). Fetch the file again."
                 ) from error
@@ -251,7 +251,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     """Open a parquet file; raises ``BundleError`` where it is none."""
     try:
         return pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise BundleError(
             f"{path}: not a readable parquet file ({first_line(error)}). Fetch the file again."
         ) from error
@@ -260,7 +260,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 def _read(path: Path, table: dict[str, pa.DataType], columns: tuple[str, ...]) -> pa.Table:
     try:
         found = open_parquet(path).read(columns=list(columns)).select(list(columns)).combine_chunks()
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise BundleError(f"{path}: cannot be read ({first_line(error)}). Fetch the file again.") from error
     return checked(path, found, table)
 

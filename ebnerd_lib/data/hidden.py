@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from ebnerd_lib.data import schema
 from ebnerd_lib.data.bundle import checked, flat_values, list_offsets, microseconds, open_parquet
 from ebnerd_lib.data.ragged import Ragged
+from ebnerd_lib.data.values import UNREADABLE, first_line
 from ebnerd_lib.errors import BundleError
 
 BATCH = 1 << 17
@@ -153,8 +154,10 @@ def _batches(path: Path, table: dict[str, pa.DataType], names: list[str], progre
     while True:
         try:
             batch = next(batches, None)
-        except (OSError, pa.ArrowException) as error:
-            raise BundleError(f"{path}: cannot be read after row {done} ({error}). Fetch the file again.") from error
+        except UNREADABLE as error:
+            raise BundleError(
+                f"{path}: cannot be read after row {done} ({first_line(error)}). Fetch the file again."
+            ) from error
         if batch is None:
             return
         yield checked(path, pa.Table.from_batches([batch]).select(names), table)

@@ -16,6 +16,8 @@ YEARS = (1970, 2100)
 """Times lie from the first of these years on and before the second: differences of two never leave 64 bits."""
 LIMITS: dict[str, tuple[float, float]] = {"device_type": (0, 3), "sentiment_score": (0.0, 1.0)}
 """Columns whose values lie between two numbers, both included; NaN stands for an unknown value."""
+UNREADABLE = (OSError, pa.ArrowException, ValueError, KeyError, MemoryError, OverflowError)
+"""What pyarrow raises on damaged files: beside its own errors those of names that are no text and of absurd sizes."""
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -58,7 +60,9 @@ def cast_column(path: Path, name: str, column: pa.ChunkedArray, kind: pa.DataTyp
 def flat(column: pa.ChunkedArray) -> pa.Array:
     """Return the items of a list column, row after row; of another column its values."""
     items = pc.list_flatten(column) if pt.is_list(column.type) or pt.is_large_list(column.type) else column
-    return items.combine_chunks() if isinstance(items, pa.ChunkedArray) else items
+    if isinstance(items, pa.ChunkedArray):
+        return items.chunk(0) if items.num_chunks == 1 else items.combine_chunks()
+    return items
 
 
 def first_line(error: Exception) -> str:
