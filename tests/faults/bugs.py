@@ -132,6 +132,32 @@ BUGS = (
         "tests/test_features.py::test_features_equal_an_oracle_that_walks_over_events",
     ),
     Bug(
+        "an event of the same moment is past",
+        "ebnerd_lib/features/events.py",
+        """        t = time[query]
+        while at[0] < len(log_time) and log_time[at[0]] < t:""",
+        """        t = time[query]
+        while at[0] < len(log_time) and log_time[at[0]] <= t:""",
+        "trailing counts hold what was in view in the impression itself",
+        "tests/test_features.py::test_windows_are_closed_below_and_open_above",
+    ),
+    Bug(
+        "windows open below",
+        "ebnerd_lib/features/events.py",
+        "log_time[at[1 + w]] < t - windows[w]:",
+        "log_time[at[1 + w]] <= t - windows[w]:",
+        "an event exactly as old as the window is long is left out",
+        "tests/test_features.py::test_windows_are_closed_below_and_open_above",
+    ),
+    Bug(
+        "a sum that forgets where it was scaled anew",
+        "ebnerd_lib/features/events.py",
+        "                    value[:, h] *= 2.0 ** (-_REBASE * steps)\n",
+        "",
+        "decayed sums of a long log keep what has decayed long ago",
+        "tests/test_features.py::test_decayed_sums_of_a_long_log_are_those_of_its_end",
+    ),
+    Bug(
         "a window an hour short",
         "ebnerd_lib/features/catalogue.py",
         '"6h": 6.0, "24h": 24.0, "48h": 48.0,',
@@ -227,7 +253,7 @@ BUGS = (
         "    if kept.key != key:\n",
         "    if not key:\n",
         "what is kept counts whatever data, settings or code it is of",
-        "tests/test_resume.py::test_anything_changed_is_trained_anew",
+        "tests/faults/test_resume.py::test_anything_changed_is_trained_anew",
     ),
     Bug(
         "dropout goes on where the process began",
@@ -235,7 +261,7 @@ BUGS = (
         "SeedSequence((self._seed, trainer.current_epoch))",
         "SeedSequence(self._seed)",
         "every epoch draws the same dropout",
-        "tests/test_resume.py::test_dropout_is_drawn_by_seed_and_epoch",
+        "tests/faults/test_resume.py::test_dropout_is_drawn_by_seed_and_epoch",
     ),
     # ---- evaluation and recommendations
     Bug(
@@ -309,5 +335,22 @@ BUGS = (
         "value = (1.0 - weight) * relevance + weight * similar",
         "more weight of diversity makes lists more alike",
         "tests/test_beyond.py::test_reranking_by_hand",
+    ),
+    # ---- submission
+    Bug(
+        "ranks upside down",
+        "ebnerd_lib/pipeline/submission/predictions.py",
+        "order = np.lexsort((-scores, slate))",
+        "order = np.lexsort((scores, slate))",
+        "the best candidate gets the last rank",
+        "tests/test_submission.py::test_ties_keep_the_order_of_the_slate_and_nothing_is_ranked_nothing",
+    ),
+    Bug(
+        "ranks that are no permutation pass",
+        "ebnerd_lib/pipeline/submission/predictions.py",
+        "if number < 1 or number > length or seen[number] == mark:",
+        "if number < 1 or number > length:",
+        "a rank given twice is not noticed",
+        "tests/test_submission.py::test_each_kind_of_wrong_line_is_counted_and_the_first_named",
     ),
 )

@@ -24,6 +24,13 @@ SECTIONS: list[tuple[str, str, str]] = [
         "disturbed, byte for byte.",
     ),
     (
+        "Cut-off training",
+        "resume",
+        "The process that trains is killed at chosen places and at random moments, and its checkpoints are spoilt. The "
+        "next one goes on from the last whole epoch, or anew where nothing can be trusted, to the same weights, byte "
+        "for byte, and the same learning curve.",
+    ),
+    (
         "Broken bundles",
         "hostile_bundles",
         "Bundles spoilt in one or two ways at random. Each ends in one error that names file, column, count and "

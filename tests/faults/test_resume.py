@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from share import amount, record
 
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.features import store
@@ -25,9 +26,6 @@ from ebnerd_lib.training import kept, resume
 from ebnerd_lib.training.batches import Lookup, Reading
 from ebnerd_lib.training.fit import Plan, train, train_variants
 from ebnerd_lib.training.model_file import save_model
-
-sys.path.insert(0, str(Path(__file__).parent / "faults"))
-from share import amount, record
 
 PLAN = Plan(epochs=3, patience=3, batch_size=700, warmup_hours=24, seed=0)
 SETTINGS = {"embedding_size": 4, "hidden": [16], "dropout": 0.2, "schedule": "constant", "learning_rate": 1e-2}
