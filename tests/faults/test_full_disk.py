@@ -113,8 +113,8 @@ def test_a_folder_that_cannot_be_written_is_told(project):
         bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
         if shutil.which("setpriv") is None or subprocess.run([*bound, "true"], capture_output=True).returncode:
             pytest.skip("permissions do not bind root here")
-    project.fill(("05_compare",))
-    for closed in ["", "logs", "artifacts", "notebooks", "reports"][: amount(3, 5)]:
+    for closed in ["logs", "artifacts", "", "notebooks", "reports"][: amount(3, 5)]:
+        project.fill(("05_compare",))
         folder = project.outputs / closed
         folder.chmod(0o555)
         try:

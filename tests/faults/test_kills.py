@@ -36,16 +36,16 @@ def kill(target: str, process: subprocess.Popen[str], kernels: list[psutil.Proce
 
 
 def test_kills_at_random_moments_lose_nothing_and_a_rerun_gives_the_same_bytes(finished, tmp_path):
-    project, rng, wanted = Project(finished, tmp_path / "p"), random.Random(20), amount(5, 30)
+    project, rng, wanted = Project(finished, tmp_path / "p"), random.Random(21), amount(5, 30)
     killed: Counter[str] = Counter()
     moments: Counter[str] = Counter()
     compared, waits = [], []
-    target, lengths = cycle(TARGETS), cycle(CHAINS)
+    target, lengths, firsts = cycle(TARGETS), cycle(CHAINS), cycle(rng.sample(range(len(STAGES)), len(STAGES)))
     while killed.total() < wanted:
         shutil.rmtree(project.outputs, ignore_errors=True)
-        for _ in range(min(next(lengths), wanted - killed.total())):
-            name = next(target)
-            complete = rng.randint(project.complete(), len(STAGES))
+        for place in range(min(next(lengths), wanted - killed.total())):
+            name, before = next(target), project.complete()
+            complete = next(firsts) if place == 0 else min(before + rng.randint(0, 2), len(STAGES))
             with project.start(make=name == "make and runner") as process:
                 wait_until(lambda complete=complete: project.complete() >= complete, process)
                 hit = _kill_after(project, process, name, rng.uniform(0, SECONDS_BETWEEN[complete]))
