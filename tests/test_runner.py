@@ -171,14 +171,14 @@ def test_a_run_by_hand_writes_the_same_folder_and_is_stale_afterwards(project):
 def test_a_failed_stage_is_marked_keeps_the_last_artifacts_and_exits_1(project):
     before = artifacts(project)
     file = project / "params" / "smoke" / "04_recommend.yaml"
-    file.write_text('models: ["nrms"]  # names of trained models\n')
+    file.write_text('time: "1999-12-31"  # moment of the request, long before the bundle\n')
     result = run(project)
     assert result.returncode == 1
-    assert "04_recommend: FAILED: StageError: models: there is no trained model 'nrms'" in result.stderr
+    assert "04_recommend: FAILED: ConfigError: time: no article is live at 1999-12-31" in result.stderr
     outputs = project / "outputs" / "smoke"
     assert not (outputs / "notebooks" / "04_recommend.ipynb").exists()
     assert (outputs / "notebooks" / "04_recommend.failed.ipynb").exists()
-    assert "nrms" in (outputs / "reports" / "04_recommend.failed.html").read_text()
+    assert "no article is live" in (outputs / "reports" / "04_recommend.failed.html").read_text()
     assert "failed" in (outputs / "index.html").read_text()
     assert artifacts(project) == before
     file.write_text("users: 1  # drawn by seed\n")

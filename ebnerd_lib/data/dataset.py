@@ -20,7 +20,7 @@ from ebnerd_lib.data.schema import SENTIMENT_LABELS
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.data.splits import PARTS, Split, split_parts
 from ebnerd_lib.data.vocabulary import Vocabulary
-from ebnerd_lib.errors import StageError
+from ebnerd_lib.errors import BundleError, StageError
 
 VECTORS_FILE = "vectors.npy"
 UNKNOWN_TIME = np.iinfo(np.int64).min
@@ -115,7 +115,8 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
         history rows, how many impressions met a history, and how many articles in view the table lacks.
 
     Raises:
-        BundleError: see ``ebnerd_lib.data.bundle``.
+        BundleError: see ``ebnerd_lib.data.bundle``; or nothing can be learnt from a part, or judged by it, since no
+            slate of it has a click and something beside it.
         ConfigError: the split is unknown.
     """
     table = bundle.articles(ARTICLE_COLUMNS)
@@ -140,10 +141,12 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
     log = slates_io.concatenate(weeks)
     past = [build_history(rows, articles, users) for rows in histories]
     known = article_table(table, articles)
+    parts = {part: log.take(cut.part == code) for code, part in enumerate(PARTS)}
+    _refuse_parts_without_choice(bundle.path, split, parts)
     dataset = Dataset(
         articles=known,
         users=_user_table(users, past, known[list(_SHARES)].to_numpy(np.float32)),
-        parts={part: log.take(cut.part == code) for code, part in enumerate(PARTS)},
+        parts=parts,
         histories=past,
         vectors=article_vectors(bundle.vectors(), articles),
     )
@@ -233,6 +236,15 @@ def article_table(table: pa.Table, articles: Vocabulary) -> pd.DataFrame:
         premium=joined["premium"].astype("boolean"),
         category=joined["category"].astype("Int16"),
     )
+
+
+def _refuse_parts_without_choice(path: Path, split: str, parts: dict[str, Slates]) -> None:
+    for part, slates in parts.items():
+        if not slates.has_choice.any():
+            raise BundleError(
+                f"{path}: split '{split}': none of the {len(slates)} impressions of {part} has a click and a candidate "
+                "beside it. Check article_ids_clicked in train/behaviors.parquet and validation/behaviors.parquet."
+            )
 
 
 def _distinct(topics: object) -> np.ndarray:

@@ -70,7 +70,7 @@ class Case:
         self.at(name, column)
 
     def at(self, name: str, column: str = "", must: str = "") -> None:
-        self.hit.append(name.replace("_", "/") + ("" if name.endswith("json") else ".parquet"))
+        self.hit.append(path_of(name) if name in TABLES else name)
         self.column, self.must = column, must or self.must
 
     def values(self, name: str, column: str) -> list:
@@ -581,9 +581,8 @@ def article_vectors(draw, case):
         table[name] = pa.array([1.0] * len(ids))
     case.vectors = pa.table(table)
     good = ("fine", "zero", "unknown", "huge", "tiny", "integers")
-    case.at("contrastive_vector", name if how in ("nan", "inf", "double", "unequal", "null") else "",
+    case.at("contrastive_vector.parquet", name if how in ("nan", "inf", "double", "unequal", "null") else "",
             "accept" if how in good else "refuse")  # fmt: skip
-    case.hit = ["contrastive_vector.parquet"]
 
 
 def damage_stamp(draw, case):
@@ -807,6 +806,7 @@ FAMILIES = {
     r"differ in length": "unequal history",
     r"not before the first": "weeks overlap",
     r"no impressions for": "empty part",
+    r"has a click and": "part without a choice",
     r"outside the years": "time far off",
     r"vector": "vectors",
     r"generated\.json": "stamp",
@@ -857,8 +857,12 @@ def judge(folder: Path, case: Case, kind: str, tally) -> None:
             warnings.simplefilter("error", RuntimeWarning)
             dataset, features = ready(folder, case.split)
     except EbnerdError as error:
-        if "split 'quantile': no impressions" in str(error):
-            case.must, case.hit, case.column = "", ["behaviors"], ""  # a cut through time may leave a part empty
+        if lacking := re.search(r"split '\w+': (no impressions for|none of the \d+ impressions of) (\w+)", str(error)):
+            rows = read_rows(folder, case.split)
+            part = [row for row in rows.impressions if row.part == lacking[2]]
+            assert all(len(row.clicked) in (0, len(row.slate)) for row in part), "the part is not empty of choices"
+            assert not part or "none of" in lacking[1]
+            case.must, case.hit, case.column = "", ["behaviors"], ""
         assert case.must != "accept", str(error)
         assert_clear(str(error), case)
         tally[kind]["refused"] += 1
