@@ -368,6 +368,21 @@ def test_tracebacks_hold_neither_escapes_nor_local_paths(project):
         assert path not in page, path
 
 
+def test_an_executed_notebook_is_made_plain_and_a_broken_one_is_left(project):
+    paths = fail("02_train_mf")
+    report.make_plain(paths.failed)
+    text = paths.failed.read_text(encoding="utf-8")
+    assert "File ebnerd_lib/models/mf.py:12" in text and "File …/torch/nn.py:7" in text and "no <b>clicks</b>" in text
+    assert str(project) not in text and "/home/" not in text and "u001b" not in text
+    before = nbformat.read(paths.failed, as_version=4)
+    report.make_plain(paths.failed)
+    assert nbformat.read(paths.failed, as_version=4) == before
+    paths.failed.write_text('{"cells": [')
+    report.make_plain(paths.failed)
+    assert paths.failed.read_text() == '{"cells": ['
+    assert [file.name for file in paths.failed.parent.iterdir()] == [paths.failed.name]
+
+
 def test_papermills_own_notes_are_left_out(project):
     note = new_markdown_cell("An Exception was encountered", metadata={"tags": ["papermill-error-cell-tag"]})
     paths = StagePaths(PROFILE, "02_train_mf")

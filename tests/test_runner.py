@@ -217,6 +217,8 @@ def test_a_broken_bundle_fails_the_stage_with_one_message_and_leaves_nothing_hal
     result = run(project)
     assert result.returncode == 1
     assert f"has {table.num_rows} clicks outside their slate" in result.stderr
+    failed = (project / "outputs" / "smoke" / "notebooks" / "01_preprocess.failed.ipynb").read_text()
+    assert "Traceback" in failed and str(project) not in failed and "site-packages" not in failed
     assert ran(result) == ["00_audit", "01_preprocess"]
     assert artifacts(project) == before
     assert not list((project / "outputs" / "smoke" / "artifacts").glob(".*"))

@@ -7,6 +7,7 @@ record of the run.
 """
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -316,9 +317,7 @@ def _cells(executed: Any) -> str:
     from traitlets.config import Config
 
     executed.cells = [cell for cell in executed.cells if _PAPERMILL_NOTE not in cell.metadata.get("tags", [])]
-    for cell in executed.cells:
-        for output in cell.get("outputs", []):
-            _make_plain(output)
+    _make_plain(executed)
     exporter = HTMLExporter(
         config=Config({"NbConvertBase": {"display_data_priority": _DISPLAYED}}),
         extra_template_basedirs=[str(layout.ROOT / "templates")],
@@ -343,8 +342,31 @@ def _preview(source: str) -> str:
     return next(telling, lines[0] if lines else "").strip()
 
 
-def _make_plain(output: Any) -> None:
-    """Rid the texts of an output of colours and of paths that only mean something on one machine."""
+def make_plain(notebook: Path) -> None:
+    """Rid the outputs of an executed notebook of colours and of paths that only mean something on one machine.
+
+    A notebook that cannot be read or written anew stays as it is.
+    """
+    import nbformat
+
+    temporary = notebook.with_name(f".{notebook.name}.{os.getpid()}.tmp")
+    with contextlib.suppress(OSError, ValueError):
+        try:
+            executed = nbformat.read(notebook, as_version=4)
+            _make_plain(executed)
+            nbformat.write(executed, temporary)
+            temporary.replace(notebook)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _make_plain(executed: Any) -> None:
+    for cell in executed.cells:
+        for output in cell.get("outputs", []):
+            _make_output_plain(output)
+
+
+def _make_output_plain(output: Any) -> None:
     if output.output_type == "stream":
         output.text = plain(output.text)
     elif output.output_type == "error":

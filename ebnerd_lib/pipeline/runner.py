@@ -185,6 +185,7 @@ def _execute(config: StageConfig, wanted: str, stopped: threading.Event, kept: l
     running = paths.executed.with_name(f".{config.stage}.running.ipynb")
     try:
         message = _run_notebook(config, running, stopped)
+        report.make_plain(running)
         if message is None and _fingerprint_of(paths.manifest) != wanted:
             message = "StageError: the notebook ran to its end without `stage.finish()`. Call it in the last step."
         if message is None:
