@@ -129,9 +129,11 @@ def test_ranks_are_those_of_scores_made_in_memory(submitted, finished, test_set,
     shutil.copy(test_set / "test" / "history.parquet", bundle / "validation" / "history.parquet")
     asked = pq.read_table(test_set / "test" / "behaviors.parquet")
     asked = asked.filter(pc.invert(asked["is_beyond_accuracy"]))
-    nothing = {"article_ids_clicked": [[]] * len(asked)}
+    clicks = {
+        "article_ids_clicked": pq.read_table(test_set / "test" / "truth.parquet")["article_ids_clicked"].to_pylist()
+    }
     columns = [
-        asked[name] if name in asked.column_names else pa.array(nothing.get(name, [None] * len(asked)), kind)
+        asked[name] if name in asked.column_names else pa.array(clicks.get(name, [None] * len(asked)), kind)
         for name, kind in BEHAVIORS.items()
     ]
     pq.write_table(pa.table(columns, schema=arrow_schema(BEHAVIORS)), bundle / "validation" / "behaviors.parquet")

@@ -35,7 +35,7 @@ class Requests:
         device: int8.
         user_id: uint32.
         subscriber: bool.
-        session: int64.
+        session: uint32.
         beyond: bool, whether it is for beyond-accuracy measures: its slate was made up and shown to nobody.
     """
 
@@ -85,7 +85,7 @@ def read_requests(
                 "device": rows["device_type"].to_numpy(),
                 "user_id": rows["user_id"].to_numpy(),
                 "subscriber": rows["is_subscriber"].to_numpy(),
-                "session": rows["session_id"].to_numpy().astype(np.int64),
+                "session": rows["session_id"].to_numpy(),
                 "beyond": rows[_BEYOND].to_numpy() if beyond else np.zeros(rows.num_rows, bool),
             }
         )

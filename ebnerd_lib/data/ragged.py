@@ -29,24 +29,24 @@ class Ragged:
     def __init__(self, path: Path, dtype: type[np.generic]) -> None:
         self._dtype = np.dtype(dtype)
         self._stream = path.open("w+b")
-        self._lengths: list[np.ndarray] = [np.zeros(0, np.int32)]
+        self._offsets: list[np.ndarray] = [np.zeros(1, np.int64)]
         self._map: mmap.mmap | None = None
 
     def append(self, values: np.ndarray, lengths: np.ndarray) -> None:
         """Add rows: ``values`` of all, one after the other, and how many each has."""
         self._stream.write(np.ascontiguousarray(values, dtype=self._dtype).data)
-        self._lengths.append(lengths.astype(np.int32))
+        self._offsets.append(self._offsets[-1][-1] + np.cumsum(lengths, dtype=np.int64))
 
     @property
-    def lengths(self) -> np.ndarray:
-        """int32 (rows,), numbers of each row."""
-        if len(self._lengths) > 1:
-            self._lengths = [np.concatenate(self._lengths)]
-        return self._lengths[0]
-
     def offsets(self) -> np.ndarray:
-        """Return where rows begin, and the end: int64 (rows + 1,)."""
-        return np.concatenate(([0], np.cumsum(self.lengths, dtype=np.int64)))
+        """int64 (rows + 1,), where rows begin, and the end."""
+        if len(self._offsets) > 1:
+            self._offsets = [np.concatenate(self._offsets)]
+        return self._offsets[0]
+
+    def lengths(self, rows: np.ndarray) -> np.ndarray:
+        """Return how many numbers each of some rows has: int64 (len(rows),)."""
+        return self.offsets[rows + 1] - self.offsets[rows]
 
     def values(self) -> np.ndarray:
         """Return all numbers as a mapped array, which is read from disk where it is looked at."""
@@ -62,20 +62,14 @@ class Ragged:
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
-    def take(self, rows: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
-        """Return the numbers of some rows, one row after the other.
-
-        Args:
-            rows: which.
-            offsets: as the method of this name returns them, where the caller has them at hand.
-        """
-        offsets = self.offsets() if offsets is None else offsets
-        values, lengths = self.values(), self.lengths[rows]
-        found = np.empty(int(lengths.sum(dtype=np.int64)), self._dtype)
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Return the numbers of some rows, one row after the other."""
+        values, offsets, lengths = self.values(), self.offsets, self.lengths(rows)
+        found = np.empty(int(lengths.sum()), self._dtype)
         done = 0
         for start in range(0, len(rows), _ROWS):
             some = rows[start : start + _ROWS]
-            count = int(lengths[start : start + _ROWS].sum(dtype=np.int64))
+            count = int(lengths[start : start + _ROWS].sum())
             found[done : done + count] = values[candidate_rows(offsets, some)]
             done += count
             self.release()

@@ -12,9 +12,10 @@ from types import TracebackType
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from ebnerd_lib.data.bundle import Bundle, History
-from ebnerd_lib.data.dataset import ARTICLE_COLUMNS, Dataset, article_table, article_vectors
+from ebnerd_lib.data.dataset import Dataset, article_table, article_vectors
 from ebnerd_lib.data.hidden import Requests, read_clicks, read_requests
 from ebnerd_lib.data.layout import SPLITS, TEST, VECTORS, check_files, check_hidden_files, generated_stamp
 from ebnerd_lib.data.ragged import Ragged
@@ -26,6 +27,9 @@ from ebnerd_lib.features.events import Timeline
 
 Progress = Callable[[str, float], None]
 """Called with a step and the share of it that is done."""
+_ARTICLE_COLUMNS = (
+    "article_id", "premium", "published_time", "category", "topics", "sentiment_score", "sentiment_label",
+)  # fmt: skip
 _SORTED = 1 << 16  # impressions put in order at a time
 _LOOKED_UP = 1 << 20  # articles looked up at a time
 
@@ -57,7 +61,6 @@ class _Log:
     subscriber: np.ndarray
     session: np.ndarray
     candidates: Ragged
-    offsets: np.ndarray
 
 
 class HiddenWeek:
@@ -94,19 +97,25 @@ class HiddenWeek:
             clicked_at = opened.enter_context(Ragged(folder / "clicked_at", np.int64))
             path = test / TEST / "history.parquet"
             readers, in_history = read_clicks(path, clicked, clicked_at, self._step(path))
-            self._timeline_file = opened.enter_context(Ragged(folder / "timeline", np.int32))
+            self._timeline_files = {
+                name: opened.enter_context(Ragged(folder / f"timeline_{name}", kind))
+                for name, kind in (
+                    ("time", np.int64), ("offsets", np.int64), ("article", np.int32), ("length", np.int32),
+                    ("subscriber", np.bool_),
+                )
+            }  # fmt: skip
             self._stack = opened.pop_all()
-        table = Bundle(test, self.generated).articles(ARTICLE_COLUMNS)
+        pa.default_memory_pool().release_unused()  # what reading took
+        table = Bundle(test, self.generated).articles(_ARTICLE_COLUMNS)
         ids = np.concatenate([table["article_id"].to_numpy(), in_test, in_past, in_history])
         self.articles = Vocabulary(ids)
         self.users = Vocabulary(np.concatenate([asked[0].user_id, past[0].user_id, readers]))
         self.impression_id, self.beyond = asked[0].impression_id, asked[0].beyond
         self._asked, self._past = self._log(*asked), self._log(*past)
         self._readers, self._clicked, self._clicked_at = self.users.index_of(readers), clicked, clicked_at
-        self.offsets = self._asked.offsets
-        early = self._past.time < self._asked.time.min()
-        self._early = np.flatnonzero(early)
-        self.before, self.overlapping = len(self._early), int((~early).sum())
+        self.offsets = self._asked.candidates.offsets
+        self._early = self._past.time < self._asked.time.min()
+        self.before, self.overlapping = int(self._early.sum()), int((~self._early).sum())
         self._articles = article_table(table, self.articles)
         self._vectors = article_vectors(_vectors(test, before), self.articles)
         self._timeline = self._write_timeline()
@@ -123,12 +132,12 @@ class HiddenWeek:
     @property
     def seen_before(self) -> int:
         """The number of candidates in the week before."""
-        return int(self._past.candidates.lengths[self._early].sum())
+        return int(np.diff(self._past.candidates.offsets)[self._early].sum())
 
     @property
     def seen(self) -> int:
         """The number of candidates of the hidden week, those for beyond-accuracy measures left out."""
-        return int(self._asked.candidates.lengths[~self.beyond].sum())
+        return int(np.diff(self.offsets)[~self.beyond].sum())
 
     def groups(self, count: int) -> Iterator[Group]:
         """Yield all users in ``count`` groups of about equal size."""
@@ -141,7 +150,7 @@ class HiddenWeek:
                 yield self._group(known, rows, count, number)  # not kept here, so that one is in memory at a time
 
     def _group(self, known: Dataset, rows: np.ndarray, count: int, number: int) -> Group:
-        earlier = self._early[self._past.user[self._early] % count == number]
+        earlier = np.flatnonzero(self._early & (self._past.user % count == number))
         log = concatenate(
             [self._slates(self._past, earlier, 0), self._slates(self._asked, rows[~self.beyond[rows]], 1)]
         )
@@ -152,7 +161,8 @@ class HiddenWeek:
 
     def release(self) -> None:
         """Let go of the memory of the timeline's parts that were walked over."""
-        self._timeline_file.release()
+        for file in self._timeline_files.values():
+            file.release()
 
     def __enter__(self) -> "HiddenWeek":
         return self
@@ -175,36 +185,35 @@ class HiddenWeek:
     def _log(self, requests: Requests, candidates: Ragged) -> _Log:
         return _Log(
             requests.time, self.users.index_of(requests.user_id), requests.device, requests.subscriber,
-            requests.session, candidates, candidates.offsets(),
+            requests.session, candidates,
         )  # fmt: skip
 
     def _write_timeline(self) -> Timeline:
         """Put what was in view in order of time: the week before, then the hidden week."""
-        shown = [(self._past, self._early), (self._asked, np.flatnonzero(~self.beyond))]
-        whole, done = sum(len(rows) for _, rows in shown), 0
-        times, subscribers = [], []
+        shown = [(self._past, np.flatnonzero(self._early)), (self._asked, np.flatnonzero(~self.beyond))]
+        whole, done, end = sum(len(rows) for _, rows in shown), 0, np.zeros(1, np.int64)
+        self._append_to_timeline(offsets=end)
         for log, rows in shown:
             order = rows[np.argsort(log.time[rows], kind="stable")]
-            times.append(log.time[order])
-            subscribers.append(log.subscriber[order])
             for start in range(0, len(order), _SORTED):
                 some = order[start : start + _SORTED]
-                article = self.articles.index_of(log.candidates.take(some, log.offsets))
-                self._timeline_file.append(article, log.candidates.lengths[some])
+                lengths = log.candidates.lengths(some)
+                end = end[-1] + np.cumsum(lengths)
+                article = self.articles.index_of(log.candidates.take(some))
+                self._append_to_timeline(
+                    time=log.time[some], offsets=end, article=article, length=lengths, subscriber=log.subscriber[some]
+                )
                 done += len(some)
                 self._progress("putting impressions in order of time", done / whole)
-        file = self._timeline_file
-        return Timeline(
-            time=np.concatenate(times),
-            offsets=file.offsets(),
-            article=file.values(),
-            length=file.lengths,
-            front_page=np.zeros(whole, bool),
-            subscriber=np.concatenate(subscribers),
-        )
+        files = self._timeline_files
+        return Timeline(front_page=np.zeros(whole, bool), **{name: file.values() for name, file in files.items()})
+
+    def _append_to_timeline(self, **columns: np.ndarray) -> None:
+        for name, values in columns.items():
+            self._timeline_files[name].append(values, np.array([len(values)]))
 
     def _slates(self, log: _Log, rows: np.ndarray, week: int) -> Slates:
-        article_id = log.candidates.take(rows, log.offsets)
+        article_id = log.candidates.take(rows)
         article = np.empty_like(article_id)
         for start in range(0, len(article), _LOOKED_UP):
             article[start : start + _LOOKED_UP] = self.articles.index_of(article_id[start : start + _LOOKED_UP])
@@ -213,13 +222,13 @@ class HiddenWeek:
             user_id=self.users.id_of(log.user[rows]),
             user=log.user[rows],
             time=log.time[rows],
-            session=log.session[rows] * 2 + week,  # session ids are unique within a week only
+            session=log.session[rows].astype(np.int64) * 2 + week,  # session ids are unique within a week only
             device=log.device[rows],
             subscriber=log.subscriber[rows],
             page=np.zeros(len(rows), np.int32),
             front_page=np.zeros(len(rows), bool),
             week=np.full(len(rows), week, np.int8),
-            offsets=np.concatenate(([0], np.cumsum(log.candidates.lengths[rows], dtype=np.int64))),
+            offsets=np.concatenate(([0], np.cumsum(log.candidates.lengths(rows)))),
             article_id=article_id,
             article=article,
             clicked=np.zeros(len(article_id), bool),
@@ -231,7 +240,7 @@ class HiddenWeek:
         return rows[np.argsort(self._readers[rows], kind="stable")]
 
     def _history(self, rows: np.ndarray) -> History:
-        lengths = self._clicked.lengths[rows]
+        lengths = self._clicked.lengths(rows)
         article, time = self.articles.index_of(self._clicked.take(rows)), self._clicked_at.take(rows)
         owner = np.repeat(self._readers[rows], lengths)
         order = np.lexsort((time, owner))
