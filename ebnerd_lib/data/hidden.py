@@ -18,7 +18,7 @@ from ebnerd_lib.data.ragged import Ragged
 from ebnerd_lib.data.values import UNREADABLE, first_line
 from ebnerd_lib.errors import BundleError
 
-BATCH = 1 << 17
+BATCH = 1 << 15
 """Rows read at a time."""
 _COLUMNS = ("impression_id", "impression_time", "device_type", "user_id", "is_subscriber", "session_id")
 _BEYOND = "is_beyond_accuracy"
