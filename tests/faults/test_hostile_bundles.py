@@ -37,7 +37,7 @@ HISTORIES = ("train_history", "validation_history")
 DAY = 24 * 3_600_000_000
 FIRST, LATE = 1_684_393_200_000_000, 1_684_998_000_000_000  # 18 and 25 May 2023, 07:00
 REMEDY = re.compile(
-    r"(Fetch|Drop|Mend|Keep|Convert|Use|Unpack|Generate|Check|Name|Give|Put|Split|check|drop|mend|fetch)\b[^.]*[.?]$"
+    r"[.:;,] (Fetch|Drop|Mend|Keep|Convert|Use|Unpack|Generate|Check|Name|Give|check|drop|fetch)\b.{5,}[.?]$"
 )
 
 
