@@ -37,7 +37,7 @@ HISTORIES = ("train_history", "validation_history")
 DAY = 24 * 3_600_000_000
 FIRST, LATE = 1_684_393_200_000_000, 1_684_998_000_000_000  # 18 and 25 May 2023, 07:00
 REMEDY = re.compile(
-    r"(Fetch|Drop|Mend|Keep|Convert|Use|Unpack|Generate|Check|Name|Give|Put|Split|check|drop|mend|fetch)\b[^.]*[.?]$"
+    r"[.:;,] (Fetch|Drop|Mend|Keep|Convert|Use|Unpack|Generate|Check|Name|Give|check|drop|fetch)\b.{5,}[.?]$"
 )
 
 
@@ -646,6 +646,17 @@ def extra_rows(by_hand, seed: int, number: int) -> tuple[list[tuple], list[tuple
     return weeks
 
 
+def extra_history(rows: list[tuple], impressions: list[tuple], seed: int) -> list[tuple]:
+    """The tiny bundle's histories, with clicks at and around the very moments of the week's impressions too."""
+    rng = random.Random(seed)
+    moments = [row[2] for row in impressions] + ["01T07:00", "17T23:59"]
+    return [
+        (user, articles + rng.choices(range(1_001, 1_016), k=n), days + rng.choices(moments, k=n))
+        for user, articles, days in rows
+        for n in [rng.randrange(6)]
+    ]
+
+
 def as_written_by(style: str, table: pa.Table) -> pa.Table:
     """A table in the widths of another writer; columns that do not take them stay."""
     for place, name in enumerate(table.column_names):
@@ -830,12 +841,17 @@ def test_hostile_bundles_are_refused_clearly_or_read_right(corrupt, by_hand, com
     def run(data):
         case = Case({}, split=data.draw(st.sampled_from(["official"] * 3 + ["quantile"])))
         number = data.draw(st.integers(0, 25))
-        train, validation = extra_rows(by_hand, data.draw(st.integers(0, 99)), number)
+        seed = data.draw(st.integers(0, 99))
+        train, validation = extra_rows(by_hand, seed, number)
+        histories = by_hand.train_history, by_hand.validation_history
+        if seed % 2:
+            weeks = zip(histories, (train, validation), strict=True)
+            histories = tuple(extra_history(rows, impressions, seed) for rows, impressions in weeks)
         case.tables = {
             "articles": by_hand.table(by_hand.articles), "train_behaviors": by_hand.behaviors(train),
-            "train_history": by_hand.history(by_hand.train_history),
+            "train_history": by_hand.history(histories[0]),
             "validation_behaviors": by_hand.behaviors(validation),
-            "validation_history": by_hand.history(by_hand.validation_history),
+            "validation_history": by_hand.history(histories[1]),
         }  # fmt: skip
         if number < 20:
             case.split = "official"  # too few rows for the quantile split's parts

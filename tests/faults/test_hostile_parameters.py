@@ -170,7 +170,7 @@ def judge(tally, kind: str, stage: str, key: str, value: object) -> str:
 def cases(kinds: int):
     """Settings for one of so many kinds of equal share; the same cases in every run."""
     return settings(
-        max_examples=max(1, amount(150, 520) // kinds), derandomize=True, database=None, deadline=None,
+        max_examples=max(1, amount(150, 570) // kinds), derandomize=True, database=None, deadline=None,
         phases=[Phase.explicit, Phase.generate],
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )  # fmt: skip
