@@ -68,7 +68,7 @@ def write(dataset: Dataset, folder: Path, progress: Callable[[float], None] | No
     (folder / COLUMNS_FILE).write_text(json.dumps(columns, indent=1, ensure_ascii=False) + "\n")
 
 
-def _create(path: Path, shape: tuple[int, int]) -> np.ndarray:
+def _create(path: Path, shape: tuple[int, int]) -> np.memmap:
     """Make a file that is mapped into memory, with all its space set aside.
 
     Where space is short, writing to a mapping of a file without it would kill the process.
