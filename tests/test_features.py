@@ -12,6 +12,7 @@ from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Metadata
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
 from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.features import build as builds
 from ebnerd_lib.features import registry, store
 from ebnerd_lib.features.build import World, build, stream
 from ebnerd_lib.features.catalogue import HALF_LIVES, STRENGTH_RATES, WINDOWS
@@ -488,10 +489,17 @@ def test_a_stream_yields_what_build_fills_in(seed, impressions, chunk):
     whole = compute(log, world)
     names = list(rng.permutation(sorted(whole))[: rng.integers(0, 30)])
     seen = np.zeros(impressions, bool)
-    for rows, slates, matrix in stream(log, world, names, chunk):
+    late = np.flatnonzero(log.time >= np.quantile(log.time, rng.random() / 2))
+    queries, steps = log.take(late), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builds, "_STEP", int(rng.integers(1, 5)))
+        found = list(stream(queries, world, names, chunk, lambda: steps.append(1)))
+    assert len(steps) >= len(found)
+    for rows, slates, matrix in found:
+        rows = late[rows]
         assert not seen[rows].any() and not slates.clicked.any()
         seen[rows] = True
         where = candidate_rows(log.offsets, rows)
         for place, name in enumerate(names):
             np.testing.assert_array_equal(matrix[:, place], whole[name][where], err_msg=name)
-    assert seen.all()
+    assert seen.sum() == len(late)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ebnerd_lib.data import schema
 from ebnerd_lib.data.bundle import checked, flat_values, list_offsets, microseconds, open_parquet
@@ -147,22 +146,25 @@ def read_clicks(path: Path, articles: Ragged, times: Ragged, progress: Progress)
 
 def _batches(path: Path, table: dict[str, pa.DataType], names: list[str], progress: Progress) -> Iterator[pa.Table]:
     """Yield rows of a file in the types of its schema, ``BATCH`` at a time."""
-    file: pq.ParquetFile = open_parquet(path)
+    file = open_parquet(path)
     schema.check_schema(path, file.schema_arrow, table)
     done, whole = 0, max(file.metadata.num_rows, 1)
-    batches = file.iter_batches(BATCH, columns=names)
-    while True:
-        try:
-            batch = next(batches, None)
-        except UNREADABLE as error:
-            raise BundleError(
-                f"{path}: cannot be read after row {done} ({first_line(error)}). Fetch the file again."
-            ) from error
-        if batch is None:
-            return
-        yield checked(path, pa.Table.from_batches([batch]).select(names), table)
-        done += batch.num_rows
-        progress(done / whole)
+    for group in range(file.metadata.num_row_groups):
+        # A reader keeps what it has read until it is dropped, so each row group gets one of its own.
+        batches = open_parquet(path).iter_batches(BATCH, row_groups=[group], columns=names)
+        while (batch := _next(batches, path, done)) is not None:
+            yield checked(path, pa.Table.from_batches([batch]).select(names), table)
+            done += batch.num_rows
+            progress(done / whole)
+
+
+def _next(batches: Iterator[pa.RecordBatch], path: Path, done: int) -> pa.RecordBatch | None:
+    try:
+        return next(batches, None)
+    except UNREADABLE as error:
+        raise BundleError(
+            f"{path}: cannot be read after row {done} ({first_line(error)}). Fetch the file again."
+        ) from error
 
 
 def _check_slates(path: Path, articles: np.ndarray, offsets: np.ndarray) -> None:

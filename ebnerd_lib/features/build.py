@@ -5,7 +5,7 @@ both come from the same log; for a recommendation the queries are slates that no
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -26,6 +26,7 @@ not), or the article with this kind of reader (subscriber or not)."""
 
 CHUNK = 1 << 18
 """Candidates computed at a time: the memory of a build is bounded by this and the event indexes."""
+_STEP = 1 << 16  # impressions of a timeline that are walked over at a time where nothing is asked
 
 
 @dataclass
@@ -193,7 +194,11 @@ def build(
 
 
 def stream(
-    queries: Slates, world: World, names: list[str], chunk: int = CHUNK
+    queries: Slates,
+    world: World,
+    names: list[str],
+    chunk: int = CHUNK,
+    after_step: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[np.ndarray, Slates, np.ndarray]]:
     """Yield some features of every candidate, a chunk at a time in order of time: no matrix of all is held.
 
@@ -204,6 +209,7 @@ def stream(
         world: the past.
         names: the columns wanted, in the order wanted.
         chunk: candidates at a time; figures do not depend on it.
+        after_step: called whenever a piece of the timeline has been walked over, as for letting go of its memory.
 
     Yields:
         Rows of ``queries``, their slates, and their features, float32 (candidates of the slates, columns).
@@ -226,6 +232,11 @@ def stream(
                     for name, values in _computed(entry, Chunk(slates, world, walk, {})).items():
                         if name in held:
                             held[name][where] = values
+    for moment in _steps_before(queries, world):
+        for entry in members:
+            if entry.walk == "time":
+                _computed(entry, Chunk(moment, world, walk, {}))
+        after_step()
     for rows in queries.chunks(queries.by_time, chunk):
         slates, where = hidden.take(rows), candidate_rows(queries.offsets, rows)
         table = {name: values[where] for name, values in held.items()}
@@ -236,7 +247,19 @@ def stream(
         matrix = np.empty((slates.candidates, len(names)), np.float32)
         for place, name in enumerate(names):
             matrix[:, place] = table[name]
+        after_step()
         yield rows, slates, matrix
+
+
+def _steps_before(queries: Slates, world: World) -> Iterator[Slates]:
+    """Yield slates without candidates, at steps of the timeline before the first query: they only move a walk on."""
+    if not len(queries):
+        return
+    one = queries.take(queries.by_time[:1])
+    nothing = {name: getattr(one, name)[:0] for name in ("article_id", "article", "clicked")}
+    times = world.inviews.time
+    for place in range(0, int(np.searchsorted(times, one.time[0])), _STEP):
+        yield replace(one, time=times[place : place + 1].copy(), offsets=np.zeros(2, np.int64), **nothing)
 
 
 def _needed(names: list[str]) -> list[Family]:

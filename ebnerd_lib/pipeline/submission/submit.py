@@ -114,7 +114,7 @@ def rank(model: TrainedModel, week: HiddenWeek, progress: Callable[[float], None
     ranks = np.zeros(week.candidates, np.min_scalar_type(longest))
     done = 0
     for group in week.groups(max(1, -(-week.candidates // GROUP_CANDIDATES))):
-        for rows, slates, matrix in stream(group.slates, group.world, model.columns):
+        for rows, slates, matrix in stream(group.slates, group.world, model.columns, after_step=week.release):
             scores = model.score(group.dataset, slates, matrix, model.columns)
             lost = int((~np.isfinite(scores)).sum())
             if lost:
@@ -123,7 +123,6 @@ def rank(model: TrainedModel, week: HiddenWeek, progress: Callable[[float], None
                 )
             where = candidate_rows(week.offsets, group.rows[rows])
             ranks[where] = ranks_of(scores, slates.offsets)
-            week.release()
             done += len(scores)
             progress(done / week.candidates)
         del group  # before the next one is made
