@@ -97,6 +97,6 @@ def test_figures_of_outdated_outputs_are_neither_compared_nor_kept(project):
 
 
 def test_make_renews_in_one_line():
-    words = ["make", "-n", "golden", "PROFILE=smoke", "RENEW=1", f"PYTHON={sys.executable}"]
+    words = ["make", "-n", "--no-print-directory", "golden", "PROFILE=smoke", "RENEW=1", f"PYTHON={sys.executable}"]
     shown = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert shown.strip().endswith("-m ebnerd_lib golden --profile smoke --renew")

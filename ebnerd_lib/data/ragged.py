@@ -8,7 +8,7 @@ import numpy as np
 
 from ebnerd_lib.data.slates import candidate_rows
 
-_ROWS = 1 << 15  # rows fetched before the memory of the file is let go of
+_ROWS = 1 << 12  # rows fetched before the memory of the file is let go of
 
 
 class Ragged:

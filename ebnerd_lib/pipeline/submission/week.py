@@ -154,7 +154,8 @@ class HiddenWeek:
         log = concatenate(
             [self._slates(self._past, earlier, 0), self._slates(self._asked, rows[~self.beyond[rows]], 1)]
         )
-        histories = [self._history(np.zeros(0, np.int64)), self._history(self._mine(count, number))]
+        mine = np.flatnonzero(self._readers % count == number)
+        histories = [self._history(mine[:0]), self._history(mine)]
         world = World(log, known.metadata, histories, len(self.users), self._timeline)
         dataset = Dataset(known.articles, known.users, {}, histories, known.vectors)
         return Group(rows, self._slates(self._asked, rows, 1), world, dataset)
@@ -233,11 +234,6 @@ class HiddenWeek:
             article=article,
             clicked=np.zeros(len(article_id), bool),
         )
-
-    def _mine(self, count: int, number: int) -> np.ndarray:
-        """Return the rows of the history file of a group's users, in order of the users' index."""
-        rows = np.flatnonzero(self._readers % count == number)
-        return rows[np.argsort(self._readers[rows], kind="stable")]
 
     def _history(self, rows: np.ndarray) -> History:
         lengths = self._clicked.lengths(rows)
