@@ -25,7 +25,7 @@ Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
-class Requests:
+class Impressions:
     """What is known of some impressions beside their candidates; arrays (n,) in file order.
 
     Attributes:
@@ -51,9 +51,9 @@ class Requests:
         return len(self.impression_id)
 
 
-def read_requests(
+def read_impressions(
     path: Path, table: dict[str, pa.DataType], candidates: Ragged, progress: Progress
-) -> tuple[Requests, np.ndarray]:
+) -> tuple[Impressions, np.ndarray]:
     """Read a behaviors file.
 
     Args:
@@ -63,7 +63,7 @@ def read_requests(
         progress: called with the share done.
 
     Returns:
-        The requests, and the ids of all articles in view, sorted.
+        The impressions, and the ids of all articles in view, sorted.
 
     Raises:
         BundleError: the file is no parquet, a column is missing or of a wrong type, a value is null, there is no row,
@@ -90,14 +90,14 @@ def read_requests(
         )
     if not parts:
         raise BundleError(f"{path}: 0 rows. A split needs impressions: check that the file is complete.")
-    return Requests(**{f.name: np.concatenate([p[f.name] for p in parts]) for f in fields(Requests)}), seen
+    return Impressions(**{f.name: np.concatenate([p[f.name] for p in parts]) for f in fields(Impressions)}), seen
 
 
 def read_lengths(path: Path, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids of a test file's rows, int64 (n,), and how many candidates each has, int32 (n,).
 
     Raises:
-        BundleError: as of ``read_requests``, but for repeated articles.
+        BundleError: as of ``read_impressions``, but for repeated articles.
     """
     ids, lengths = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
     for rows in _batches(path, schema.TEST_BEHAVIORS, ["impression_id", "article_ids_inview"], progress):

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from ebnerd_lib.data.bundle import Bundle, History
 from ebnerd_lib.data.dataset import Dataset, article_table, article_vectors
-from ebnerd_lib.data.hidden import Requests, read_clicks, read_requests
+from ebnerd_lib.data.hidden import Impressions, read_clicks, read_impressions
 from ebnerd_lib.data.layout import SPLITS, TEST, VECTORS, check_files, check_hidden_files, generated_stamp
 from ebnerd_lib.data.ragged import Ragged
 from ebnerd_lib.data.schema import BEHAVIORS, TEST_BEHAVIORS
@@ -53,7 +53,7 @@ class Group:
 
 @dataclass(frozen=True)
 class _Log:
-    """Requests in file order, by index of the user, with their candidates on disk."""
+    """Impressions in file order, by index of the user, with their candidates on disk."""
 
     time: np.ndarray
     user: np.ndarray
@@ -178,15 +178,15 @@ class HiddenWeek:
 
     def _read(
         self, opened: ExitStack, path: Path, table: dict, name: str
-    ) -> tuple[tuple[Requests, Ragged], np.ndarray]:
+    ) -> tuple[tuple[Impressions, Ragged], np.ndarray]:
         candidates = opened.enter_context(Ragged(self._folder / name, np.int32))
-        requests, seen = read_requests(path, table, candidates, self._step(path))
-        return (requests, candidates), seen
+        impressions, seen = read_impressions(path, table, candidates, self._step(path))
+        return (impressions, candidates), seen
 
-    def _log(self, requests: Requests, candidates: Ragged) -> _Log:
+    def _log(self, impressions: Impressions, candidates: Ragged) -> _Log:
         return _Log(
-            requests.time, self.users.index_of(requests.user_id), requests.device, requests.subscriber,
-            requests.session, candidates,
+            impressions.time, self.users.index_of(impressions.user_id), impressions.device, impressions.subscriber,
+            impressions.session, candidates,
         )  # fmt: skip
 
     def _write_timeline(self) -> Timeline:
