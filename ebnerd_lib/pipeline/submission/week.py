@@ -177,7 +177,7 @@ class HiddenWeek:
         return lambda share: self._progress(f"reading {path.parent.name}/{path.name}", share)
 
     def _read(
-        self, opened: ExitStack, path: Path, table: dict, name: str
+        self, opened: ExitStack, path: Path, table: dict[str, pa.DataType], name: str
     ) -> tuple[tuple[Impressions, Ragged], np.ndarray]:
         candidates = opened.enter_context(Ragged(self._folder / name, np.int32))
         impressions, seen = read_impressions(path, table, candidates, self._step(path))
