@@ -24,6 +24,18 @@ SECTIONS: list[tuple[str, str, str]] = [
         "disturbed, byte for byte.",
     ),
     (
+        "Interruptions",
+        "interruptions",
+        "Ctrl-C, SIGTERM and a closed terminal at random moments, while stages run and while reports are rendered. The "
+        "run ends within five seconds, says which stages are complete and kept, and calls none failed.",
+    ),
+    (
+        "Full disks and closed folders",
+        "full_disk",
+        "Runs whose outputs lie on a disk of a few megabytes, or under a limit on the size of files. Each fails with "
+        "one message that names the place and the remedy; with room, the same command goes on to the same bytes.",
+    ),
+    (
         "Cut-off training",
         "resume",
         "The process that trains is killed at chosen places and at random moments, and its checkpoints are spoilt. The "
@@ -76,7 +88,7 @@ def words(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     text = f"{value:,}" if isinstance(value, int | float) else str(value)
-    return text.replace("|", "\\|").replace("_", "\\_")
+    return text.replace("|", "\\|").replace("_", " ")
 
 
 def table(rows: list[tuple[str, ...]], head: tuple[str, ...]) -> str:
