@@ -99,7 +99,7 @@ def submit(profile: str, model_name: str, test: Path, out: Path, say: Callable[[
     write_json(out.with_suffix(".json"), record)
     say(
         f"{out}: {counts['rows']:,} rows ranked by {model.name} (tier {model.tier}) in {seconds:.0f} s, "
-        f"{peak_memory_mb() / 1000:.2f} GB at the most. Check it with `python -m ebnerd_lib check-submission`."
+        f"{peak_memory_mb():,.0f} MB at the most. Check it with `python -m ebnerd_lib check-submission`."
     )
     return out
 
