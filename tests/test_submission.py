@@ -404,7 +404,8 @@ def test_files_that_are_no_submission_are_refused(sent, test_set, tmp_path):
             check_submission(tmp_path / "bad.zip", test_set, silent)
 
 
-def test_ties_keep_the_order_of_the_slate_and_nothing_is_ranked_nothing():
+def test_the_best_is_first_ties_keep_the_order_of_the_slate_and_nothing_is_ranked_nothing():
+    np.testing.assert_array_equal(ranks_of(np.array([0.1, 0.9, 0.5, -2.0, 3.0]), np.array([0, 3, 5])), [3, 1, 2, 2, 1])
     np.testing.assert_array_equal(ranks_of(np.zeros(4), np.array([0, 3, 4])), [1, 2, 3, 1])
     assert len(ranks_of(np.zeros(0), np.array([0]))) == 0
 

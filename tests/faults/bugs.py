@@ -343,7 +343,7 @@ BUGS = (
         "order = np.lexsort((-scores, slate))",
         "order = np.lexsort((scores, slate))",
         "the best candidate gets the last rank",
-        "tests/test_submission.py::test_ties_keep_the_order_of_the_slate_and_nothing_is_ranked_nothing",
+        "tests/test_submission.py::test_the_best_is_first_ties_keep_the_order_of_the_slate_and_nothing_is_ranked_nothing",
     ),
     Bug(
         "ranks that are no permutation pass",
