@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -36,13 +37,23 @@ class Project:
             (self.outputs / "notebooks" / f"{stage}.ipynb").unlink()
 
     def start(self, make: bool = False, before: Sequence[str] = (), **options) -> subprocess.Popen[str]:
-        """Start a run, the leader of a process group of its own, with words ``before`` the command."""
+        """Start a run, the leader of a process group of its own, with words ``before`` the command.
+
+        It hears the signals that are ignored where the tests themselves run in the background.
+        """
+        prepare = options.pop("preexec_fn", lambda: None)
+
+        def prepared() -> None:
+            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
+            prepare()
+
         words = [*before, sys.executable, "-m", "ebnerd_lib", "run", "--profile", "smoke"]
         if make:
             words = ["make", "run-all", "PROFILE=smoke", f"PYTHON={sys.executable}"]
         environment = {**os.environ, "PYTHONPATH": str(self.root)}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
-        return subprocess.Popen(words, cwd=self.root, env=environment, **pipes, **options)
+        return subprocess.Popen(words, cwd=self.root, env=environment, preexec_fn=prepared, **pipes, **options)
 
     def run(self, **options) -> tuple[int, str]:
         """Run to the end. Returns the exit code and what was printed."""

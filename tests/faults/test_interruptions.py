@@ -35,7 +35,7 @@ def test_an_interrupted_run_ends_within_5_seconds_and_says_what_it_kept(project)
             assert "profile smoke: 6 stages" in first, first
             if rendering:
                 wait_until(lambda: project.complete() == len(STAGES), process)
-            delay = rng.uniform(0, 1.0 if rendering else 6.0)
+            delay = rng.uniform(0, 0.5 if rendering else 6.0)
             time.sleep(delay)
             if process.poll() is not None:
                 continue
