@@ -82,7 +82,7 @@ def read(name: str) -> dict[str, Any]:
 def words(value: Any) -> str:
     """Return a figure as it stands in a table."""
     if isinstance(value, dict):
-        return "; ".join(f"{key}: {words(inner)}" for key, inner in value.items())
+        return "; ".join(f"{words(key)}: {words(inner)}" for key, inner in value.items())
     if isinstance(value, list):
         return ", ".join(map(words, value))
     if isinstance(value, bool):
