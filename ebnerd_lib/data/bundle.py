@@ -60,7 +60,7 @@ class Bundle:
         """Read columns of the articles table. Raises ``BundleError`` on a null or repeated article id."""
         path = self.path / "articles.parquet"
         table = _read(path, schema.ARTICLES, columns)
-        _refuse_repeats(path, "article_id", table["article_id"].to_numpy())
+        refuse_repeats(path, "article_id", table["article_id"].to_numpy())
         return table
 
     def behaviors(self, split: str) -> pa.Table:
@@ -69,21 +69,15 @@ class Bundle:
         table = _read(path, schema.BEHAVIORS, _SLATE_COLUMNS)
         if not table.num_rows:
             raise BundleError(f"{path}: 0 rows. A split needs impressions: check that the file is complete.")
-        _refuse_repeats(path, "impression_id", table["impression_id"].to_numpy())
+        refuse_repeats(path, "impression_id", table["impression_id"].to_numpy())
         return table
 
     def history_table(self, split: str) -> pa.Table:
         """Read who clicked what and when before the split's week. A user with two rows is refused."""
         path = self.path / split / "history.parquet"
         table = _read(path, schema.HISTORY, ("user_id", "article_id_fixed", "impression_time_fixed"))
-        _refuse_repeats(path, "user_id", table["user_id"].to_numpy())
-        articles, times = table["article_id_fixed"], table["impression_time_fixed"]
-        unequal = int((np.diff(list_offsets(articles)) != np.diff(list_offsets(times))).sum())
-        if unequal:
-            raise BundleError(
-                f"{path}: article_id_fixed and impression_time_fixed differ in length in {unequal} rows. "
-                "Each click needs its article and its time: fetch the file again."
-            )
+        refuse_repeats(path, "user_id", table["user_id"].to_numpy())
+        refuse_unequal(path, table)
         return table
 
     def vectors(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -102,7 +96,7 @@ class Bundle:
         schema.check_schema(path, found, wanted)
         table = _read(path, wanted, tuple(wanted))
         ids = table["article_id"].to_numpy()
-        _refuse_repeats(path, "article_id", ids)
+        refuse_repeats(path, "article_id", ids)
         sizes = np.unique(np.diff(list_offsets(table[lists[0]])))
         if len(sizes) != 1 or not sizes[0]:
             raise BundleError(
@@ -221,11 +215,6 @@ def build_history(table: pa.Table, articles: Vocabulary, users: Vocabulary) -> H
     )
 
 
-def list_values(table: pa.Table, column: str) -> np.ndarray:
-    """Return all values of a list column, row after row."""
-    return flat_values(table[column])
-
-
 @njit(cache=True, nogil=True)
 def _label(offsets, article, click_offsets, click, articles):  # type: ignore[no-untyped-def]
     """Mark clicked candidates; count clicks that match no candidate and slates that repeat an article."""
@@ -296,7 +285,19 @@ def _refuse_nulls(path: Path, name: str, column: pa.ChunkedArray) -> None:
         raise BundleError(f"{path}: column {name} is null in {where}; it must have a value. Drop or fill these rows.")
 
 
-def _refuse_repeats(path: Path, name: str, ids: np.ndarray) -> None:
+def refuse_unequal(path: Path, table: pa.Table) -> None:
+    """Raise ``BundleError`` where a row of a history has not as many times as articles."""
+    articles, times = table["article_id_fixed"], table["impression_time_fixed"]
+    unequal = int((np.diff(list_offsets(articles)) != np.diff(list_offsets(times))).sum())
+    if unequal:
+        raise BundleError(
+            f"{path}: article_id_fixed and impression_time_fixed differ in length in {unequal} rows. "
+            "Each click needs its article and its time: fetch the file again."
+        )
+
+
+def refuse_repeats(path: Path, name: str, ids: np.ndarray) -> None:
+    """Raise ``BundleError`` where ids of a column occur twice."""
     repeated = len(ids) - len(np.unique(ids))
     if repeated:
         raise BundleError(

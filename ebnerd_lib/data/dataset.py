@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ebnerd_lib.data import slates as slates_io
-from ebnerd_lib.data.bundle import Bundle, History, build_history, build_slates, list_values
+from ebnerd_lib.data.bundle import Bundle, History, build_history, build_slates, flat_values
 from ebnerd_lib.data.layout import SPLITS
 from ebnerd_lib.data.schema import SENTIMENT_LABELS
 from ebnerd_lib.data.slates import Slates
@@ -125,8 +125,8 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
     articles = Vocabulary(
         np.concatenate(
             [table["article_id"].to_numpy()]
-            + [list_values(rows, "article_ids_inview") for rows in behaviors]
-            + [list_values(rows, "article_id_fixed") for rows in histories]
+            + [flat_values(rows["article_ids_inview"]) for rows in behaviors]
+            + [flat_values(rows["article_id_fixed"]) for rows in histories]
             + [pc.drop_null(rows["article_id"]).to_numpy() for rows in behaviors]
         )
     )

@@ -12,9 +12,17 @@ import numpy as np
 import pyarrow as pa
 
 from ebnerd_lib.data import schema
-from ebnerd_lib.data.bundle import checked, flat_values, list_offsets, microseconds, open_parquet
+from ebnerd_lib.data.bundle import (
+    checked,
+    flat_values,
+    list_offsets,
+    microseconds,
+    open_parquet,
+    refuse_repeats,
+    refuse_unequal,
+)
 from ebnerd_lib.data.ragged import Ragged
-from ebnerd_lib.data.values import UNREADABLE, first_line
+from ebnerd_lib.data.values import UNREADABLE, first_line, flat
 from ebnerd_lib.errors import BundleError
 
 BATCH = 1 << 15
@@ -125,22 +133,15 @@ def read_clicks(path: Path, articles: Ragged, times: Ragged, progress: Progress)
     users, seen = [np.zeros(0, np.uint32)], np.zeros(0, np.int32)
     names = ["user_id", "article_id_fixed", "impression_time_fixed"]
     for rows in _batches(path, schema.HISTORY, names, progress):
-        lengths, others = (np.diff(list_offsets(rows[name])) for name in names[1:])
-        unequal = int((lengths != others).sum())
-        if unequal:
-            raise BundleError(
-                f"{path}: article_id_fixed and impression_time_fixed differ in length in {unequal} rows. "
-                "Each click needs its article and its time: fetch the file again."
-            )
+        refuse_unequal(path, rows)
+        lengths = np.diff(list_offsets(rows["article_id_fixed"]))
         clicked = flat_values(rows["article_id_fixed"])
         articles.append(clicked, lengths)
-        times.append(flat_values(rows["impression_time_fixed"]).astype("datetime64[us]").view(np.int64), lengths)
+        times.append(microseconds(flat(rows["impression_time_fixed"])), lengths)
         seen = np.union1d(seen, clicked)
         users.append(rows["user_id"].to_numpy())
     every = np.concatenate(users)
-    repeated = len(every) - len(np.unique(every))
-    if repeated:
-        raise BundleError(f"{path}: column user_id repeats {repeated} of {len(every)} ids. Give each user one row.")
+    refuse_repeats(path, "user_id", every)
     return every, seen
 
 

@@ -30,11 +30,7 @@ def check_files(path: Path) -> list[Path]:
             f"{path}: no such folder. Unpack a bundle there (articles.parquet, train/, validation/), make a generated "
             f"one with `python -m ebnerd_lib sample --out {path}`, or name another folder with the parameter `bundle`."
         )
-    files = bundle_files(path)
-    missing = [str(file.relative_to(path)) for file in files if not file.is_file()]
-    if missing:
-        raise BundleError(f"{path}: {len(missing)} files missing: {', '.join(missing)}. Unpack the whole bundle there.")
-    return files
+    return _whole(path, bundle_files(path), "", "Unpack the whole bundle there")
 
 
 def hidden_files(path: Path) -> list[Path]:
@@ -54,12 +50,14 @@ def check_hidden_files(path: Path) -> list[Path]:
             f"{path}: no such folder. Unpack EBNeRD's test set there (articles.parquet, test/), or generate one "
             f"with `python -m ebnerd_lib sample --test --out {path}`."
         )
-    files = hidden_files(path)
+    return _whole(path, hidden_files(path), " of the test set", "Unpack all of it there")
+
+
+def _whole(path: Path, files: list[Path], of: str, remedy: str) -> list[Path]:
+    """Return the files of a folder, or raise ``BundleError`` with those that are missing."""
     missing = [str(file.relative_to(path)) for file in files if not file.is_file()]
     if missing:
-        raise BundleError(
-            f"{path}: {len(missing)} files of the test set missing: {', '.join(missing)}. Unpack all of it there."
-        )
+        raise BundleError(f"{path}: {len(missing)} files{of} missing: {', '.join(missing)}. {remedy}.")
     return files
 
 
