@@ -32,6 +32,7 @@ ids_of_any_size = st.one_of(
 ).map(lambda ids: np.array(ids, dtype=np.int32))
 
 
+@settings(deadline=None)
 @given(ids_of_any_size, ids_of_any_size)
 def test_vocabulary_both_ways(ids, asked):
     vocabulary = Vocabulary(ids)
@@ -179,7 +180,7 @@ def test_impressions_keep_the_week_of_their_file(smoke_bundle, split):
     data = prepare(open_bundle(smoke_bundle), split)[0]
     bundle = open_bundle(smoke_bundle)
     for week, name in enumerate(("train", "validation")):
-        ids = bundle.behaviors(name)["impression_id"].to_numpy()
+        ids = bundle.behaviors(name).request["impression_id"]
         np.testing.assert_array_equal(data.log.week[np.isin(data.log.impression_id, ids)], week)
 
 

@@ -14,10 +14,10 @@ from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features import build as builds
 from ebnerd_lib.features import registry, store
-from ebnerd_lib.features.build import World, build, stream
+from ebnerd_lib.features.build import World, build, describe
 from ebnerd_lib.features.catalogue import HALF_LIVES, STRENGTH_RATES, WINDOWS
 from ebnerd_lib.features.events import Grouping, Past, Timeline
-from ebnerd_lib.features.ranks import relative
+from ebnerd_lib.features.ranks import behind, relative
 from ebnerd_lib.features.registry import TIERS, Column, allowed, every_column, family, unregister
 
 ARTICLES, USERS, CATEGORIES = 9, 5, 3
@@ -387,9 +387,9 @@ def test_a_walk_backwards_in_time_is_refused():
 def test_relative_by_hand():
     values = np.array([4.0, 1.0, 1.0, np.nan, 0.0, 0.0, 5.0], dtype=np.float32)
     found = relative(values, np.array([0, 4, 6, 7]))
-    np.testing.assert_allclose(found[:, 0], [1, 0.25, 0.25, np.nan, 0.5, 0.5, 0.5])
-    np.testing.assert_allclose(found[:, 1], [2, 0.5, 0.5, np.nan, 1, 1, 1])
-    np.testing.assert_allclose(found[:, 2], [0, -3, -3, np.nan, 0, 0, 0])
+    np.testing.assert_allclose(found[0], [1, 0.25, 0.25, np.nan, 0.5, 0.5, 0.5])
+    np.testing.assert_allclose(found[1], [2, 0.5, 0.5, np.nan, 1, 1, 1])
+    np.testing.assert_allclose(behind(values, np.array([0, 4, 6, 7])), [0, -3, -3, np.nan, 0, 0, 0])
 
 
 def test_registry_names_are_unique_and_tiers_nested():
@@ -481,7 +481,7 @@ def test_below_the_tier_of_clicks_nothing_depends_on_what_the_hidden_test_lacks(
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 60))
-def test_a_stream_yields_what_build_fills_in(seed, impressions, chunk):
+def test_chunks_yield_what_build_fills_in_on_any_number_of_threads(seed, impressions, chunk):
     rng = np.random.default_rng(seed)
     log = random_log(rng, impressions)
     world = random_world(rng, log)
@@ -492,11 +492,11 @@ def test_a_stream_yields_what_build_fills_in(seed, impressions, chunk):
     queries, steps = log.take(late), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(builds, "_STEP", int(rng.integers(1, 5)))
-        found = list(stream(queries, world, names, chunk, lambda: steps.append(1)))
+        found = list(describe(queries, world, names, chunk, lambda: steps.append(1), threads=int(rng.integers(1, 4))))
     assert len(steps) >= len(found)
-    for rows, slates, matrix in found:
-        rows = late[rows]
-        assert not seen[rows].any() and not slates.clicked.any()
+    for part in found:
+        rows, matrix = late[part.rows], part.matrix(names)
+        assert not seen[rows].any() and not part.slates.clicked.any()
         seen[rows] = True
         where = candidate_rows(log.offsets, rows)
         for place, name in enumerate(names):

@@ -3,6 +3,7 @@
 Whatever is wrong with a file ends in one ``BundleError`` that names file, column, count and remedy.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,17 +13,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numba import njit
 
-from ebnerd_lib.data import schema
+from ebnerd_lib.data import mapped, schema
 from ebnerd_lib.data.layout import SPLITS, VECTORS, check_files, generated_stamp
-from ebnerd_lib.data.slates import Slates, writable
+from ebnerd_lib.data.slates import Slates, lists_of, writable
 from ebnerd_lib.data.values import UNREADABLE, cast_column, first_line, flat
-from ebnerd_lib.data.vocabulary import Vocabulary
+from ebnerd_lib.data.vocabulary import Vocabulary, distinct
 from ebnerd_lib.errors import BundleError
 
+BATCH = 1 << 15
+"""Rows read at a time."""
 _SLATE_COLUMNS = (
     "impression_id", "article_id", "impression_time", "device_type", "article_ids_inview",
     "article_ids_clicked", "user_id", "is_subscriber", "session_id",
 )  # fmt: skip
+_REQUEST = ("impression_id", "user_id", "time", "session_id", "device", "subscriber", "page")
 _TABLES = {"articles": schema.ARTICLES, "behaviors": schema.BEHAVIORS, "history": schema.HISTORY}
 _NULLABLE = frozenset(schema.ARTICLES) - {"article_id"} | {
     "read_time", "scroll_percentage", "gender", "postcode", "age", "next_read_time", "next_scroll_percentage",
@@ -50,6 +54,57 @@ class History:
 
 
 @dataclass(frozen=True)
+class Behaviors:
+    """A split's behaviors as they stand in the file.
+
+    Attributes:
+        path: the file, for messages.
+        request: what is known of an impression beside its candidates, by name, each (n,): impression_id, user_id,
+            time (microseconds), session_id, device, subscriber, page (article id, -1 on the front page).
+        offsets: int64 (n + 1,), where the candidates of each impression begin.
+        article_id: int32 (m,), candidates.
+        click_offsets: int64 (n + 1,), where its clicks begin.
+        clicks: int32, articles clicked.
+        seen: int32, ids of all articles in view or read, sorted.
+    """
+
+    path: Path
+    request: dict[str, np.ndarray]
+    offsets: np.ndarray
+    article_id: np.ndarray
+    click_offsets: np.ndarray
+    clicks: np.ndarray
+    seen: np.ndarray
+
+    def __len__(self) -> int:
+        """Return the number of impressions."""
+        return len(self.offsets) - 1
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """A split's histories as they stand in the file, one row a user.
+
+    Attributes:
+        user_id: uint32 (n,).
+        offsets: int64 (n + 1,), where the clicks of each user begin.
+        article_id: int32 (m,).
+        time: int64 (m,), microseconds.
+        seen: int32, ids of all articles clicked, sorted.
+    """
+
+    user_id: np.ndarray
+    offsets: np.ndarray
+    article_id: np.ndarray
+    time: np.ndarray
+    seen: np.ndarray
+
+    def __len__(self) -> int:
+        """Return the number of users."""
+        return len(self.user_id)
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A folder in EBNeRD's layout whose files exist and have the columns and types of the schema."""
 
@@ -63,22 +118,49 @@ class Bundle:
         refuse_repeats(path, "article_id", table["article_id"].to_numpy())
         return table
 
-    def behaviors(self, split: str) -> pa.Table:
-        """Read the columns of a split's behaviors that slates are made of. An empty split is refused."""
-        path = self.path / split / "behaviors.parquet"
-        table = _read(path, schema.BEHAVIORS, _SLATE_COLUMNS)
-        if not table.num_rows:
-            raise BundleError(f"{path}: 0 rows. A split needs impressions: check that the file is complete.")
-        refuse_repeats(path, "impression_id", table["impression_id"].to_numpy())
-        return table
+    def behaviors(self, split: str) -> "Behaviors":
+        """Read the columns of a split's behaviors that slates are made of.
 
-    def history_table(self, split: str) -> pa.Table:
-        """Read who clicked what and when before the split's week. A user with two rows is refused."""
+        Raises:
+            BundleError: there is no row, an id repeats, or a slate is empty.
+        """
+        path = self.path / split / "behaviors.parquet"
+        inview, clicks = Lists(path, "article_ids_inview", np.int32), Lists(path, "article_ids_clicked", np.int32)
+        rows: dict[str, list[np.ndarray]] = {name: [] for name in _REQUEST}
+        seen = [np.zeros(0, np.int32)]
+        for batch in batches(path, schema.BEHAVIORS, _SLATE_COLUMNS):
+            inview.add(batch["article_ids_inview"])
+            clicks.add(batch["article_ids_clicked"])
+            seen += [pc.unique(flat(batch["article_ids_inview"])).to_numpy(), _distinct(batch["article_id"])]
+            for name, values in _requests(batch).items():
+                rows[name].append(values)
+        if not rows["impression_id"]:
+            raise BundleError(f"{path}: 0 rows. A split needs impressions: check that the file is complete.")
+        found = Behaviors(
+            path, {name: np.concatenate(parts) for name, parts in rows.items()}, *inview.whole(), *clicks.whole(),
+            distinct(np.concatenate(seen)),
+        )  # fmt: skip
+        refuse_repeats(path, "impression_id", found.request["impression_id"])
+        return found
+
+    def clicks(self, split: str) -> "Clicks":
+        """Read who clicked what and when before the split's week.
+
+        Raises:
+            BundleError: a user has two rows, or a row has not as many times as articles.
+        """
         path = self.path / split / "history.parquet"
-        table = _read(path, schema.HISTORY, ("user_id", "article_id_fixed", "impression_time_fixed"))
-        refuse_repeats(path, "user_id", table["user_id"].to_numpy())
-        refuse_unequal(path, table)
-        return table
+        articles, times = Lists(path, "article_id_fixed", np.int32), Lists(path, "impression_time_fixed", np.int64)
+        users, seen = [np.zeros(0, np.uint32)], [np.zeros(0, np.int32)]
+        for batch in batches(path, schema.HISTORY, ("user_id", "article_id_fixed", "impression_time_fixed")):
+            refuse_unequal(path, batch)
+            users.append(batch["user_id"].to_numpy())
+            seen.append(pc.unique(flat(batch["article_id_fixed"])).to_numpy())
+            articles.add(batch["article_id_fixed"])
+            times.add(batch["impression_time_fixed"])
+        user_id = np.concatenate(users)
+        refuse_repeats(path, "user_id", user_id)
+        return Clicks(user_id, *articles.whole(), times.whole()[1], distinct(np.concatenate(seen)))
 
     def vectors(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Read the article vectors, ``(ids (n,), float32 (n, size))``, or ``None`` where the bundle has none."""
@@ -113,16 +195,14 @@ class Bundle:
         return ids, numbers
 
     def null_shares(self, name: str) -> dict[str, float]:
-        """Return the share of null rows of each column of a table, as of ``train/history``.
-
-        Columns are read one at a time, so memory is bounded by the largest of them. Of no rows it is 0.
-        """
+        """Return the share of null rows of each column of a table, as of ``train/history``. Of no rows it is 0."""
         path = self.path / f"{name}.parquet"
         file, shares = open_parquet(path), {}
         for column in dict.fromkeys(file.schema_arrow.names):
+            nulls = 0
             try:
-                found = file.read(columns=[column])
-                nulls = found.column(found.schema.get_all_field_indices(column)[0]).null_count
+                for batch in file.iter_batches(BATCH, columns=[column]):
+                    nulls += batch.column(batch.schema.get_all_field_indices(column)[0]).null_count
             except UNREADABLE as error:
                 raise BundleError(
                     f"{path}: column {column} cannot be read ({first_line(error)}). Fetch the file again."
@@ -144,12 +224,11 @@ def open_bundle(path: Path) -> Bundle:
     return Bundle(path, generated_stamp(path))
 
 
-def build_slates(path: Path, table: pa.Table, articles: Vocabulary, users: Vocabulary, week: int) -> Slates:
-    """Turn a behaviors table into slates with labels.
+def build_slates(found: Behaviors, articles: Vocabulary, users: Vocabulary, week: int) -> Slates:
+    """Turn behaviors into slates with labels.
 
     Args:
-        path: the file, for messages.
-        table: as ``Bundle.behaviors`` returns it.
+        found: as ``Bundle.behaviors`` returns them.
         articles: vocabulary that holds every article of every slate.
         users: vocabulary of users.
         week: 0 for the train file, 1 for the validation file.
@@ -157,18 +236,17 @@ def build_slates(path: Path, table: pa.Table, articles: Vocabulary, users: Vocab
     Raises:
         BundleError: a slate is empty or repeats an article, or a click lies outside its slate.
     """
-    inview, clicks = table["article_ids_inview"], table["article_ids_clicked"]
-    offsets, click_offsets = list_offsets(inview), list_offsets(clicks)
-    empty = int((np.diff(offsets) == 0).sum())
+    path, request = found.path, found.request
+    empty = int((np.diff(found.offsets) == 0).sum())
     if empty:
         raise BundleError(
             f"{path}: article_ids_inview is empty in {empty} rows. An impression needs a slate: drop these rows."
         )
-    article_id = flat_values(inview)
-    article = articles.index_of(article_id)
+    article = articles.index_of(found.article_id)
     clicked, outside, repeated = _label(
-        offsets, article, click_offsets, articles.index_of(flat_values(clicks)), len(articles)
-    )
+        found.offsets, article, found.click_offsets, articles.index_of(found.clicks), len(articles),
+        mapped.zeros(len(article), np.bool_),
+    )  # fmt: skip
     if repeated:
         raise BundleError(
             f"{path}: article_ids_inview repeats an article in {repeated} rows. Keep each candidate of a slate once."
@@ -178,47 +256,41 @@ def build_slates(path: Path, table: pa.Table, articles: Vocabulary, users: Vocab
             f"{path}: article_ids_clicked has {outside} clicks outside their slate (article_ids_inview). "
             "Clicks must be among the candidates: drop or mend these rows."
         )
-    page = table["article_id"]
-    session = table["session_id"].to_numpy().astype(np.int64)
     return Slates(
-        impression_id=table["impression_id"].to_numpy(),
-        user_id=table["user_id"].to_numpy(),
-        user=users.index_of(table["user_id"].to_numpy()),
-        time=microseconds(table["impression_time"].combine_chunks()),
-        session=session * len(SPLITS) + week,  # session ids are unique within a split only
-        device=table["device_type"].to_numpy(),
-        subscriber=table["is_subscriber"].to_numpy(),
-        page=articles.index_of(pc.fill_null(page, -1).to_numpy()),
-        front_page=page.is_null().to_numpy(),
-        week=np.full(table.num_rows, week, dtype=np.int8),
-        offsets=offsets,
-        article_id=article_id,
+        impression_id=request["impression_id"],
+        user_id=request["user_id"],
+        user=users.index_of(request["user_id"]),
+        time=request["time"],
+        session=request["session_id"].astype(np.int64) * len(SPLITS) + week,  # ids are unique within a split only
+        device=request["device"],
+        subscriber=request["subscriber"],
+        page=articles.index_of(request["page"]),
+        front_page=request["page"] < 0,
+        week=np.full(len(found), week, dtype=np.int8),
+        offsets=found.offsets,
+        article_id=found.article_id,
         article=article,
         clicked=clicked,
     )
 
 
-def build_history(table: pa.Table, articles: Vocabulary, users: Vocabulary) -> History:
-    """Index a history table by user: clicks of users that the vocabulary lacks are left out."""
-    user = users.index_of(table["user_id"].to_numpy())
-    offsets = list_offsets(table["article_id_fixed"])
-    lengths = np.diff(offsets)
-    row_user = np.repeat(user, lengths)
-    time = microseconds(flat(table["impression_time_fixed"]))
-    order = np.lexsort((time, row_user))
-    order = order[row_user[order] > 0]
-    counts = np.bincount(row_user[order], minlength=len(users))
-    return History(
-        offsets=np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
-        article=articles.index_of(flat_values(table["article_id_fixed"]))[order],
-        time=time[order],
-    )
+def build_history(found: Clicks, articles: Vocabulary, users: Vocabulary) -> History:
+    """Index histories by user: clicks of users that the vocabulary lacks are left out."""
+    user = users.index_of(found.user_id)
+    order = np.argsort(user, kind="stable")
+    order = order[user[order] > 0]
+    counts = np.zeros(len(users), np.int64)
+    counts[user[order]] = np.diff(found.offsets)[order]
+    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    article = lists_of(articles.index_of(found.article_id), found.offsets, order)
+    time = lists_of(found.time, found.offsets, order)
+    _sort_by_time(offsets, article, time)
+    return History(offsets, article, time)
 
 
 @njit(cache=True, nogil=True)
-def _label(offsets, article, click_offsets, click, articles):  # type: ignore[no-untyped-def]
+def _label(offsets, article, click_offsets, click, articles, clicked):  # type: ignore[no-untyped-def]
     """Mark clicked candidates; count clicks that match no candidate and slates that repeat an article."""
-    clicked = np.zeros(len(article), dtype=np.bool_)
     place = np.full(articles, -1, dtype=np.int64)
     outside = repeated = 0
     for row in range(len(offsets) - 1):
@@ -234,6 +306,111 @@ def _label(offsets, article, click_offsets, click, articles):  # type: ignore[no
             else:
                 outside += 1
     return clicked, outside, repeated
+
+
+@njit(cache=True, nogil=True)
+def _sort_by_time(offsets, article, time):  # type: ignore[no-untyped-def]
+    """Put the clicks of each user in order of time, those of the same microsecond as they stand."""
+    for user in range(len(offsets) - 1):
+        begin, end = offsets[user], offsets[user + 1]
+        ordered = True
+        for click in range(begin + 1, end):
+            ordered = ordered and time[click - 1] <= time[click]
+        if not ordered:
+            order = np.argsort(time[begin:end], kind="mergesort")
+            article[begin:end] = article[begin:end][order]
+            time[begin:end] = time[begin:end][order]
+
+
+class Lists:
+    """Takes a list column of a file batch by batch: its numbers in one array, and where rows begin.
+
+    Args:
+        path: the file.
+        name: of the column.
+        kind: of the numbers; timestamps are int64 microseconds.
+    """
+
+    def __init__(self, path: Path, name: str, kind: type[np.generic]) -> None:
+        footer = open_parquet(path).metadata
+        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+        columns = [group.column(place) for group in groups for place in range(group.num_columns)]
+        # A list without items counts as one value, so there is room for all.
+        room = sum(column.num_values for column in columns if column.path_in_schema.split(".")[0] == name)
+        self._values, self._count = mapped.empty(room, kind), 0
+        self._lengths = [np.zeros(0, np.int64)]
+
+    def add(self, column: pa.ChunkedArray) -> None:
+        """Add rows of a list column, timestamps as microseconds."""
+        values = flat(column)
+        numbers = (values.cast(pa.int64()) if pa.types.is_timestamp(values.type) else values).to_numpy()
+        self._values[self._count : self._count + len(numbers)] = numbers
+        self._count += len(numbers)
+        self._lengths.append(np.diff(list_offsets(column)))
+
+    def whole(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return offsets, int64 (rows + 1,), and the numbers of all rows."""
+        return np.concatenate(([0], np.cumsum(np.concatenate(self._lengths)))), self._values[: self._count]
+
+
+def _requests(rows: pa.Table) -> dict[str, np.ndarray]:
+    """Return what is known of impressions beside their candidates: ``Behaviors.request``."""
+    return {
+        "impression_id": rows["impression_id"].to_numpy(),
+        "user_id": rows["user_id"].to_numpy(),
+        "time": microseconds(rows["impression_time"]),
+        "session_id": rows["session_id"].to_numpy(),
+        "device": rows["device_type"].to_numpy(),
+        "subscriber": rows["is_subscriber"].to_numpy(),
+        "page": pc.fill_null(rows["article_id"], -1).to_numpy(),
+    }
+
+
+def _distinct(ids: pa.ChunkedArray) -> np.ndarray:
+    return pc.drop_null(pc.unique(ids)).to_numpy()
+
+
+def batches(
+    path: Path, table: dict[str, pa.DataType], names: tuple[str, ...], progress: Callable[[float], None] | None = None
+) -> Iterator[pa.Table]:
+    """Yield rows of a file in the types of its schema ``table``, ``BATCH`` at a time.
+
+    Args:
+        path: the file.
+        table: its schema.
+        names: the columns wanted.
+        progress: called with the share done.
+
+    Raises:
+        BundleError: the file cannot be read or a value is wrong, see ``checked``; counts are those of the whole file.
+    """
+    file = open_parquet(path)
+    schema.check_schema(path, file.schema_arrow, table)
+    done, whole = 0, max(file.metadata.num_rows, 1)
+    for group in range(file.metadata.num_row_groups):
+        # A reader keeps what it has read until it is dropped, so each row group gets one of its own.
+        rows = open_parquet(path).iter_batches(BATCH, row_groups=[group], columns=list(names))
+        while (batch := _next(rows, path, done)) is not None:
+            found = pa.Table.from_batches([batch]).select(list(names))
+            try:
+                found = checked(path, found, table)
+            except BundleError:
+                for name in names:
+                    _read(path, table, (name,))
+                raise
+            yield found
+            done += batch.num_rows
+            if progress is not None:
+                progress(done / whole)
+
+
+def _next(rows: Iterator[pa.RecordBatch], path: Path, done: int) -> pa.RecordBatch | None:
+    try:
+        return next(rows, None)
+    except UNREADABLE as error:
+        raise BundleError(
+            f"{path}: cannot be read after row {done} ({first_line(error)}). Fetch the file again."
+        ) from error
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
@@ -298,7 +475,7 @@ def refuse_unequal(path: Path, table: pa.Table) -> None:
 
 def refuse_repeats(path: Path, name: str, ids: np.ndarray) -> None:
     """Raise ``BundleError`` where ids of a column occur twice."""
-    repeated = len(ids) - len(np.unique(ids))
+    repeated = len(ids) - len(distinct(ids))
     if repeated:
         raise BundleError(
             f"{path}: column {name} repeats {repeated} of {len(ids)} ids. Ids must be unique: drop the repeats."

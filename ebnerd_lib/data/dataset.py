@@ -3,6 +3,7 @@
 ``prepare`` builds it from a bundle, ``save`` and ``load`` keep it as parquet files that a person can open too.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ebnerd_lib.data import slates as slates_io
-from ebnerd_lib.data.bundle import Bundle, History, build_history, build_slates, flat_values
+from ebnerd_lib.data.bundle import Bundle, History, Lists, build_history, build_slates
 from ebnerd_lib.data.layout import SPLITS
 from ebnerd_lib.data.schema import SENTIMENT_LABELS
 from ebnerd_lib.data.slates import Slates
@@ -23,6 +23,7 @@ from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import BundleError, StageError
 
 VECTORS_FILE = "vectors.npy"
+_GROUP = 1 << 14  # users of a row group of histories
 UNKNOWN_TIME = np.iinfo(np.int64).min
 ARTICLE_COLUMNS = (
     "article_id", "title", "premium", "published_time", "article_type", "url", "category", "category_str",
@@ -120,29 +121,24 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
         ConfigError: the split is unknown.
     """
     table = bundle.articles(ARTICLE_COLUMNS)
-    behaviors = [bundle.behaviors(name) for name in SPLITS]
-    histories = [bundle.history_table(name) for name in SPLITS]
-    articles = Vocabulary(
-        np.concatenate(
-            [table["article_id"].to_numpy()]
-            + [flat_values(rows["article_ids_inview"]) for rows in behaviors]
-            + [flat_values(rows["article_id_fixed"]) for rows in histories]
-            + [pc.drop_null(rows["article_id"]).to_numpy() for rows in behaviors]
-        )
+    with ThreadPoolExecutor(len(SPLITS)) as pool:  # what they do outside of Python runs at the same time
+        behaviors = list(pool.map(bundle.behaviors, SPLITS))
+        clicks = list(pool.map(bundle.clicks, SPLITS))
+    articles = Vocabulary(np.concatenate([table["article_id"].to_numpy(), *(part.seen for part in behaviors + clicks)]))
+    users = Vocabulary(
+        np.concatenate([rows.request["user_id"] for rows in behaviors] + [rows.user_id for rows in clicks])
     )
-    users = Vocabulary(np.concatenate([rows["user_id"].to_numpy() for rows in behaviors + histories]))
     articles.check_both_ways()
     users.check_both_ways()
-    weeks = [
-        build_slates(bundle.path / name / "behaviors.parquet", rows, articles, users, week)
-        for week, (name, rows) in enumerate(zip(SPLITS, behaviors, strict=True))
-    ]
+    weeks = [build_slates(rows, articles, users, week) for week, rows in enumerate(behaviors)]
+    rows_of_history = [len(rows) for rows in clicks]
+    past = []
+    while clicks:  # let go of each when it is done: they are as large as what is made of them
+        past.append(build_history(clicks.pop(0), articles, users))
     cut = split_parts(split, weeks[0].time, weeks[1].time)
-    log = slates_io.concatenate(weeks)
-    past = [build_history(rows, articles, users) for rows in histories]
-    known = article_table(table, articles)
-    parts = {part: log.take(cut.part == code) for code, part in enumerate(PARTS)}
+    parts = _cut(weeks, cut)
     _refuse_parts_without_choice(bundle.path, split, parts)
+    known = article_table(table, articles)
     dataset = Dataset(
         articles=known,
         users=_user_table(users, past, known[list(_SHARES)].to_numpy(np.float32)),
@@ -155,14 +151,24 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
         {
             "split": name,
             "impressions": len(week),
-            "users": len(np.unique(week.user)),
-            "history rows": rows.num_rows,
+            "users": int(slates_io.marked(week.user, len(users)).sum()),
+            "history rows": rows,
             "impressions with history": int((own.lengths[week.user] > 0).sum()),
-            "articles not in table": int((~in_table[np.unique(week.article)]).sum()),
+            "articles not in table": int((slates_io.marked(week.article, len(articles)) & ~in_table).sum()),
         }
-        for name, week, rows, own in zip(SPLITS, weeks, histories, past, strict=True)
+        for name, week, rows, own in zip(SPLITS, weeks, rows_of_history, past, strict=True)
     ]
     return dataset, cut, pd.DataFrame(joins)
+
+
+def _cut(weeks: list[Slates], cut: Split) -> dict[str, Slates]:
+    """Return the parts, each in file order, as neighbouring views of the same arrays."""
+    of_week = np.split(cut.part, [len(weeks[0])])
+    picked = [week.take(part == code) for code in range(len(PARTS)) for week, part in zip(weeks, of_week, strict=True)]
+    counts = np.bincount(cut.part, minlength=len(PARTS))
+    log = slates_io.concatenate(picked)
+    ends = np.concatenate(([0], np.cumsum(counts))).tolist()
+    return {part: log.between(start, stop) for part, start, stop in zip(PARTS, ends, ends[1:], strict=False)}
 
 
 def save(dataset: Dataset, folder: Path) -> None:
@@ -175,7 +181,8 @@ def save(dataset: Dataset, folder: Path) -> None:
             "article": pa.LargeListArray.from_arrays(offsets, pa.array(history.article)),
             "time": pa.LargeListArray.from_arrays(offsets, pa.array(history.time).view(pa.timestamp("us"))),
         }
-        pq.write_table(pa.table(columns), folder / f"history_{name}.parquet", compression="zstd")
+        path = folder / f"history_{name}.parquet"
+        pq.write_table(pa.table(columns), path, row_group_size=_GROUP, compression="zstd")
     for part, slates in dataset.parts.items():
         slates_io.save(slates, folder / f"slates_{part}.parquet")
     if dataset.vectors is not None:
@@ -186,24 +193,22 @@ def load(folder: Path) -> Dataset:
     """Read what ``save`` wrote. Raises ``StageError`` where the folder lacks it."""
     if not (folder / "articles.parquet").exists():
         raise StageError(f"{folder}: no articles.parquet. Run 01_preprocess for this profile first.")
-    histories = []
-    for name in SPLITS:
-        table = pq.read_table(folder / f"history_{name}.parquet").combine_chunks()
-        article, time = table["article"].combine_chunks(), table["time"].combine_chunks()
-        histories.append(
-            History(
-                offsets=article.offsets.to_numpy().astype(np.int64),
-                article=slates_io.writable(article.values),
-                time=slates_io.writable(time.values.view(pa.int64())),
-            )
-        )
     return Dataset(
         articles=pd.read_parquet(folder / "articles.parquet"),
         users=pd.read_parquet(folder / "users.parquet"),
-        parts={part: slates_io.load(folder / f"slates_{part}.parquet") for part in PARTS},
-        histories=histories,
+        parts=dict(zip(PARTS, slates_io.load([folder / f"slates_{part}.parquet" for part in PARTS]), strict=True)),
+        histories=[_load_history(folder / f"history_{name}.parquet") for name in SPLITS],
         vectors=np.load(folder / VECTORS_FILE) if (folder / VECTORS_FILE).exists() else None,
     )
+
+
+def _load_history(path: Path) -> History:
+    articles, times = Lists(path, "article", np.int32), Lists(path, "time", np.int64)
+    for group in range(pq.ParquetFile(path).metadata.num_row_groups):
+        table = pq.ParquetFile(path).read_row_group(group)
+        articles.add(table["article"])
+        times.add(table["time"])
+    return History(*articles.whole(), times.whole()[1])
 
 
 def sentiment_shares(label: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -271,12 +276,21 @@ def _user_table(users: Vocabulary, histories: list[History], shares: np.ndarray)
     columns: dict[str, np.ndarray] = {"user_id": np.concatenate([np.zeros(1, np.uint32), users.ids])}
     for name, history in zip(SPLITS, histories, strict=True):
         columns[f"history_{name}"] = history.lengths
-        clicks = shares[history.article].astype(np.float64)
-        known = ~np.isnan(clicks[:, 0])
-        user = np.repeat(np.arange(len(users)), history.lengths)[known]
-        counts = np.bincount(user, minlength=len(users))
-        for place, label in enumerate(_SHARES):
-            total = np.bincount(user, weights=clicks[known, place], minlength=len(users))
-            mean = np.divide(total, counts, out=np.full(len(users), np.nan), where=counts > 0)
-            columns[f"{label}_{name}"] = mean.astype(np.float32)
+        means = np.full((len(users), len(_SHARES)), np.nan, np.float32)
+        for start in range(0, len(users), _GROUP):
+            own = slice(start, min(start + _GROUP, len(users)))
+            means[own] = _mean_shares(history, shares, own.start, own.stop)
+        columns |= {f"{label}_{name}": means[:, place] for place, label in enumerate(_SHARES)}
     return pd.DataFrame(columns)
+
+
+def _mean_shares(history: History, shares: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Return the mean sentiment shares of the clicks of users ``start`` to ``stop``: (stop - start, 3), NaN of none."""
+    offsets = history.offsets[start : stop + 1]
+    clicks = shares[history.article[offsets[0] : offsets[-1]]].astype(np.float64)
+    known = ~np.isnan(clicks[:, 0])
+    user = np.repeat(np.arange(stop - start), np.diff(offsets))[known]
+    counts = np.bincount(user, minlength=stop - start)
+    totals = [np.bincount(user, weights=clicks[known, place], minlength=stop - start) for place in range(len(_SHARES))]
+    out = np.full((len(_SHARES), stop - start), np.nan)
+    return np.divide(totals, counts, out=out, where=counts > 0).T

@@ -4,7 +4,7 @@ This is how the hidden test set is read, 13.5 million impressions of which 200,0
 the week before it. What is known of a request stays in memory, some thirty bytes an impression.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -13,20 +13,17 @@ import pyarrow as pa
 
 from ebnerd_lib.data import schema
 from ebnerd_lib.data.bundle import (
-    checked,
+    batches,
     flat_values,
     list_offsets,
     microseconds,
-    open_parquet,
     refuse_repeats,
     refuse_unequal,
 )
 from ebnerd_lib.data.ragged import Ragged
-from ebnerd_lib.data.values import UNREADABLE, first_line, flat
+from ebnerd_lib.data.values import flat
 from ebnerd_lib.errors import BundleError
 
-BATCH = 1 << 15
-"""Rows read at a time."""
 _COLUMNS = ("impression_id", "impression_time", "device_type", "user_id", "is_subscriber", "session_id")
 _BEYOND = "is_beyond_accuracy"
 Progress = Callable[[float], None]
@@ -80,7 +77,7 @@ def read_impressions(
     beyond = [_BEYOND] if _BEYOND in table else []
     parts: list[dict[str, np.ndarray]] = []
     seen = np.zeros(0, np.int32)
-    for rows in _batches(path, table, [*_COLUMNS, "article_ids_inview", *beyond], progress):
+    for rows in batches(path, table, (*_COLUMNS, "article_ids_inview", *beyond), progress):
         articles, offsets = flat_values(rows["article_ids_inview"]), list_offsets(rows["article_ids_inview"])
         _check_slates(path, articles, offsets)
         candidates.append(articles, np.diff(offsets))
@@ -108,7 +105,7 @@ def read_lengths(path: Path, progress: Progress) -> tuple[np.ndarray, np.ndarray
         BundleError: as of ``read_impressions``, but for repeated articles.
     """
     ids, lengths = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
-    for rows in _batches(path, schema.TEST_BEHAVIORS, ["impression_id", "article_ids_inview"], progress):
+    for rows in batches(path, schema.TEST_BEHAVIORS, ("impression_id", "article_ids_inview"), progress):
         ids.append(rows["impression_id"].to_numpy().astype(np.int64))
         lengths.append(np.diff(list_offsets(rows["article_ids_inview"])).astype(np.int32))
     return np.concatenate(ids), np.concatenate(lengths)
@@ -131,8 +128,8 @@ def read_clicks(path: Path, articles: Ragged, times: Ragged, progress: Progress)
             rows, or a row has not as many times as articles.
     """
     users, seen = [np.zeros(0, np.uint32)], np.zeros(0, np.int32)
-    names = ["user_id", "article_id_fixed", "impression_time_fixed"]
-    for rows in _batches(path, schema.HISTORY, names, progress):
+    names = ("user_id", "article_id_fixed", "impression_time_fixed")
+    for rows in batches(path, schema.HISTORY, names, progress):
         refuse_unequal(path, rows)
         lengths = np.diff(list_offsets(rows["article_id_fixed"]))
         clicked = flat_values(rows["article_id_fixed"])
@@ -143,29 +140,6 @@ def read_clicks(path: Path, articles: Ragged, times: Ragged, progress: Progress)
     every = np.concatenate(users)
     refuse_repeats(path, "user_id", every)
     return every, seen
-
-
-def _batches(path: Path, table: dict[str, pa.DataType], names: list[str], progress: Progress) -> Iterator[pa.Table]:
-    """Yield rows of a file in the types of its schema, ``BATCH`` at a time."""
-    file = open_parquet(path)
-    schema.check_schema(path, file.schema_arrow, table)
-    done, whole = 0, max(file.metadata.num_rows, 1)
-    for group in range(file.metadata.num_row_groups):
-        # A reader keeps what it has read until it is dropped, so each row group gets one of its own.
-        batches = open_parquet(path).iter_batches(BATCH, row_groups=[group], columns=names)
-        while (batch := _next(batches, path, done)) is not None:
-            yield checked(path, pa.Table.from_batches([batch]).select(names), table)
-            done += batch.num_rows
-            progress(done / whole)
-
-
-def _next(batches: Iterator[pa.RecordBatch], path: Path, done: int) -> pa.RecordBatch | None:
-    try:
-        return next(batches, None)
-    except UNREADABLE as error:
-        raise BundleError(
-            f"{path}: cannot be read after row {done} ({first_line(error)}). Fetch the file again."
-        ) from error
 
 
 def _check_slates(path: Path, articles: np.ndarray, offsets: np.ndarray) -> None:

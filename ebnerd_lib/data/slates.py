@@ -4,6 +4,7 @@ A **slate** is the candidates of one impression. All slates of a split are flat 
 ``offsets`` that say where each slate begins, and arrays over impressions for what was known at the request.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -12,12 +13,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numba import njit
 
+from ebnerd_lib.data import mapped
 from ebnerd_lib.errors import BundleError
 
 HOUR = 3_600_000_000
 """One hour in microseconds, the unit of every time in this package."""
 
+_GROUP = 1 << 18  # impressions of a row group
 _PER_CANDIDATE = ("article_id", "article", "clicked")
 
 
@@ -79,8 +83,12 @@ class Slates:
     @cached_property
     def has_choice(self) -> np.ndarray:
         """Whether each slate has a click and something beside it: bool (n,)."""
-        clicks = np.add.reduceat(self.clicked.astype(np.int64), self.offsets[:-1])
-        return (clicks > 0) & (clicks < self.lengths)
+        return (self.clicks > 0) & (self.clicks < self.lengths)
+
+    @cached_property
+    def clicks(self) -> np.ndarray:
+        """int64 (n,), clicks per slate."""
+        return _count(self.clicked, self.offsets)
 
     def per_candidate(self, values: np.ndarray) -> np.ndarray:
         """Repeat one value an impression over the candidates of its slate: (n, …) to (m, …)."""
@@ -89,14 +97,22 @@ class Slates:
     def take(self, rows: np.ndarray) -> "Slates":
         """Return the slates of the impressions ``rows`` (positions or a mask), in the order given."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else np.asarray(rows, dtype=np.int64)
-        where = candidate_rows(self.offsets, rows)
-        offsets = np.concatenate(([0], np.cumsum(self.lengths[rows]))).astype(np.int64)
+        picked = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "offsets"}
+        for name, values in picked.items():
+            picked[name] = lists_of(values, self.offsets, rows) if name in _PER_CANDIDATE else values[rows]
+        return Slates(offsets=np.concatenate(([0], np.cumsum(self.lengths[rows]))).astype(np.int64), **picked)
+
+    def between(self, start: int, stop: int) -> "Slates":
+        """Return the slates of the impressions ``start`` to ``stop``, as views of the same arrays."""
+        first, last = self.offsets[start], self.offsets[stop]
         picked = {
-            field.name: getattr(self, field.name)[where if field.name in _PER_CANDIDATE else rows]
+            field.name: getattr(self, field.name)[
+                slice(first, last) if field.name in _PER_CANDIDATE else slice(start, stop)
+            ]
             for field in fields(self)
             if field.name != "offsets"
         }
-        return Slates(offsets=offsets, **picked)
+        return Slates(offsets=self.offsets[start : stop + 1] - first, **picked)
 
     def chunks(self, order: np.ndarray, candidates: int) -> Iterator[np.ndarray]:
         """Yield consecutive pieces of ``order`` (impression rows) of about ``candidates`` candidates each.
@@ -129,14 +145,71 @@ def candidate_rows(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.arange(int(ends[-1]) if len(ends) else 0, dtype=np.int64) + shift
 
 
+def lists_of(values: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the values of the slates ``rows``, slate after slate: ``values[candidate_rows(offsets, rows)]``.
+
+    >>> lists_of(np.array([7, 8, 9]), np.array([0, 2, 3]), np.array([1, 0]))
+    array([9, 7, 8])
+    """
+    out = mapped.empty(int((offsets[rows + 1] - offsets[rows]).sum()), values.dtype)
+    _copy_lists(values, offsets, rows, out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _copy_lists(values, offsets, rows, out):  # type: ignore[no-untyped-def]
+    done = 0
+    for row in rows:
+        for place in range(offsets[row], offsets[row + 1]):
+            out[done] = values[place]
+            done += 1
+
+
+@njit(cache=True, nogil=True)
+def _count(marked, offsets):  # type: ignore[no-untyped-def]
+    counts = np.zeros(len(offsets) - 1, dtype=np.int64)
+    for row in range(len(counts)):
+        for place in range(offsets[row], offsets[row + 1]):
+            counts[row] += marked[place]
+    return counts
+
+
+@njit(cache=True, nogil=True)
+def _mark(index, marked):  # type: ignore[no-untyped-def]
+    for place in index:
+        marked[place] = True
+
+
+def marked(index: np.ndarray, size: int) -> np.ndarray:
+    """Return which of ``size`` indices occur: bool (size,).
+
+    >>> marked(np.array([2, 0, 2]), 4)
+    array([ True, False,  True, False])
+    """
+    out = np.zeros(size, dtype=np.bool_)
+    _mark(index, out)
+    return out
+
+
 def concatenate(parts: list[Slates]) -> Slates:
-    """Join several sets of slates one after the other."""
+    """Join several sets of slates one after the other; of views that lie so in memory, as views of the same arrays."""
     offsets, done = [np.zeros(1, np.int64)], 0
     for part in parts:
         offsets.append(part.offsets[1:] + done)
         done += part.candidates
-    joined = {f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Slates)}
-    return Slates(**{**joined, "offsets": np.concatenate(offsets)})
+    joined = {f.name: _joined([getattr(p, f.name) for p in parts]) for f in fields(Slates) if f.name != "offsets"}
+    return Slates(**joined, offsets=np.concatenate(offsets))
+
+
+def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+    whole, start = arrays[0].base, arrays[0].ctypes.data
+    ends = np.cumsum([array.nbytes for array in arrays]) + start
+    following = [array.base is whole and array.ctypes.data == end for array, end in zip(arrays[1:], ends, strict=False)]
+    if isinstance(whole, np.ndarray) and whole.ndim == 1 and whole.dtype == arrays[0].dtype and all(following):
+        first = (start - whole.ctypes.data) // whole.itemsize
+        return whole[first : first + sum(map(len, arrays))]
+    out = mapped.empty(sum(map(len, arrays)), np.result_type(*arrays))
+    return np.concatenate(arrays, out=out)
 
 
 def writable(values: pa.Array) -> np.ndarray:
@@ -146,6 +219,16 @@ def writable(values: pa.Array) -> np.ndarray:
 
 def save(slates: Slates, path: Path) -> None:
     """Write slates as parquet: one row an impression, candidates as lists, times as timestamps."""
+    writer = None
+    for start in range(0, len(slates), _GROUP) or [0]:
+        table = _table(slates.between(start, min(start + _GROUP, len(slates))))
+        writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
+        writer.write_table(table, row_group_size=_GROUP)
+    if writer is not None:
+        writer.close()
+
+
+def _table(slates: Slates) -> pa.Table:
     columns: dict[str, pa.Array] = {}
     for field in fields(slates):
         values = getattr(slates, field.name)
@@ -157,20 +240,46 @@ def save(slates: Slates, path: Path) -> None:
             columns[field.name] = pa.array(values).view(pa.timestamp("us"))
         else:
             columns[field.name] = pa.array(values)
-    pq.write_table(pa.table(columns), path, compression="zstd")
+    return pa.table(columns)
 
 
-def load(path: Path) -> Slates:
-    """Read slates that ``save`` wrote. Raises ``BundleError`` where the file is missing."""
-    if not path.exists():
-        raise BundleError(f"{path}: no such file. Run the preprocessing stage first.")
-    table = pq.read_table(path).combine_chunks()
-    offsets = np.zeros(1, np.int64)
-    arrays: dict[str, np.ndarray] = {}
-    for name in table.column_names:
-        column = table[name].combine_chunks()
-        if name in _PER_CANDIDATE:
-            offsets = column.offsets.to_numpy().astype(np.int64)
-            column = column.values
-        arrays[name] = writable(column.view(pa.int64()) if name == "time" else column)
-    return Slates(offsets=offsets, **arrays)
+def load(paths: list[Path]) -> list[Slates]:
+    """Read files that ``save`` wrote, as neighbouring views of the same arrays.
+
+    Raises:
+        BundleError: a file is missing.
+    """
+    for path in paths:
+        if not path.exists():
+            raise BundleError(f"{path}: no such file. Run the preprocessing stage first.")
+    files = [pq.ParquetFile(path) for path in paths]
+    names = [field.name for field in fields(Slates) if field.name != "offsets"]
+    rows = [file.metadata.num_rows for file in files]
+    offsets, arrays = np.zeros(sum(rows) + 1, np.int64), {}
+    row = candidate = 0
+    for file, path in zip(files, paths, strict=True):
+        for group in range(file.metadata.num_row_groups):
+            table = pq.ParquetFile(path).read_row_group(group).combine_chunks()
+            inner = np.zeros(1, np.int64)
+            for name in names:
+                column = table[name].combine_chunks()
+                at, room = row, sum(rows)
+                if name in _PER_CANDIDATE:
+                    inner, column = column.offsets.to_numpy(), column.values
+                    at, room = candidate, sum(map(_values, files))
+                values = (column.view(pa.int64()) if name == "time" else column).to_numpy(zero_copy_only=False)
+                if name not in arrays:
+                    arrays[name] = mapped.empty(room, values.dtype)
+                arrays[name][at : at + len(values)] = values
+            offsets[row + 1 : row + 1 + table.num_rows] = candidate + inner[1:] - inner[0]
+            row, candidate = row + table.num_rows, candidate + int(inner[-1] - inner[0])
+    whole = Slates(offsets=offsets, **arrays)
+    ends = np.concatenate(([0], np.cumsum(rows)))
+    return [whole.between(start, stop) for start, stop in itertools.pairwise(ends.tolist())]
+
+
+def _values(file: pq.ParquetFile) -> int:
+    """Return how many candidates a file that ``save`` wrote holds."""
+    place = [column.path.split(".")[0] for column in file.schema].index("article")
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    return sum(group.column(place).num_values for group in groups)

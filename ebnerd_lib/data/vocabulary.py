@@ -1,6 +1,9 @@
 """One mapping between raw ids and indices, the same object both ways."""
 
 import numpy as np
+from numba import njit
+
+from ebnerd_lib.data import mapped
 
 _TABLE_LIMIT = 1 << 26
 
@@ -20,7 +23,7 @@ class Vocabulary:
     """
 
     def __init__(self, ids: np.ndarray) -> None:
-        self.ids = np.unique(ids)
+        self.ids = distinct(ids)
         self._table: np.ndarray | None = None
         if len(self.ids) and int(self.ids[-1]) - int(self.ids[0]) < _TABLE_LIMIT:
             # A direct table is ten times as fast as a binary search, and published ids are dense enough.
@@ -33,16 +36,17 @@ class Vocabulary:
 
     def index_of(self, ids: np.ndarray) -> np.ndarray:
         """Return the int32 index of each id, 0 where the id is unknown."""
-        wide = np.asarray(ids).astype(np.int64)
-        if not len(self.ids):
-            return np.zeros(wide.shape, dtype=np.int32)
-        if self._table is not None:
-            wide -= int(self.ids[0])
-            inside = (wide >= 0) & (wide < len(self._table))
-            return np.where(inside, self._table[np.where(inside, wide, 0)], np.int32(0))
-        sorted_ids = self.ids.astype(np.int64)
-        place = np.minimum(np.searchsorted(sorted_ids, wide), len(sorted_ids) - 1)
-        return np.where(sorted_ids[place] == wide, place + 1, 0).astype(np.int32)
+        ids = np.asarray(ids)
+        out = mapped.empty(ids.shape, np.int32)
+        if self._table is not None and ids.dtype.kind in "iu":
+            _look_up(ids.ravel(), int(self.ids[0]), self._table, out.ravel())
+        elif not len(self.ids):
+            out[...] = 0
+        else:
+            wide, known = ids.astype(np.int64), self.ids.astype(np.int64)
+            place = np.minimum(np.searchsorted(known, wide), len(known) - 1)
+            out[...] = np.where(known[place] == wide, place + 1, 0)
+        return out
 
     def id_of(self, index: np.ndarray) -> np.ndarray:
         """Return the raw id at each index. Raises ``IndexError`` on 0, the unknown, and beyond the last."""
@@ -57,3 +61,20 @@ class Vocabulary:
         if not (np.array_equal(self.index_of(self.id_of(every)), every)):
             raise ValueError("the vocabulary does not map every index to an id and back")
         return len(self.ids)
+
+
+def distinct(ids: np.ndarray) -> np.ndarray:
+    """Return each id once, in ascending order: what ``np.unique`` returns, by a sort, which is faster on integers.
+
+    >>> distinct(np.array([3, 1, 3]))
+    array([1, 3])
+    """
+    ordered = np.sort(ids)
+    return ordered[np.concatenate((ordered[:1] == ordered[:1], ordered[1:] != ordered[:-1]))]
+
+
+@njit(cache=True, nogil=True)
+def _look_up(ids, first, table, out):  # type: ignore[no-untyped-def]
+    for place in range(len(ids)):
+        at = np.int64(ids[place]) - first
+        out[place] = table[at] if 0 <= at < len(table) else 0

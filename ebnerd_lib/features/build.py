@@ -1,15 +1,22 @@
-"""Compute registered features of slates, chunk by chunk, into an array or a memory-mapped file.
+"""Compute registered features of slates in one pass along the log, chunk by chunk, on two threads.
 
 ``queries`` are the slates to describe; the ``World`` holds the past events they may look at. In preprocessing
 both come from the same log; for a recommendation the queries are slates that nobody was shown.
+
+Chunks come in order of time. While one chunk's columns of columns are computed and laid out, the past moves on to the
+next chunk on another thread. Each family runs on one thread at a time and sees the chunks in order, so figures depend
+neither on the number of threads nor on the size of a chunk.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
+from numba import njit
 
 from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Metadata
@@ -18,14 +25,19 @@ from ebnerd_lib.features import catalogue as catalogue  # registers the features
 from ebnerd_lib.features.events import Grouping, Kind, Past, Timeline
 from ebnerd_lib.features.registry import Family, every_column, families
 from ebnerd_lib.features.streams import LogStream
-from ebnerd_lib.features.users import UserEvents, user_events
+from ebnerd_lib.features.users import Tastes, UserEvents, user_events
 
+T = TypeVar("T")
 By = Literal["article", "category", "topic", "page", "audience"]
 """What events are counted by: the article, its category, its topics, the article on this kind of page (front page or
 not), or the article with this kind of reader (subscriber or not)."""
 
-CHUNK = 1 << 18
-"""Candidates computed at a time: the memory of a build is bounded by this and the event indexes."""
+CHUNK = 1 << 16
+"""Candidates computed at a time: the memory of a build is bounded by this and the tables of past events."""
+THREADS = 2
+"""Threads that families are computed on."""
+_WAITING = 2  # chunks that are completed while the past moves on
+_BLOCK = 16  # candidates laid out together: their rows stay in the processor's first cache
 _STEP = 1 << 16  # impressions of a timeline that are walked over at a time where nothing is asked
 
 
@@ -54,9 +66,9 @@ class World:
         return len(self.metadata.published)
 
     @cached_property
-    def categories(self) -> int:
-        """Number of categories, the unknown included."""
-        return int(self.metadata.category.max()) + 1
+    def tastes(self) -> Tastes:
+        """What profiles of users are made of."""
+        return Tastes(self.metadata)
 
     def grouping(self, by: By) -> Grouping:
         """Return the keys of each article. See ``By``."""
@@ -84,36 +96,21 @@ class World:
         return Timeline.clicks(self.log)
 
     @cached_property
-    def own_clicks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The clicks of the log by user in order of time, in the form of ``history``, the same for every week."""
-        log = self.log
-        order = self.by_user.row
-        places = candidate_rows(log.offsets, order)
-        row = np.repeat(order, log.lengths[order])
-        hit = log.clicked[places]
-        counts = np.bincount(log.user[row[hit]], minlength=self.users)
-        starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-        return np.stack([starts] * max(len(self.histories), 1)), log.article[places[hit]], log.time[row[hit]]
-
-    @cached_property
-    def history(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The histories of all weeks as one: starts (weeks, users + 1) into the articles and times of clicks."""
-        shifts = np.cumsum([0] + [len(week.article) for week in self.histories[:-1]])
-        starts = np.stack([week.offsets + shift for week, shift in zip(self.histories, shifts, strict=True)])
-        article = np.concatenate([week.article for week in self.histories])
-        return starts, article, np.concatenate([week.time for week in self.histories])
-
-    @cached_property
     def by_user(self) -> UserEvents:
         """The log by user."""
         return user_events(self.log, self.users)
 
 
 class Walk:
-    """One pass over the queries: hands out the past, each part of it built when first asked for."""
+    """One pass over the queries: hands out the past, each part of it built when first asked for.
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    Args:
+        world: the past.
+        queries: the slates that are described.
+    """
+
+    def __init__(self, world: World, queries: Slates) -> None:
+        self._world, self._queries = world, queries
         self._pasts: dict[tuple[Kind, By], Past] = {}
 
     def past(self, kind: Kind, by: By = "article") -> Past:
@@ -126,7 +123,17 @@ class Walk:
     @cached_property
     def stream(self) -> LogStream:
         """State that runs along the log impression by impression."""
-        return LogStream(self._world.log, self._world.articles, self._world.users)
+        world = self._world
+        return LogStream(world.log, world.articles, world.users, world.tastes)
+
+    @cached_property
+    def read(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        """What the queries' users clicked in the history of each week: places by user, and profiles for each week."""
+        world = self._world
+        users = np.unique(self._queries.user)
+        place = np.zeros(world.users, dtype=np.int64)
+        place[users] = np.arange(len(users))
+        return place, [world.tastes.of_history(history, users) for history in world.histories]
 
 
 @dataclass(frozen=True)
@@ -144,6 +151,135 @@ class Chunk:
     world: World
     walk: Walk
     columns: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Described:
+    """Some slates and their features.
+
+    Attributes:
+        rows: int64 (n,), their positions in the queries, in order of time.
+        slates: the slates, with no click known.
+        places: by name of a column, its row of ``table``.
+        table: float32 (columns, m).
+    """
+
+    rows: np.ndarray
+    slates: Slates
+    places: dict[str, int]
+    table: np.ndarray
+
+    def column(self, name: str) -> np.ndarray:
+        """Return one column: float32 (m,)."""
+        return self.table[self.places[name]]
+
+    def matrix(self, names: list[str]) -> np.ndarray:
+        """Return columns as float32 (m, len(names)), in the order of ``names``."""
+        out = np.empty((self.slates.candidates, len(names)), np.float32)
+        self.lay_out(names, out, np.arange(len(out)))
+        return out
+
+    def lay_out(
+        self, names: list[str], out: np.ndarray, where: np.ndarray, candidates: np.ndarray | None = None
+    ) -> None:
+        """Write columns into an array of rows.
+
+        Args:
+            names: the columns wanted, in the order wanted.
+            out: float32 or float16 (rows, len(names)), which is written to. Float16 holds eleven digits of a binary
+                number, and ±65,504 where a value is larger.
+            where: int64, the row of each candidate.
+            candidates: int64, those that are written; all m of them if not given.
+        """
+        every = np.arange(self.slates.candidates) if candidates is None else candidates
+        places = np.array([self.places[name] for name in names], dtype=np.int64)
+        table, into = self.table, out
+        if out.dtype == np.float16:
+            table, into = np.empty(self.table.shape, np.uint16), out.view(np.uint16)
+            _halved(self.table.view(np.uint32).ravel(), table.ravel())
+        _lay_out(table, places, every, where, into)
+
+
+def describe(
+    queries: Slates,
+    world: World,
+    names: list[str],
+    chunk: int = CHUNK,
+    after_step: Callable[[], None] = lambda: None,
+    threads: int = THREADS,
+    then: Callable[["Described"], None] = lambda _: None,
+) -> Iterator[Described]:
+    """Yield features of every candidate, a chunk at a time in order of time; a chunk is all that is held.
+
+    Args:
+        queries: the slates; their own clicks are hidden from the feature functions.
+        world: the past.
+        names: the columns wanted; those that they are computed from come with them.
+        chunk: candidates at a time; figures do not depend on it.
+        after_step: called whenever a piece of the past has been walked over, as for letting go of its memory.
+        threads: to compute on; figures do not depend on it.
+        then: called with each chunk before it is yielded, on the thread that completed it, as for writing it down;
+            maybe with two chunks at the same time.
+
+    Raises:
+        ValueError: a function returns an array of another shape than its chunk has.
+    """
+    members = _needed(names)
+    first = [entry for entry in members if entry.walk != "slate"]
+    second = [entry for entry in members if entry.walk == "slate"]
+    hidden, walk = queries.without_clicks(), Walk(world, queries)
+
+    def blank(rows: np.ndarray) -> Described:
+        return _blank(members, rows, hidden.take(rows))
+
+    # What families share is made before there are threads, by asking each for nothing.
+    nothing = blank(np.zeros(0, np.int64))
+    for entry in first:
+        _fill(entry, nothing, world, walk)
+    pool = _Pool(threads)
+    try:
+        for moment in _steps_before(queries, world):
+            step = _blank(members, nothing.rows, moment)
+            pool.all([pool.run(_fill, entry, step, world, walk) for entry in first])
+            after_step()
+        waiting: deque[Future[Described]] = deque()
+        for rows in queries.chunks(queries.by_time, chunk):
+            part = blank(rows)
+            tasks = [pool.run(_fill, entry, part, world, walk) for entry in first]
+            if len(waiting) == _WAITING:
+                yield waiting.popleft().result()
+            pool.all(tasks)
+            after_step()
+            waiting.append(pool.run(_completed, second, part, world, walk, then))
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.close()
+
+
+class _Pool:
+    """Runs functions on threads, or at once where there is to be one only."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = ThreadPoolExecutor(threads) if threads > 1 else None
+
+    def run(self, function: Callable[..., T], *arguments: object) -> "Future[T]":
+        """Return what a function returns, maybe later."""
+        if self._threads is not None:
+            return self._threads.submit(function, *arguments)
+        done: Future[T] = Future()
+        done.set_result(function(*arguments))
+        return done
+
+    def all(self, tasks: "list[Future[None]]") -> None:
+        """Wait for some tasks; raises what one of them raised."""
+        for task in tasks:
+            task.result()
+
+    def close(self) -> None:
+        """Wait for what runs; drop what has not begun."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=True, cancel_futures=True)
 
 
 def build(
@@ -174,81 +310,93 @@ def build(
     names = [column.name for column in every_column()]
     if out.shape != (queries.candidates, len(names)):
         raise ValueError(f"out has shape {out.shape}, expected {(queries.candidates, len(names))}")
-    hidden = queries.without_clicks()
-    orders = {"slate": np.arange(len(queries))}
-    if not slate_only:
-        orders = {"time": queries.by_time, "user": _by_user(queries), **orders}
-    done = 0.0
-    for walk, order in orders.items():
-        members = [entry for entry in families() if entry.walk == walk]
-        pass_over = Walk(world)
-        for rows in queries.chunks(order, chunk):
-            slates = hidden.take(rows)
-            where = candidate_rows(queries.offsets, rows)
-            for entry in members:
-                _fill(entry, Chunk(slates, world, pass_over, _read(entry, out, where, names)), out, where, names)
-            done += slates.candidates / queries.candidates / len(orders)
-            if progress is not None:
-                progress(done)
+    done = 0
+    parts = _slate_only(queries, world, names, out, chunk) if slate_only else describe(queries, world, names, chunk)
+    for part in parts:
+        part.lay_out(names, out, candidate_rows(queries.offsets, part.rows))
+        done += part.slates.candidates
+        if progress is not None:
+            progress(done / queries.candidates)
     return names
 
 
-def stream(
-    queries: Slates,
-    world: World,
-    names: list[str],
-    chunk: int = CHUNK,
-    after_step: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[np.ndarray, Slates, np.ndarray]]:
-    """Yield some features of every candidate, a chunk at a time in order of time: no matrix of all is held.
+@njit(cache=True, nogil=True)
+def _lay_out(columns, places, candidates, where, out):  # type: ignore[no-untyped-def]
+    rows = np.empty((_BLOCK, len(places)), columns.dtype)
+    for begin in range(0, len(where), _BLOCK):
+        end = min(begin + _BLOCK, len(where))
+        for at in range(len(places)):
+            for place in range(begin, end):
+                rows[place - begin, at] = columns[places[at], candidates[place]]
+        for place in range(begin, end):
+            row = where[place]
+            for at in range(len(places)):
+                out[row, at] = rows[place - begin, at]
 
-    Only what the user walk finds, which goes user by user, is held for all candidates.
 
-    Args:
-        queries: the slates; their own clicks are hidden from the feature functions.
-        world: the past.
-        names: the columns wanted, in the order wanted.
-        chunk: candidates at a time; figures do not depend on it.
-        after_step: called whenever a piece of the timeline has been walked over, as for letting go of its memory.
+@njit(cache=True, nogil=True)
+def _halved(values, out):  # type: ignore[no-untyped-def]
+    """Round the bits of float32 values to those of float16, halves to even; what is too large becomes the largest."""
+    for place in range(len(values)):
+        sign, bits = (values[place] >> 16) & np.uint32(0x8000), values[place] & np.uint32(0x7FFFFFFF)
+        if bits > 0x7F800000:
+            half = np.uint32(0x7E00)  # NaN
+        elif bits >= 0x477FF000:
+            half = np.uint32(0x7BFF)
+        elif bits >= 0x38800000:
+            half = (bits - np.uint32(0x38000000) + np.uint32(0xFFF) + ((bits >> 13) & np.uint32(1))) >> 13
+        elif bits >= 0x33000000:  # subnormal: shift the whole significand down
+            shift = np.uint32(126) - (bits >> 23)
+            whole = (bits & np.uint32(0x7FFFFF)) | np.uint32(0x800000)
+            half = whole >> shift
+            rest, middle = whole & ((np.uint32(1) << shift) - np.uint32(1)), np.uint32(1) << (shift - np.uint32(1))
+            half += np.uint32(rest > middle or (rest == middle and half & np.uint32(1)))
+        else:
+            half = np.uint32(0)
+        out[place] = sign | half
 
-    Yields:
-        Rows of ``queries``, their slates, and their features, float32 (candidates of the slates, columns).
-    """
-    hidden = queries.without_clicks()
-    members = _needed(names)
-    read = {*names, *(name for entry in members for name in entry.reads)}
-    held = {
-        column.name: np.empty(queries.candidates, np.float32)
-        for entry in members
-        for column in entry.columns
-        if entry.walk == "user" and column.name in read
-    }
-    walk = Walk(world)
-    if held:
-        for rows in queries.chunks(_by_user(queries), chunk):
-            slates, where = hidden.take(rows), candidate_rows(queries.offsets, rows)
-            for entry in members:
-                if entry.walk == "user":
-                    for name, values in _computed(entry, Chunk(slates, world, walk, {})).items():
-                        if name in held:
-                            held[name][where] = values
-    for moment in _steps_before(queries, world):
-        for entry in members:
-            if entry.walk == "time":
-                _computed(entry, Chunk(moment, world, walk, {}))
-        after_step()
-    for rows in queries.chunks(queries.by_time, chunk):
-        slates, where = hidden.take(rows), candidate_rows(queries.offsets, rows)
-        table = {name: values[where] for name, values in held.items()}
-        for kind in ("time", "slate"):
-            for entry in members:
-                if entry.walk == kind:
-                    table |= _computed(entry, Chunk(slates, world, walk, {name: table[name] for name in entry.reads}))
-        matrix = np.empty((slates.candidates, len(names)), np.float32)
-        for place, name in enumerate(names):
-            matrix[:, place] = table[name]
-        after_step()
-        yield rows, slates, matrix
+
+def _slate_only(queries: Slates, world: World, names: list[str], out: np.ndarray, chunk: int) -> Iterator[Described]:
+    """Yield what ``describe`` does, with the columns of the other walks as they stand in ``out``."""
+    hidden, walk = queries.without_clicks(), Walk(world, queries)
+    members = families()
+    for rows in queries.chunks(np.arange(len(queries)), chunk):
+        part = _blank(members, rows, hidden.take(rows))
+        part.table[:] = out[candidate_rows(queries.offsets, rows)].T
+        yield _completed([entry for entry in members if entry.walk == "slate"], part, world, walk, lambda _: None)
+
+
+def _blank(members: list[Family], rows: np.ndarray, slates: Slates) -> Described:
+    """Return slates with room for the columns of some families."""
+    names = [column.name for entry in members for column in entry.columns]
+    table = np.empty((len(names), slates.candidates), np.float32)
+    return Described(rows, slates, {name: place for place, name in enumerate(names)}, table)
+
+
+def _fill(entry: Family, part: Described, world: World, walk: Walk) -> None:
+    """Compute the columns of a family, in the order of its walk, for slates in order of time."""
+    slates, where = part.slates, None
+    if entry.walk == "user":
+        order = _by_user(slates)
+        slates, where = slates.take(order), candidate_rows(slates.offsets, order)
+    values = entry.compute(Chunk(slates, world, walk, {name: part.column(name) for name in entry.reads}))
+    if values.shape != (slates.candidates, len(entry.columns)):
+        raise ValueError(f"feature family {entry.name} returned {values.shape} for {slates.candidates} candidates")
+    for place, column in enumerate(entry.columns):
+        if where is None:
+            part.column(column.name)[:] = values[:, place]
+        else:
+            part.column(column.name)[where] = values[:, place]
+
+
+def _completed(
+    members: list[Family], part: Described, world: World, walk: Walk, then: Callable[[Described], None]
+) -> Described:
+    """Return slates with the columns of the slate walk filled in too."""
+    for entry in members:
+        _fill(entry, part, world, walk)
+    then(part)
+    return part
 
 
 def _steps_before(queries: Slates, world: World) -> Iterator[Slates]:
@@ -272,30 +420,6 @@ def _needed(names: list[str]) -> list[Family]:
     return found[::-1]
 
 
-def _by_user(queries: Slates) -> np.ndarray:
+def _by_user(slates: Slates) -> np.ndarray:
     """Return rows user by user and week by week, each user's in order of time."""
-    return np.lexsort((queries.time, queries.user, queries.week))
-
-
-def _computed(entry: Family, chunk: Chunk) -> dict[str, np.ndarray]:
-    """Return the columns of a family by name, float32."""
-    values = _values(entry, chunk).astype(np.float32)
-    return {column.name: values[:, place] for place, column in enumerate(entry.columns)}
-
-
-def _values(entry: Family, chunk: Chunk) -> np.ndarray:
-    values = entry.compute(chunk)
-    if values.shape != (chunk.slates.candidates, len(entry.columns)):
-        raise ValueError(
-            f"feature family {entry.name} returned {values.shape} for {chunk.slates.candidates} candidates"
-        )
-    return values
-
-
-def _read(entry: Family, out: np.ndarray, where: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
-    return {name: out[where, names.index(name)].astype(np.float32) for name in entry.reads}
-
-
-def _fill(entry: Family, chunk: Chunk, out: np.ndarray, where: np.ndarray, names: list[str]) -> None:
-    first = names.index(entry.columns[0].name)
-    out[where, first : first + len(entry.columns)] = _values(entry, chunk)
+    return np.lexsort((slates.time, slates.user, slates.week))

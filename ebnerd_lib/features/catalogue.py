@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ebnerd_lib.data.dataset import UNKNOWN_TIME
-from ebnerd_lib.data.slates import HOUR, Slates
+from ebnerd_lib.data.slates import HOUR
 from ebnerd_lib.features.page import page_match
-from ebnerd_lib.features.ranks import relative
+from ebnerd_lib.features.ranks import behind, relative
 from ebnerd_lib.features.registry import Column, family
 from ebnerd_lib.features.users import history_past, user_past
 
 if TYPE_CHECKING:
-    from ebnerd_lib.features.build import Chunk, World
+    from ebnerd_lib.features.build import Chunk
 
 WINDOWS = {"30m": 0.5, "1h": 1.0, "3h": 3.0, "6h": 6.0, "24h": 24.0, "48h": 48.0, "week": 24.0 * 7}
 HALF_LIVES = {"1h": 1.0, "6h": 6.0, "24h": 24.0}
@@ -107,7 +107,7 @@ def page(chunk: "Chunk") -> np.ndarray:
 
 
 @family(
-    "user",
+    "time",
     Column("history_article", "content", "history", "clicks", "clicks of u on a in the history of the week"),
     Column("history_category", "content", "history", "share", "share of the category of a among these clicks"),
     Column("history_sentiment", "content", "history", "0 to 1", "mean sentiment shares of these clicks · those of a"),
@@ -117,15 +117,15 @@ def page(chunk: "Chunk") -> np.ndarray:
 )
 def history(chunk: "Chunk") -> np.ndarray:
     """How the candidate relates to what the user clicked in the 21 days before the week."""
-    return _affinity(chunk.world, chunk.slates, chunk.world.history)
-
-
-def _affinity(world: "World", slates: Slates, past: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
-    meta = world.metadata
-    return history_past(
-        slates.user, slates.week, slates.time, slates.offsets, slates.article, *past, meta.category,
-        meta.sentiment, meta.topic_starts, meta.topics, meta.vectors, world.categories, meta.topic_count,
-    )  # fmt: skip
+    slates, world = chunk.slates, chunk.world
+    out = np.zeros((slates.candidates, 6), dtype=np.float32)
+    place, profiles = chunk.walk.read
+    for week, (past, profile) in enumerate(zip(world.histories, profiles, strict=True)):
+        history_past(
+            slates.user, slates.week, slates.time, slates.offsets, slates.article, week, past.offsets, past.article,
+            past.time, *world.tastes.about, place, profile, out,
+        )  # fmt: skip
+    return out
 
 
 # ---- exposure and clicks: past events of articles, their categories and their pages
@@ -316,32 +316,30 @@ def together(chunk: "Chunk") -> np.ndarray:
     Column(
         "user_passed_session", "clicks", "seen before", "times", "the same if u clicked it not once in them, else 0"
     ),
-    Column("user_impressions", "exposure", "user", "impressions", "impressions of u so far"),
-    Column("user_click_share", "clicks", "user", "share", "clicks of u / candidates shown to u, so far"),
-    Column("user_category", "clicks", "user", "share", "share of the category of a among the clicks of u so far"),
 )
 def seen_before(chunk: "Chunk") -> np.ndarray:
-    """What this user was shown and clicked before."""
-    slates, log, by_user = chunk.slates, chunk.world.log, chunk.world.by_user
+    """What this user was shown and clicked of the candidate before."""
+    slates, own = chunk.slates, chunk.world.by_user
     return user_past(
-        slates.user, slates.time, slates.session, slates.offsets, slates.article, by_user.offsets, by_user.row,
-        log.time, log.session, log.offsets, log.article, log.clicked, chunk.world.metadata.category,
-        chunk.world.categories,
+        slates.user, slates.time, slates.session, slates.offsets, slates.article, own.offsets, own.time, own.session,
+        own.slates, own.article, own.clicked, chunk.world.articles,
     )  # fmt: skip
 
 
 @family(
-    "user",
+    "time",
+    Column("user_impressions", "exposure", "user", "impressions", "impressions of u so far"),
+    Column("user_click_share", "clicks", "user", "share", "clicks of u / candidates shown to u, so far"),
+    Column("user_category", "clicks", "user", "share", "share of the category of a among the clicks of u so far"),
     Column(
         "user_sentiment", "clicks", "user", "0 to 1", "mean sentiment shares of the clicks of u so far · those of a"
     ),
     Column("user_topics", "clicks", "user", "share", "mean share of the topics of a among the clicks of u so far"),
     Column("user_vector", "clicks", "user", "cosine", "vector of a against the sum of the vectors of these clicks"),
 )
-def taste_so_far(chunk: "Chunk") -> np.ndarray:
-    """How the candidate relates to what the user clicked in the log; NaN before the first click."""
-    world, slates = chunk.world, chunk.slates
-    return _affinity(world, slates, world.own_clicks)[:, 2:5]
+def user_so_far(chunk: "Chunk") -> np.ndarray:
+    """What this user did so far, and how the candidate relates to what the user clicked."""
+    return chunk.walk.stream.own_past(chunk.slates)
 
 
 # ---- columns of columns
@@ -439,7 +437,7 @@ def clicks_trend(chunk: "Chunk") -> np.ndarray:
 
 def within_slate(chunk: "Chunk") -> np.ndarray:
     """Where the candidate stands among those it competes with: rank and ratio of each column read."""
-    return np.concatenate([relative(values, chunk.slates.offsets)[:, :2] for values in chunk.columns.values()], axis=1)
+    return np.concatenate([relative(values, chunk.slates.offsets) for values in chunk.columns.values()]).T
 
 
 _RELATIVE = {
@@ -484,7 +482,7 @@ for _tier, _columns in _RELATIVE.items():
 
 def behind_best(chunk: "Chunk") -> np.ndarray:
     """How far the candidate is behind the best of its slate."""
-    return np.stack([relative(values, chunk.slates.offsets)[:, 2] for values in chunk.columns.values()], axis=1)
+    return np.stack([behind(values, chunk.slates.offsets) for values in chunk.columns.values()]).T
 
 
 _BEHIND = {

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numba import njit
 
-from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
+from ebnerd_lib.data.slates import HOUR, Slates, lists_of
 
 Kind = Literal["clicks", "inviews", "chances"]
 """Clicks; times in view; or times in view, each worth what chance gives it, 1 / the length of its slate."""
@@ -55,7 +55,7 @@ class Timeline:
         return cls(
             time=log.time[order],
             offsets=np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
-            article=log.article[candidate_rows(log.offsets, order)],
+            article=lists_of(log.article, log.offsets, order),
             length=lengths.astype(np.int32),
             front_page=log.front_page[order],
             subscriber=log.subscriber[order],
@@ -64,13 +64,13 @@ class Timeline:
     @classmethod
     def clicks(cls, log: Slates) -> "Timeline":
         """Return the clicks alone, from impressions in any order."""
-        clicks = np.concatenate(([0], np.cumsum(log.clicked)))[log.offsets]
-        counts = np.diff(clicks)
+        counts = log.clicks
+        clicks = np.concatenate(([0], np.cumsum(counts)))
         order = log.by_time[counts[log.by_time] > 0]
         return cls(
             time=log.time[order],
             offsets=np.concatenate(([0], np.cumsum(counts[order]))).astype(np.int64),
-            article=log.article[log.clicked][candidate_rows(clicks, order)],
+            article=lists_of(log.article[log.clicked], clicks, order),
             length=log.lengths[order].astype(np.int32),
             front_page=log.front_page[order],
             subscriber=log.subscriber[order],

@@ -1,12 +1,17 @@
-"""State that runs along the log impression by impression: the strength of articles, and what is clicked together."""
+"""State that runs along the log impression by impression.
+
+It holds the strength of articles, what is clicked together, and what users did so far.
+"""
 
 # mypy: disable-error-code="no-untyped-def"
 
 import numpy as np
 from numba import njit
 
+from ebnerd_lib.data import mapped
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.features.events import in_order
+from ebnerd_lib.features.users import Tastes, own_past
 
 RECENT = 5
 """Clicks of a user that count as the last ones."""
@@ -19,12 +24,14 @@ class LogStream:
         log: impressions in any order.
         articles: number of articles, index 0 included.
         users: number of users, index 0 included.
+        tastes: what profiles of users are made of.
     """
 
-    def __init__(self, log: Slates, articles: int, users: int) -> None:
-        self._log, self._articles, self._users = log, articles, users
+    def __init__(self, log: Slates, articles: int, users: int, tastes: Tastes) -> None:
+        self._log, self._articles, self._users, self._tastes = log, articles, users, tastes
         self._strength: dict[float, tuple[np.ndarray, np.ndarray]] = {}
         self._together: tuple[np.ndarray, ...] | None = None
+        self._own: tuple[np.ndarray, ...] | None = None
         self._asked: dict[object, int] = {}
 
     def strength(self, slates: Slates, rate: float) -> np.ndarray:
@@ -52,7 +59,7 @@ class LogStream:
         """
         self._asked["together"] = in_order(slates, self._asked.get("together"))
         if self._together is None:
-            slots = 1 << int(np.ceil(np.log2(2 * RECENT * max(int(self._log.clicked.sum()), 1) + 2)))
+            slots = 1 << int(np.ceil(np.log2(2 * RECENT * max(int(self._log.clicks.sum()), 1) + 2)))
             self._together = (
                 np.full(slots, -1, dtype=np.int64),
                 np.zeros(slots, dtype=np.int32),
@@ -63,6 +70,23 @@ class LogStream:
         _together(
             slates.time, slates.offsets, slates.article, slates.user, slates.page, log.by_time, log.time, log.offsets,
             log.article, log.clicked, log.user, self._articles, *self._together, out,
+        )  # fmt: skip
+        return out
+
+    def own_past(self, slates: Slates) -> np.ndarray:
+        """What users did so far, and how candidates relate to it: float32 (candidates, 6), see ``users.own_past``."""
+        self._asked["own"] = in_order(slates, self._asked.get("own"))
+        if self._own is None:
+            self._own = (
+                np.zeros(1, dtype=np.int64),
+                np.zeros(self._users, dtype=np.int32),
+                np.zeros(self._users, dtype=np.int64),
+                mapped.zeros((self._users, self._tastes.size), np.float32),
+            )
+        log, out = self._log, np.zeros((slates.candidates, 6), dtype=np.float32)
+        own_past(
+            slates.user, slates.time, slates.offsets, slates.article, log.by_time, log.time, log.offsets, log.article,
+            log.clicked, log.user, *self._tastes.about, *self._own, out,
         )  # fmt: skip
         return out
 

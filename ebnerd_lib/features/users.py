@@ -1,24 +1,44 @@
-"""What is known of a user before a time: the impressions of the log, and the history of the week."""
+"""What is known of a user before a time: the impressions of the log, and what was clicked in it and in histories."""
 
 # mypy: disable-error-code="no-untyped-def"
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numba import njit
 
-from ebnerd_lib.data.slates import HOUR, Slates
+from ebnerd_lib.data import mapped
+from ebnerd_lib.data.bundle import History
+from ebnerd_lib.data.dataset import Metadata
+from ebnerd_lib.data.slates import HOUR, Slates, lists_of
 
-SEEN = 9
+SEEN = 6
 """Columns of ``user_past``."""
+_COUNTS = 5  # of a profile, before its counts by category
 
 
 @dataclass(frozen=True)
 class UserEvents:
-    """Impressions per user in order of time: user ``u`` has ``row[offsets[u]:offsets[u + 1]]``, rows of the log."""
+    """Impressions per user in order of time; user ``u`` has the places ``offsets[u]:offsets[u + 1]`` of the others.
+
+    Attributes:
+        offsets: int64 (users + 1,); the unknown user has none.
+        row: int64 (n,), rows of the log.
+        time: int64 (n,), microseconds.
+        session: int64 (n,).
+        slates: int64 (n + 1,), where the candidates of each begin in ``article`` and ``clicked``.
+        article: int32 (m,), candidates, one user's after the other.
+        clicked: bool (m,).
+    """
 
     offsets: np.ndarray
     row: np.ndarray
+    time: np.ndarray
+    session: np.ndarray
+    slates: np.ndarray
+    article: np.ndarray
+    clicked: np.ndarray
 
 
 def user_events(log: Slates, users: int) -> UserEvents:
@@ -27,153 +47,255 @@ def user_events(log: Slates, users: int) -> UserEvents:
     counts = np.bincount(log.user, minlength=users)
     known = order[counts[0] :]
     counts[0] = 0
-    return UserEvents(np.concatenate(([0], np.cumsum(counts))).astype(np.int64), known)
+    return UserEvents(
+        offsets=np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
+        row=known,
+        time=log.time[known],
+        session=log.session[known],
+        slates=np.concatenate(([0], np.cumsum(log.lengths[known]))).astype(np.int64),
+        article=lists_of(log.article, log.offsets, known),
+        clicked=lists_of(log.clicked, log.offsets, known),
+    )
+
+
+class Tastes:
+    """Sums over clicks: a **profile** is what a user's clicks so far have in common with an article.
+
+    A profile is a row of float32: number of clicks; of those with a known sentiment, and the sums of their three
+    shares; clicks by category; clicks by topic; the sum of the vectors of the clicked articles.
+
+    Args:
+        metadata: of the articles.
+    """
+
+    def __init__(self, metadata: Metadata) -> None:
+        self._meta = metadata
+        self._categories = int(metadata.category.max(initial=0)) + 1
+
+    @property
+    def size(self) -> int:
+        """Length of a profile."""
+        return _COUNTS + self._categories + self._meta.topic_count + self._meta.vectors.shape[1]
+
+    @cached_property
+    def about(self) -> tuple[np.ndarray, ...]:
+        """What kernels need to know of articles."""
+        meta, vectors = self._meta, self._meta.vectors
+        norms = np.sqrt(np.einsum("ad,ad->a", vectors, vectors, dtype=np.float64)).astype(np.float32)
+        first = np.array([_COUNTS, _COUNTS + self._categories, self.size - vectors.shape[1]], dtype=np.int64)
+        return first, meta.category, meta.sentiment, meta.topic_starts, meta.topics, vectors, norms
+
+    def of_history(self, history: History, users: np.ndarray) -> np.ndarray:
+        """Return the profiles of some users after their whole history: float32 (len(users), size)."""
+        out = mapped.zeros((len(users), self.size), np.float32)
+        _sum_histories(history.offsets, history.article, users, *self.about, out)
+        return out
 
 
 @njit(cache=True, nogil=True)
-def user_past(users, time, session, offsets, article, starts, rows, log_time, log_session, log_offsets, log_article,
-              log_clicked, category, categories):  # fmt: skip
-    """What a user saw and clicked before each query, for queries sorted by user, then time.
+def user_past(users, time, session, offsets, article, starts, own_time, own_session, own_slates, own_article,
+              own_clicked, articles):  # fmt: skip
+    """What a user saw and clicked of each candidate before, for queries sorted by user, then time.
 
-    Returns float32 (candidates, 9), all strictly before the query's time: times shown, times clicked, hours since
-    last shown and last clicked (NaN if never), times shown and passed over in this session, the user's
-    impressions so far, clicks a candidate shown so far (NaN before the first), and the share of the candidate's
-    category among the user's clicks so far (NaN before the first).
+    The past of a user is walked over once for each run of its queries, and looked at for their candidates alone.
+
+    Returns float32 (candidates, 6), all strictly before the query's time: times shown, times clicked, hours since
+    last shown and last clicked (NaN if never), times shown in this session, and the same if not clicked in it.
     """
-    articles = len(category)
     out = np.zeros((len(article), SEEN), dtype=np.float32)
-    shown = np.zeros(articles, dtype=np.int32)
-    clicked = np.zeros(articles, dtype=np.int32)
-    last_shown = np.zeros(articles, dtype=np.int64)
-    last_clicked = np.zeros(articles, dtype=np.int64)
-    in_session = np.zeros(articles, dtype=np.int32)
-    clicked_in_session = np.zeros(articles, dtype=np.int32)
-    latest_session = np.zeros(articles, dtype=np.int64)
-    of_category = np.zeros(categories, dtype=np.int32)
-    candidates = clicks = at = 0
-    for query in range(len(users)):
-        u = users[query]
-        # A step back in time starts over too: weeks that overlap must not hand a user its own future.
-        if query == 0 or users[query - 1] != u or time[query - 1] > time[query]:
-            if query > 0:
-                for done in range(starts[users[query - 1]], at):
-                    for c in range(log_offsets[rows[done]], log_offsets[rows[done] + 1]):
-                        a = log_article[c]
-                        shown[a] = clicked[a] = in_session[a] = clicked_in_session[a] = 0
-            of_category[:] = 0
-            candidates = clicks = 0
-            at = starts[u]
-        while at < starts[u + 1] and log_time[rows[at]] < time[query]:
-            row = rows[at]
-            for c in range(log_offsets[row], log_offsets[row + 1]):
-                a = log_article[c]
-                if in_session[a] == 0 or latest_session[a] != log_session[row]:
-                    in_session[a] = clicked_in_session[a] = 0
-                    latest_session[a] = log_session[row]
-                in_session[a] += 1
-                shown[a] += 1
-                last_shown[a] = log_time[row]
-                candidates += 1
-                if log_clicked[c]:
-                    clicked_in_session[a] += 1
-                    clicked[a] += 1
-                    last_clicked[a] = log_time[row]
-                    clicks += 1
-                    of_category[category[a]] += 1
-            at += 1
-        for candidate in range(offsets[query], offsets[query + 1]):
-            a = article[candidate]
-            known = a > 0 and shown[a] > 0
-            here = known and latest_session[a] == session[query]
-            out[candidate, 0] = shown[a] if known else 0
-            out[candidate, 1] = clicked[a] if known else 0
-            out[candidate, 2] = (time[query] - last_shown[a]) / HOUR if known else np.nan
-            out[candidate, 3] = (time[query] - last_clicked[a]) / HOUR if known and clicked[a] > 0 else np.nan
-            out[candidate, 4] = in_session[a] if here else 0
-            out[candidate, 5] = in_session[a] if here and clicked_in_session[a] == 0 else 0
-            out[candidate, 6] = at - starts[u]
-            out[candidate, 7] = clicks / candidates if candidates > 0 else np.nan
-            # Category 0 is unknown: sharing it says nothing.
-            share = of_category[category[a]] / clicks if clicks > 0 and category[a] > 0 else 0.0
-            out[candidate, 8] = share if clicks > 0 else np.nan
+    slot = np.full(articles, -1, dtype=np.int32)
+    size = 16
+    shown, clicked = np.empty(size, np.int32), np.empty(size, np.int32)
+    last_shown, last_clicked = np.empty(size, np.int64), np.empty(size, np.int64)
+    in_session, clicked_in_session = np.empty(size, np.int32), np.empty(size, np.int32)
+    latest_session = np.empty(size, np.int64)
+    begin = 0
+    while begin < len(users):
+        u, end = users[begin], begin + 1
+        # A step back in time starts over: weeks that overlap must not hand a user its own future.
+        while end < len(users) and users[end] == u and time[end - 1] <= time[end]:
+            end += 1
+        wanted = offsets[end] - offsets[begin]
+        if wanted > size:
+            size = 2 * wanted
+            shown, clicked = np.empty(size, np.int32), np.empty(size, np.int32)
+            last_shown, last_clicked = np.empty(size, np.int64), np.empty(size, np.int64)
+            in_session, clicked_in_session = np.empty(size, np.int32), np.empty(size, np.int32)
+            latest_session = np.empty(size, np.int64)
+        slots = 0
+        for candidate in range(offsets[begin], offsets[end]):
+            if slot[article[candidate]] < 0:
+                slot[article[candidate]] = slots
+                shown[slots] = clicked[slots] = in_session[slots] = clicked_in_session[slots] = 0
+                slots += 1
+        at = starts[u]
+        for query in range(begin, end):
+            while at < starts[u + 1] and own_time[at] < time[query]:
+                for c in range(own_slates[at], own_slates[at + 1]):
+                    s = slot[own_article[c]]
+                    if s < 0:
+                        continue
+                    if in_session[s] == 0 or latest_session[s] != own_session[at]:
+                        in_session[s] = clicked_in_session[s] = 0
+                        latest_session[s] = own_session[at]
+                    in_session[s] += 1
+                    shown[s] += 1
+                    last_shown[s] = own_time[at]
+                    if own_clicked[c]:
+                        clicked_in_session[s] += 1
+                        clicked[s] += 1
+                        last_clicked[s] = own_time[at]
+                at += 1
+            for candidate in range(offsets[query], offsets[query + 1]):
+                a = article[candidate]
+                s = slot[a]
+                known = a > 0 and shown[s] > 0
+                here = known and latest_session[s] == session[query]
+                out[candidate, 0] = shown[s] if known else 0
+                out[candidate, 1] = clicked[s] if known else 0
+                out[candidate, 2] = (time[query] - last_shown[s]) / HOUR if known else np.nan
+                out[candidate, 3] = (time[query] - last_clicked[s]) / HOUR if known and clicked[s] > 0 else np.nan
+                out[candidate, 4] = in_session[s] if here else 0
+                out[candidate, 5] = in_session[s] if here and clicked_in_session[s] == 0 else 0
+        for candidate in range(offsets[begin], offsets[end]):
+            slot[article[candidate]] = -1
+        begin = end
     return out
 
 
 @njit(cache=True, nogil=True)
-def history_past(users, week, time, offsets, article, starts, history_article, history_time, category, sentiment,
-                 topic_starts, topics, vectors, categories, topic_count):  # fmt: skip
-    """How a candidate relates to the history of its user, for queries sorted by week, user, then time.
+def history_past(users, week, time, offsets, article, number, starts, clicks, click_time, first, category, sentiment,
+                 topic_starts, topics, vectors, norms, place, profiles, out):  # fmt: skip
+    """How a candidate relates to the history of its user before the week ``number``, for the queries of that week.
 
-    ``starts[w, u]`` to ``starts[w, u + 1]`` are the clicks of user ``u`` before the week ``w``; topics of article
-    ``a`` are ``topics[topic_starts[a]:topic_starts[a + 1]]``; ``vectors`` has one unit vector an article, zeros
-    where there is none, or no columns at all.
+    ``starts[u]`` to ``starts[u + 1]`` are the ``clicks`` of user ``u``, in order of time; ``profiles[place[u]]`` is
+    the user's profile after all of them. What is not strictly before the query's time is left out.
 
-    Returns float32 (candidates, 6), all strictly before the query's time: clicks on the article, share of its
-    category among the clicks, match of its sentiment (the dot product of its three shares with the mean of the
-    clicks'; NaN where unknown), mean share of its topics among the clicks (NaN without topics), cosine of its
-    vector with the sum of the clicks' vectors (NaN without), and the number of clicks.
+    Fills float32 (candidates, 6): clicks on the article; share of its category among the clicks; match of its
+    sentiment, of its topics and of its vector, see ``_match``; and the number of clicks.
     """
-    articles, size = len(category), vectors.shape[1]
-    out = np.zeros((len(article), 6), dtype=np.float32)
-    of_article = np.zeros(articles, dtype=np.int32)
-    of_category = np.zeros(categories, dtype=np.int32)
-    of_topic = np.zeros(topic_count, dtype=np.int32)
-    mood = np.zeros(3)
-    taste = np.zeros(size)
-    with_mood = at = 0
+    slot = np.full(len(category), -1, dtype=np.int64)
+    some = np.empty(profiles.shape[1], dtype=np.float32)
     for query in range(len(users)):
-        u, w = users[query], week[query]
-        if query == 0 or users[query - 1] != u or week[query - 1] != w:
-            if query > 0:
-                for done in range(starts[week[query - 1], users[query - 1]], at):
-                    of_article[history_article[done]] = 0
-            of_category[:] = 0
-            of_topic[:] = 0
-            mood[:] = 0.0
-            taste[:] = 0.0
-            with_mood = 0
-            at = starts[w, u]
-        while at < starts[w, u + 1] and history_time[at] < time[query]:
-            a = history_article[at]
-            of_article[a] += 1
-            of_category[category[a]] += 1
-            for place in range(topic_starts[a], topic_starts[a + 1]):
-                of_topic[topics[place]] += 1
-            for d in range(size):
-                taste[d] += vectors[a, d]
-            if not np.isnan(sentiment[a, 0]):
-                with_mood += 1
-                for s in range(3):
-                    mood[s] += sentiment[a, s]
-            at += 1
-        clicks = at - starts[w, u]
-        length = 0.0
-        for d in range(size):
-            length += taste[d] * taste[d]
-        length = np.sqrt(length)
+        if week[query] != number:
+            continue
+        u = users[query]
+        begin, end = starts[u], starts[u + 1]
+        own = profiles[place[u]]
+        if end > begin and click_time[end - 1] >= time[query]:
+            some[:] = 0.0
+            own, end = some, begin
+            while click_time[end] < time[query]:
+                _add(own, clicks[end], first, category, sentiment, topic_starts, topics, vectors)
+                end += 1
+        length = np.sqrt(_dot(own[first[2] :], own[first[2] :]))
         for candidate in range(offsets[query], offsets[query + 1]):
             a = article[candidate]
-            out[candidate, 0] = of_article[a] if a > 0 else 0
+            slot[a] = candidate
+            out[candidate, 0] = 0.0
             # Category 0 is unknown: sharing it says nothing.
-            out[candidate, 1] = of_category[category[a]] / clicks if clicks > 0 and category[a] > 0 else 0.0
-            out[candidate, 2] = out[candidate, 3] = out[candidate, 4] = np.nan
-            if with_mood > 0 and not np.isnan(sentiment[a, 0]):
-                match = 0.0
-                for s in range(3):
-                    match += mood[s] / with_mood * sentiment[a, s]
-                out[candidate, 2] = match
-            own = topic_starts[a + 1] - topic_starts[a]
-            if own > 0 and clicks > 0:
-                shared = 0
-                for place in range(topic_starts[a], topic_starts[a + 1]):
-                    shared += of_topic[topics[place]]
-                out[candidate, 3] = shared / (own * clicks)
-            if length > 0 and a > 0:
-                cosine = norm = 0.0
-                for d in range(size):
-                    cosine += taste[d] * vectors[a, d]
-                    norm += vectors[a, d] * vectors[a, d]
-                if norm > 0:
-                    out[candidate, 4] = cosine / (length * np.sqrt(norm))
-            out[candidate, 5] = clicks
-    return out
+            share = own[first[0] + category[a]] / own[0] if own[0] > 0 and category[a] > 0 else np.float32(0.0)
+            out[candidate, 1] = share
+            out[candidate, 2], out[candidate, 3], out[candidate, 4] = _match(
+                own, length, a, first, sentiment, topic_starts, topics, vectors, norms
+            )
+            out[candidate, 5] = own[0]
+        for click in range(begin, end):
+            candidate = slot[clicks[click]]
+            if candidate >= 0 and clicks[click] > 0:
+                out[candidate, 0] += 1.0
+        for candidate in range(offsets[query], offsets[query + 1]):
+            slot[article[candidate]] = -1
+
+
+@njit(cache=True, nogil=True)
+def own_past(users, time, offsets, article, order, log_time, log_offsets, log_article, log_clicked, log_user, first,
+             category, sentiment, topic_starts, topics, vectors, norms, at, impressions, shown, profiles,
+             out):  # fmt: skip
+    """How a candidate relates to what its user did in the log, for queries in order of time.
+
+    ``profiles``, ``impressions`` and ``shown`` (candidates) are by user and move along the log with the queries:
+    ``at[0]`` is the first impression of ``order`` that is not in them.
+
+    Fills float32 (candidates, 6), all strictly before the query's time: the user's impressions so far; clicks a
+    candidate shown so far (NaN before the first); the share of the candidate's category among the user's clicks so
+    far (NaN before the first); and the match of its sentiment, topics and vector with them, see ``_match``.
+    """
+    for query in range(len(users)):
+        while at[0] < len(order) and log_time[order[at[0]]] < time[query]:
+            row = order[at[0]]
+            u = log_user[row]
+            if u > 0:
+                impressions[u] += 1
+                shown[u] += log_offsets[row + 1] - log_offsets[row]
+                for c in range(log_offsets[row], log_offsets[row + 1]):
+                    if log_clicked[c]:
+                        _add(profiles[u], log_article[c], first, category, sentiment, topic_starts, topics, vectors)
+            at[0] += 1
+        u = users[query]
+        own = profiles[u]
+        length = np.sqrt(_dot(own[first[2] :], own[first[2] :]))
+        for candidate in range(offsets[query], offsets[query + 1]):
+            a = article[candidate]
+            out[candidate, 0] = impressions[u]
+            out[candidate, 1] = own[0] / shown[u] if shown[u] > 0 else np.nan
+            share = own[first[0] + category[a]] / own[0] if own[0] > 0 and category[a] > 0 else np.float32(0.0)
+            out[candidate, 2] = share if own[0] > 0 else np.nan
+            out[candidate, 3], out[candidate, 4], out[candidate, 5] = _match(
+                own, length, a, first, sentiment, topic_starts, topics, vectors, norms
+            )
+
+
+@njit(cache=True, nogil=True)
+def _sum_histories(starts, clicks, users, first, category, sentiment, topic_starts, topics, vectors, norms, out):
+    for place in range(len(users)):
+        for click in range(starts[users[place]], starts[users[place] + 1]):
+            _add(out[place], clicks[click], first, category, sentiment, topic_starts, topics, vectors)
+
+
+@njit(cache=True, nogil=True)
+def _add(profile, a, first, category, sentiment, topic_starts, topics, vectors):
+    """Add a click to a profile."""
+    profile[0] += 1
+    if not np.isnan(sentiment[a, 0]):
+        profile[1] += 1
+        for share in range(3):
+            profile[2 + share] += sentiment[a, share]
+    profile[first[0] + category[a]] += 1
+    for place in range(topic_starts[a], topic_starts[a + 1]):
+        profile[first[1] + topics[place]] += 1
+    for d in range(vectors.shape[1]):
+        profile[first[2] + d] += vectors[a, d]
+
+
+@njit(cache=True, nogil=True)
+def _match(profile, length, a, first, sentiment, topic_starts, topics, vectors, norms):
+    """Compare an article with a profile whose vector has a length.
+
+    Returns the dot product of the article's sentiment shares with the mean of the clicks' (NaN where unknown), the
+    mean share of its topics among the clicks (NaN without topics or clicks), and the cosine of its vector with the
+    sum of the clicks' (NaN without either).
+    """
+    mood = shared = cosine = np.float32(np.nan)
+    if profile[1] > 0 and not np.isnan(sentiment[a, 0]):
+        mood = np.float32(0.0)
+        for share in range(3):
+            mood += profile[2 + share] / profile[1] * sentiment[a, share]
+    own = topic_starts[a + 1] - topic_starts[a]
+    if own > 0 and profile[0] > 0:
+        total = np.float32(0.0)
+        for place in range(topic_starts[a], topic_starts[a + 1]):
+            total += profile[first[1] + topics[place]]
+        shared = total / (own * profile[0])
+    if length > 0 and a > 0 and norms[a] > 0:
+        cosine = _dot(profile[first[2] :], vectors[a]) / (length * norms[a])
+    return mood, shared, cosine
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _dot(left, right):
+    """Return the dot product of two vectors, in an order of summation that suits the processor."""
+    total = np.float32(0.0)
+    for d in range(len(left)):
+        total += left[d] * right[d]
+    return total

@@ -100,7 +100,7 @@ def pairs(slates: Slates) -> tuple[np.ndarray, np.ndarray]:
 
 def trailing_clicks(dataset: Dataset, slates: Slates) -> np.ndarray:
     """Count the clicks on each candidate in the 24 hours before it was shown: float32 (m,), in the order of slates."""
-    past = Walk(world_of(dataset)).past("clicks")
+    past = Walk(world_of(dataset), dataset.log).past("clicks")
     counts = np.empty(slates.candidates, np.float32)
     counts[candidate_rows(slates.offsets, slates.by_time)] = past.trailing(slates.take(slates.by_time), (24.0,))[:, 0]
     return counts

@@ -12,7 +12,7 @@ import numpy as np
 from ebnerd_lib.data.layout import TEST, check_hidden_files
 from ebnerd_lib.data.slates import candidate_rows
 from ebnerd_lib.errors import SubmissionError
-from ebnerd_lib.features.build import stream
+from ebnerd_lib.features.build import describe
 from ebnerd_lib.pipeline.config import load_config
 from ebnerd_lib.pipeline.fingerprint import sha256
 from ebnerd_lib.pipeline.json_file import write_json
@@ -114,15 +114,15 @@ def rank(model: TrainedModel, week: HiddenWeek, progress: Callable[[float], None
     ranks = np.zeros(week.candidates, np.min_scalar_type(longest))
     done = 0
     for group in week.groups(max(1, -(-week.candidates // GROUP_CANDIDATES))):
-        for rows, slates, matrix in stream(group.slates, group.world, model.columns, after_step=week.release):
-            scores = model.score(group.dataset, slates, matrix, model.columns)
+        for part in describe(group.slates, group.world, model.columns, after_step=week.release):
+            scores = model.score(group.dataset, part.slates, part.matrix(model.columns), model.columns)
             lost = int((~np.isfinite(scores)).sum())
             if lost:
                 raise SubmissionError(
                     f"model {model.name}: {lost} of {len(scores)} scores are no finite numbers. Train it again."
                 )
-            where = candidate_rows(week.offsets, group.rows[rows])
-            ranks[where] = ranks_of(scores, slates.offsets)
+            where = candidate_rows(week.offsets, group.rows[part.rows])
+            ranks[where] = ranks_of(scores, part.slates.offsets)
             done += len(scores)
             progress(done / week.candidates)
         del group  # before the next one is made
