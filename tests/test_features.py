@@ -65,17 +65,18 @@ def random_world(rng: np.random.Generator, log: Slates) -> World:
         topics=np.concatenate([rng.choice(4, n, replace=False) for n in counts]).astype(np.int32),
         vectors=vectors,
     )
-    return World(log, metadata, [random_history(rng) for _ in range(2)], USERS)
+    return World(log, metadata, [random_history(rng, log.time) for _ in range(2)], USERS)
 
 
-def random_history(rng: np.random.Generator) -> History:
+def random_history(rng: np.random.Generator, moments: np.ndarray) -> History:
+    """Some clicks, a third of them at the very moments of impressions."""
     counts = rng.integers(0, 8, USERS)
     counts[0] = 0
-    times = [np.sort(rng.integers(0, 60 * HOUR, n)) for n in counts]
+    times = [np.where(rng.random(n) < 1 / 3, rng.choice(moments, n), rng.integers(0, 60 * HOUR, n)) for n in counts]
     return History(
         np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
         rng.integers(0, ARTICLES, counts.sum()).astype(np.int32),
-        np.concatenate(times).astype(np.int64),
+        np.concatenate([np.sort(own) for own in times]).astype(np.int64),
     )
 
 
