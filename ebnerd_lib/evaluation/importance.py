@@ -53,7 +53,7 @@ def permutation_importance(
             f"it started from, {model.name.removesuffix('_learning')}."
         )
     slates = dataset.parts[part].take(rows)
-    matrix = np.array(features.matrix[candidate_rows(dataset.parts[part].offsets, rows)])
+    matrix = features.matrix[candidate_rows(dataset.parts[part].offsets, rows)].astype(np.float32)
     whole = _auc(model.score(dataset, slates, matrix, features.columns), slates)
     records, drops = [], []
     for group, width, shuffled, changed in _shuffles(model, slates, matrix, features.columns, seed):

@@ -103,13 +103,16 @@ def train_reference(dataset: Dataset, features: dict[str, Features], tier: str, 
     rows = training_rows(slates, boosting.warmup_hours)
     where = candidate_rows(slates.offsets, rows)
     learning = lightgbm.Dataset(
-        features["train"].matrix[where][:, columns],
+        features["train"].matrix[where][:, columns].astype(np.float32),
         slates.clicked[where],
         group=slates.lengths[rows],
         params=parameters,
     )
     stopping = lightgbm.Dataset(
-        features["tuning"].matrix[:, columns], tuning.clicked, group=tuning.lengths, reference=learning
+        features["tuning"].matrix[:, columns].astype(np.float32),
+        tuning.clicked,
+        group=tuning.lengths,
+        reference=learning,
     )
 
     def auc(scores: np.ndarray, _: Any) -> tuple[str, float, bool]:
@@ -120,7 +123,8 @@ def train_reference(dataset: Dataset, features: dict[str, Features], tier: str, 
         callbacks=[lightgbm.early_stopping(boosting.patience, verbose=False)],
     )  # fmt: skip
     scores = {
-        part: booster.predict(features[part].matrix[:, columns], num_threads=1) for part in ("tuning", "validation")
+        part: booster.predict(features[part].matrix[:, columns].astype(np.float32), num_threads=1)
+        for part in ("tuning", "validation")
     }
     names = [features["train"].columns[place] for place in columns]
     return Reference(tier, names, int(booster.best_iteration), scores)

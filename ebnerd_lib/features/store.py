@@ -129,9 +129,9 @@ def read(folder: Path, part: str) -> Features:
     return Features(matrix, [column["name"] for column in columns])
 
 
-def columns_table() -> pd.DataFrame:
-    """Return the registry as a table: name, tier, group, unit and formula of every column."""
-    return pd.DataFrame([vars(column) for column in every_column()])
+def columns_table(names: Sequence[str]) -> pd.DataFrame:
+    """Return what the registry says of some columns: name, tier, group, unit and formula, in order of registration."""
+    return pd.DataFrame([vars(column) for column in every_column() if column.name in names])
 
 
 def usable(features: Features, tier: str, leave_out: Sequence[str] = ()) -> list[int]:

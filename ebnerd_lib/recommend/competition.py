@@ -135,7 +135,7 @@ def against_training(train: Features, dataset: Dataset, requests: Requests, comp
     """Compare columns that depend on the slate: in training, in the competition, and in the pool taken as one slate.
 
     Returns:
-        One row a column: ``column``, its 99th percentile in ``training`` (over an even sample of candidates), over the
+        One row a column that is stored: ``column``, its 99th percentile in ``training`` (over an even sample of candidates), over the
         judged of the ``slates``, and over the ``pool``; and ``outside``, the share of the judged beyond the range of
         training.
     """
@@ -143,8 +143,10 @@ def against_training(train: Features, dataset: Dataset, requests: Requests, comp
     every = list(fields(dataset, requests, competition))
     rows = []
     for name in ("slate_length", *(f"{base}_ratio" for base in _COMPARED)):
+        if name not in train.columns:
+            continue
         place = requests.columns.index(name)
-        trained = sample[:, train.columns.index(name)]
+        trained = sample[:, train.columns.index(name)].astype(np.float32)
         judged = np.concatenate([field.matrix[field.judged, place] for field in every])
         rows.append(
             {
