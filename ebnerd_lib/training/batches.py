@@ -10,12 +10,13 @@ import torch
 
 from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Dataset
-from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
+from ebnerd_lib.data.slates import HOUR, Slates
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.models.base import SlateModel
 from ebnerd_lib.models.batch import Batch
+from ebnerd_lib.training.gather import gather, spread
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,11 @@ class Lookup:
 
 
 class Rows(Protocol):
-    """What gives rows of a features matrix: float32 (len(where), columns)."""
+    """What gives some columns of some rows of features: float32 (len(where), len(columns))."""
 
-    def __getitem__(self, where: np.ndarray, /) -> np.ndarray: ...
+    def gather(self, where: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Copy them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ class SlateBatches:
 
     Args:
         slates: the slates of a part.
-        features: the matching features matrix (candidates, columns), or what gives rows of one by their positions.
+        features: the matching features, float32 or float16 (candidates, columns), or what gives rows of such a matrix
+            by their positions.
         columns: positions of the columns a model sees; may be empty.
         lookup: to the model's own indices.
         rows: impression rows, in the order in which they are visited.
@@ -122,7 +126,8 @@ class SlateBatches:
         batch_size: int,
         reading: Reading | None = None,
     ) -> None:
-        self._slates, self._features, self._columns, self._lookup = slates, features, columns, lookup
+        self._slates, self._features, self._lookup = slates, features, lookup
+        self._columns = np.asarray(columns, dtype=np.int64)
         self._rows, self._batch_size, self._reading = rows, batch_size, reading
 
     def __len__(self) -> int:
@@ -135,27 +140,33 @@ class SlateBatches:
             yield self._batch(self._rows[start : start + self._batch_size])
 
     def _batch(self, rows: np.ndarray) -> Batch:
-        slates, where = self._slates, candidate_rows(self._slates.offsets, rows)
-        lengths = slates.offsets[rows + 1] - slates.offsets[rows]
-        slate = np.repeat(np.arange(len(rows)), lengths)
-        begins = np.repeat(np.cumsum(lengths) - lengths, lengths)
-        features = self._features[where][:, self._columns] if self._columns else np.empty((len(where), 0), np.float32)
+        slates = self._slates
+        where, slate, place, article, clicked = spread(
+            slates.offsets, rows, self._lookup.article, slates.article, slates.clicked
+        )
         batch = Batch(
-            features=torch.from_numpy(features),
+            features=torch.from_numpy(self._rows_of(where)),
             user=torch.from_numpy(self._lookup.user[slates.user[rows]]),
-            article=torch.from_numpy(self._lookup.article[slates.article[where]]),
+            article=torch.from_numpy(article),
             slate=torch.from_numpy(slate),
-            place=torch.from_numpy(np.arange(len(where)) - begins),
-            clicked=torch.from_numpy(slates.clicked[where].astype(np.float32)),
+            place=torch.from_numpy(place),
+            clicked=torch.from_numpy(clicked),
         )
         if self._reading is None:
             return batch
         read, vectors = self._reading.latest(slates, rows), self._reading.vectors
         return batch._replace(
-            vector=torch.from_numpy(vectors[slates.article[where]]),
-            read=torch.from_numpy(vectors[read]),
+            vector=torch.from_numpy(np.take(vectors, slates.article[where], axis=0, mode="clip")),
+            read=torch.from_numpy(np.take(vectors, read, axis=0, mode="clip")),
             was_read=torch.from_numpy(self._reading.known[read]),
         )
+
+    def _rows_of(self, where: np.ndarray) -> np.ndarray:
+        if not len(self._columns):
+            return np.empty((len(where), 0), np.float32)
+        if isinstance(self._features, np.ndarray):
+            return gather(self._features, where, self._columns)
+        return self._features.gather(where, self._columns)
 
 
 class SlateData(pl.LightningDataModule):
