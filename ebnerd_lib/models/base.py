@@ -102,10 +102,20 @@ class SlateModel(pl.LightningModule):
         copy.load_state_dict(self.state_dict())
         return copy.train(self.training)
 
+    def on_train_epoch_start(self) -> None:
+        """Start the sums of the epoch's mean loss."""
+        self._losses: list[torch.Tensor] = []
+        self._slates: list[int] = []
+
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
-        """Return the loss of a batch."""
+        """Return the loss of a batch; the mean is logged once an epoch, as to log takes longer than a small step."""
         loss = LOSSES[self.hyperparameters["loss"]](self(batch), batch)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.user))
+        self._losses.append(loss.detach())
+        self._slates.append(len(batch.user))
+        if self.trainer.is_last_batch:
+            slates = torch.tensor(self._slates, dtype=loss.dtype, device=loss.device)
+            mean = (torch.stack(self._losses) * slates).sum() / slates.sum()
+            self.log("train/loss", mean, on_step=False, on_epoch=True, batch_size=1)
         return loss
 
     def validation_step(self, batch: Batch, _: int) -> None:
