@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.models.adamw import RowwiseAdamW
 from ebnerd_lib.models.auc import SlateAUC
 from ebnerd_lib.models.batch import Batch
 from ebnerd_lib.models.losses import LOSSES
@@ -147,7 +148,7 @@ class SlateModel(pl.LightningModule):
             },
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, fused=True)
+        return RowwiseAdamW([g for g in groups if g["params"]], learning_rate)
 
     def id_tables(self, kind: str) -> list[nn.Embedding]:
         """Return the tables with a row for each ``user`` or each ``article``, the unknown in row 0."""
@@ -179,8 +180,8 @@ class SlateModel(pl.LightningModule):
 
 
 def embedding(size: int, width: int, spread: float = 0.01) -> nn.Embedding:
-    """Return an embedding table of small normal weights, the unknown's row included."""
-    table = nn.Embedding(size, width)
+    """Return an embedding table of small normal weights, the unknown's row included; its gradients are sparse."""
+    table = nn.Embedding(size, width, sparse=True)
     nn.init.normal_(table.weight, std=spread)
     return table
 
