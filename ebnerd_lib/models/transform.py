@@ -21,7 +21,7 @@ class FeatureTransform(nn.Module):
         self.register_buffer("mean", torch.zeros(columns))
         self.register_buffer("scale", torch.ones(columns))
 
-    def fit(self, matrix: np.ndarray, rows: np.ndarray, columns: list[int], chunk: int = 1 << 18) -> None:
+    def fit(self, matrix: np.ndarray, rows: np.ndarray, columns: list[int], chunk: int = 1 << 14) -> None:
         """Learn mean and deviation of ``columns`` over ``rows`` of a features matrix, NaNs left out."""
         count, total, squares = (np.zeros(len(columns)) for _ in range(3))
         for start in range(0, len(rows), chunk):
