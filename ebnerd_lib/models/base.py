@@ -22,7 +22,8 @@ class SlateModel(pl.LightningModule):
 
     A subclass sets ``name``, builds its layers in ``__init__`` after calling this one, and implements ``score``. It
     says by ``uses_features`` whether it looks at features; if not, ``own_tier`` is its information tier. It says by
-    ``uses_vectors`` whether it looks at article vectors and at those of the user's history. It names its tables of
+    ``uses_vectors`` whether it looks at article vectors and at those of the user's history, and by ``looks_around``
+    whether a candidate's score depends on what else is in its slate. It names its tables of
     ids ``user…`` and ``article…``: by these names they grow when a model learns on.
 
     Args:
@@ -42,6 +43,7 @@ class SlateModel(pl.LightningModule):
     name: ClassVar[str]
     uses_features: ClassVar[bool] = True
     uses_vectors: ClassVar[bool] = False
+    looks_around: bool = True
     own_tier: ClassVar[str] = "ids"
 
     def __init__(

@@ -53,6 +53,7 @@ class MLP(SlateModel):
             raise ConfigError(f"context: '{context}' joins the first hidden layer, and hidden is empty. Give it one.")
         if context == "attention" and hidden[0] % _HEADS:
             raise ConfigError(f"hidden: {hidden[0]} cannot be shared by {_HEADS} heads. Use a multiple of {_HEADS}.")
+        self.looks_around = context != "none"
         size = self.hyperparameters
         self.users, self.articles = (
             embedding(size["users"], embedding_size),

@@ -34,6 +34,7 @@ class NRMS(SlateModel):
     name: ClassVar[str] = "nrms"
     uses_features: ClassVar[bool] = False
     uses_vectors: ClassVar[bool] = True
+    looks_around = False
     own_tier: ClassVar[str] = "content"
 
     def __init__(
