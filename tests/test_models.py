@@ -178,6 +178,22 @@ def test_context_is_what_makes_a_score_depend_on_the_rest_of_its_slate(context):
     torch.testing.assert_close(model(mixed), model(batch)[order], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("module", "name", "settings"), [*((*model, {}) for model in MODELS), *WITH_CONTEXT])
+def test_models_that_say_so_look_at_what_else_is_in_a_slate(module, name, settings):
+    model, batch = build(module, name, **settings), batch_of([4, 3], [0] * 7)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    kept = torch.tensor([0, 2, 4, 5, 6])
+    fewer = batch._replace(
+        **{each: getattr(batch, each)[kept] for each in ("features", "article", "slate", "clicked", "vector")},
+        place=torch.tensor([0, 1, 0, 1, 2]),
+    )
+    same = torch.allclose(model(fewer)[:2], model(batch)[kept[:2]], rtol=1e-4, atol=1e-4)
+    assert same != model.looks_around
+    torch.testing.assert_close(model(fewer)[2:], model(batch)[4:], rtol=1e-4, atol=1e-4)
+    assert Averaged([model, model]).looks_around == model.looks_around
+
+
 def test_mean_context_is_the_mean_over_the_slate():
     batch = batch_of([2, 3], [0] * 5)
     values = torch.arange(10.0).reshape(5, 2)

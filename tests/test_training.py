@@ -142,6 +142,18 @@ def test_variants_are_named_by_tier_and_ids_are_trained_once(smoke, features, tm
     ]
 
 
+def test_training_on_some_negatives_repeats_and_learns_too(smoke, features, tmp_path):
+    few = [fit(smoke, features, tmp_path / name, plan=replace(PLAN, negatives=2)) for name in ("a", "b")]
+    assert few[0].curve.equals(few[1].curve)
+    assert few[0].curve["train/loss"].max() < np.log(4)  # of three or four candidates, not of all
+    assert auc(few[0].model, smoke, features, "validation") > 0.6
+
+
+def test_fewer_negatives_than_none_are_refused():
+    with pytest.raises(ConfigError, match="negatives: -1"):
+        replace(PLAN, negatives=-1)
+
+
 @pytest.mark.parametrize("loss", ["listwise", "bce"])
 def test_both_losses_train(smoke, features, tmp_path, loss):
     result = fit(smoke, features, tmp_path, loss=loss)

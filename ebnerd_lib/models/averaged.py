@@ -25,6 +25,7 @@ class Averaged(SlateModel):
         self.hyperparameters = dict(first.hyperparameters)
         self.name, self.own_tier = first.name, first.own_tier  # type: ignore[misc]
         self.uses_features, self.uses_vectors = first.uses_features, first.uses_vectors  # type: ignore[misc]
+        self.looks_around = first.looks_around
         del self.transform  # each member has its own
         self.members = nn.ModuleList(members)
 

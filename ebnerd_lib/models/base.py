@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.models.adamw import RowwiseAdamW
 from ebnerd_lib.models.auc import SlateAUC
 from ebnerd_lib.models.batch import Batch
 from ebnerd_lib.models.losses import LOSSES
@@ -21,7 +22,8 @@ class SlateModel(pl.LightningModule):
 
     A subclass sets ``name``, builds its layers in ``__init__`` after calling this one, and implements ``score``. It
     says by ``uses_features`` whether it looks at features; if not, ``own_tier`` is its information tier. It says by
-    ``uses_vectors`` whether it looks at article vectors and at those of the user's history. It names its tables of
+    ``uses_vectors`` whether it looks at article vectors and at those of the user's history, and by ``looks_around``
+    whether a candidate's score depends on what else is in its slate. It names its tables of
     ids ``user…`` and ``article…``: by these names they grow when a model learns on.
 
     Args:
@@ -41,6 +43,7 @@ class SlateModel(pl.LightningModule):
     name: ClassVar[str]
     uses_features: ClassVar[bool] = True
     uses_vectors: ClassVar[bool] = False
+    looks_around: bool = True
     own_tier: ClassVar[str] = "ids"
 
     def __init__(
@@ -102,10 +105,20 @@ class SlateModel(pl.LightningModule):
         copy.load_state_dict(self.state_dict())
         return copy.train(self.training)
 
+    def on_train_epoch_start(self) -> None:
+        """Start the sums of the epoch's mean loss."""
+        self._losses: list[torch.Tensor] = []
+        self._slates: list[int] = []
+
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
-        """Return the loss of a batch."""
+        """Return the loss of a batch; the mean is logged once an epoch, as to log takes longer than a small step."""
         loss = LOSSES[self.hyperparameters["loss"]](self(batch), batch)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.user))
+        self._losses.append(loss.detach())
+        self._slates.append(len(batch.user))
+        if self.trainer.is_last_batch:
+            slates = torch.tensor(self._slates, dtype=loss.dtype, device=loss.device)
+            mean = (torch.stack(self._losses) * slates).sum() / slates.sum()
+            self.log("train/loss", mean, on_step=False, on_epoch=True, batch_size=1)
         return loss
 
     def validation_step(self, batch: Batch, _: int) -> None:
@@ -137,7 +150,7 @@ class SlateModel(pl.LightningModule):
             },
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, fused=True)
+        return RowwiseAdamW([g for g in groups if g["params"]], learning_rate)
 
     def id_tables(self, kind: str) -> list[nn.Embedding]:
         """Return the tables with a row for each ``user`` or each ``article``, the unknown in row 0."""
@@ -169,8 +182,8 @@ class SlateModel(pl.LightningModule):
 
 
 def embedding(size: int, width: int, spread: float = 0.01) -> nn.Embedding:
-    """Return an embedding table of small normal weights, the unknown's row included."""
-    table = nn.Embedding(size, width)
+    """Return an embedding table of small normal weights, the unknown's row included; its gradients are sparse."""
+    table = nn.Embedding(size, width, sparse=True)
     nn.init.normal_(table.weight, std=spread)
     return table
 

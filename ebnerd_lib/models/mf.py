@@ -19,6 +19,7 @@ class MFIds(SlateModel):
 
     name: ClassVar[str] = "mf_ids"
     uses_features: ClassVar[bool] = False
+    looks_around = False
 
     def __init__(self, embedding_size: int = 16, **settings: Any) -> None:
         super().__init__(embedding_size=embedding_size, **settings)
@@ -60,6 +61,7 @@ class MFFeatures(SlateModel):
 
     name: ClassVar[str] = "mf_features"
     uses_vectors: ClassVar[bool] = True
+    looks_around = False
 
     def __init__(self, embedding_size: int = 16, history_length: int = 30, **settings: Any) -> None:
         super().__init__(embedding_size=embedding_size, history_length=history_length, **settings)

@@ -3,11 +3,13 @@
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.models.base import SlateModel, embedding
 from ebnerd_lib.models.batch import Batch, pad_rows, slate_mean
+from ebnerd_lib.models.dropout import Dropout
 
 CONTEXTS = ("none", "mean", "attention")
 _HEADS = 4
@@ -51,6 +53,7 @@ class MLP(SlateModel):
             raise ConfigError(f"context: '{context}' joins the first hidden layer, and hidden is empty. Give it one.")
         if context == "attention" and hidden[0] % _HEADS:
             raise ConfigError(f"hidden: {hidden[0]} cannot be shared by {_HEADS} heads. Use a multiple of {_HEADS}.")
+        self.looks_around = context != "none"
         size = self.hyperparameters
         self.users, self.articles = (
             embedding(size["users"], embedding_size),
@@ -59,7 +62,7 @@ class MLP(SlateModel):
         width = size["columns"] + 2 * embedding_size
         blocks = []
         for place, units in enumerate(hidden):
-            blocks.append(nn.Sequential(nn.Linear(width, units), nn.ReLU(), nn.Dropout(dropout)))
+            blocks.append(nn.Sequential(nn.Linear(width, units), nn.ReLU(), Dropout(dropout)))
             width = 2 * units if place == 0 and context != "none" else units
         self.first = blocks[0] if blocks else nn.Identity()
         self.rest = nn.Sequential(*blocks[1:], nn.Linear(width, 1))
@@ -70,8 +73,8 @@ class MLP(SlateModel):
 
     def score(self, batch: Batch) -> torch.Tensor:
         """Score candidates, each in the context of its slate."""
-        ids = [self.users(batch.user)[batch.slate], self.articles(batch.article)]
-        own = self.first(torch.cat([*ids, batch.features], dim=1))
+        ids = torch.cat([self.users(batch.user)[batch.slate], self.articles(batch.article)], dim=1)
+        own = self._first(ids, batch.features)
         context = self.hyperparameters["context"]
         if context == "mean":
             own = torch.cat([own, slate_mean(self.around(own), batch)], dim=1)
@@ -80,3 +83,14 @@ class MLP(SlateModel):
             attended, _ = self.attention(table, table, table, key_padding_mask=free, need_weights=False)
             own = torch.cat([own, attended[batch.slate, batch.place]], dim=1)
         return self.rest(own).squeeze(1)
+
+    def _first(self, ids: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """Return the first hidden layer's output: (m, units); its input where there is none."""
+        if isinstance(self.first, nn.Identity):
+            return torch.cat([ids, features], dim=1)
+        linear: nn.Linear = self.first[0]  # type: ignore[assignment]
+        width = ids.shape[1]
+        # Two products in place of one: with features and ids in one input, its gradient is computed for both, and
+        # features need none.
+        own = F.linear(features, linear.weight[:, width:], linear.bias)
+        return self.first[1:](torch.addmm(own, ids, linear.weight[:, :width].t()))

@@ -8,6 +8,7 @@ from torch import nn
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.models.base import SlateModel
 from ebnerd_lib.models.batch import Batch
+from ebnerd_lib.models.dropout import Dropout
 
 
 class NRMS(SlateModel):
@@ -33,6 +34,7 @@ class NRMS(SlateModel):
     name: ClassVar[str] = "nrms"
     uses_features: ClassVar[bool] = False
     uses_vectors: ClassVar[bool] = True
+    looks_around = False
     own_tier: ClassVar[str] = "content"
 
     def __init__(
@@ -56,7 +58,7 @@ class NRMS(SlateModel):
         if heads < 1 or embedding_size % heads:
             raise ConfigError(f"heads: {heads} do not divide embedding_size {embedding_size}.")
         self.encoder = nn.Sequential(
-            nn.Linear(self.hyperparameters["vector_size"], embedding_size), nn.Tanh(), nn.Dropout(dropout)
+            nn.Linear(self.hyperparameters["vector_size"], embedding_size), nn.Tanh(), Dropout(dropout)
         )
         self.attention = nn.MultiheadAttention(embedding_size, heads, batch_first=True)
         self.key = nn.Linear(embedding_size, query_size)

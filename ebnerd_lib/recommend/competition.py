@@ -8,7 +8,8 @@ the log. Every live article is judged once a draw, against other competitors in 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -55,6 +56,14 @@ class Field:
     matrix: np.ndarray
     where: np.ndarray
     judged: np.ndarray
+
+    @cached_property
+    def alone(self) -> Slates:
+        """The slates without those that are only there to compete with."""
+        slates, judged = self.slates, self.judged
+        kept = np.concatenate(([0], np.cumsum(judged)))[slates.offsets].astype(np.int64)
+        own = {name: getattr(slates, name)[judged] for name in ("article_id", "article", "clicked")}
+        return replace(slates, offsets=kept, **own)
 
 
 def typical_length(slates: Slates) -> int:
@@ -195,9 +204,12 @@ def _judged_sums(
     model: TrainedModel, dataset: Dataset, field: Field, matrix: np.ndarray, requests: Requests
 ) -> np.ndarray:
     """Sum the scores of the judged by row of the requests: float64 (n · p,)."""
-    scores = model.score(dataset, field.slates, matrix, requests.columns)
     judged = field.judged
-    return np.bincount(field.where[judged], weights=scores[judged], minlength=requests.slates.candidates)
+    if model.network.looks_around:
+        scores = model.score(dataset, field.slates, matrix, requests.columns)[judged]
+    else:  # the features say all that it learns of the competitors
+        scores = model.score(dataset, field.alone, matrix[judged], requests.columns)
+    return np.bincount(field.where[judged], weights=scores, minlength=requests.slates.candidates)
 
 
 def _cut(

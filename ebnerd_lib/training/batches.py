@@ -10,12 +10,14 @@ import torch
 
 from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Dataset
-from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
+from ebnerd_lib.data.slates import HOUR, Slates
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.models.base import SlateModel
 from ebnerd_lib.models.batch import Batch
+from ebnerd_lib.training.gather import gather, spread
+from ebnerd_lib.training.negatives import keep_some
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,11 @@ class Lookup:
 
 
 class Rows(Protocol):
-    """What gives rows of a features matrix: float32 (len(where), columns)."""
+    """What gives some columns of some rows of features: float32 (len(where), len(columns))."""
 
-    def __getitem__(self, where: np.ndarray, /) -> np.ndarray: ...
+    def gather(self, where: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Copy them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -104,12 +108,15 @@ class SlateBatches:
 
     Args:
         slates: the slates of a part.
-        features: the matching features matrix (candidates, columns), or what gives rows of one by their positions.
+        features: the matching features, float32 or float16 (candidates, columns), or what gives rows of such a matrix
+            by their positions.
         columns: positions of the columns a model sees; may be empty.
         lookup: to the model's own indices.
         rows: impression rows, in the order in which they are visited.
         batch_size: slates a batch.
         reading: gives article vectors, where the model looks at them.
+        negatives: candidates beside the clicks that are kept of a slate, drawn at random; 0 keeps all.
+        draw: seed of the draws.
     """
 
     def __init__(
@@ -121,9 +128,13 @@ class SlateBatches:
         rows: np.ndarray,
         batch_size: int,
         reading: Reading | None = None,
+        negatives: int = 0,
+        draw: tuple[int, ...] = (),
     ) -> None:
-        self._slates, self._features, self._columns, self._lookup = slates, features, columns, lookup
+        self._slates, self._features, self._lookup = slates, features, lookup
+        self._columns = np.asarray(columns, dtype=np.int64)
         self._rows, self._batch_size, self._reading = rows, batch_size, reading
+        self._negatives, self._draw = negatives, draw
 
     def __len__(self) -> int:
         """Return the number of batches, the last one maybe smaller."""
@@ -132,30 +143,40 @@ class SlateBatches:
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches."""
         for start in range(0, len(self._rows), self._batch_size):
-            yield self._batch(self._rows[start : start + self._batch_size])
+            yield self._batch(self._rows[start : start + self._batch_size], start)
 
-    def _batch(self, rows: np.ndarray) -> Batch:
-        slates, where = self._slates, candidate_rows(self._slates.offsets, rows)
-        lengths = slates.offsets[rows + 1] - slates.offsets[rows]
-        slate = np.repeat(np.arange(len(rows)), lengths)
-        begins = np.repeat(np.cumsum(lengths) - lengths, lengths)
-        features = self._features[where][:, self._columns] if self._columns else np.empty((len(where), 0), np.float32)
+    def _batch(self, rows: np.ndarray, start: int) -> Batch:
+        slates = self._slates
+        where, slate, place, article, clicked = spread(
+            slates.offsets, rows, self._lookup.article, slates.article, slates.clicked
+        )
+        if self._negatives:
+            rng = np.random.default_rng((*self._draw, start))
+            kept, place = keep_some(slate, place, clicked, len(rows), self._negatives, rng)
+            where, slate, article, clicked = where[kept], slate[kept], article[kept], clicked[kept]
         batch = Batch(
-            features=torch.from_numpy(features),
+            features=torch.from_numpy(self._rows_of(where)),
             user=torch.from_numpy(self._lookup.user[slates.user[rows]]),
-            article=torch.from_numpy(self._lookup.article[slates.article[where]]),
+            article=torch.from_numpy(article),
             slate=torch.from_numpy(slate),
-            place=torch.from_numpy(np.arange(len(where)) - begins),
-            clicked=torch.from_numpy(slates.clicked[where].astype(np.float32)),
+            place=torch.from_numpy(place),
+            clicked=torch.from_numpy(clicked),
         )
         if self._reading is None:
             return batch
         read, vectors = self._reading.latest(slates, rows), self._reading.vectors
         return batch._replace(
-            vector=torch.from_numpy(vectors[slates.article[where]]),
-            read=torch.from_numpy(vectors[read]),
+            vector=torch.from_numpy(np.take(vectors, slates.article[where], axis=0, mode="clip")),
+            read=torch.from_numpy(np.take(vectors, read, axis=0, mode="clip")),
             was_read=torch.from_numpy(self._reading.known[read]),
         )
+
+    def _rows_of(self, where: np.ndarray) -> np.ndarray:
+        if not len(self._columns):
+            return np.empty((len(where), 0), np.float32)
+        if isinstance(self._features, np.ndarray):
+            return gather(self._features, where, self._columns)
+        return self._features.gather(where, self._columns)
 
 
 class SlateData(pl.LightningDataModule):
@@ -171,6 +192,7 @@ class SlateData(pl.LightningDataModule):
         warmup_hours: leave out this much of the start of training, where windows of past events are not full.
         seed: seed of the shuffles.
         reading: gives article vectors, where the model looks at them.
+        negatives: candidates beside the clicks that training keeps of a slate, drawn anew each epoch; 0 keeps all.
 
     Raises:
         ConfigError: no training slate is left after the warm-up.
@@ -178,10 +200,10 @@ class SlateData(pl.LightningDataModule):
 
     def __init__(
         self, dataset: Dataset, train: Features, tuning: Features, columns: list[int], lookup: Lookup, batch_size: int,
-        warmup_hours: float, seed: int, reading: Reading | None = None,
+        warmup_hours: float, seed: int, reading: Reading | None = None, negatives: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self._reading = reading
+        self._reading, self._negatives = reading, negatives
         self._dataset, self._train, self._tuning = dataset, train, tuning
         self._columns, self._lookup, self._batch_size, self._seed = columns, lookup, batch_size, seed
         self.rows = training_rows(dataset.parts["train"], warmup_hours)
@@ -190,17 +212,25 @@ class SlateData(pl.LightningDataModule):
         """Return the epoch's batches; the trainer asks anew each epoch, so a resumed run sees the same order."""
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
         rows = np.random.default_rng((self._seed, epoch)).permutation(self.rows)
-        return self._batches("train", self._train, rows, self._batch_size)
+        return self._batches("train", self._train, rows, self._batch_size, self._negatives, (self._seed, epoch))
 
     def val_dataloader(self) -> SlateBatches:
         """Return the tuning day's batches."""
         rows = np.arange(len(self._dataset.parts["tuning"]))
         return self._batches("tuning", self._tuning, rows, 4 * self._batch_size)
 
-    def _batches(self, part: str, features: Features, rows: np.ndarray, batch_size: int) -> SlateBatches:
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, _: int) -> Batch:
+        """Move a batch to where the model is; Lightning's own way looks for tensors within every tensor."""
+        return batch if device.type == "cpu" else Batch(*(each.to(device, non_blocking=True) for each in batch))
+
+    def _batches(
+        self, part: str, features: Features, rows: np.ndarray, batch_size: int, negatives: int = 0,
+        draw: tuple[int, ...] = (),
+    ) -> SlateBatches:  # fmt: skip
         return SlateBatches(
-            self._dataset.parts[part], features.matrix, self._columns, self._lookup, rows, batch_size, self._reading
-        )
+            self._dataset.parts[part], features.matrix, self._columns, self._lookup, rows, batch_size, self._reading,
+            negatives, draw,
+        )  # fmt: skip
 
 
 def training_rows(slates: Slates, warmup_hours: float) -> np.ndarray:

@@ -43,9 +43,10 @@ class Plan:
         seed: seed of weights, dropout and shuffles.
         trainer: passed through to ``pytorch_lightning.Trainer``.
         seeds: networks to train, with ``seed`` and the numbers after it, whose scores are averaged.
+        negatives: candidates beside the clicks that training keeps of a slate, drawn anew each epoch; 0 keeps all.
 
     Raises:
-        ConfigError: ``seeds`` is less than 1.
+        ConfigError: ``seeds`` is less than 1, or ``negatives`` less than 0.
     """
 
     epochs: int
@@ -55,10 +56,13 @@ class Plan:
     seed: int
     trainer: dict[str, Any] = field(default_factory=dict)
     seeds: int = 1
+    negatives: int = 0
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise ConfigError(f"seeds: {self.seeds} networks cannot be averaged. Use 1 or more.")
+        if self.negatives < 0:
+            raise ConfigError(f"negatives: {self.negatives} candidates cannot be kept. Use 0 for all, or 1 or more.")
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,7 @@ def train(
         reading = Reading.of(dataset, network)
         data = SlateData(
             dataset, features["train"], features["tuning"], columns, lookup,
-            own.batch_size, own.warmup_hours, own.seed, reading,
+            own.batch_size, own.warmup_hours, own.seed, reading, own.negatives,
         )  # fmt: skip
         title = name if number == 0 else f"{name}_seed{own.seed}"
         inputs = inputs or sum_of_inputs(dataset, features, columns, lookup, reading)

@@ -25,6 +25,7 @@ from ebnerd_lib.models.losses import LOSSES
 from ebnerd_lib.models.threads import one_thread
 from ebnerd_lib.training.batches import Lookup, Reading, SlateBatches, training_rows
 from ebnerd_lib.training.fit import Fit
+from ebnerd_lib.training.gather import gather
 from ebnerd_lib.training.model_file import SCORE_BATCH, TrainedModel
 
 UPDATE_MINUTES = (0, 1, 15, 60, 1440)
@@ -302,12 +303,13 @@ class _Stacked:
         self._matrices = matrices
         self._begins = np.cumsum([0] + [len(matrix) for matrix in matrices])
 
-    def __getitem__(self, where: np.ndarray) -> np.ndarray:
-        out = np.empty((len(where), self._matrices[0].shape[1]), np.float32)
+    def gather(self, where: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Copy columns of rows: float32 (len(where), len(columns))."""
+        out = np.empty((len(where), len(columns)), np.float32)
         part = np.searchsorted(self._begins, where, side="right") - 1
         for number in np.unique(part):
             own = part == number
-            out[own] = self._matrices[number][where[own] - self._begins[number]]
+            out[own] = gather(self._matrices[number], where[own] - self._begins[number], columns)
         return out
 
 
