@@ -144,9 +144,9 @@ def against_training(train: Features, dataset: Dataset, requests: Requests, comp
     """Compare columns that depend on the slate: in training, in the competition, and in the pool taken as one slate.
 
     Returns:
-        One row a column that is stored: ``column``, its 99th percentile in ``training`` (over an even sample of candidates), over the
-        judged of the ``slates``, and over the ``pool``; and ``outside``, the share of the judged beyond the range of
-        training.
+        One row a column that is stored: ``column``, its 99th percentile in ``training`` (over an even sample of
+        candidates), over the judged of the ``slates``, and over the ``pool``; and ``outside``, the share of the judged
+        beyond the range of training.
     """
     sample = train.matrix[:: max(1, len(train.matrix) // _SAMPLE)]
     every = list(fields(dataset, requests, competition))
