@@ -3,12 +3,14 @@
 import numpy as np
 import pandas as pd
 
+from ebnerd_lib.data import mapped
 from ebnerd_lib.data.bundle import Bundle
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
 from ebnerd_lib.data.layout import SPLITS
-from ebnerd_lib.data.slates import HOUR
+from ebnerd_lib.data.slates import HOUR, marked
 from ebnerd_lib.data.splits import PARTS
 
+_AT_A_TIME = 1 << 17  # slates: memory is bounded by these, not by all
 AGE_EDGES = (0, 1, 2, 4, 8, 16, 24, 48, 96, 240, 720, np.inf)
 AGE_LABELS = ("<1 h", "1–2 h", "2–4 h", "4–8 h", "8–16 h", "16–24 h", "1–2 d", "2–4 d", "4–10 d", "10–30 d", ">30 d")
 
@@ -33,8 +35,8 @@ def part_counts(dataset: Dataset) -> pd.DataFrame:
                 "impressions": len(slates),
                 "candidates": slates.candidates,
                 "clicks": int(slates.clicked.sum()),
-                "users": len(np.unique(slates.user_id)),
-                "articles in view": len(np.unique(slates.article)),
+                "users": int(marked(slates.user, len(dataset.users)).sum()),
+                "articles in view": int(marked(slates.article, len(dataset.articles)).sum()),
                 "first": _minute(slates.time.min()),
                 "last": _minute(slates.time.max()),
             }
@@ -60,9 +62,15 @@ def quantiles(
 def candidate_age(dataset: Dataset, part: str) -> np.ndarray:
     """Return the age in hours of every candidate when it was in view, at least 0; NaN where unknown."""
     slates = dataset.parts[part]
-    published = dataset.metadata.published[slates.article]
-    hours = np.maximum(slates.per_candidate(slates.time) - published, 0) / HOUR
-    return np.where(published == UNKNOWN_TIME, np.nan, hours)
+    published = dataset.metadata.published
+    out = mapped.empty(slates.candidates, np.float64)
+    for start in range(0, len(slates), _AT_A_TIME):
+        some = slates.between(start, min(start + _AT_A_TIME, len(slates)))
+        born = published[some.article]
+        hours = np.maximum(some.per_candidate(some.time) - born, 0) / HOUR
+        first = int(slates.offsets[start])
+        out[first : first + some.candidates] = np.where(born == UNKNOWN_TIME, np.nan, hours)
+    return out
 
 
 def click_rate_by_age(dataset: Dataset, part: str) -> pd.DataFrame:

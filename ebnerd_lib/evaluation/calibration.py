@@ -5,8 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ebnerd_lib.data import mapped
+
 BINS = 15
 _CLIP = 1e-7
+_AT_A_TIME = 1 << 22  # candidates: memory is bounded by these, not by all
 
 
 @dataclass(frozen=True)
@@ -19,8 +22,12 @@ class Calibration:
 
     def probability(self, scores: np.ndarray) -> np.ndarray:
         """Return the probability of a click for each score, clipped to [1e-7, 1 − 1e-7]."""
-        logit = np.clip(self.slope * np.asarray(scores, dtype=np.float64) + self.intercept, -50, 50)
-        return np.clip(1 / (1 + np.exp(-logit)), _CLIP, 1 - _CLIP)
+        out = mapped.empty(np.shape(scores), np.float64)
+        for start in range(0, len(out), _AT_A_TIME):
+            some = np.asarray(scores[start : start + _AT_A_TIME], dtype=np.float64)
+            logit = np.clip(self.slope * some + self.intercept, -50, 50)
+            out[start : start + _AT_A_TIME] = np.clip(1 / (1 + np.exp(-logit)), _CLIP, 1 - _CLIP)
+        return out
 
 
 def fit_calibration(scores: np.ndarray, clicked: np.ndarray) -> Calibration:
@@ -49,14 +56,17 @@ def fit_calibration(scores: np.ndarray, clicked: np.ndarray) -> Calibration:
 
 def classification(probability: np.ndarray, clicked: np.ndarray, threshold: float) -> dict[str, float]:
     """Return log loss, F1 and accuracy, pooled over candidates; F1 is 0 where nothing is rightly predicted."""
-    target = np.asarray(clicked, dtype=bool)
-    predicted = probability >= threshold
-    hits = int((predicted & target).sum())
-    return {
-        "logloss": float(-np.where(target, np.log(probability), np.log1p(-probability)).mean()),
-        "f1": 2 * hits / max(int(predicted.sum()) + int(target.sum()), 1),
-        "accuracy": float((predicted == target).mean()),
-    }
+    loss, hits, positive, right = 0.0, 0, 0, 0
+    for start in range(0, len(probability), _AT_A_TIME):
+        some = probability[start : start + _AT_A_TIME]
+        target = np.asarray(clicked[start : start + _AT_A_TIME], dtype=bool)
+        predicted = some >= threshold
+        loss -= float(np.where(target, np.log(some), np.log1p(-some)).sum())
+        hits += int((predicted & target).sum())
+        positive += int(predicted.sum()) + int(target.sum())
+        right += int((predicted == target).sum())
+    count = len(probability) or float("nan")
+    return {"logloss": loss / count, "f1": 2 * hits / max(positive, 1), "accuracy": right / count}
 
 
 def reliability(probability: np.ndarray, clicked: np.ndarray, bins: int = BINS) -> pd.DataFrame:

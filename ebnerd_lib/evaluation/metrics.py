@@ -13,6 +13,7 @@ from numba import njit
 
 METRICS = ("auc", "mrr", "ndcg@5", "ndcg@10")
 _CUTS = (5, 10)
+_AT_A_TIME = 1 << 17  # slates: memory is bounded by these, not by all
 
 
 def per_slate(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -45,16 +46,22 @@ def per_slate(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> n
         >>> per_slate(np.zeros(2), np.array([False, False]), np.array([0, 2]))
         array([[nan, nan, nan, nan]])
     """
-    # Copies: one kernel for all callers, whatever the width of their scores and whether they may be written.
-    scores, clicked = np.array(scores, dtype=np.float64), np.array(clicked, dtype=np.bool_)
     if not len(scores) == len(clicked) == offsets[-1]:
         raise ValueError(f"{len(scores)} scores and {len(clicked)} labels for {offsets[-1]} candidates")
-    wrong = int((~np.isfinite(scores)).sum())
-    if wrong:
-        raise ValueError(f"{wrong} of {len(scores)} scores are not finite")
     longest = int(np.diff(offsets).max(initial=1))
     discounts = 1.0 / np.log2(np.arange(2, longest + 2))
-    return _per_slate(scores, clicked, np.array(offsets, dtype=np.int64), discounts)
+    out = np.full((len(offsets) - 1, len(METRICS)), np.nan)
+    wrong = 0
+    for start in range(0, len(out), _AT_A_TIME):
+        own = np.array(offsets[start : start + _AT_A_TIME + 1], dtype=np.int64)
+        # Copies: one kernel for all callers, whatever the width of their scores and whether they may be written.
+        some = np.array(scores[own[0] : own[-1]], dtype=np.float64)
+        wrong += int((~np.isfinite(some)).sum())
+        labels = np.array(clicked[own[0] : own[-1]], dtype=np.bool_)
+        out[start : start + len(own) - 1] = _per_slate(some, labels, own - own[0], discounts)
+    if wrong:
+        raise ValueError(f"{wrong} of {len(scores)} scores are not finite")
+    return out
 
 
 def mean_metrics(values: np.ndarray) -> dict[str, float]:

@@ -15,6 +15,7 @@ from ebnerd_lib.features.users import Tastes, own_past
 
 RECENT = 5
 """Clicks of a user that count as the last ones."""
+_SLOTS = 1 << 16  # of the table of pairs at first
 
 
 class LogStream:
@@ -59,18 +60,19 @@ class LogStream:
         """
         self._asked["together"] = in_order(slates, self._asked.get("together"))
         if self._together is None:
-            slots = 1 << int(np.ceil(np.log2(2 * RECENT * max(int(self._log.clicks.sum()), 1) + 2)))
-            self._together = (
-                np.full(slots, -1, dtype=np.int64),
-                np.zeros(slots, dtype=np.int32),
-                np.zeros((self._users, RECENT), dtype=np.int32),
-                np.zeros(1, dtype=np.int64),
-            )
+            pairs = np.full(_SLOTS, -1, dtype=np.int64), np.zeros(_SLOTS, dtype=np.int32)
+            self._together = *pairs, np.zeros((self._users, RECENT), dtype=np.int32), np.zeros(2, dtype=np.int64)
         log, out = self._log, np.zeros((slates.candidates, 2), dtype=np.float32)
-        _together(
-            slates.time, slates.offsets, slates.article, slates.user, slates.page, log.by_time, log.time, log.offsets,
-            log.article, log.clicked, log.user, self._articles, *self._together, out,
-        )  # fmt: skip
+        pairs, counts, recent, at = self._together
+        query = 0
+        while query < len(slates):
+            query = _together(
+                slates.time, slates.offsets, slates.article, slates.user, slates.page, log.by_time, log.time,
+                log.offsets, log.article, log.clicked, log.user, self._articles, pairs, counts, recent, at, query, out,
+            )  # fmt: skip
+            if query < len(slates):
+                pairs, counts = _enlarged(pairs, counts)
+        self._together = pairs, counts, recent, at
         return out
 
     def own_past(self, slates: Slates) -> np.ndarray:
@@ -126,13 +128,28 @@ def _slot(pairs, key):
 
 
 @njit(cache=True, nogil=True)
+def _enlarged(pairs, counts):
+    """Return the table of pairs with twice the room."""
+    more, more_counts = np.full(2 * len(pairs), -1, dtype=np.int64), np.zeros(2 * len(counts), dtype=np.int32)
+    for place in range(len(pairs)):
+        if pairs[place] != -1:
+            slot = _slot(more, pairs[place])
+            more[slot], more_counts[slot] = pairs[place], counts[place]
+    return more, more_counts
+
+
+@njit(cache=True, nogil=True)
 def _together(time, offsets, article, user, page, order, log_time, log_offsets, log_article, log_clicked, log_user,
-              articles, pairs, counts, recent, at, out):  # fmt: skip
+              articles, pairs, counts, recent, at, first, out):  # fmt: skip
+    # Returns the query to go on with: one more than the last, or fewer where the table of pairs is half full. at[0]
+    # is the first impression that is not counted, at[1] the number of pairs.
     width = recent.shape[1]
-    for query in range(len(time)):
+    for query in range(first, len(time)):
         while at[0] < len(order) and log_time[order[at[0]]] < time[query]:
             row = order[at[0]]
             u = log_user[row]
+            if 2 * (at[1] + width * (log_offsets[row + 1] - log_offsets[row])) > len(pairs):
+                return query
             for c in range(log_offsets[row], log_offsets[row + 1]):
                 a = np.int64(log_article[c])
                 if u == 0 or a == 0 or not log_clicked[c]:
@@ -141,6 +158,7 @@ def _together(time, offsets, article, user, page, order, log_time, log_offsets, 
                     if recent[u, place] > 0:
                         key = recent[u, place] * np.int64(articles) + a
                         slot = _slot(pairs, key)
+                        at[1] += pairs[slot] == -1
                         pairs[slot] = key
                         counts[slot] += 1
                 for place in range(width - 1, 0, -1):
@@ -162,3 +180,4 @@ def _together(time, offsets, article, user, page, order, log_time, log_offsets, 
             if page[query] > 0:
                 slot = _slot(pairs, page[query] * np.int64(articles) + a)
                 out[candidate, 1] = counts[slot] if pairs[slot] != -1 else 0
+    return len(time)
