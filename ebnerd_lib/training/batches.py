@@ -100,7 +100,10 @@ class Reading:
 
 
 class SlateBatches:
-    """Iterates over batches of the slates ``rows``, in their order.
+    """Iterates over batches of the slates ``rows``, in their order, or over one process's share of each.
+
+    Of every batch the processes take turns to take a slate, so all have equally many batches and none is empty: a last
+    batch of fewer slates than processes joins the one before it.
 
     Args:
         slates: the slates of a part.
@@ -108,8 +111,10 @@ class SlateBatches:
         columns: positions of the columns a model sees; may be empty.
         lookup: to the model's own indices.
         rows: impression rows, in the order in which they are visited.
-        batch_size: slates a batch.
+        batch_size: slates a batch, over all processes.
         reading: gives article vectors, where the model looks at them.
+        rank: number of this process, from 0.
+        ranks: processes that share each batch.
     """
 
     def __init__(
@@ -121,18 +126,24 @@ class SlateBatches:
         rows: np.ndarray,
         batch_size: int,
         reading: Reading | None = None,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self._slates, self._features, self._columns, self._lookup = slates, features, columns, lookup
         self._rows, self._batch_size, self._reading = rows, batch_size, reading
+        self._rank, self._ranks = rank, ranks
 
     def __len__(self) -> int:
-        """Return the number of batches, the last one maybe smaller."""
-        return -(-len(self._rows) // self._batch_size)
+        """Return the number of batches, the last one maybe smaller, or larger where it took in a smaller one."""
+        full, rest = divmod(len(self._rows), self._batch_size)
+        return full + (rest >= self._ranks)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches."""
-        for start in range(0, len(self._rows), self._batch_size):
-            yield self._batch(self._rows[start : start + self._batch_size])
+        cuts = self._batch_size * np.arange(1, len(self))
+        for rows in np.split(self._rows, cuts):
+            if len(rows):
+                yield self._batch(rows[self._rank :: self._ranks])
 
     def _batch(self, rows: np.ndarray) -> Batch:
         slates, where = self._slates, candidate_rows(self._slates.offsets, rows)
@@ -161,13 +172,15 @@ class SlateBatches:
 class SlateData(pl.LightningDataModule):
     """Training slates reshuffled every epoch by seed and epoch, and the tuning day's slates in order.
 
+    Where several processes train, each gets its share of every batch, see ``SlateBatches``.
+
     Args:
         dataset: the slates.
         train: features of the train part.
         tuning: features of the tuning part.
         columns: positions of the columns the model sees.
         lookup: to the model's own indices.
-        batch_size: slates a batch.
+        batch_size: slates a batch, over all processes.
         warmup_hours: leave out this much of the start of training, where windows of past events are not full.
         seed: seed of the shuffles.
         reading: gives article vectors, where the model looks at them.
@@ -198,9 +211,16 @@ class SlateData(pl.LightningDataModule):
         return self._batches("tuning", self._tuning, rows, 4 * self._batch_size)
 
     def _batches(self, part: str, features: Features, rows: np.ndarray, batch_size: int) -> SlateBatches:
+        rank, ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        if min(len(rows), batch_size) < ranks:
+            raise ConfigError(
+                f"batch_size: {ranks} processes cannot share batches of {batch_size} of the {len(rows)} slates of the "
+                f"{part} part. Start at most {min(len(rows), batch_size)}."
+            )
         return SlateBatches(
-            self._dataset.parts[part], features.matrix, self._columns, self._lookup, rows, batch_size, self._reading
-        )
+            self._dataset.parts[part], features.matrix, self._columns, self._lookup, rows, batch_size, self._reading,
+            rank, ranks,
+        )  # fmt: skip
 
 
 def training_rows(slates: Slates, warmup_hours: float) -> np.ndarray:
