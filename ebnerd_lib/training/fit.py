@@ -27,7 +27,7 @@ from ebnerd_lib.models.threads import one_thread
 from ebnerd_lib.training.batches import Lookup, Reading, SlateData, training_rows
 from ebnerd_lib.training.kept import BEST, Kept, find
 from ebnerd_lib.training.model_file import TrainedModel
-from ebnerd_lib.training.ranks import by_first, is_first, lightning
+from ebnerd_lib.training.ranks import OwnSigterm, by_first, is_first, lightning, several
 from ebnerd_lib.training.resume import EpochSeed, KeepEpochs, sum_of_inputs, training_key, unreadable
 
 EpochReport = Callable[[dict[str, Any]], None]
@@ -265,6 +265,7 @@ def _fit(
                 folder, Path(BEST).stem, monitor="val/auc", mode="max", save_top_k=1, enable_version_counter=False
             ),
             KeepEpochs(folder, key, rows),
+            *([OwnSigterm()] if several() else []),
         ],
         deterministic=True,
         enable_progress_bar=False,

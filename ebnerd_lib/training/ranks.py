@@ -4,6 +4,8 @@ One of them, of rank 0, decides and writes. Where a process trains alone, all of
 """
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import cache
@@ -12,6 +14,7 @@ from typing import Any, TypeVar
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
@@ -56,6 +59,18 @@ def lightning(options: Mapping[str, Any]) -> dict[str, Any]:
     limit = {"timeout": timedelta(seconds=SECONDS)} if on_cpu else {}
     # The only buffers are those of the transform, which do not change once rank 0 has handed them on.
     return {**options, "strategy": DDPStrategy(forward_sync_buffers=False, **limit)}
+
+
+class OwnSigterm(Callback):
+    """Keeps this process's own answer to SIGTERM: Lightning's first waits for the other processes, who know nothing."""
+
+    def __init__(self) -> None:
+        self._answer = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Undo what Lightning has set by now."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._answer)
 
 
 def join(options: Mapping[str, Any]) -> None:
