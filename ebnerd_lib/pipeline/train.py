@@ -9,7 +9,7 @@ from pytorch_lightning.plugins.environments import TorchElasticEnvironment
 
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.errors import ConfigError, StageError
-from ebnerd_lib.evaluation.publish import publish_all
+from ebnerd_lib.evaluation.results import publish_all
 from ebnerd_lib.features import store
 from ebnerd_lib.pipeline.config import StageConfig, load_config, with_assignments, with_values
 from ebnerd_lib.pipeline.interruption import interruptible
