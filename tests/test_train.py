@@ -19,10 +19,11 @@ import torch
 
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features import store
 from ebnerd_lib.features.store import usable
 from ebnerd_lib.models.batch import Batch
-from ebnerd_lib.models.losses import TuningLoss
+from ebnerd_lib.models.losses import TuningLoss, listwise
 from ebnerd_lib.pipeline import train as verb
 from ebnerd_lib.pipeline.config import load_config, with_assignments
 from ebnerd_lib.training import ranks
@@ -180,15 +181,21 @@ def test_the_tuning_figures_of_two_processes_are_those_of_one(project, ready):
     columns = [features["train"].columns.index(name) for name in model.columns]
     lookup = Lookup.between(data, model.users, model.articles)
     slates = SlateData(data, features["train"], features["tuning"], columns, lookup, BATCH, 0, 0)
+    scores, losses = [], []
     with torch.inference_mode():
         for batch in slates.val_dataloader():
-            scores = model.network(batch)
-            model.network.tuning_auc.update(scores, batch)
-            model.network.tuning_loss.update(scores, batch)
+            scores.append(model.network(batch))
+            model.network.tuning_auc.update(scores[-1], batch)
+            model.network.tuning_loss.update(scores[-1], batch)
+            losses.append(listwise(scores[-1].double(), batch).item() * len(batch.user))
     curve = pd.read_csv(outputs / "logs" / "03_train_mlp" / "mlp" / "metrics.csv")
     best = curve.loc[curve["val/auc"].idxmax()]
     assert best["val/auc"] == pytest.approx(model.network.tuning_auc.compute().item(), abs=1e-9)
     assert best["val/loss"] == pytest.approx(model.network.tuning_loss.compute().item(), abs=1e-9)
+    tuning = data.parts["tuning"]
+    judged = per_slate(torch.cat(scores).numpy(), tuning.clicked, tuning.offsets)
+    assert best["val/auc"] == pytest.approx(mean_metrics(judged)["auc"], abs=1e-9)
+    assert best["val/loss"] == pytest.approx(sum(losses) / len(tuning), abs=1e-9)
 
 
 def test_a_killed_process_ends_both_within_a_minute_and_the_same_command_goes_on(project, tmp_path):
