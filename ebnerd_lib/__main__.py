@@ -36,6 +36,21 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--jobs", type=int, help="stages at a time (default: the number of cores)")
     run.set_defaults(verb=_run)
 
+    train = verbs.add_parser(
+        "train",
+        help="run a training stage without its notebook, under torchrun or srun on several processes",
+        description="Run the stage that trains some models, without its notebook: the same artifacts, and no report. "
+        "Parameters are those of the profile. `torchrun --nproc-per-node 2 -m ebnerd_lib train ...` trains on two "
+        "processes: batch_size stays the number of slates a batch over all of them, each takes its share, and "
+        "devices, num_nodes and strategy follow from how they were started. See docs/scaling.md.",
+    )
+    train.add_argument("--profile", default="sample", help="a folder of params/ (default: sample)")
+    train.add_argument("--model", type=_names, required=True, help="models of one stage, as mlp or mf_ids,mf_features")
+    train.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter of the stage, may be repeated"
+    )
+    train.set_defaults(verb=_train)
+
     sample = verbs.add_parser("sample", help="generate a bundle in EBNeRD's schema by simulating a news site")
     sample.add_argument("--out", type=Path, required=True, help="folder to write")
     sample.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
@@ -99,6 +114,14 @@ def _run(options: argparse.Namespace) -> int:
     from ebnerd_lib.pipeline.runner import run
 
     return run(options.profile, options.jobs)
+
+
+def _train(options: argparse.Namespace) -> int:
+    _be_deterministic()
+    from ebnerd_lib.pipeline.train import train
+
+    train(options.profile, options.model, options.set)
+    return 0
 
 
 def _sample(options: argparse.Namespace) -> int:

@@ -189,7 +189,7 @@ def test_shuffles_differ_by_epoch_and_repeat_by_seed(smoke, features):
 
     def order(seed, epoch):
         data = SlateData(smoke, features["train"], features["tuning"], [], lookup, 64, 0, seed)
-        data.trainer = type("Trainer", (), {"current_epoch": epoch})()
+        data.trainer = type("Trainer", (), {"current_epoch": epoch, "global_rank": 0, "world_size": 1})()
         return np.concatenate([batch.article for batch in data.train_dataloader()])
 
     np.testing.assert_array_equal(order(0, 1), order(0, 1))

@@ -8,6 +8,9 @@ from torchmetrics import Metric
 
 from ebnerd_lib.models.batch import Batch, pad
 
+WIDE = torch.float32 if torch.backends.mps.is_available() else torch.float64
+"""Type of sums over slates: they come out the same however slates are shared by processes. Apple's GPU lacks it."""
+
 
 class SlateAUC(Metric):
     """Mean AUC over the slates seen; slates without a click or with nothing but clicks are left out.
@@ -21,8 +24,8 @@ class SlateAUC(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
-        self.add_state("slates", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros((), dtype=WIDE), dist_reduce_fx="sum")
+        self.add_state("slates", torch.zeros((), dtype=WIDE), dist_reduce_fx="sum")
 
     def update(self, scores: torch.Tensor, batch: Batch) -> None:
         """Add the slates of a batch, ``scores`` (m,)."""
@@ -37,7 +40,7 @@ class SlateAUC(Metric):
         pairs = nothing.index_add(0, row, torch.ones_like(wins)) * others.sum(dim=1)
         judged = pairs > 0
         per_slate = nothing.index_add(0, row, wins)
-        self.total += (per_slate[judged] / pairs[judged]).sum()
+        self.total += (per_slate[judged].to(WIDE) / pairs[judged]).sum()
         self.slates += judged.sum()
 
     def compute(self) -> torch.Tensor:

@@ -13,7 +13,7 @@ from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.models.adamw import RowwiseAdamW
 from ebnerd_lib.models.auc import SlateAUC
 from ebnerd_lib.models.batch import Batch
-from ebnerd_lib.models.losses import LOSSES
+from ebnerd_lib.models.losses import LOSSES, TuningLoss
 from ebnerd_lib.models.transform import FeatureTransform
 
 
@@ -71,7 +71,7 @@ class SlateModel(pl.LightningModule):
             "weight_decay": weight_decay, "schedule": schedule, "id_dropout": id_dropout, **layers,
         }  # fmt: skip
         self.transform = FeatureTransform(columns)
-        self.tuning_auc = SlateAUC()
+        self.tuning_auc, self.tuning_loss = SlateAUC(), TuningLoss(loss)
 
     def score(self, batch: Batch) -> torch.Tensor:
         """Score the candidates of a batch, whose features are transformed already: (m,)."""
@@ -118,15 +118,15 @@ class SlateModel(pl.LightningModule):
         if self.trainer.is_last_batch:
             slates = torch.tensor(self._slates, dtype=loss.dtype, device=loss.device)
             mean = (torch.stack(self._losses) * slates).sum() / slates.sum()
-            self.log("train/loss", mean, on_step=False, on_epoch=True, batch_size=1)
+            self.log("train/loss", mean, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Collect the AUC of the tuning day's slates, and its loss."""
         scores = self(batch)
-        loss = LOSSES[self.hyperparameters["loss"]](scores, batch)
         self.tuning_auc.update(scores, batch)
-        self.log("val/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.user))
+        self.tuning_loss.update(scores, batch)
+        self.log("val/loss", self.tuning_loss, on_step=False, on_epoch=True, batch_size=len(batch.user))
         self.log("val/auc", self.tuning_auc, on_step=False, on_epoch=True, batch_size=len(batch.user))
 
     def configure_optimizers(self) -> Any:

@@ -17,7 +17,7 @@ import json
 import math
 import re
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,35 @@ def load_config(profile: str, stage: str) -> StageConfig:
     if "profile" in schema:
         parameters["profile"] = profile
     return StageConfig(stage, profile, parameters, given)
+
+
+def with_assignments(config: StageConfig, assignments: Iterable[str]) -> StageConfig:
+    """Return the parameters of a stage with some set anew.
+
+    Args:
+        config: the parameters.
+        assignments: texts of the form ``key=value``, the value as it stands in a parameter file; of two for one key
+            the last one counts.
+
+    Raises:
+        ConfigError: a text is of another form, or its key or value is refused as in a file.
+    """
+    values: dict[str, Any] = {}
+    for text in assignments:
+        key, given, value = text.partition("=")
+        try:
+            values[key] = yaml.load(value, Loader=_PlainLoader)
+        except yaml.YAMLError:
+            given = ""
+        if not given:
+            raise ConfigError(f"--set: {shown(text)} is not of the form key=value. Write it as `--set epochs=3`.")
+    return with_values(config, values, "--set")
+
+
+def with_values(config: StageConfig, values: dict[str, Any], where: str) -> StageConfig:
+    """Return the parameters of a stage with some set anew, checked as ``checked_values`` does."""
+    checked = checked_values(values, config.stage, where)
+    return replace(config, parameters={**config.parameters, **checked}, given={**config.given, **checked})
 
 
 def checked_values(given: dict[str, Any], stage: str, where: str) -> dict[str, Any]:

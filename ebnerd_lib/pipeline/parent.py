@@ -1,4 +1,4 @@
-"""A batch kernel ends with the runner that started it, so that no orphan writes beside the next run."""
+"""A process ends with the one that started it, a runner or torchrun, so that no orphan writes beside the next run."""
 
 import ctypes
 import os
@@ -9,7 +9,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent() -> None:
-    """Have the system kill this kernel as soon as the process that started it has ended.
+    """Have the system kill this process as soon as the one that started it has ended.
 
     Elsewhere than on Linux, ipykernel's own look at its parent, once a second, has to do.
     """

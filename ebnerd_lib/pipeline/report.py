@@ -23,6 +23,8 @@ from ebnerd_lib.pipeline.json_file import read_json
 from ebnerd_lib.pipeline.layout import StagePaths
 from ebnerd_lib.pipeline.page import TIERS, fill, is_number, is_rendered, machinery, page_key, plain, write_page
 
+BY_HAND = ("interactive", "train")
+"""The runs, as manifests name them, that are not the runner's: the next one of these runs the stage again."""
 _DISPLAYED = ["image/svg+xml", "image/png", "image/jpeg", "text/html", "text/markdown", "text/plain"]
 _PAPERMILL_NOTE = "papermill-error-cell-tag"
 _SCALE = 128
@@ -54,7 +56,7 @@ class _Run:
 
     @property
     def by_hand(self) -> bool:
-        return self.manifest is not None and self.manifest.get("run") == "interactive"
+        return self.manifest is not None and self.manifest.get("run") in BY_HAND
 
     def sources(self) -> Iterator[tuple[Path, Path, bool]]:
         """Yield executed notebook, its report and whether the run failed."""
@@ -68,7 +70,7 @@ def _read_run(paths: StagePaths) -> _Run:
     failure = read_json(paths.failure)
     if failure is not None and paths.manifest.exists():
         manifest = read_json(paths.manifest) or {}
-        if manifest.get("run") == "interactive" and _is_newer(paths.manifest, paths.failure):
+        if manifest.get("run") in BY_HAND and _is_newer(paths.manifest, paths.failure):
             failure = None
     message = None if failure is None else plain(str(failure.get("message", "")))
     metrics = read_json(paths.artifacts / "metrics.json") or {}
@@ -86,7 +88,7 @@ def _status(run: _Run, runs: list[_Run]) -> tuple[str, str]:
     if run.manifest is None:
         return "not run", ""
     if run.by_hand:
-        return "by hand", "Made by hand in Jupyter; `make run-all` runs this stage again."
+        return "by hand", "Made by hand, in Jupyter or by `train`; `make run-all` runs this stage again."
     if not run.paths.executed.exists():
         return "out of date", "Its last batch run did not finish; what it left is from an earlier one."
     if changed := _changed_inputs(run, runs):

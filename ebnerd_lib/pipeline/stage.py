@@ -34,12 +34,17 @@ class Stage:
         logs: where to write logs and checkpoints.
         metrics: what ``metrics.json`` will hold.
         generated: how the bundle was generated, ``None`` for real data.
+
+    Args:
+        config: the effective parameters.
+        run: how it is run where it is not by the runner: ``interactive``, or ``train`` without the notebook.
     """
 
-    def __init__(self, config: StageConfig) -> None:
+    def __init__(self, config: StageConfig, run: str = "interactive") -> None:
         self.config = config
         self._paths = StagePaths(config.profile, config.stage)
         self._batch = json.loads(os.environ.get(BATCH_VARIABLE, "{}")).get(config.stage)
+        self._run = "batch" if self._batch else run
         if self._batch:
             end_with_parent()
         self._told = 0.0
@@ -90,7 +95,7 @@ class Stage:
             "stage": self.config.stage,
             "profile": self.config.profile,
             "status": "complete",
-            "run": "batch" if self._batch else "interactive",
+            "run": self._run,
             "fingerprint": self._batch,
             "generated": self.generated,
             "parameters": self.config.parameters,
@@ -127,8 +132,8 @@ class Stage:
         }
 
     def _seconds(self) -> float:
-        """Return how long this run has taken; a batch run's kernel is its own, so loading libraries counts."""
-        if not self._batch:
+        """Return how long this run has taken; where the process is its own, loading libraries counts."""
+        if self._run == "interactive":
             return time.monotonic() - self._start
         import psutil
 
@@ -136,7 +141,8 @@ class Stage:
 
     def _take(self) -> None:
         """See that no other process runs this stage, and clear away what dead ones left."""
-        task = f"{self.config.stage} in a batch run" if self._batch else f"{self.config.stage} by hand"
+        how = {"batch": "in a batch run", "train": "without its notebook"}.get(self._run, "by hand")
+        task = f"{self.config.stage} {how}"
         lock.acquire(self._paths.lock, task, wait=ORPHAN_SECONDS if self._batch else 0.0)
         clear_partial(self._paths)
 

@@ -104,7 +104,10 @@ class Reading:
 
 
 class SlateBatches:
-    """Iterates over batches of the slates ``rows``, in their order.
+    """Iterates over batches of the slates ``rows``, in their order, or over one process's share of each.
+
+    Of every batch the processes take turns to take a slate, so all have equally many batches and none is empty: a last
+    batch of fewer slates than processes joins the one before it.
 
     Args:
         slates: the slates of a part.
@@ -113,10 +116,12 @@ class SlateBatches:
         columns: positions of the columns a model sees; may be empty.
         lookup: to the model's own indices.
         rows: impression rows, in the order in which they are visited.
-        batch_size: slates a batch.
+        batch_size: slates a batch, over all processes.
         reading: gives article vectors, where the model looks at them.
         negatives: candidates beside the clicks that are kept of a slate, drawn at random; 0 keeps all.
         draw: seed of the draws.
+        rank: number of this process, from 0.
+        ranks: processes that share each batch.
     """
 
     def __init__(
@@ -130,28 +135,34 @@ class SlateBatches:
         reading: Reading | None = None,
         negatives: int = 0,
         draw: tuple[int, ...] = (),
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self._slates, self._features, self._lookup = slates, features, lookup
         self._columns = np.asarray(columns, dtype=np.int64)
         self._rows, self._batch_size, self._reading = rows, batch_size, reading
         self._negatives, self._draw = negatives, draw
+        self._rank, self._ranks = rank, ranks
 
     def __len__(self) -> int:
-        """Return the number of batches, the last one maybe smaller."""
-        return -(-len(self._rows) // self._batch_size)
+        """Return the number of batches, the last one maybe smaller, or larger where it took in a smaller one."""
+        full, rest = divmod(len(self._rows), self._batch_size)
+        return full + (rest >= self._ranks)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches."""
-        for start in range(0, len(self._rows), self._batch_size):
-            yield self._batch(self._rows[start : start + self._batch_size], start)
+        cuts = self._batch_size * np.arange(1, len(self))
+        for number, rows in enumerate(np.split(self._rows, cuts)):
+            if len(rows):
+                yield self._batch(rows[self._rank :: self._ranks], number)
 
-    def _batch(self, rows: np.ndarray, start: int) -> Batch:
+    def _batch(self, rows: np.ndarray, number: int) -> Batch:
         slates = self._slates
         where, slate, place, article, clicked = spread(
             slates.offsets, rows, self._lookup.article, slates.article, slates.clicked
         )
         if self._negatives:
-            rng = np.random.default_rng((*self._draw, start))
+            rng = np.random.default_rng((*self._draw, number, self._rank))
             kept, place = keep_some(slate, place, clicked, len(rows), self._negatives, rng)
             where, slate, article, clicked = where[kept], slate[kept], article[kept], clicked[kept]
         batch = Batch(
@@ -182,13 +193,15 @@ class SlateBatches:
 class SlateData(pl.LightningDataModule):
     """Training slates reshuffled every epoch by seed and epoch, and the tuning day's slates in order.
 
+    Where several processes train, each gets its share of every batch, see ``SlateBatches``.
+
     Args:
         dataset: the slates.
         train: features of the train part.
         tuning: features of the tuning part.
         columns: positions of the columns the model sees.
         lookup: to the model's own indices.
-        batch_size: slates a batch.
+        batch_size: slates a batch, over all processes.
         warmup_hours: leave out this much of the start of training, where windows of past events are not full.
         seed: seed of the shuffles.
         reading: gives article vectors, where the model looks at them.
@@ -227,9 +240,15 @@ class SlateData(pl.LightningDataModule):
         self, part: str, features: Features, rows: np.ndarray, batch_size: int, negatives: int = 0,
         draw: tuple[int, ...] = (),
     ) -> SlateBatches:  # fmt: skip
+        rank, ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        if min(len(rows), batch_size) < ranks:
+            raise ConfigError(
+                f"batch_size: {ranks} processes cannot share batches of {batch_size} of the {len(rows)} slates of the "
+                f"{part} part. Start at most {min(len(rows), batch_size)}."
+            )
         return SlateBatches(
             self._dataset.parts[part], features.matrix, self._columns, self._lookup, rows, batch_size, self._reading,
-            negatives, draw,
+            negatives, draw, rank, ranks,
         )  # fmt: skip
 
 

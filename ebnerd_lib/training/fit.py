@@ -4,8 +4,9 @@ import logging
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,12 @@ from ebnerd_lib.models.threads import one_thread
 from ebnerd_lib.training.batches import Lookup, Reading, SlateData, training_rows
 from ebnerd_lib.training.kept import BEST, Kept, find
 from ebnerd_lib.training.model_file import TrainedModel
+from ebnerd_lib.training.ranks import OwnSigterm, by_first, is_first, lightning, several
 from ebnerd_lib.training.resume import EpochSeed, KeepEpochs, sum_of_inputs, training_key, unreadable
 
 EpochReport = Callable[[dict[str, Any]], None]
+TRAINER = ("accelerator", "devices", "strategy", "num_nodes", "precision")
+"""Parameters of a stage that are passed through to Lightning's trainer."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Plan:
     Attributes:
         epochs: at the most.
         patience: epochs without a better tuning AUC before training stops.
-        batch_size: slates a batch.
+        batch_size: slates a batch, over all processes that train together.
         warmup_hours: start of the train part that is left out.
         seed: seed of weights, dropout and shuffles.
         trainer: passed through to ``pytorch_lightning.Trainer``.
@@ -63,6 +67,15 @@ class Plan:
             raise ConfigError(f"seeds: {self.seeds} networks cannot be averaged. Use 1 or more.")
         if self.negatives < 0:
             raise ConfigError(f"negatives: {self.negatives} candidates cannot be kept. Use 0 for all, or 1 or more.")
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> "Plan":
+        """Return how the effective parameters of a stage say to train."""
+        own = {
+            name: parameters[name]
+            for name in ("epochs", "patience", "batch_size", "warmup_hours", "seed", "seeds", "negatives")
+        }
+        return cls(**own, trainer={name: parameters[name] for name in TRAINER})
 
 
 @dataclass(frozen=True)
@@ -101,8 +114,9 @@ class _Epochs(Callback):
         figures = {key: float(value) for key, value in trainer.callback_metrics.items()}
         self._rows.append({"epoch": trainer.current_epoch, **figures})
         done = len(self._rows)
-        if trainer.is_global_zero:
-            pd.DataFrame(self._rows).to_csv(self._file, index=False)
+        if not trainer.is_global_zero:
+            return
+        pd.DataFrame(self._rows).to_csv(self._file, index=False)
         print(
             f"{self._name}  epoch {done:>2}/{self._epochs}  train/loss {figures['train/loss']:.4f}  "
             f"val/loss {figures['val/loss']:.4f}  val/auc {figures['val/auc']:.4f}",
@@ -122,7 +136,7 @@ def train(
     model: str,
     tier: str,
     name: str,
-    hyperparameters: dict[str, Any],
+    hyperparameters: Mapping[str, Any],
     plan: Plan,
     logs: Path,
     report: EpochReport | None = None,
@@ -143,8 +157,8 @@ def train(
         model: the model's name.
         tier: information tier; decides which columns it sees.
         name: its name in files and tables.
-        hyperparameters: passed to the model's class; those it does not know are left out, since the parameters of
-            a stage serve all its models.
+        hyperparameters: passed to the model's class; what it does not know is left out, so the effective parameters
+            of a stage serve all its models.
         plan: how to train.
         logs: folder for TensorBoard and CSV logs and checkpoints; what it holds of this name is replaced, unless it
             is gone on with.
@@ -175,7 +189,7 @@ def train(
         )  # fmt: skip
         if networks:
             network.transform.load_state_dict(networks[0].transform.state_dict())
-        elif columns:
+        elif columns and is_first():  # the others are given it when training starts
             network.transform.fit(features["train"].matrix, candidate_rows(slates.offsets, rows), columns)
         reading = Reading.of(dataset, network)
         data = SlateData(
@@ -183,7 +197,7 @@ def train(
             own.batch_size, own.warmup_hours, own.seed, reading, own.negatives,
         )  # fmt: skip
         title = name if number == 0 else f"{name}_seed{own.seed}"
-        inputs = inputs or sum_of_inputs(dataset, features, columns, lookup, reading)
+        inputs = inputs or by_first(partial(sum_of_inputs, dataset, features, columns, lookup, reading))
         key = training_key(
             inputs, logs / title, module=module, model=model, hyperparameters=network.hyperparameters,
             columns=[features["train"].columns[place] for place in columns], plan=asdict(own),
@@ -206,27 +220,28 @@ def _run(
 ) -> tuple[int, list[dict[str, Any]]]:
     """Train one network, leave it with the weights of its best epoch, and return that epoch and all figures."""
     folder = logs / name
-    kept = _kept(folder, key, name, plan)
-    rows = [] if kept is None else kept.rows
-    if kept is None:
-        shutil.rmtree(folder, ignore_errors=True)
+    kept = by_first(partial(_kept, folder, key, name, plan))
     if kept is None or not kept.over:
-        _fit(network, data, name, plan, logs, kept, rows, key, report)
+        _fit(network, data, name, plan, logs, kept, key, report)
+        kept, _ = find(folder, key)
+    assert kept is not None, "the last epoch's end is kept"
     checkpoint = torch.load(folder / BEST, map_location="cpu", weights_only=True)
     network.load_state_dict(checkpoint["state_dict"])
     network.cpu().eval()
-    return int(checkpoint["epoch"]), rows
+    return int(checkpoint["epoch"]), kept.rows
 
 
 def _kept(folder: Path, key: str, name: str, plan: Plan) -> Kept | None:
-    """Return what there is to go on from, if anything, and say so."""
+    """Return what there is to go on from, if anything, and say so; where there is nothing, clear the folder."""
     kept, reason = find(folder, key)
     if kept is not None:
         reason = unreadable([folder / kept.checkpoint, folder / BEST])
     if reason:
         print(f"{name}  trained anew: {reason}", flush=True)
-        return None
-    if kept is not None:
+        kept = None
+    if kept is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
         done = len(kept.rows)
         print(
             f"{name}  taken as it is: all {done} epochs were trained before its stage was cut off"
@@ -238,11 +253,11 @@ def _kept(folder: Path, key: str, name: str, plan: Plan) -> Kept | None:
 
 
 def _fit(
-    network: SlateModel, data: SlateData, name: str, plan: Plan, logs: Path, kept: Kept | None,
-    rows: list[dict[str, Any]], key: str, report: EpochReport | None,
+    network: SlateModel, data: SlateData, name: str, plan: Plan, logs: Path, kept: Kept | None, key: str,
+    report: EpochReport | None,
 ) -> None:  # fmt: skip
     """Train a network to its last epoch, from the start or from what is kept."""
-    folder = logs / name
+    folder, rows = logs / name, [] if kept is None else kept.rows
     start = None if kept is None else folder / kept.checkpoint
     # TensorBoard leaves out what was logged after the checkpoint.
     purge = None if start is None else torch.load(start, map_location="cpu", weights_only=True)["global_step"]
@@ -257,6 +272,7 @@ def _fit(
                 folder, Path(BEST).stem, monitor="val/auc", mode="max", save_top_k=1, enable_version_counter=False
             ),
             KeepEpochs(folder, key, rows),
+            *([OwnSigterm()] if several() else []),
         ],
         deterministic=True,
         enable_progress_bar=False,
@@ -265,7 +281,7 @@ def _fit(
         log_every_n_steps=50,
         reload_dataloaders_every_n_epochs=1,
         default_root_dir=logs,
-        **plan.trainer,
+        **lightning(plan.trainer),
     )
     with warnings.catch_warnings():
         # Known and harmless: batches are array slices, checkpoints lie where more are written, torch renamed a class.
@@ -280,7 +296,7 @@ def train_variants(
     module: str,
     models: list[str],
     tiers: list[str],
-    hyperparameters: dict[str, Any],
+    hyperparameters: Mapping[str, Any],
     plan: Plan,
     logs: Path,
     report: EpochReport | None = None,

@@ -1,6 +1,7 @@
 """Model files: weights, hyperparameters and vocabularies in plain types, read with ``weights_only=True``."""
 
 import pickle
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,13 +93,18 @@ def save_model(model: TrainedModel, folder: Path) -> None:
         "module": model.module,
         "tier": model.tier,
         "columns": model.columns,
-        "hyperparameters": model.network.hyperparameters,
+        "hyperparameters": _interned(model.network.hyperparameters),
         "averaged": model.network.size if isinstance(model.network, Averaged) else 0,
         "users": torch.from_numpy(model.users.ids.astype(np.int64)),
         "articles": torch.from_numpy(model.articles.ids.astype(np.int64)),
         "weights": {key: value.detach().cpu().clone() for key, value in model.network.state_dict().items()},
     }
-    torch.save(plain, folder / f"model_{model.name}.pt")
+    torch.save(_interned(plain), folder / f"model_{model.name}.pt")
+
+
+def _interned(values: dict[str, Any]) -> dict[str, Any]:
+    """Make equal strings one object: a pickle writes an object that occurs again shorter than one that is equal."""
+    return {key: sys.intern(value) if isinstance(value, str) else value for key, value in values.items()}
 
 
 def find_model_file(name: str, folders: list[Path]) -> Path:

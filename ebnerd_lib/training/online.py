@@ -8,7 +8,7 @@ One thing is as in static training: the tuning day has chosen the epoch that the
 day are slightly flattered, and those on validation are not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,13 @@ class Learning:
         for name, value in vars(self).items():
             if value < 0 or (name == "batch_size" and value < 1):
                 raise ConfigError(f"{name}: {value} is too low. Use {1 if name == 'batch_size' else 0} or more.")
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> "Learning":
+        """Return how the effective parameters of a stage say to learn on; those it does not have keep their default."""
+        shared = ("update_minutes", "warmup_hours", "seed")
+        named = {name: name if name in shared else f"update_{name}" for name in cls.__dataclass_fields__}
+        return cls(**{name: parameters[given] for name, given in named.items() if given in parameters})
 
 
 @dataclass(frozen=True)

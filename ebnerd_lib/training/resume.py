@@ -27,14 +27,18 @@ _CHUNK = 1 << 16  # rows of a features matrix that are read at once
 
 
 class EpochSeed(Callback):
-    """Draws the dropout of each epoch from the seed and the epoch, so that no epoch depends on where a run began."""
+    """Draws the dropout of each epoch from the seed and the epoch, so that no epoch depends on where a run began.
+
+    Each of several processes draws its own.
+    """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Seed torch on all devices."""
-        drawn = np.random.SeedSequence((self._seed, trainer.current_epoch)).generate_state(1, np.uint64)
+        own = (trainer.global_rank,) if trainer.global_rank else ()
+        drawn = np.random.SeedSequence((self._seed, trainer.current_epoch), spawn_key=own).generate_state(1, np.uint64)
         torch.manual_seed(int(drawn[0] >> np.uint64(1)))
 
 
@@ -60,6 +64,7 @@ class KeepEpochs(Checkpoint):
             trainer.save_checkpoint(path, weights_only=False)
         if trainer.is_global_zero:
             keep(self._folder, self._key, over, self._rows, path)
+        trainer.strategy.barrier()  # no process goes on before it counts
 
 
 def unreadable(checkpoints: list[Path]) -> str:

@@ -232,6 +232,14 @@ BUGS = (
         "tests/test_training.py::test_nothing_fitted_changes_when_validation_does",
     ),
     Bug(
+        "processes do the same work",
+        "ebnerd_lib/training/batches.py",
+        "rows[self._rank :: self._ranks]",
+        "rows",
+        "each of several processes trains on all slates of a batch",
+        "tests/test_train.py::test_the_shares_of_a_batch_make_up_the_batch",
+    ),
+    Bug(
         "one shuffle for all epochs",
         "ebnerd_lib/training/batches.py",
         "np.random.default_rng((self._seed, epoch))",
@@ -258,8 +266,8 @@ BUGS = (
     Bug(
         "dropout goes on where the process began",
         "ebnerd_lib/training/resume.py",
-        "SeedSequence((self._seed, trainer.current_epoch))",
-        "SeedSequence(self._seed)",
+        "SeedSequence((self._seed, trainer.current_epoch), ",
+        "SeedSequence(self._seed, ",
         "every epoch draws the same dropout",
         "tests/faults/test_resume.py::test_dropout_is_drawn_by_seed_and_epoch",
     ),

@@ -359,11 +359,13 @@ def test_tensorboard_and_csv_show_every_epoch_once(trained, tmp_path):
 
 
 def test_dropout_is_drawn_by_seed_and_epoch():
-    def drawn(seed: int, epoch: int) -> float:
-        resume.EpochSeed(seed).on_train_epoch_start(type("Trainer", (), {"current_epoch": epoch})(), None)
+    def drawn(seed: int, epoch: int, rank: int = 0) -> float:
+        trainer = type("Trainer", (), {"current_epoch": epoch, "global_rank": rank})()
+        resume.EpochSeed(seed).on_train_epoch_start(trainer, None)
         return float(torch.rand(()))
 
     draws = [drawn(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
-    assert len(set(draws)) == 4
+    draws = [*draws, drawn(0, 0, 1), drawn(1, 1)]
+    assert len(set(draws)) == 5
     torch.rand(100)
     assert drawn(1, 1) == draws[-1]

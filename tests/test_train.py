@@ -1,0 +1,356 @@
+"""Training without a notebook: the same artifacts on one process, shared exactly by two, and a clean end of both."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from itertools import chain, pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ebnerd_lib.data import dataset as datasets
+from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
+from ebnerd_lib.features import store
+from ebnerd_lib.features.store import usable
+from ebnerd_lib.models.batch import Batch
+from ebnerd_lib.models.losses import TuningLoss, listwise
+from ebnerd_lib.pipeline import train as verb
+from ebnerd_lib.pipeline.config import load_config, with_assignments
+from ebnerd_lib.training import ranks
+from ebnerd_lib.training.batches import Lookup, SlateData
+from ebnerd_lib.training.fit import Plan
+from ebnerd_lib.training.model_file import load_model
+from ebnerd_lib.training.online import Learning
+
+MLP = ["train", "--profile", "smoke", "--model", "mlp"]
+ONE_NETWORK = ["--set", "tiers=[clicks]", "--set", "update_minutes=0"]
+BATCH = 64  # of profile smoke
+
+
+def signature(batch: Batch) -> list[str]:
+    """What tells each slate of a batch from all others."""
+    cuts = np.cumsum(np.bincount(batch.slate.numpy(), minlength=len(batch.user)))[:-1]
+    features = np.split(batch.features.numpy(), cuts)
+    return [hashlib.sha1(np.ascontiguousarray(own).tobytes()).hexdigest() for own in features]
+
+
+# Notes what slates this rank trains on and is tuned on; rank 1 is killed before training step DEATH, if that is set.
+SCRIPT = """
+import json, os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from test_train import signature
+from ebnerd_lib.__main__ import main
+from ebnerd_lib.models.base import SlateModel
+
+def noting(name):
+    real = getattr(SlateModel, name)
+    def step(self, batch, number):
+        noted[name].append(signature(batch))
+        if len(noted["training_step"]) == int(os.environ.get("DEATH", 0)) and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, batch, number)
+    setattr(SlateModel, name, step)
+
+noted = {"training_step": [], "validation_step": []}
+for name in noted:
+    noting(name)
+code = main(sys.argv[3:])
+with open(f"{sys.argv[2]}/rank_{os.environ['RANK']}.json", "w") as file:
+    json.dump(noted, file)
+sys.exit(code)
+"""
+
+
+def environment(project: Path, **more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(project), **more}
+
+
+def torchrun(project: Path, notes: Path, words: list[str], **more: str) -> subprocess.CompletedProcess[str]:
+    """Run the script on two processes."""
+    script = notes / "script.py"
+    script.write_text(SCRIPT)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, str(script), str(Path(__file__).parent), str(notes), *words]
+    return subprocess.run(
+        command, cwd=project, env=environment(project, **more), capture_output=True, text=True, timeout=120
+    )
+
+
+def artifacts(project: Path, stage: str) -> dict[str, bytes]:
+    folder = project / "outputs" / "smoke" / "artifacts" / stage
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "manifest.json"}
+
+
+def manifest(project: Path, stage: str = "03_train_mlp") -> dict:
+    return json.loads((project / "outputs" / "smoke" / "artifacts" / stage / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def project(finished, tmp_path_factory) -> Path:
+    """A copy of the finished project, in which two processes have trained one network of the MLP."""
+    folder = tmp_path_factory.mktemp("ranks")
+    shutil.copytree(finished, folder / "project")
+    done = torchrun(folder / "project", folder, [*MLP, *ONE_NETWORK, "--set", "strategy=ddp"])
+    assert done.returncode == 0, done.stderr
+    (folder / "said.txt").write_text(done.stdout)
+    return folder / "project"
+
+
+@pytest.fixture(scope="module")
+def ready(project):
+    """The dataset and its features, as the processes read them."""
+    folder = project / "outputs" / "smoke" / "artifacts" / "01_preprocess"
+    data = datasets.load(folder)
+    return data, {part: store.read(folder, part) for part in data.parts}
+
+
+def test_without_its_notebook_a_stage_leaves_the_same_bytes(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "a")
+    stages = {"03_train_mlp": "mlp", "02_train_mf": "mf_ids,mf_features"}
+    for stage in stages:
+        shutil.rmtree(tmp_path / "a" / "outputs" / "smoke" / "artifacts" / stage)
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "ebnerd_lib", "train", "--profile", "smoke", "--model", models],
+            cwd=tmp_path / "a", env=environment(tmp_path / "a"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for models in stages.values()
+    ]  # fmt: skip
+    for process in started:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    for stage in stages:
+        assert artifacts(tmp_path / "a", stage) == artifacts(finished, stage)
+        ours, theirs = manifest(tmp_path / "a", stage), manifest(finished, stage)
+        assert (ours["run"], ours["fingerprint"], ours["status"]) == ("train", None, "complete")
+        for key in ("parameters", "inputs", "outputs", "generated"):
+            assert ours[key] == theirs[key]
+
+
+def test_two_processes_give_a_model_that_is_read_and_as_good(project, finished):
+    parameters = manifest(project)["parameters"]
+    assert (parameters["devices"], parameters["num_nodes"], parameters["strategy"]) == (2, 1, "ddp")
+    assert parameters["batch_size"] == BATCH
+    folder = project / "outputs" / "smoke" / "artifacts" / "03_train_mlp"
+    assert load_model(folder / "model_mlp.pt").columns
+    together, alone = (
+        json.loads(artifacts(where, "03_train_mlp")["metrics.json"])["models"]["mlp"]["validation"]["auc"]
+        for where in (project, finished)
+    )
+    # The smoke bundle is so small that another order of dropout alone moves its AUC by .003.
+    assert together == pytest.approx(alone, abs=0.005) and together != alone
+    assert (project.parent / "said.txt").read_text().count("mlp  epoch  1/2") == 1
+
+
+def slates_of_one_process(ready, part: str) -> Counter[str]:
+    data, features = ready
+    parameters = load_config("smoke", "03_train_mlp").parameters
+    nobody = Lookup(np.zeros(len(data.users), int), np.zeros(len(data.articles), int))
+    columns, hours = usable(features["train"], "clicks"), parameters["warmup_hours"]
+    slates = SlateData(data, features["train"], features["tuning"], columns, nobody, BATCH, hours, 0)
+    loader = slates.train_dataloader() if part == "train" else slates.val_dataloader()
+    return Counter(one for batch in loader for one in signature(batch))
+
+
+def test_each_process_reads_its_own_slates_and_none_is_read_twice(project, ready):
+    noted = [json.loads((project.parent / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
+    for part, step in (("train", "training_step"), ("tuning", "validation_step")):
+        ours, theirs = (rank[step] for rank in noted)
+        assert len(ours) == len(theirs)
+        assert {len(one) - len(other) for one, other in zip(ours, theirs, strict=True)} <= {0, 1}
+        epoch = len(ours) // 2
+        for first in (0, epoch):
+            read = [Counter(chain.from_iterable(rank[step][first : first + epoch])) for rank in noted]
+            assert read[0] + read[1] == slates_of_one_process(ready, part)
+
+
+def test_the_tuning_figures_of_two_processes_are_those_of_one(project, ready):
+    data, features = ready
+    outputs = project / "outputs" / "smoke"
+    model = load_model(outputs / "artifacts" / "03_train_mlp" / "model_mlp.pt")
+    columns = [features["train"].columns.index(name) for name in model.columns]
+    lookup = Lookup.between(data, model.users, model.articles)
+    slates = SlateData(data, features["train"], features["tuning"], columns, lookup, BATCH, 0, 0)
+    scores, losses = [], []
+    with torch.inference_mode():
+        for batch in slates.val_dataloader():
+            scores.append(model.network(batch))
+            model.network.tuning_auc.update(scores[-1], batch)
+            model.network.tuning_loss.update(scores[-1], batch)
+            losses.append(listwise(scores[-1].double(), batch).item() * len(batch.user))
+    curve = pd.read_csv(outputs / "logs" / "03_train_mlp" / "mlp" / "metrics.csv")
+    best = curve.loc[curve["val/auc"].idxmax()]
+    assert best["val/auc"] == pytest.approx(model.network.tuning_auc.compute().item(), abs=1e-9)
+    assert best["val/loss"] == pytest.approx(model.network.tuning_loss.compute().item(), abs=1e-9)
+    tuning = data.parts["tuning"]
+    judged = per_slate(torch.cat(scores).numpy(), tuning.clicked, tuning.offsets)
+    assert best["val/auc"] == pytest.approx(mean_metrics(judged)["auc"], abs=1e-9)
+    assert best["val/loss"] == pytest.approx(sum(losses) / len(tuning), abs=1e-9)
+
+
+def test_a_killed_process_ends_both_within_a_minute_and_the_same_command_goes_on(project, tmp_path):
+    wanted, before = artifacts(project, "03_train_mlp"), manifest(project)
+    steps = len(json.loads((project.parent / "rank_0.json").read_text())["training_step"]) // 2
+    start = time.monotonic()
+    words = [*MLP, *ONE_NETWORK]
+    dead = torchrun(project, tmp_path, words, DEATH=str(steps + 2))
+    assert dead.returncode != 0 and time.monotonic() - start < 60
+    assert f"exitcode  : {-signal.SIGKILL}" in dead.stderr
+    assert "epoch  1/2" in dead.stdout and "epoch  2/2" not in dead.stdout
+    assert manifest(project) == before
+    done = torchrun(project, tmp_path, words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("mlp  goes on after epoch 1/2") and done.stdout.count("  epoch  ") == 1
+    assert artifacts(project, "03_train_mlp") == wanted
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+@pytest.mark.parametrize("batch_size", [64, 7, 5])
+def test_the_shares_of_a_batch_make_up_the_batch(smoke, smoke_features, world, batch_size):
+    features = {part: store.read(smoke_features, part) for part in smoke.parts}
+    lookup = Lookup(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
+
+    def loaders(rank: int, world: int) -> list[list[list[str]]]:
+        data = SlateData(smoke, features["train"], features["tuning"], [0, 1, 2], lookup, batch_size, 24, 0)
+        data.trainer = type("Trainer", (), {"current_epoch": 3, "global_rank": rank, "world_size": world})()
+        both = (data.train_dataloader(), data.val_dataloader())
+        found = [[[str(user) for user in batch.user] for batch in loader] for loader in both]
+        assert [len(loader) for loader in both] == [len(batches) for batches in found]
+        return found
+
+    whole, shares = loaders(0, 1), [loaders(rank, world) for rank in range(world)]
+    for place, alone in enumerate(whole):
+        together = list(zip(*(share[place] for share in shares), strict=True))
+        assert all(part for parts in together for part in parts)
+        assert Counter(chain.from_iterable(alone)) == Counter(one for parts in together for one in chain(*parts))
+        # All but the last two batches are those of one process: a last one that is too small joins the one before.
+        for one, parts in list(zip(alone, together, strict=False))[:-2]:
+            assert Counter(one) == Counter(chain(*parts))
+        assert all(0 <= a - b <= 1 for parts in together for a, b in pairwise(map(len, parts)))
+
+
+def test_more_processes_than_a_batch_has_slates_are_refused(smoke, smoke_features):
+    features = {part: store.read(smoke_features, part) for part in smoke.parts}
+    lookup = Lookup(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
+    data = SlateData(smoke, features["train"], features["tuning"], [], lookup, 3, 24, 0)
+    data.trainer = type("Trainer", (), {"current_epoch": 0, "global_rank": 0, "world_size": 4})()
+    with pytest.raises(ConfigError, match="batch_size: 4 processes cannot share batches of 3"):
+        data.train_dataloader()
+
+
+@pytest.mark.parametrize("loss", ["listwise", "bce"])
+def test_the_loss_of_shares_adds_up_to_that_of_the_batch(loss):
+    rng = np.random.default_rng(0)
+
+    def batch(slates: range) -> Batch:
+        lengths = [3 + slate % 4 for slate in slates]
+        slate = np.repeat(np.arange(len(lengths)), lengths)
+        place = np.concatenate([np.arange(length) for length in lengths])
+        clicked = (place == 0) | ((place == 1) & (np.repeat(list(slates), lengths) % 3 == 0))
+        empty, index = torch.empty(len(slate), 0), torch.from_numpy(slate)
+        return Batch(
+            empty, torch.zeros(len(lengths), dtype=torch.long), index, index, torch.from_numpy(place),
+            torch.from_numpy(clicked.astype(np.float32)),
+        )  # fmt: skip
+
+    whole, shares = TuningLoss(loss), [TuningLoss(loss) for _ in range(2)]
+    for first, last in ((0, 30), (30, 37)):
+        scores = {slate: torch.from_numpy(rng.normal(size=3 + slate % 4)).float() for slate in range(first, last)}
+        whole.update(torch.cat(list(scores.values())), batch(range(first, last)))
+        for rank, share in enumerate(shares):
+            own = range(first + rank, last, 2)
+            share.update(torch.cat([scores[slate] for slate in own]), batch(own))
+    for name in ("total", "terms", "slates"):
+        setattr(shares[0], name, getattr(shares[0], name) + getattr(shares[1], name))
+    assert shares[0].compute().item() == pytest.approx(whole.compute().item(), abs=1e-12)
+    assert whole.compute() > 0
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        (["mpl"], "--model: no stage of profile smoke trains 'mpl'; did you mean 'mlp'?"),
+        (["mlp", "mf_ids"], "--model: these are trained by several stages: mlp in 03_train_mlp, mf_ids in 02_train_mf"),
+    ],
+)
+def test_models_of_no_stage_or_of_several_are_refused(models, message):
+    with pytest.raises(ConfigError) as error:
+        verb.stage_of("smoke", models)
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch=3", "--set: unknown key 'epoch'; did you mean 'epochs'?"),
+        ("epochs=three", "--set: epochs must be int"),
+        ("epochs", "--set: 'epochs' is not of the form key=value"),
+        ("hidden=[", "--set: 'hidden=[' is not of the form key=value"),
+        ("profile=sample", "--set: profile is given by"),
+    ],
+)
+def test_assignments_are_checked_as_a_file_is(text, message):
+    with pytest.raises(ConfigError) as error:
+        with_assignments(load_config("smoke", "03_train_mlp"), [text])
+    assert str(error.value).startswith(message)
+
+
+def test_assignments_count_above_the_parameter_file():
+    config = with_assignments(load_config("smoke", "03_train_mlp"), ["epochs=5", "hidden=[4, 2]", "epochs=6"])
+    assert (config.parameters["epochs"], config.parameters["hidden"]) == (6, [4, 2])
+    assert config.parameters["batch_size"] == BATCH
+
+
+def test_several_devices_without_a_launcher_are_refused_with_its_command():
+    with pytest.raises(ConfigError, match=r"`torchrun --nnodes 1 --nproc-per-node 2 -m ebnerd_lib train"):
+        verb.train("smoke", ["mlp"], ["devices=2", "strategy=ddp"])
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, {}),
+        ({"TORCHELASTIC_RUN_ID": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}, {}),
+        (
+            {"TORCHELASTIC_RUN_ID": "0", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"},
+            {"devices": 4, "num_nodes": 2},
+        ),
+        (
+            {"SLURM_NTASKS": "6", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "train"},
+            {"devices": 3, "num_nodes": 2},
+        ),
+    ],
+)
+def test_devices_and_nodes_follow_from_how_processes_were_started(monkeypatch, variables, expected):
+    for name in [name for name in os.environ if name.startswith(("SLURM", "TORCHELASTIC"))]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert ranks.spread() == expected
+
+
+def test_nodes_with_different_numbers_of_processes_are_refused(monkeypatch):
+    variables = {"TORCHELASTIC_RUN_ID": "0", "WORLD_SIZE": "5", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="5 processes on 2 nodes"):
+        ranks.spread()
+
+
+def test_plan_and_learning_take_the_parameters_of_their_stage():
+    parameters = load_config("smoke", "02_train_mf").parameters
+    plan, learning = Plan.of(parameters), Learning.of({**parameters, "update_bias_rate": 0.25, "seed": 7})
+    assert (plan.epochs, plan.batch_size, plan.trainer["precision"]) == (2, BATCH, "32-true")
+    assert (learning.update_minutes, learning.bias_rate, learning.seed) == (1440, 0.25, 7)
+    assert learning.batch_size == parameters["update_batch_size"] != plan.batch_size + 1
+    assert Learning.of({"update_minutes": 0}) == Learning(0)
