@@ -60,8 +60,12 @@ class LogStream:
         """
         self._asked["together"] = in_order(slates, self._asked.get("together"))
         if self._together is None:
-            pairs = np.full(_SLOTS, -1, dtype=np.int64), np.zeros(_SLOTS, dtype=np.int32)
-            self._together = *pairs, np.zeros((self._users, RECENT), dtype=np.int32), np.zeros(2, dtype=np.int64)
+            self._together = (
+                np.full(_SLOTS, -1, dtype=np.int64),
+                np.zeros(_SLOTS, dtype=np.int32),
+                np.zeros((self._users, RECENT), dtype=np.int32),
+                np.zeros(2, dtype=np.int64),
+            )
         log, out = self._log, np.zeros((slates.candidates, 2), dtype=np.float32)
         pairs, counts, recent, at = self._together
         query = 0
