@@ -39,7 +39,7 @@ class Share:
     """What of a task a rival was measured on, where the whole would take minutes and its time grows in a line.
 
     Attributes:
-        what: what is counted, as impressions.
+        what: what is counted, and how the share was drawn.
         measured: how many were measured.
         whole: how many the task has.
         half: seconds for half as many, to see that time grows in a line.
@@ -59,7 +59,7 @@ class Share:
         """State the extrapolation, and how far the two sizes are from a line."""
         one, two = self.half / (self.measured // 2), rival.median / self.measured
         return (
-            f"The rival is extrapolated from {self.measured:,} of {self.whole:,} {self.what}, drawn by seed: "
+            f"The rival is extrapolated from {self.measured:,} of {self.whole:,} {self.what}: "
             f"{two * 1e6:.3g} µs each, and {one * 1e6:.3g} µs each on {self.measured // 2:,} of them "
             f"({two / one - 1:+.0%} from a line)."
         )

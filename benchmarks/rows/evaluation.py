@@ -32,7 +32,7 @@ def measure(context: Context) -> Measured:
             "rival": lambda: slowly(SHARE[context.quick]),
         }
     )
-    share = Share("impressions", SHARE[context.quick], len(every), half)
+    share = Share("impressions, drawn by seed", SHARE[context.quick], len(every), half)
     note = f"{len(every):,} slates of validation, size demo. {share.note(times['rival'])}"
     name = "evaluation: one scikit-learn call an impression"
     return Measured([faster(name, times["ours"], times["rival"], 400, note, share.factor)])

@@ -36,7 +36,7 @@ def measure(context: Context) -> Measured:
             "label": lambda: row_wise.label(some, known),
         }
     )
-    share = Share("impressions", len(some), len(frame), half)
+    share = Share("impressions, drawn by seed", len(some), len(frame), half)
     slow = rows["label"].scaled(share.factor).plus(rows["join"])
     about = f"Size {context.size}, {len(frame):,} impressions."
     title = "slates and labels: "
