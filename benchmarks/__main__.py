@@ -15,12 +15,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine
+from benchmarks import bundles, machine
 from benchmarks.context import Context
 from benchmarks.row import not_measured
 from benchmarks.rows import NAMES
+from ebnerd_lib.data.sample import GENERATOR_VERSION
 from ebnerd_lib.pipeline.json_file import read_json, write_json
 from ebnerd_lib.pipeline.layout import ROOT, relative
+from ebnerd_lib.pipeline.page import plain
 from ebnerd_lib.pipeline.runner import DETERMINISM
 
 OUT = ROOT / "outputs" / "bench"
@@ -83,7 +85,7 @@ def _group(name: str, options: argparse.Namespace, scratch: Path) -> dict[str, A
     if done.returncode or found is None:
         print(done.stderr, file=sys.stderr)
         last = (done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"])[-1]
-        found = {"rows": [not_measured(name, None, last).plain()], "stages": [], "failed": True}
+        found = {"rows": [not_measured(name, None, plain(last)).plain()], "stages": [], "failed": True}
     return {"failed": False, **found, "seconds": round(time.monotonic() - start, 1)}
 
 
@@ -104,6 +106,7 @@ def _scratch() -> Path:
 def _results(quick: bool, groups: dict[str, dict[str, Any]], seconds: float) -> dict[str, Any]:
     return {
         "quick": quick,
+        "generated": {"generator_version": GENERATOR_VERSION, "seed": bundles.SEED},
         "machine": machine.machine(),
         "versions": machine.versions(),
         "seconds": round(seconds, 1),

@@ -9,6 +9,7 @@ from ebnerd_lib.data.sample import GENERATOR_VERSION, generate
 from ebnerd_lib.pipeline.json_file import read_json
 from ebnerd_lib.pipeline.layout import ROOT
 
+SEED = 0
 FOLDER = ROOT / "data" / "bench"
 
 
@@ -19,7 +20,7 @@ def bundle(size: str) -> Path:
     if stamp is None or stamp["generator_version"] != GENERATOR_VERSION:
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        generate(folder, seed=0, size=size)
+        generate(folder, seed=SEED, size=size)
     return folder
 
 

@@ -50,16 +50,17 @@ def growth(stages: list[dict[str, Any]], limits: dict[str, float]) -> Figure:
     right.plot(
         [each["candidates"] for each in told], [each["peak_mb"] / 1024 for each in told], "o", color=BLUE, markersize=4
     )
-    for size in dict.fromkeys(each["size"] for each in told):
-        at = next(each["candidates"] for each in told if each["size"] == size)
-        right.plot(at, limits[size], "_", color=ORANGE, markersize=18)
-        right.annotate(size, (at, limits[size]), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=8)
-    left.set(title="Time a candidate", xlabel="candidates", ylabel="µs", xscale="log", ylim=(0, None))
-    right.set(
-        title="Peak anonymous memory; bars marked", xlabel="candidates", ylabel="GB", xscale="log", ylim=(0, None)
-    )
+    sizes = {each["size"]: each["candidates"] for each in stages}
+    for size, candidates in sizes.items():
+        right.plot(candidates, limits[size], "_", color=ORANGE, markersize=18)
+    left.set(title="Time a candidate", ylabel="µs", xscale="log")
+    right.set(title="Peak anonymous memory; dashes are bars", ylabel="GB", xscale="log")
     for axis in (left, right):
         axis.margins(x=0.2)
+        axis.set_ylim(0, 1.1 * axis.get_ylim()[1])
+        axis.set_xticks(list(sizes.values()), [f"{size}\n{n / 1e6:.3g} million" for size, n in sizes.items()])
+        axis.set_xticks([], minor=True)
+        axis.set_xlabel("candidates")
     return figure
 
 

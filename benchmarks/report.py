@@ -17,6 +17,7 @@ def render(file: Path, results: dict[str, Any]) -> None:
     page = fill(
         "bench.html.j2",
         results=results,
+        generated=results["generated"],
         rows=[shown(row) for row in results["rows"]],
         stages=results["stages"],
         pictures=pictures(results),

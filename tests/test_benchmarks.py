@@ -1,5 +1,6 @@
 """Benchmarks: rivals come to the same results as the package, and the harness measures and tells what it should."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -11,12 +12,14 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import memory, offline, packages, preprocessing, report, stages, training
+from benchmarks import bundles, memory, offline, packages, preprocessing, report, stages, training
+from benchmarks.context import Context
 from benchmarks.rivals import bare_read, one_by_one, row_wise, searchsorted
 from benchmarks.rivals.bare_loop import BareLoop
 from benchmarks.rivals.row_dataset import loader
 from benchmarks.row import Bar, Row, at_most, faster, not_measured
 from benchmarks.rows import growth, reading, scoring
+from benchmarks.rows import slates as slates_rows
 from benchmarks.rows import training as training_rows
 from benchmarks.timing import Share, Times, alternate
 from ebnerd_lib.data.layout import SPLITS
@@ -303,8 +306,48 @@ def test_a_large_page_and_one_that_needs_a_network_miss_their_bars(tmp_path):
     assert [row.met for row in reading.judged("reports", [tmp_path / "a.html"])] == [True, True]
 
 
-def test_stages_run_in_a_process_of_their_own_and_tell_time_and_memory(smoke_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(stages, "STAGES", {})
+@pytest.fixture
+def smoke_size(tmp_path, smoke_bundle, monkeypatch):
+    """Bundles and features lie in the test's folder, and rows look at the size ``smoke``."""
+    monkeypatch.setattr("gc.collect", lambda: None)  # slow beside all that the other tests hold
+    monkeypatch.setitem(slates_rows.SHARE, True, 200)
+    (tmp_path / "smoke").symlink_to(smoke_bundle)
+    monkeypatch.setattr(bundles, "FOLDER", tmp_path)
+    monkeypatch.setattr(Context, "size", "smoke")
+    work = tmp_path / "work"
+    work.mkdir()
+    return Context(quick=True, large=False, work=work)
+
+
+def test_every_stage_goes_over_the_candidates(smoke, smoke_size, monkeypatch):
+    monkeypatch.setattr(training, "PROFILE", "smoke")
+    found = {name: stages.STAGES[name]("smoke", smoke_size.work) for name in stages.available()}
+    for name, candidates in found.items():
+        part = "train" if name.startswith("train") else "validation" if name.startswith("evaluate") else None
+        assert candidates == (smoke.log if part is None else smoke.parts[part]).candidates, name
+    made_by = bundles.FOLDER / "smoke_features" / "made_by"
+    before = made_by.stat().st_mtime_ns
+    bundles.features("smoke")
+    assert made_by.stat().st_mtime_ns == before, "features of the same sources are kept"
+    made_by.write_text("other sources")
+    bundles.features("smoke")
+    assert made_by.read_text() != "other sources"
+
+
+@pytest.mark.parametrize("group", ["slates", "features"])
+def test_rows_have_a_figure_a_ratio_and_a_bar(group, smoke, smoke_size):
+    found = importlib.import_module(f"benchmarks.rows.{group}").measure(smoke_size)
+    assert len(found.rows) == {"slates": 3, "features": 1}[group]
+    for row in found.rows:
+        if row.note.startswith("not measured"):
+            continue
+        assert row.ours > 0 and row.rival > 0 and row.bar is not None and row.runs >= 5
+        numerator, denominator = (row.ours, row.rival) if row.ratio_is == "ours / rival" else (row.rival, row.ours)
+        assert row.ratio == pytest.approx(numerator / denominator)
+        assert row.spread["ours"][0] <= row.ours <= row.spread["ours"][1]
+
+
+def test_a_stage_that_fails_is_named(smoke_size, tmp_path):
     with pytest.raises(RuntimeError, match="nothing on smoke ended with code 1"):
         stages.run("nothing", "smoke", tmp_path)
 

@@ -27,7 +27,7 @@ def measure(context: Context) -> Measured:
 
     # The join does not grow with the share that is labelled, so it is timed apart, for the whole.
     frame, known = row_wise.joined(bundle), row_wise.moods(bundle)
-    some = frame.sample(SHARE[context.quick], random_state=0)
+    some = frame.sample(SHARE[context.quick], random_state=0, replace=len(frame) < SHARE[context.quick])
     half = seconds(lambda: row_wise.label(some[: len(some) // 2], known))
     rows = alternate(
         {
