@@ -26,7 +26,8 @@ class Bar:
 
     def text(self) -> str:
         """Write the bar as a table shows it."""
-        return f"{self.of} {self.sign} {self.limit:,g}"
+        limit = f"{self.limit:,.0f}" if self.limit >= 1000 else f"{self.limit:g}"
+        return f"{self.of} {self.sign} {limit}"
 
 
 @dataclass(frozen=True)

@@ -242,6 +242,7 @@ def test_rows_say_what_was_divided_by_what_and_whether_the_bar_is_met():
     assert (floor.ratio, floor.ratio_is, floor.met) == (25.0, "ours / rival", False)
     assert Row("x", 3.0, "MB", bar=Bar("ours", "≤", 3.0)).met is True
     assert Row("x", 3.0, "MB").met is None
+    assert Bar("ours", "≥", 1e6).text() == "ours ≥ 1,000,000"
     lost = not_measured("x", Bar("ratio", "≥", 3), "polars is not installed")
     assert lost.met is None and lost.plain()["note"].startswith("not measured: polars")
     json.dumps([row.plain(), lost.plain()], allow_nan=False)

@@ -1,5 +1,6 @@
 """Causal features article by article: the times of its events in order, and ``searchsorted`` for every query."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,9 @@ def write(dataset: Dataset, folder: Path) -> list[str]:
         matrix = np.empty((slates.candidates, len(columns)), np.float32)
         for place, values in enumerate(columns.values()):
             matrix[:, place] = values[start : start + slates.candidates]
-        np.save(folder / f"rival_{part}.npy", matrix)
+        with (folder / f"rival_{part}.npy").open("wb") as stream:
+            np.save(stream, matrix)
+            os.fsync(stream.fileno())  # ours are on the disk too before its time is over
         start += slates.candidates
     return list(columns)
 
