@@ -36,14 +36,15 @@ def _model(context: Context, data: Dataset, features: dict[str, Features], modul
     slates = data.parts["train"]
     where = candidate_rows(slates.offsets, batches.rows)
     number = min(ROWS[context.quick], len(where))
-    half = seconds(lambda: read(original(data, number // 2)))
+    some, fewer = original(data, number), original(data, number // 2)
+    half = seconds(lambda: read(fewer))
     times = turns(
         lambda report: training.train_model(
             data, features, module, model, context.work / model, RUNS + 1, RUNS + 1, report
         ),
         {
             "bare": lambda: loop.epoch(batches.train_dataloader(), batches.val_dataloader()),
-            "original": lambda: read(original(data, number)),
+            "original": lambda: read(some),
         },
     )
     share = Share("candidates", number, len(where), half)
