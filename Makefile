@@ -78,7 +78,7 @@ verify: $(READY) $(STAMP_$(PROFILE)) ## run PROFILE from scratch five times, on 
 golden: $(READY) ## compare headline figures of PROFILE with tests/golden; RENEW=1 keeps the present ones
 	@$(PY) -m ebnerd_lib golden --profile $(PROFILE) $(if $(RENEW),--renew)
 
-bench: $(READY) ## measure speed and memory against rivals, about 15 minutes; ROWS=slates,features,…
+bench: $(READY) ## install rivals and measure speed and memory against them: 15 minutes or more, ROWS=slates,features,…
 	@$(PY) -m benchmarks.packages
 	@$(PY) -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(if $(LARGE),--large)
 
