@@ -37,7 +37,7 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvidia-c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run-all test test-faults lint lab tensorboard study verify golden audit clean lock
+.PHONY: help run-all test test-faults lint lab tensorboard study verify golden bench bench-quick audit clean lock
 
 help: ## explain the targets
 	@echo "make TARGET [PROFILE=$(PROFILE)] [PYTHON=/path/to/python]"
@@ -78,11 +78,19 @@ verify: $(READY) $(STAMP_$(PROFILE)) ## run PROFILE from scratch five times, on 
 golden: $(READY) ## compare headline figures of PROFILE with tests/golden; RENEW=1 keeps the present ones
 	@$(PY) -m ebnerd_lib golden --profile $(PROFILE) $(if $(RENEW),--renew)
 
+bench: $(READY) ## install rivals and measure speed and memory against them: 15 minutes or more, ROWS=slates,features,…
+	@$(PY) -m benchmarks.packages
+	@$(PY) -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(if $(LARGE),--large)
+
+bench-quick: $(READY) ## the same on small sizes for the rows that take seconds
+	@$(PY) -m benchmarks.packages
+	@$(PY) -m benchmarks --quick $(if $(ROWS),--rows $(ROWS))
+
 audit: $(READY) ## record licences and known vulnerabilities of the locked packages in docs/dependencies.md
 	@$(PY) docs/dependencies.py
 
 clean: ## remove all outputs and generated data; never touches data/ebnerd_*
-	@rm -rf $(filter-out outputs/README.md,$(wildcard outputs/*)) data/smoke data/sample
+	@rm -rf $(filter-out outputs/README.md,$(wildcard outputs/*)) data/smoke data/sample data/bench
 
 lock: $(READY) ## renew requirements.lock from pyproject.toml
 	@$(PY) -m pip install --quiet uv

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, told apart by colour-blind readers too.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#767676"
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -44,7 +44,7 @@ def image(figure: Figure, alt: str) -> Any:
     return Image(data=stream.getvalue(), format="png", alt=alt)
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def distribution(values: Mapping[str, np.ndarray], label: str, log: bool = False) -> Figure:
     """Draw the cumulative share of values up to x, one line an entry; ``log`` for a logarithmic x axis."""
     figure, (axis,) = _figure()
@@ -60,7 +60,7 @@ def distribution(values: Mapping[str, np.ndarray], label: str, log: bool = False
     return figure
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def rate_by_bin(rate: np.ndarray, labels: list[str], xlabel: str, ylabel: str) -> Figure:
     """Draw a rate per bin as bars, their values written on top; NaN bins stay empty."""
     figure, (axis,) = _figure()
@@ -72,7 +72,7 @@ def rate_by_bin(rate: np.ndarray, labels: list[str], xlabel: str, ylabel: str) -
     return figure
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def concentration(counts: Mapping[str, np.ndarray]) -> Figure:
     """Draw which share of events falls on the most popular share of articles, one line an entry."""
     figure, (axis,) = _figure(height=3.6)
@@ -86,7 +86,7 @@ def concentration(counts: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def hour_profile(hours: Mapping[str, np.ndarray]) -> Figure:
     """Draw the share of impressions in each hour of the day as stored, one line a part."""
     figure, (axis,) = _figure()
@@ -99,7 +99,7 @@ def hour_profile(hours: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def learning_curves(curves: Mapping[str, pd.DataFrame], best: Mapping[str, int]) -> Figure:
     """Draw loss and tuning AUC by epoch; the epoch that was kept is marked."""
     figure, (left, right) = _figure(columns=2, width=9.0)
@@ -117,7 +117,7 @@ def learning_curves(curves: Mapping[str, pd.DataFrame], best: Mapping[str, int])
     return figure
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def intervals(entries: Mapping[str, Mapping[str, Any]], split: str = "validation") -> Figure:
     """Draw each scorer's AUC with its 95 % interval, best on top, the tier beside its name, chance marked."""
     ordered = sorted(entries.items(), key=lambda item: item[1][split]["auc"])
@@ -135,7 +135,7 @@ def intervals(entries: Mapping[str, Mapping[str, Any]], split: str = "validation
     return figure
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def top_lists(scores: Mapping[str, np.ndarray], label: str) -> Figure:
     """Draw ranked scores of lists, one line an entry: how fast a model's preference falls off."""
     figure, (axis,) = _figure()
@@ -146,7 +146,7 @@ def top_lists(scores: Mapping[str, np.ndarray], label: str) -> Figure:
     return figure
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def category_shares(table: pd.DataFrame, most: int = 12) -> Figure:
     """Draw the share of each category among what was shown (bars) and in each scorer's lists (dots).
 
@@ -176,7 +176,7 @@ def category_shares(table: pd.DataFrame, most: int = 12) -> Figure:
     return figure
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def differences(entries: Mapping[str, Mapping[str, Any]], reference: str) -> Figure:
     """Draw the paired difference in AUC of each scorer to a reference with its 95 % interval, best on top."""
     ordered = sorted(entries.items(), key=lambda item: item[1]["auc"])
@@ -196,7 +196,7 @@ def differences(entries: Mapping[str, Mapping[str, Any]], reference: str) -> Fig
     return figure
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
     """Draw the AUC of up to four scorers by slice with 95 % intervals, one panel a dimension; chance dotted."""
     dimensions = list(dict.fromkeys(record["dimension"] for record in records))
@@ -225,7 +225,7 @@ def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
     return figure
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def calibration(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Draw click rate against predicted probability in bins of equal count, one line an entry; ideal dotted."""
     figure, (axis,) = _figure(width=5.5, height=4.4)
@@ -241,7 +241,7 @@ def calibration(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def trade_off(tables: Mapping[str, pd.DataFrame], metric: str = "ndcg@10") -> Figure:
     """Draw a metric against intra-list diversity, one line a scorer, its weights of diversity written at the points.
 
@@ -261,7 +261,7 @@ def trade_off(tables: Mapping[str, pd.DataFrame], metric: str = "ndcg@10") -> Fi
     return figure
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def importance(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw what the AUC loses when a feature group is shuffled, with 95 % intervals, one panel a model."""
     figure, axes = _figure(columns=len(tables), width=4.5 * len(tables), height=3.6)
@@ -276,7 +276,7 @@ def importance(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def blind_figures(true: np.ndarray, figures: Mapping[str, np.ndarray], reported: str) -> Figure:
     """Draw what some figures report of scorers against how good these are; one that can see lies on the diagonal.
 

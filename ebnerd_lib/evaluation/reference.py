@@ -1,6 +1,6 @@
 """Gradient-boosted trees as a reference: how far the same columns and rows get without a network.
 
-LightGBM is optional (the extra ``reference``). Trees need no transform of their inputs and no ids, so a network that
+LightGBM is optional (of the extra ``bench``). Trees need no transform of their inputs and no ids, so a network that
 stays far below them has not yet learnt what its features say.
 """
 
