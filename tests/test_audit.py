@@ -554,6 +554,7 @@ def test_the_original_cuts_at_the_quantile_of_joined_rows(by_quantile):
 
 
 def test_a_row_is_fed_the_next_label_of_the_flat_list(tiny):
+    tiny = datasets.in_file_order(tiny)
     assert tiny.log.impression_id[:3].tolist() == [102, 101, 103]
     fed = labels.feed(tiny.log, np.array([0, 1, 2]))
     # Of the labels 0 1 | 0 1 0 | 0 1 0 1, three rows get the first three.

@@ -484,9 +484,9 @@ def test_saved_scores_are_those_of_the_stage_that_has_them(smoke, validation_sco
     first, second = (tmp_path / name for name in ("first", "second"))
     first.mkdir(), second.mkdir()
     save_scores(second / "scores_mlp.parquet", smoke.parts["validation"], validation_scores)
-    np.testing.assert_array_equal(trade_off.saved_scores("mlp", [first, second]), validation_scores)
+    np.testing.assert_array_equal(trade_off.saved_scores("mlp", smoke, [first, second]), validation_scores)
     with pytest.raises(StageError, match="models: there are no saved scores of 'nrms'"):
-        trade_off.saved_scores("nrms", [Path(first), Path(second)])
+        trade_off.saved_scores("nrms", smoke, [Path(first), Path(second)])
 
 
 def test_price_on_live_lists(smoke, served, scores):

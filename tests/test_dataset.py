@@ -206,9 +206,11 @@ def test_sessions_of_the_two_weeks_are_never_the_same(tiny):
 
 def test_parts_of_the_tiny_bundle(tiny):
     assert {part: slates.impression_id.tolist() for part, slates in tiny.parts.items()} == {
-        "train": [102, 101, 103, 104], "tuning": [105, 106], "validation": [201, 204, 202, 203],
+        "train": [101, 102, 103, 104], "tuning": [105, 106], "validation": [201, 202, 203, 204],
     }  # fmt: skip
-    assert tiny.log.impression_id.tolist() == [102, 101, 103, 104, 105, 106, 201, 204, 202, 203]
+    assert tiny.log.impression_id.tolist() == [101, 102, 103, 104, 105, 106, 201, 202, 203, 204]
+    in_file = datasets.in_file_order(tiny)
+    assert in_file.log.impression_id.tolist() == [102, 101, 103, 104, 105, 106, 201, 204, 202, 203]
 
 
 def test_labels_of_the_tiny_bundle(tiny, by_hand):
@@ -320,4 +322,5 @@ def test_any_bundle_has_the_labels_of_a_row_wise_reading(tiny_bundle, by_hand, i
         assert (log.article_id[own].tolist(), log.clicked[own].tolist()) == expected[impression]
     for slates in loaded.parts.values():
         order = [i for i in [row[0] for row in early + late] if i in set(slates.impression_id.tolist())]
-        assert slates.impression_id.tolist() == order, "file order"
+        assert slates.impression_id[np.argsort(slates.row)].tolist() == order, "file order"
+        assert list(zip(slates.time, slates.row, strict=True)) == sorted(zip(slates.time, slates.row, strict=True))

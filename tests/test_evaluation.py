@@ -84,8 +84,13 @@ def test_scores_file_round_trip_and_columns(smoke, tmp_path):
     table = pq.read_table(tmp_path / "scores_x.parquet")
     kinds = {name: str(table.schema.field(name).type) for name in table.column_names}
     assert kinds == {"impression_id": "uint32", "article_id": "int32", "clicked": "bool", "score": "float"}
-    np.testing.assert_array_equal(table["article_id"].to_numpy(), slates.article_id)
-    np.testing.assert_array_equal(load_scores(tmp_path / "scores_x.parquet"), scores.astype(np.float32))
+    order = np.argsort(slates.row)
+    assert (np.diff(slates.row) < 0).any(), "slates are in order of time, the file is not"
+    np.testing.assert_array_equal(table["article_id"].to_numpy(), slates.take(order).article_id)
+    np.testing.assert_array_equal(
+        table["impression_id"].to_numpy(), np.repeat(slates.impression_id[order], slates.lengths[order])
+    )
+    np.testing.assert_array_equal(load_scores(tmp_path / "scores_x.parquet", slates), scores.astype(np.float32))
 
 
 @pytest.mark.parametrize("spoil", [lambda s: s[:-1], lambda s: np.where(np.arange(len(s)) == 3, np.nan, s)])

@@ -223,7 +223,9 @@ def test_what_is_published_are_the_scores_given_on_the_way_and_a_model_that_load
     entry = publish(learned.model, smoke, features, tmp_path, 0, learned.scores)
     assert entry["tier"] == learned.model.tier == "clicks"
     for part, kind in (("validation", "scores"), ("tuning", "tuning")):
-        np.testing.assert_array_equal(load_scores(tmp_path / f"{kind}_{name}_learning.parquet"), learned.scores[part])
+        np.testing.assert_array_equal(
+            load_scores(tmp_path / f"{kind}_{name}_learning.parquet", smoke.parts[part]), learned.scores[part]
+        )
         slates = smoke.parts[part]
         values = per_slate(learned.scores[part], slates.clicked, slates.offsets)
         assert entry[part]["auc"] == pytest.approx(mean_metrics(values)["auc"], abs=1e-12)

@@ -62,7 +62,7 @@ def test_scores_are_saved_whole_and_repeat_exactly(smoke, features, tmp_path):
     for kind, part in (("scores", "validation"), ("tuning", "tuning")):
         files = [tmp_path / f"{kind}_{name}.parquet" for name in ("one", "two")]
         assert files[0].read_bytes() == files[1].read_bytes()
-        assert len(load_scores(files[0])) == smoke.parts[part].candidates
+        assert len(load_scores(files[0], smoke.parts[part])) == smoke.parts[part].candidates
 
 
 @needs_lightgbm

@@ -1,5 +1,6 @@
 """Slates as flat arrays: taking, joining, cutting into chunks, keeping on disk."""
 
+import itertools
 from dataclasses import fields
 
 import numpy as np
@@ -16,7 +17,7 @@ PER_CANDIDATE = {"article_id", "article", "clicked"}
 KINDS = {
     "impression_id": np.uint32, "user_id": np.uint32, "user": np.int32, "time": np.int64, "session": np.int64,
     "device": np.int8, "subscriber": bool, "page": np.int32, "front_page": bool, "week": np.int8, "offsets": np.int64,
-    "article_id": np.int32, "article": np.int32, "clicked": bool,
+    "article_id": np.int32, "article": np.int32, "clicked": bool, "row": np.int64,
 }  # fmt: skip
 
 
@@ -117,6 +118,18 @@ def test_concatenate_is_one_after_the_other(parts):
     joined = concatenate(pieces)
     assert_well_formed(joined)
     assert rows_of(joined) == [row for piece in pieces for row in rows_of(piece)]
+
+
+@given(lengths, st.lists(st.integers(0, 12), max_size=3))
+def test_views_that_are_neighbours_are_joined_without_copies(sizes, cuts):
+    slates = make(sizes)
+    ends = [0, *sorted(min(cut, len(slates)) for cut in cuts), len(slates)]
+    joined = concatenate([slates.between(start, stop) for start, stop in itertools.pairwise(ends)])
+    assert_same(joined, slates)
+    swapped = concatenate([slates.between(len(slates) // 2, len(slates)), slates.between(0, len(slates) // 2)])
+    assert_same(swapped, slates.take(np.roll(np.arange(len(slates)), -(len(slates) // 2))))
+    if len(slates):
+        assert np.shares_memory(joined.article, slates.article)
 
 
 @settings(deadline=None)

@@ -137,7 +137,7 @@ def test_ranks_are_those_of_scores_made_in_memory(submitted, finished, test_set,
         for name, kind in BEHAVIORS.items()
     ]
     pq.write_table(pa.table(columns, schema=arrow_schema(BEHAVIORS)), bundle / "validation" / "behaviors.parquet")
-    data = datasets.prepare(open_bundle(bundle), "official")[0]
+    data = datasets.in_file_order(datasets.prepare(open_bundle(bundle), "official")[0])
     week = data.parts["validation"]
     matrix = np.empty((week.candidates, len(every_column())), np.float32)
     names = build(week, world_of(data), matrix)

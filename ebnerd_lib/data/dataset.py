@@ -4,7 +4,7 @@
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -69,7 +69,8 @@ class Dataset:
             title, category, times and sentiment shares; null where the articles table says nothing.
         users: one row a user index, row 0 the unknown: ``user_id``, and for each week ``history_<week>``
             (clicks) and the mean sentiment shares of these clicks.
-        parts: the slates of ``train``, ``tuning`` and ``validation``, each in file order.
+        parts: the slates of ``train``, ``tuning`` and ``validation``, each in order of time, and as in the file where
+            times are equal.
         histories: the histories of the train week and of the validation week.
         vectors: float32 (articles, size) of length 1, zeros where there is none; ``None`` without article vectors.
     """
@@ -162,12 +163,11 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
 
 
 def _cut(weeks: list[Slates], cut: Split) -> dict[str, Slates]:
-    """Return the parts, each in file order, as neighbouring views of the same arrays."""
-    of_week = np.split(cut.part, [len(weeks[0])])
-    picked = [week.take(part == code) for code in range(len(PARTS)) for week, part in zip(weeks, of_week, strict=True)]
-    counts = np.bincount(cut.part, minlength=len(PARTS))
-    log = slates_io.concatenate(picked)
-    ends = np.concatenate(([0], np.cumsum(counts))).tolist()
+    """Return the parts, each in order of time, as neighbouring views of the same arrays."""
+    log = slates_io.concatenate(weeks)
+    log = replace(log, row=np.arange(len(log), dtype=np.int64))
+    log = log.take(np.lexsort((log.time, cut.part)))
+    ends = np.concatenate(([0], np.cumsum(np.bincount(cut.part, minlength=len(PARTS))))).tolist()
     return {part: log.between(start, stop) for part, start, stop in zip(PARTS, ends, ends[1:], strict=False)}
 
 
@@ -241,6 +241,11 @@ def article_table(table: pa.Table, articles: Vocabulary) -> pd.DataFrame:
         premium=joined["premium"].astype("boolean"),
         category=joined["category"].astype("Int16"),
     )
+
+
+def in_file_order(dataset: Dataset) -> Dataset:
+    """Return the dataset with the slates of each part as they stand in the bundle's files."""
+    return replace(dataset, parts={part: slates.take(np.argsort(slates.row)) for part, slates in dataset.parts.items()})
 
 
 def _refuse_parts_without_choice(path: Path, split: str, parts: dict[str, Slates]) -> None:

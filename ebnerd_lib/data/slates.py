@@ -44,6 +44,8 @@ class Slates:
         article_id: int32 (m,), raw ids.
         article: int32 (m,), index into the articles table, 0 unknown.
         clicked: bool (m,).
+        row: int64 (n,), where the impression stands in the bundle's files, the train file first; as the impressions
+            come, if not given.
     """
 
     impression_id: np.ndarray
@@ -60,6 +62,12 @@ class Slates:
     article_id: np.ndarray
     article: np.ndarray
     clicked: np.ndarray
+    row: np.ndarray = None  # type: ignore[assignment]  # never is after __post_init__
+
+    def __post_init__(self) -> None:
+        """Number the impressions where their place in a file is not given."""
+        if self.row is None:
+            object.__setattr__(self, "row", np.arange(len(self.impression_id), dtype=np.int64))
 
     def __len__(self) -> int:
         """Return the number of impressions."""
@@ -78,6 +86,8 @@ class Slates:
     @cached_property
     def by_time(self) -> np.ndarray:
         """Rows in order of time, those of the same microsecond as they stand: int64 (n,)."""
+        if (self.time[1:] >= self.time[:-1]).all():
+            return np.arange(len(self), dtype=np.int64)
         return np.argsort(self.time, kind="stable")
 
     @cached_property
@@ -202,6 +212,7 @@ def concatenate(parts: list[Slates]) -> Slates:
 
 
 def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+    arrays = [array for array in arrays if len(array)] or arrays[:1]
     whole, start = arrays[0].base, arrays[0].ctypes.data
     ends = np.cumsum([array.nbytes for array in arrays]) + start
     following = [array.base is whole and array.ctypes.data == end for array, end in zip(arrays[1:], ends, strict=False)]

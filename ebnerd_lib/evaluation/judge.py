@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ebnerd_lib.data.dataset import Dataset
-from ebnerd_lib.data.slates import Slates
+from ebnerd_lib.data.slates import Slates, lists_of
 from ebnerd_lib.evaluation.calibration import Calibration, classification, fit_calibration
 from ebnerd_lib.evaluation.intervals import user_bootstrap
 from ebnerd_lib.evaluation.metrics import METRICS, mean_metrics, per_slate
@@ -68,7 +68,7 @@ def judge_both(
 
 
 def save_scores(path: Path, slates: Slates, scores: np.ndarray) -> None:
-    """Write a scores file: every candidate of every impression in file order, raw ids, float32 scores.
+    """Write a scores file: every candidate of every impression in the order of the bundle's file, raw ids, float32.
 
     Raises:
         ValueError: a score is missing or not finite as float32.
@@ -76,18 +76,24 @@ def save_scores(path: Path, slates: Slates, scores: np.ndarray) -> None:
     narrow = np.asarray(scores, dtype=np.float32)
     if len(narrow) != slates.candidates or not np.isfinite(narrow).all():
         raise ValueError(f"{path.name}: needs {slates.candidates} finite scores, got {int(np.isfinite(narrow).sum())}")
+    order = np.argsort(slates.row, kind="stable")
     columns = {
-        "impression_id": slates.per_candidate(slates.impression_id),
-        "article_id": slates.article_id,
-        "clicked": slates.clicked,
-        "score": narrow,
+        "impression_id": np.repeat(slates.impression_id[order], slates.lengths[order]),
+        "article_id": lists_of(slates.article_id, slates.offsets, order),
+        "clicked": lists_of(slates.clicked, slates.offsets, order),
+        "score": lists_of(narrow, slates.offsets, order),
     }
     pq.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), path, compression="zstd")
 
 
-def load_scores(path: Path) -> np.ndarray:
-    """Read the score column of a file that ``save_scores`` wrote: float32 (m,)."""
-    return pq.read_table(path, columns=["score"])["score"].to_numpy()
+def load_scores(path: Path, slates: Slates) -> np.ndarray:
+    """Read the scores of a file that ``save_scores`` wrote, in the order of its slates: float32 (m,)."""
+    scores = pq.read_table(path, columns=["score"])["score"].to_numpy()
+    order = np.argsort(slates.row, kind="stable")
+    offsets = np.concatenate(([0], np.cumsum(slates.lengths[order])))
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return lists_of(scores, offsets, place)
 
 
 def judge_saved(
@@ -101,7 +107,7 @@ def judge_saved(
     for part, kind in (("tuning", "tuning"), ("validation", "scores")):
         path = folder / f"{kind}_{name}.parquet"
         save_scores(path, dataset.parts[part], scores[part])
-        saved[part] = load_scores(path)
+        saved[part] = load_scores(path, dataset.parts[part])
     tuning, validation = dataset.parts["tuning"], dataset.parts["validation"]
     return judge_both(tier, saved["tuning"], tuning, saved["validation"], validation, seed)[0]
 

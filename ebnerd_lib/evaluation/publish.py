@@ -28,8 +28,8 @@ def publish(
         features: of the parts ``tuning`` and ``validation``.
         folder: existing, where to write.
         seed: of the bootstrap.
-        scores: of both parts in file order, where they were given on the way, as by a model that learns on; its
-            file holds the last state, which has seen what it would score. Scored here if not given.
+        scores: of both parts in the order of their slates, where they were given on the way, as by a model that learns
+            on; its file holds the last state, which has seen what it would score. Scored here if not given.
 
     Raises:
         ValueError: scores are missing or not finite.

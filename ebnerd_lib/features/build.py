@@ -295,7 +295,7 @@ def build(
     Args:
         queries: the slates; their own clicks are hidden from the feature functions.
         world: the past.
-        out: float array (candidates, columns in registry order), in file order of ``queries``.
+        out: float array (candidates, columns in registry order), in the order of ``queries``.
         progress: called with the share done.
         chunk: candidates at a time; figures do not depend on it.
         slate_only: fill only what depends on the slate, the families of the ``slate`` walk; the columns of the other

@@ -50,16 +50,9 @@ class Timeline:
     @classmethod
     def inviews(cls, log: Slates) -> "Timeline":
         """Return all that was in view, from impressions in any order."""
-        order = log.by_time
-        lengths = log.lengths[order]
-        return cls(
-            time=log.time[order],
-            offsets=np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
-            article=lists_of(log.article, log.offsets, order),
-            length=lengths.astype(np.int32),
-            front_page=log.front_page[order],
-            subscriber=log.subscriber[order],
-        )
+        if not (np.diff(log.time) >= 0).all():
+            log = log.take(log.by_time)
+        return cls(log.time, log.offsets, log.article, log.lengths.astype(np.int32), log.front_page, log.subscriber)
 
     @classmethod
     def clicks(cls, log: Slates) -> "Timeline":

@@ -35,7 +35,7 @@ def draw_impressions(dataset: Dataset, number: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(able, min(number, len(able)), replace=False))
 
 
-def saved_scores(name: str, folders: list[Path]) -> np.ndarray:
+def saved_scores(name: str, dataset: Dataset, folders: list[Path]) -> np.ndarray:
     """Return the scores of validation that a model's stage saved, from the first of some folders that has them.
 
     A model that learns on has seen validation by now: what it scored on the way is in this file, and nowhere else.
@@ -45,7 +45,7 @@ def saved_scores(name: str, folders: list[Path]) -> np.ndarray:
     """
     for folder in folders:
         if (folder / f"scores_{name}.parquet").exists():
-            return load_scores(folder / f"scores_{name}.parquet")
+            return load_scores(folder / f"scores_{name}.parquet", dataset.parts["validation"])
     raise StageError(f"models: there are no saved scores of '{name}'. Run the stage that trains it again.")
 
 

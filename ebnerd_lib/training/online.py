@@ -95,7 +95,7 @@ class Learned:
     Attributes:
         model: named ``<model>_learning``, of tier ``clicks`` whatever it started from: it has seen clicks up to the
             last step. It has scored nothing in this state: for figures, take ``scores``.
-        scores: of ``tuning`` and ``validation``, float32 (candidates of the part,), in file order.
+        scores: of ``tuning`` and ``validation``, float32 (candidates of the part,), in the order of its slates.
     """
 
     model: TrainedModel

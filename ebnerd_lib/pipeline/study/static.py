@@ -39,7 +39,7 @@ def _tune(configuration: Configuration, ground: Ground) -> dict[str, Any]:
     slates, features = ground.dataset.parts["tuning"], ground.features["tuning"]
     path = ground.folder / f"tuning_{configuration.name}.parquet"
     save_scores(path, slates, fit.model.score(ground.dataset, slates, features.matrix, features.columns))
-    scores: np.ndarray = load_scores(path)
+    scores: np.ndarray = load_scores(path, slates)
     calibration = fit_calibration(scores, slates.clicked)
     figures = judge(scores, slates, calibration, configuration.parameters["seed"])
     return {"tier": fit.model.tier, "tuning": figures, "columns": len(fit.model.columns)}
