@@ -376,6 +376,46 @@ def test_decayed_sums_of_a_long_log_are_those_of_its_end():
     np.testing.assert_allclose(past.decayed(log, (1.0,)), [[0], [0], [0.5], [0], [0.5]], atol=1e-12)
 
 
+def test_halves_are_those_of_numpy_and_end_at_the_largest():
+    bits = np.concatenate([np.arange(0, 2**32, 65_521), np.arange(0x33000000, 0x39000000, 9_973)]).astype(np.uint32)
+    values, found = bits.view(np.float32), np.empty(len(bits), np.uint16)
+    builds.halve(bits, found)
+    with np.errstate(invalid="ignore"):
+        expected = np.clip(values, -65_504, 65_504).astype(np.float16)
+    np.testing.assert_array_equal(np.isnan(expected), np.isnan(found.view(np.float16)))
+    known = ~np.isnan(expected)
+    np.testing.assert_array_equal(found[known], expected.view(np.uint16)[known])
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_same_files_on_any_number_of_threads_and_for_any_chunk(smoke, tmp_path, half):
+    for name, chunk, threads in (("one", 1 << 16, 1), ("two", 1 << 16, 2), ("small", 700, 2)):
+        (tmp_path / name).mkdir()
+        store.write(smoke, tmp_path / name, half=half, chunk=chunk, threads=threads, leave_out=["page", "clicks_1h"])
+    files = sorted(file.name for file in (tmp_path / "one").iterdir())
+    assert len(files) == 4
+    for file in files:
+        one, *others = ((tmp_path / name / file).read_bytes() for name in ("one", "two", "small"))
+        assert all(other == one for other in others), file
+    stored = store.read(tmp_path / "one", "tuning")
+    assert stored.matrix.dtype == (np.float16 if half else np.float32)
+    left_out = {"clicks_1h"} | {column.name for column in every_column() if column.group == "page"}
+    assert set(stored.columns) == {column.name for column in every_column()} - left_out
+
+
+def test_stored_halves_are_the_full_values_rounded(smoke, smoke_features, tmp_path):
+    store.write(smoke, tmp_path, half=True)
+    full, half = store.read(smoke_features, "validation"), store.read(tmp_path, "validation")
+    for name in full.columns:
+        rounded = np.clip(full.column(name), -65_504, 65_504).astype(np.float16).astype(np.float32)
+        np.testing.assert_array_equal(half.column(name), rounded)
+
+
+def test_leaving_everything_out_is_refused(smoke, tmp_path):
+    with pytest.raises(ConfigError, match="leave_out: all 140 columns are left out"):
+        store.write(smoke, tmp_path, leave_out=[column.name for column in every_column()])
+
+
 def test_a_walk_backwards_in_time_is_refused():
     log = random_log(np.random.default_rng(0), 5)
     past = Past(Timeline.inviews(log), Grouping.one_key(np.arange(ARTICLES)))
@@ -493,11 +533,12 @@ def test_chunks_yield_what_build_fills_in_on_any_number_of_threads(seed, impress
     queries, steps = log.take(late), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(builds, "_STEP", int(rng.integers(1, 5)))
-        found = list(describe(queries, world, names, chunk, lambda: steps.append(1), threads=int(rng.integers(1, 4))))
+        parts = describe(queries, world, names, chunk, lambda: steps.append(1), threads=int(rng.integers(1, 4)))
+        found = [(part.rows, part.slates, part.matrix(names)) for part in parts]
     assert len(steps) >= len(found)
-    for part in found:
-        rows, matrix = late[part.rows], part.matrix(names)
-        assert not seen[rows].any() and not part.slates.clicked.any()
+    for rows, slates, matrix in found:
+        rows = late[rows]
+        assert not seen[rows].any() and not slates.clicked.any()
         seen[rows] = True
         where = candidate_rows(log.offsets, rows)
         for place, name in enumerate(names):

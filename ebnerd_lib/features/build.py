@@ -193,11 +193,10 @@ class Described:
         """
         every = np.arange(self.slates.candidates) if candidates is None else candidates
         places = np.array([self.places[name] for name in names], dtype=np.int64)
-        table, into = self.table, out
         if out.dtype == np.float16:
-            table, into = np.empty(self.table.shape, np.uint16), out.view(np.uint16)
-            _halved(self.table.view(np.uint32).ravel(), table.ravel())
-        _lay_out(table, places, every, where, into)
+            _lay_out_half(self.table.view(np.uint32), places, every, where, out.view(np.uint16))
+        else:
+            _lay_out(self.table, places, every, where, out)
 
 
 def describe(
@@ -210,6 +209,8 @@ def describe(
     then: Callable[["Described"], None] = lambda _: None,
 ) -> Iterator[Described]:
     """Yield features of every candidate, a chunk at a time in order of time; a chunk is all that is held.
+
+    What is yielded holds until the next is asked for: its table is used again.
 
     Args:
         queries: the slates; their own clicks are hidden from the feature functions.
@@ -228,26 +229,26 @@ def describe(
     first = [entry for entry in members if entry.walk != "slate"]
     second = [entry for entry in members if entry.walk == "slate"]
     hidden, walk = queries.without_clicks(), Walk(world, queries)
-
-    def blank(rows: np.ndarray) -> Described:
-        return _blank(members, rows, hidden.take(rows))
-
+    tables: list[np.ndarray] = []  # to be used again: fresh memory costs more than what is written to it
     # What families share is made before there are threads, by asking each for nothing.
-    nothing = blank(np.zeros(0, np.int64))
+    rows = np.zeros(0, np.int64)
+    nothing = _blank(members, rows, hidden.take(rows), [])
     for entry in first:
         _fill(entry, nothing, world, walk)
     pool = _Pool(threads)
     try:
         for moment in _steps_before(queries, world):
-            step = _blank(members, nothing.rows, moment)
+            step = _blank(members, rows, moment, [])
             pool.all([pool.run(_fill, entry, step, world, walk) for entry in first])
             after_step()
         waiting: deque[Future[Described]] = deque()
         for rows in queries.chunks(queries.by_time, chunk):
-            part = blank(rows)
+            part = _blank(members, rows, hidden.take(rows), tables)
             tasks = [pool.run(_fill, entry, part, world, walk) for entry in first]
             if len(waiting) == _WAITING:
-                yield waiting.popleft().result()
+                done = waiting.popleft().result()
+                yield done
+                tables.append(done.table)
             pool.all(tasks)
             after_step()
             waiting.append(pool.run(_completed, second, part, world, walk, then))
@@ -335,8 +336,23 @@ def _lay_out(columns, places, candidates, where, out):  # type: ignore[no-untype
 
 
 @njit(cache=True, nogil=True)
-def _halved(values, out):  # type: ignore[no-untyped-def]
-    """Round the bits of float32 values to those of float16, halves to even; what is too large becomes the largest."""
+def _lay_out_half(columns, places, candidates, where, out):  # type: ignore[no-untyped-def]
+    rows = np.empty((_BLOCK, len(places)), columns.dtype)
+    for begin in range(0, len(where), _BLOCK):
+        end = min(begin + _BLOCK, len(where))
+        for at in range(len(places)):
+            for place in range(begin, end):
+                rows[place - begin, at] = columns[places[at], candidates[place]]
+        for place in range(begin, end):
+            halve(rows[place - begin], out[where[place]])
+
+
+@njit(cache=True, nogil=True)
+def halve(values, out):  # type: ignore[no-untyped-def]
+    """Round the bits of float32 values to those of float16, halves to even; what is too large becomes the largest.
+
+    uint32 (n,) to uint16 (n,).
+    """
     for place in range(len(values)):
         sign, bits = (values[place] >> 16) & np.uint32(0x8000), values[place] & np.uint32(0x7FFFFFFF)
         if bits > 0x7F800000:
@@ -361,15 +377,18 @@ def _slate_only(queries: Slates, world: World, names: list[str], out: np.ndarray
     hidden, walk = queries.without_clicks(), Walk(world, queries)
     members = families()
     for rows in queries.chunks(np.arange(len(queries)), chunk):
-        part = _blank(members, rows, hidden.take(rows))
+        part = _blank(members, rows, hidden.take(rows), [])
         part.table[:] = out[candidate_rows(queries.offsets, rows)].T
         yield _completed([entry for entry in members if entry.walk == "slate"], part, world, walk, lambda _: None)
 
 
-def _blank(members: list[Family], rows: np.ndarray, slates: Slates) -> Described:
-    """Return slates with room for the columns of some families."""
+def _blank(members: list[Family], rows: np.ndarray, slates: Slates, tables: list[np.ndarray]) -> Described:
+    """Return slates with room for the columns of some families, in a former table of ``tables`` if one is as large."""
     names = [column.name for entry in members for column in entry.columns]
-    table = np.empty((len(names), slates.candidates), np.float32)
+    size = len(names) * slates.candidates
+    former = tables.pop().base if tables else None
+    room = former if former is not None and len(former) >= size else np.empty(size + size // 8, np.float32)
+    table = room[:size].reshape(len(names), slates.candidates)
     return Described(rows, slates, {name: place for place, name in enumerate(names)}, table)
 
 

@@ -3,8 +3,10 @@
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import pandas as pd
@@ -54,7 +56,7 @@ def write(
     chunk: int = CHUNK,
     threads: int = THREADS,
 ) -> None:
-    """Compute the features of all parts in one pass, straight into memory-mapped files in an existing folder.
+    """Compute the features of all parts in one pass, straight into files that can be mapped into memory.
 
     Args:
         dataset: the slates.
@@ -75,45 +77,74 @@ def write(
         raise ConfigError(f"leave_out: all {len(left_out)} columns are left out. Leave some in.")
     names = [column.name for column in columns]
     kind = np.float16 if half else np.float32
-    first, outs = 0, []
-    for part, slates in dataset.parts.items():
-        out = _create(folder / f"features_{part}.npy", (slates.candidates, len(names)), kind)
-        outs.append((first, slates, out))
-        first += len(slates)
+    with ExitStack() as opened:
+        first, files = 0, []
+        for part, slates in dataset.parts.items():
+            file = _Rows(folder / f"features_{part}.npy", slates.candidates, len(names), kind)
+            files.append((first, slates, opened.enter_context(file)))
+            first += len(slates)
 
-    def put(described: Described) -> None:
-        for first, slates, out in outs:
-            inside = (described.rows >= first) & (described.rows < first + len(slates))
-            if inside.any():
-                mine = np.flatnonzero(described.slates.per_candidate(inside))
-                where = candidate_rows(slates.offsets, described.rows[inside] - first)
-                described.lay_out(names, out, where, mine)
+        def put(described: Described) -> None:
+            for first, slates, file in files:
+                rows = described.rows - first
+                inside = (rows >= 0) & (rows < len(slates))
+                if inside.any():
+                    mine = np.flatnonzero(described.slates.per_candidate(inside))
+                    matrix = np.empty((len(mine), len(names)), kind)
+                    described.lay_out(names, matrix, np.arange(len(mine)), mine)
+                    file.put(candidate_rows(slates.offsets, rows[inside]), matrix)
 
-    done = 0
-    for described in describe(dataset.log, world_of(dataset), names, chunk, threads=threads, then=put):
-        done += described.slates.candidates
-        if progress is not None:
-            progress(done / dataset.log.candidates)
+        done = 0
+        for described in describe(dataset.log, world_of(dataset), names, chunk, threads=threads, then=put):
+            done += described.slates.candidates
+            if progress is not None:
+                progress(done / dataset.log.candidates)
     text = json.dumps([vars(column) for column in columns], indent=1, ensure_ascii=False)
     (folder / COLUMNS_FILE).write_text(text + "\n")
 
 
-def _create(path: Path, shape: tuple[int, int], kind: type[np.generic]) -> np.memmap:
-    """Make a file that is mapped into memory, with all its space set aside.
+class _Rows:
+    """A file of rows, written piece by piece from any thread: what ``np.save`` writes of a matrix.
 
-    Where space is short, writing to a mapping of a file without it would kill the process.
+    Args:
+        path: file to write.
+        rows: how many there will be.
+        columns: numbers in a row.
+        kind: of the numbers.
 
     Raises:
         OSError: there is not enough space.
     """
-    try:
-        out = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
-        if hasattr(os, "posix_fallocate"):  # not on macOS
-            with path.open("r+b") as stream:
-                os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    return out
+
+    def __init__(self, path: Path, rows: int, columns: int, kind: type[np.generic]) -> None:
+        self._path, self._width = path, columns * np.dtype(kind).itemsize
+        self._stream = path.open("wb", buffering=0)
+        about = {"descr": np.lib.format.dtype_to_descr(np.dtype(kind)), "fortran_order": False}
+        np.lib.format.write_array_header_1_0(self._stream, {**about, "shape": (rows, columns)})
+        self._start = self._stream.tell()
+        self._stream.truncate(self._start + rows * self._width)
+
+    def put(self, where: np.ndarray, matrix: np.ndarray) -> None:
+        """Write rows to their places: int64 (m,), (m, columns). Those that follow each other are written at once."""
+        ends = np.concatenate((np.flatnonzero(np.diff(where) != 1) + 1, [len(where)])).tolist()
+        bytes_, begin = memoryview(matrix).cast("B"), 0
+        for end in ends:
+            piece, at = bytes_[begin * self._width : end * self._width], self._start + int(where[begin]) * self._width
+            while piece:
+                try:
+                    written = os.pwrite(self._stream.fileno(), piece, at)
+                except OSError as error:
+                    raise OSError(error.errno, error.strerror, str(self._path)) from None
+                piece, at = piece[written:], at + written
+            begin = end
+
+    def __enter__(self) -> "_Rows":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
 
 
 def read(folder: Path, part: str) -> Features:
