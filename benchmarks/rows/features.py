@@ -15,7 +15,7 @@ def measure(context: Context) -> Measured:
     candidates, names = data.log.candidates, searchsorted.write(data, context.work)
     times = alternate(
         {
-            "ours": lambda: preprocessing.preprocess(bundle, folder),
+            "ours": lambda: preprocessing.features(bundle, folder),
             "rival": lambda: searchsorted.write(preprocessing.slates(bundle), context.work),
         }
     )

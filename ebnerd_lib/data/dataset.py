@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numba import njit
 
 from ebnerd_lib.data import slates as slates_io
 from ebnerd_lib.data.bundle import Bundle, History, Lists, build_history, build_slates
@@ -282,20 +283,24 @@ def _user_table(users: Vocabulary, histories: list[History], shares: np.ndarray)
     for name, history in zip(SPLITS, histories, strict=True):
         columns[f"history_{name}"] = history.lengths
         means = np.full((len(users), len(_SHARES)), np.nan, np.float32)
-        for start in range(0, len(users), _GROUP):
-            own = slice(start, min(start + _GROUP, len(users)))
-            means[own] = _mean_shares(history, shares, own.start, own.stop)
+        _mean_shares(history.offsets, history.article, shares, means)
         columns |= {f"{label}_{name}": means[:, place] for place, label in enumerate(_SHARES)}
     return pd.DataFrame(columns)
 
 
-def _mean_shares(history: History, shares: np.ndarray, start: int, stop: int) -> np.ndarray:
-    """Return the mean sentiment shares of the clicks of users ``start`` to ``stop``: (stop - start, 3), NaN of none."""
-    offsets = history.offsets[start : stop + 1]
-    clicks = shares[history.article[offsets[0] : offsets[-1]]].astype(np.float64)
-    known = ~np.isnan(clicks[:, 0])
-    user = np.repeat(np.arange(stop - start), np.diff(offsets))[known]
-    counts = np.bincount(user, minlength=stop - start)
-    totals = [np.bincount(user, weights=clicks[known, place], minlength=stop - start) for place in range(len(_SHARES))]
-    out = np.full((len(_SHARES), stop - start), np.nan)
-    return np.divide(totals, counts, out=out, where=counts > 0).T
+@njit(cache=True, nogil=True)
+def _mean_shares(offsets, article, shares, out):  # type: ignore[no-untyped-def]
+    """Fill in the mean sentiment shares of the clicks of each user whose sentiment is known; leave NaN of none."""
+    total = np.zeros(shares.shape[1])
+    for user in range(len(out)):
+        total[:] = 0.0
+        known = 0
+        for click in range(offsets[user], offsets[user + 1]):
+            own = shares[article[click]]
+            if not np.isnan(own[0]):
+                known += 1
+                for share in range(len(total)):
+                    total[share] += own[share]
+        for share in range(len(total)):
+            if known > 0:
+                out[user, share] = total[share] / known

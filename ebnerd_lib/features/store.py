@@ -127,7 +127,7 @@ class _Rows:
     def put(self, where: np.ndarray, matrix: np.ndarray) -> None:
         """Write rows to their places: int64 (m,), (m, columns). Those that follow each other are written at once."""
         ends = np.concatenate((np.flatnonzero(np.diff(where) != 1) + 1, [len(where)])).tolist()
-        bytes_, begin = memoryview(matrix).cast("B"), 0
+        bytes_, begin = matrix.reshape(-1).view(np.uint8).data, 0
         for end in ends:
             piece, at = bytes_[begin * self._width : end * self._width], self._start + int(where[begin]) * self._width
             while piece:
