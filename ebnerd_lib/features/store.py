@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -120,9 +120,10 @@ class _Rows:
         self._path, self._width = path, columns * np.dtype(kind).itemsize
         self._stream = path.open("wb", buffering=0)
         about = {"descr": np.lib.format.dtype_to_descr(np.dtype(kind)), "fortran_order": False}
-        np.lib.format.write_array_header_1_0(self._stream, {**about, "shape": (rows, columns)})
-        self._start = self._stream.tell()
-        self._stream.truncate(self._start + rows * self._width)
+        with self._named():
+            np.lib.format.write_array_header_1_0(self._stream, {**about, "shape": (rows, columns)})
+            self._start = self._stream.tell()
+            self._stream.truncate(self._start + rows * self._width)
 
     def put(self, where: np.ndarray, matrix: np.ndarray) -> None:
         """Write rows to their places: int64 (m,), (m, columns). Those that follow each other are written at once."""
@@ -131,12 +132,18 @@ class _Rows:
         for end in ends:
             piece, at = bytes_[begin * self._width : end * self._width], self._start + int(where[begin]) * self._width
             while piece:
-                try:
+                with self._named():
                     written = os.pwrite(self._stream.fileno(), piece, at)
-                except OSError as error:
-                    raise OSError(error.errno, error.strerror, str(self._path)) from None
                 piece, at = piece[written:], at + written
             begin = end
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Let errors of the system name the file."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
 
     def __enter__(self) -> "_Rows":
         return self
