@@ -6,6 +6,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise, repeat
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from ebnerd_lib.data import slates as slates_io
 from ebnerd_lib.data.bundle import Bundle, History, Lists, build_history, build_slates
 from ebnerd_lib.data.layout import SPLITS
 from ebnerd_lib.data.schema import SENTIMENT_LABELS
-from ebnerd_lib.data.slates import Slates
+from ebnerd_lib.data.slates import HOUR, Slates
 from ebnerd_lib.data.splits import PARTS, Split, split_parts
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import BundleError, StageError
@@ -59,6 +60,13 @@ class Metadata:
     def topic_count(self) -> int:
         """Number of topics."""
         return int(self.topics.max(initial=-1)) + 1
+
+    @cached_property
+    def published_angle(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sine and cosine of the hour of publication on a clock of a day: float64 (articles,), NaN where unknown."""
+        angle = (self.published % (24 * HOUR)) / (24 * HOUR) * 2 * np.pi
+        angle[self.published == UNKNOWN_TIME] = np.nan
+        return np.sin(angle), np.cos(angle)
 
 
 @dataclass(frozen=True)
@@ -126,17 +134,17 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
     with ThreadPoolExecutor(len(SPLITS)) as pool:  # what they do outside of Python runs at the same time
         behaviors = list(pool.map(bundle.behaviors, SPLITS))
         clicks = list(pool.map(bundle.clicks, SPLITS))
-    articles = Vocabulary(np.concatenate([table["article_id"].to_numpy(), *(part.seen for part in behaviors + clicks)]))
-    users = Vocabulary(
-        np.concatenate([rows.request["user_id"] for rows in behaviors] + [rows.user_id for rows in clicks])
-    )
-    articles.check_both_ways()
-    users.check_both_ways()
-    weeks = [build_slates(rows, articles, users, week) for week, rows in enumerate(behaviors)]
+        ids = [table["article_id"].to_numpy(), *(part.seen for part in behaviors + clicks)]
+        articles = Vocabulary(np.concatenate(ids))
+        users = Vocabulary(
+            np.concatenate([rows.request["user_id"] for rows in behaviors] + [rows.user_id for rows in clicks])
+        )
+        articles.check_both_ways()
+        users.check_both_ways()
+        weeks = list(pool.map(build_slates, behaviors, repeat(articles), repeat(users), range(len(SPLITS))))
+        past = list(pool.map(build_history, clicks, repeat(articles), repeat(users)))
     rows_of_history = [len(rows) for rows in clicks]
-    past = []
-    while clicks:  # let go of each when it is done: they are as large as what is made of them
-        past.append(build_history(clicks.pop(0), articles, users))
+    del behaviors, clicks, ids  # they are as large as what was made of them
     cut = split_parts(split, weeks[0].time, weeks[1].time)
     parts = _cut(weeks, cut)
     _refuse_parts_without_choice(bundle.path, split, parts)
@@ -165,11 +173,21 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
 
 def _cut(weeks: list[Slates], cut: Split) -> dict[str, Slates]:
     """Return the parts, each in order of time, as neighbouring views of the same arrays."""
-    log = slates_io.concatenate(weeks)
-    log = replace(log, row=np.arange(len(log), dtype=np.int64))
-    log = log.take(np.lexsort((log.time, cut.part)))
+    first = [0, len(weeks[0])]
+    weeks = [replace(week, row=start + week.row) for week, start in zip(weeks, first, strict=True)]
+    time = np.concatenate([week.time for week in weeks])
+    order = np.lexsort((time, cut.part))
     ends = np.concatenate(([0], np.cumsum(np.bincount(cut.part, minlength=len(PARTS))))).tolist()
-    return {part: log.between(start, stop) for part, start, stop in zip(PARTS, ends, ends[1:], strict=False)}
+    of_week = [order[start:stop] >= first[1] for start, stop in pairwise(ends)]
+    if any(later.any() and not later.all() for later in of_week):
+        log = slates_io.concatenate(weeks).take(order)
+    else:  # each part is of one week: no copy of both is needed
+        sources = [int(later.all()) for later in of_week]
+        pieces = [order[start:stop] for start, stop in pairwise(ends)]
+        log = slates_io.gathered(
+            [(weeks[week], rows - first[week]) for week, rows in zip(sources, pieces, strict=True)]
+        )
+    return {part: log.between(start, stop) for part, (start, stop) in zip(PARTS, pairwise(ends), strict=True)}
 
 
 def save(dataset: Dataset, folder: Path) -> None:

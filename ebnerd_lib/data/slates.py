@@ -211,6 +211,25 @@ def concatenate(parts: list[Slates]) -> Slates:
     return Slates(**joined, offsets=np.concatenate(offsets))
 
 
+def gathered(picks: list[tuple[Slates, np.ndarray]]) -> Slates:
+    """Return chosen rows of several sets of slates, one set after the other: what ``take`` and ``concatenate`` do."""
+    lengths = np.concatenate([slates.lengths[rows] for slates, rows in picks])
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+    arrays: dict[str, np.ndarray] = {}
+    for field in fields(Slates):
+        values = [(getattr(slates, field.name), slates.offsets, rows) for slates, rows in picks]
+        if field.name in _PER_CANDIDATE:
+            out, at = mapped.empty(int(offsets[-1]), values[0][0].dtype), 0
+            for each, own, rows in values:
+                count = int((own[rows + 1] - own[rows]).sum())
+                _copy_lists(each, own, rows, out[at : at + count])
+                at += count
+            arrays[field.name] = out
+        elif field.name != "offsets":
+            arrays[field.name] = np.concatenate([each[rows] for each, _, rows in values])
+    return Slates(offsets=offsets, **arrays)
+
+
 def _joined(arrays: list[np.ndarray]) -> np.ndarray:
     arrays = [array for array in arrays if len(array)] or arrays[:1]
     whole, start = arrays[0].base, arrays[0].ctypes.data

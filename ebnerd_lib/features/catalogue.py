@@ -43,11 +43,12 @@ TOPIC_HALF_LIFE = 6.0
 )
 def age(chunk: "Chunk") -> np.ndarray:
     """Age of the candidate and its hour of publication; NaN where the table has no time of publication."""
-    published = chunk.world.metadata.published[chunk.slates.article]
+    meta, article = chunk.world.metadata, chunk.slates.article
+    published = meta.published[article]
     hours = np.maximum(chunk.slates.per_candidate(chunk.slates.time) - published, 0) / HOUR
-    angle = (published % DAY) / DAY * 2 * np.pi
-    columns = np.stack([hours, np.sin(angle), np.cos(angle)], axis=1)
-    return np.where((published == UNKNOWN_TIME)[:, None], np.nan, columns)
+    hours[published == UNKNOWN_TIME] = np.nan
+    sin, cos = meta.published_angle
+    return np.stack([hours, sin[article], cos[article]], axis=1)
 
 
 @family(
