@@ -23,7 +23,7 @@ def slates(bundle: Path) -> Dataset:
 def storage(size: str) -> dict[str, Any]:
     """Return how 01_preprocess stores the features of a bundle of a size: precision, and columns left out."""
     parameters = load_config(PROFILES.get(size, "sample"), "01_preprocess").parameters
-    return {"half": parameters["half"], "leave_out": parameters["leave_out"]}
+    return {"half": parameters["stored_as"] == "float16", "leave_out": parameters["leave_out"]}
 
 
 def features(bundle: Path, folder: Path) -> int:

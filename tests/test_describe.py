@@ -80,14 +80,14 @@ def test_quantiles_by_hand():
 
 
 def test_candidate_age_by_hand(tiny):
-    # 201: 1006 and 1007; 204: 1010 and 1011; 202: 1007, 1008 without time, 1099 not in the table;
-    # 203 at 28T23:15: 1002, 1008, 1009, and 1010 that comes out a quarter of an hour later
+    # 201: 1006 and 1007; 202: 1007, 1008 without time, 1099 not in the table;
+    # 203 at 28T23:15: 1002, 1008, 1009, and 1010 that comes out a quarter of an hour later; 204: 1010 and 1011
     days = 24.0
     expected = [
         26.0, 1.0,
-        2 * days + 20.5, 8.0,
         days + 4, np.nan, np.nan,
         10 * days + 17.25, np.nan, 0.25, 0.0,
+        2 * days + 20.5, 8.0,
     ]  # fmt: skip
     np.testing.assert_allclose(candidate_age(tiny, "validation"), expected)
 
@@ -144,7 +144,7 @@ def test_seen_candidates_by_hand(tiny):
 
 
 def test_hour_of_day(tiny):
-    assert hour_of_day(tiny, "validation").tolist() == [7, 20, 10, 23]
+    assert hour_of_day(tiny, "validation").tolist() == [7, 10, 23, 20]
 
 
 def test_figures_of_smoke_agree_with_loops(smoke):
