@@ -726,7 +726,7 @@ def assert_right(folder: Path, split: str, dataset: Dataset, features) -> None:
     ids, users = dataset.articles["article_id"].to_numpy(), dataset.users["user_id"].to_numpy()
     columns = {column.name for column in every_column()}
     for part, slates in dataset.parts.items():
-        expected = [row for row in rows.impressions if row.part == part]
+        expected = sorted((row for row in rows.impressions if row.part == part), key=lambda row: row.time)
         assert slates.impression_id.tolist() == [row.number for row in expected], part
         matrix, names = features[part]
         assert not np.isinf(matrix).any()
