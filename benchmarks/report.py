@@ -34,7 +34,7 @@ def shown(row: dict[str, Any]) -> dict[str, str]:
         "ours": _with_ends(row, "ours"),
         "rival": _with_ends(row, "rival"),
         "unit": row["unit"],
-        "ratio": "–" if row["ratio"] is None else f"{row['ratio']:,.3g}",
+        "ratio": number(row["ratio"]),
         "ratio_is": row["ratio_is"],
         "bar": "–" if row["bar"] is None else row["bar"]["text"],
         "met": "not measured" if row["ours"] is None else MARKS[row["met"]],
