@@ -149,6 +149,13 @@ def test_training_on_some_negatives_repeats_and_learns_too(smoke, features, tmp_
     assert auc(few[0].model, smoke, features, "validation") > 0.6
 
 
+@pytest.mark.parametrize("steps", [1, 5])
+def test_an_epoch_of_very_few_steps_trains(smoke, features, tmp_path, steps):
+    size = -(-len(training_rows(smoke.parts["train"], 24)) // steps)
+    found = fit(smoke, features, tmp_path, plan=replace(PLAN, epochs=1, batch_size=size))
+    assert len(found.curve) == 1 and np.isfinite(found.curve["train/loss"]).all()
+
+
 def test_fewer_negatives_than_none_are_refused():
     with pytest.raises(ConfigError, match="negatives: -1"):
         replace(PLAN, negatives=-1)

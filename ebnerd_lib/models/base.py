@@ -135,7 +135,8 @@ class SlateModel(pl.LightningModule):
         optimizer = self.adamw(list(self.parameters()), settings["learning_rate"])
         if settings["schedule"] == "constant":
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
+        # Of five steps, a fifth is one: the schedule would divide by the length 0 of its way up.
+        steps = max(int(self.trainer.estimated_stepping_batches), 6)
         one_cycle = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, settings["learning_rate"], total_steps=steps, pct_start=0.2, cycle_momentum=False
         )
