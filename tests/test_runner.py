@@ -3,14 +3,17 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ebnerd_lib.pipeline.interruption import interruptible
 from ebnerd_lib.pipeline.layout import ROOT
 
 STAGES = ["00_audit", "01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend", "05_compare"]
@@ -228,3 +231,21 @@ def test_unknown_profiles_and_verbs_are_refused():
     result = command(ROOT, "run", "--profile", "smok")
     assert result.returncode == 1 and "params/smok: no such profile. Use one of" in result.stderr
     assert command(ROOT, "fly").returncode == 2
+
+
+class Deaf:
+    """What an interruption within its destructor raises is dropped by Python."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+        sum(range(1000))
+
+
+def test_an_interruption_that_python_drops_is_raised_again():
+    before = signal.getsignal(signal.SIGALRM), sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        thing = Deaf()
+        del thing
+        time.sleep(5)
+        raise AssertionError("the interruption was lost")
+    assert (signal.getsignal(signal.SIGALRM), sys.unraisablehook) == before

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,13 +11,15 @@ from typing import Any
 
 STOP_SECONDS = 3.0
 """How long to wait for the threads of a run once their kernels have been ended."""
+_AGAIN_SECONDS = 0.05  # until an interruption that was dropped is raised again
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Let the first SIGINT, SIGTERM or SIGHUP raise ``KeyboardInterrupt``, and later ones not disturb what it does.
 
-    A signal that is ignored, as by ``nohup``, stays so. Outside of the main thread nothing changes.
+    A signal that is ignored, as by ``nohup``, stays so. Outside of the main thread nothing changes. Where Python drops
+    the exception, as within a callback of the garbage collector, it is raised again a moment later.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -27,13 +30,24 @@ def interruptible() -> Iterator[None]:
             signal.signal(other, signal.SIG_IGN)
         raise KeyboardInterrupt
 
+    def ignored(what: "sys.UnraisableHookArgs") -> None:
+        if what.exc_type is KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+        else:
+            hook(what)
+
     wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in wanted if signal.getsignal(number) != signal.SIG_IGN}
     for number in before:
         signal.signal(number, interrupt)
+    alarm, hook = signal.signal(signal.SIGALRM, interrupt), sys.unraisablehook
+    sys.unraisablehook = ignored
     try:
         yield
     finally:
+        sys.unraisablehook = hook
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, alarm)
         for number, handler in before.items():
             signal.signal(number, handler)
 
