@@ -122,7 +122,7 @@ class Bundle:
         """Read the columns of a split's behaviors that slates are made of.
 
         Raises:
-            BundleError: there is no row, an id repeats, or a slate is empty.
+            BundleError: there is no row, or an id repeats.
         """
         path = self.path / split / "behaviors.parquet"
         inview, clicks = Lists(path, "article_ids_inview", np.int32), Lists(path, "article_ids_clicked", np.int32)

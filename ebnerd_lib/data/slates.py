@@ -91,6 +91,11 @@ class Slates:
         return np.argsort(self.time, kind="stable")
 
     @cached_property
+    def file_order(self) -> np.ndarray:
+        """Rows as they stand in the bundle's files: int64 (n,)."""
+        return np.argsort(self.row, kind="stable")
+
+    @cached_property
     def has_choice(self) -> np.ndarray:
         """Whether each slate has a click and something beside it: bool (n,)."""
         return (self.clicks > 0) & (self.clicks < self.lengths)

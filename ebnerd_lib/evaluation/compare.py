@@ -11,11 +11,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from ebnerd_lib.data.dataset import Dataset
-from ebnerd_lib.data.slates import Slates, lists_of
+from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.baselines import BASELINES
 from ebnerd_lib.evaluation.calibration import expected_calibration_error, fit_calibration, reliability
-from ebnerd_lib.evaluation.judge import judge, load_scores, with_intervals
+from ebnerd_lib.evaluation.judge import candidates_as_saved, judge, load_scores, with_intervals
 from ebnerd_lib.evaluation.metrics import METRICS, per_slate
 from ebnerd_lib.evaluation.slices import Slice, slice_figures
 from ebnerd_lib.features.store import Features
@@ -275,10 +275,7 @@ def _saved_scores(path: Path, slates: Slates) -> np.ndarray:
     if not path.exists():
         raise StageError(f"{path}: no such file. Run the training stage for this profile again.")
     table = pq.read_table(path, columns=["impression_id", "article_id"])
-    order = np.argsort(slates.row, kind="stable")
-    same = np.array_equal(table["article_id"], lists_of(slates.article_id, slates.offsets, order)) and np.array_equal(
-        table["impression_id"], np.repeat(slates.impression_id[order], slates.lengths[order])
-    )
+    same = all(np.array_equal(table[name], ids) for name, ids in candidates_as_saved(slates).items())
     if not same:
         raise StageError(
             f"{path}: its {table.num_rows} rows are not the {slates.candidates} candidates of these slates in their "

@@ -76,20 +76,27 @@ def save_scores(path: Path, slates: Slates, scores: np.ndarray) -> None:
     narrow = np.asarray(scores, dtype=np.float32)
     if len(narrow) != slates.candidates or not np.isfinite(narrow).all():
         raise ValueError(f"{path.name}: needs {slates.candidates} finite scores, got {int(np.isfinite(narrow).sum())}")
-    order = np.argsort(slates.row, kind="stable")
     columns = {
-        "impression_id": np.repeat(slates.impression_id[order], slates.lengths[order]),
-        "article_id": lists_of(slates.article_id, slates.offsets, order),
-        "clicked": lists_of(slates.clicked, slates.offsets, order),
-        "score": lists_of(narrow, slates.offsets, order),
+        **candidates_as_saved(slates),
+        "clicked": lists_of(slates.clicked, slates.offsets, slates.file_order),
+        "score": lists_of(narrow, slates.offsets, slates.file_order),
     }
     pq.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), path, compression="zstd")
+
+
+def candidates_as_saved(slates: Slates) -> dict[str, np.ndarray]:
+    """Return ``impression_id`` and ``article_id`` of every candidate, each (m,), in the order of a scores file."""
+    order = slates.file_order
+    return {
+        "impression_id": np.repeat(slates.impression_id[order], slates.lengths[order]),
+        "article_id": lists_of(slates.article_id, slates.offsets, order),
+    }
 
 
 def load_scores(path: Path, slates: Slates) -> np.ndarray:
     """Read the scores of a file that ``save_scores`` wrote, in the order of its slates: float32 (m,)."""
     scores = pq.read_table(path, columns=["score"])["score"].to_numpy()
-    order = np.argsort(slates.row, kind="stable")
+    order = slates.file_order
     offsets = np.concatenate(([0], np.cumsum(slates.lengths[order])))
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
