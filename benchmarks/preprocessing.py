@@ -26,21 +26,19 @@ def storage(size: str) -> dict[str, Any]:
     return {"half": parameters["stored_as"] == "float16", "leave_out": parameters["leave_out"]}
 
 
-def features(bundle: Path, folder: Path) -> int:
-    """Write the features of a bundle into a folder, from its parquet files on; return how many candidates."""
+def features(bundle: Path, folder: Path, tables: bool = False) -> int:
+    """Write the features of a bundle, and maybe its tables, from its parquet files on; return how many candidates."""
     folder.mkdir(parents=True, exist_ok=True)
     data = slates(bundle)
+    if tables:
+        datasets.save(data, folder)
     store.write(data, folder, **storage(bundle.name))
     return data.log.candidates
 
 
 def preprocess(bundle: Path, folder: Path) -> int:
     """Write slates and features of a bundle into a folder as 01_preprocess does; return how many candidates."""
-    folder.mkdir(parents=True, exist_ok=True)
-    data = slates(bundle)
-    datasets.save(data, folder)
-    store.write(data, folder, **storage(bundle.name))
-    return data.log.candidates
+    return features(bundle, folder, tables=True)
 
 
 def read(folder: Path) -> tuple[Dataset, dict[str, Features]]:
