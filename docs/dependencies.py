@@ -76,8 +76,16 @@ def _licences(packages: list[Package], folder: Path) -> dict[Package, str]:
 
 def _read_licences(folder: Path, python: Path) -> dict[Package, str]:
     words = ["--python", str(python), "--with-system", "--from", "mixed", "--format", "json"]
+    words += ["--with-license-file", "--no-license-path"]
     listed = json.loads(_run(str(folder / "tools" / "bin" / "pip-licenses"), *words))
-    return {(canonicalize_name(row["Name"]), row["Version"].split("+")[0]): row["License"] for row in listed}
+    return {(canonicalize_name(row["Name"]), row["Version"].split("+")[0]): _licence(row) for row in listed}
+
+
+def _licence(row: dict[str, str]) -> str:
+    """Return what a package declares, or where it declares nothing the first line of its licence file."""
+    if row["License"] != "UNKNOWN":
+        return row["License"]
+    return next((line.strip() for line in row["LicenseText"].splitlines() if line.strip()), "UNKNOWN")
 
 
 def _advisories(packages: list[Package], folder: Path) -> dict[Package, list[str] | None]:
