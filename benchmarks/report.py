@@ -1,13 +1,12 @@
 """Results as a file for programs, a page for readers and lines for the terminal."""
 
-import base64
 from pathlib import Path
 from typing import Any
 
 from benchmarks import plots
 from benchmarks.rows.growth import MEMORY_GB
 from ebnerd_lib.pipeline.page import fill, machinery, page_key, write_page
-from ebnerd_lib.plots import image
+from ebnerd_lib.plots import address
 
 MARKS = {True: "met", False: "not met", None: "–"}
 
@@ -69,9 +68,7 @@ def pictures(results: dict[str, Any]) -> list[dict[str, str]]:
     if any(each["peak_mb"] for each in stages):
         text = "Peak anonymous memory of each stage in a process of its own; the table below gives the figures."
         drawn.append((plots.memory(stages), text))
-    return [
-        {"data": base64.b64encode(image(figure, text).data).decode(), "alt": text} for figure, text in drawn
-    ]  # fmt: skip
+    return [{"address": address(figure), "alt": text} for figure, text in drawn]
 
 
 def number(value: float | None) -> str:

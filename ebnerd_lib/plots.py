@@ -1,27 +1,54 @@
-"""One function a figure, each returning a matplotlib ``Figure``; ``image`` turns it into what a notebook shows."""
+"""One function a figure, each returning a matplotlib ``Figure``; ``image`` turns it into what a notebook shows.
 
+Figures are SVG in two colour schemes: every colour below is a variable of the picture, whose value hangs on whether the
+reader's system is light or dark. Lines carry their names beside them, in place of a legend.
+"""
+
+import base64
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from itertools import cycle, islice
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, told apart by colour-blind readers too.
-BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#767676"
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#767676"
+SKY, AMBER = "#56b4e9", "#e69f00"
+SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER, GREY)
+"""The colours of entries in their order."""
+INK, GROUND, GRID, FILL = "#1c2430", "#ffffff", "#e3e6ea", "#d5d9de"
+DARK = {
+    INK: "#e1e6ec", GROUND: "#14181e", GRID: "#2c343e", FILL: "#48525e", GREY: "#9aa6b4",
+    BLUE: "#5db2e8", ORANGE: "#f08a4b", GREEN: "#3cc79b", PURPLE: "#e3a3c6", SKY: "#8fd0f5", AMBER: "#f0bd4d",
+}  # fmt: skip
+"""What each colour becomes where the reader's system is dark."""
 STYLE: dict[Any, Any] = {
+    "axes.edgecolor": INK,
+    "axes.facecolor": GROUND,
+    "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.8,
-    "font.size": 10,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
+    "axes.titlecolor": INK,
+    "figure.facecolor": GROUND,
+    "font.size": 10,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
     "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "svg.hashsalt": "ebnerd",
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
 }
 
 
@@ -30,25 +57,119 @@ def _figure(columns: int = 1, width: float = 7.0, height: float = 3.2) -> tuple[
     return figure, list(figure.subplots(1, columns, squeeze=False)[0])
 
 
-def _name_rows(axis: Any, names: list[str]) -> None:
+def _colours(entries: Iterable[Any]) -> list[str]:
+    """Return a colour for each entry; after seven they begin again."""
+    return list(islice(cycle(SERIES), len(list(entries))))
+
+
+def _name_rows(axis: Axes, names: list[str]) -> None:
     """Write names beside rows; they are data, so a dollar sign in one does not begin a formula."""
     axis.set_yticks(range(len(names)), names, parse_math=False)
 
 
+def _named_lines(axis: Axes) -> list[Any]:
+    """Return the lines that have a name and a point, the axis' limits being those that hold them all."""
+    axis.set(xlim=axis.get_xlim(), ylim=axis.get_ylim())
+    return [line for line in axis.get_lines() if not str(line.get_label()).startswith("_") and len(line.get_xydata())]
+
+
+def _name_ends(axis: Axes) -> None:
+    """Write the name of each line to the right of its last point; names that would meet are moved apart."""
+    lines = _named_lines(axis)
+    ends = np.array([line.get_xydata()[-1] for line in lines], dtype=float)
+    if not len(ends):
+        return
+    shares = (axis.transScale + axis.transLimits).transform(ends)[:, 1]
+    gap = 11.0 / (0.75 * 72 * axis.get_figure().get_figheight())
+    for line, end, share in zip(lines, ends, _apart(shares, gap), strict=True):
+        axis.annotate(
+            str(line.get_label()), end, (1.02, share), textcoords="axes fraction", va="center", fontsize=8,
+            annotation_clip=False, parse_math=False,
+            arrowprops={"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.8, "shrinkA": 1, "shrinkB": 2},
+        )  # fmt: skip
+
+
+def _apart(places: np.ndarray, gap: float) -> np.ndarray:
+    """Move places on a line apart to at least a gap, their order kept, as a whole about where they were.
+
+    >>> _apart(np.array([0.5, 0.5, 0.9]), 0.1)
+    array([0.45, 0.55, 0.9 ])
+    """
+    order = np.argsort(places, kind="stable")
+    groups: list[list[float]] = []  # sum of places, members
+    for place in places[order]:
+        groups.append([place, 1])
+        while len(groups) > 1 and _first(groups[-1], gap) < _first(groups[-2], gap) + gap * groups[-2][1]:
+            total, members = groups.pop()
+            groups[-1] = [groups[-1][0] + total, groups[-1][1] + members]
+    moved = np.empty(len(places))
+    moved[order] = [_first(group, gap) + gap * number for group in groups for number in range(int(group[1]))]
+    return moved
+
+
+def _first(group: list[float], gap: float) -> float:
+    """Return the place of a group's first member where its members are a gap apart about their mean."""
+    total, members = group
+    return total / members - gap * (members - 1) / 2
+
+
+def _name_along(axis: Axes) -> None:
+    """Write the name of each line beside it where it is farthest from the others, and not where another name is."""
+    lines = _named_lines(axis)
+    to_axes = axis.transScale + axis.transLimits
+    grid = np.linspace(0.06, 0.72, 34)
+    paths = [to_axes.transform(np.asarray(line.get_xydata(), dtype=float)) for line in lines]
+    heights = np.array([np.interp(grid, path[:, 0], path[:, 1], np.nan, np.nan) for path in paths])
+    taken: list[tuple[float, float]] = []
+    for number, line in enumerate(lines):
+        own, others = heights[number], np.delete(heights, number, axis=0)
+        room = np.nanmin(np.abs(others - own), axis=0, initial=0.25, where=np.isfinite(others))
+        for x, y in taken:
+            room[(np.abs(grid - x) < 0.3) & (np.abs(own - y) < 0.18)] = -1
+        place = int(np.nanargmax(np.where(np.isfinite(own) & (own > 0.04) & (own < 0.96), room, -2)))
+        above = np.nansum(others[:, place] > own[place]) <= np.nansum(others[:, place] < own[place])
+        taken.append((grid[place], own[place]))
+        axis.annotate(
+            str(line.get_label()), (grid[place], own[place]), (5, 5 if above else -5), xycoords="axes fraction",
+            textcoords="offset points", va="bottom" if above else "top", fontsize=8, parse_math=False,
+            color=INK, bbox={"boxstyle": "square,pad=0.1", "facecolor": GROUND, "edgecolor": "none", "alpha": 0.75},
+        )  # fmt: skip
+        axis.plot(grid[place], own[place], "o", transform=axis.transAxes, color=line.get_color(), markersize=4)
+
+
+def svg(figure: Figure) -> str:
+    """Return a figure as SVG that is light or dark as the reader's system is; the same figure gives the same text."""
+    stream = io.StringIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = re.sub(r"<!--.*?-->", "", stream.getvalue(), flags=re.DOTALL)  # they hold labels, and labels may hold anything
+    start = text.index("<svg")
+    opening = text.index(">", start) + 1
+    for number, light in enumerate(DARK):
+        text = text.replace(light, f"var(--c{number})")
+    light_values = "".join(f"--c{number}:{light};" for number, light in enumerate(DARK))
+    dark_values = "".join(f"--c{number}:{dark};" for number, dark in enumerate(DARK.values()))
+    schemes = f"<style>:root{{{light_values}}}@media (prefers-color-scheme:dark){{:root{{{dark_values}}}}}</style>"
+    return re.sub(r"\n\s*", "\n", text[start:opening] + schemes + text[opening:])
+
+
+def address(figure: Figure) -> str:
+    """Return a figure as an address that holds all of it, for a picture of a page."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg(figure).encode()).decode()}"
+
+
 def image(figure: Figure, alt: str) -> Any:
     """Return a figure as a picture that a notebook displays, with a text for those who cannot see it."""
-    from IPython.display import Image
+    from IPython.display import SVG
 
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
-    return Image(data=stream.getvalue(), format="png", alt=alt)
+    return SVG(data=svg(figure), metadata={"alt": alt})
 
 
 @mpl.rc_context(STYLE)
 def distribution(values: Mapping[str, np.ndarray], label: str, log: bool = False) -> Figure:
     """Draw the cumulative share of values up to x, one line an entry; ``log`` for a logarithmic x axis."""
     figure, (axis,) = _figure()
-    for (name, numbers), colour in zip(values.items(), (BLUE, ORANGE, GREEN, PURPLE), strict=False):
+    for (name, numbers), colour in zip(values.items(), _colours(values), strict=True):
         ordered = np.sort(numbers)
         axis.step(
             ordered, np.arange(1, len(ordered) + 1) / max(len(ordered), 1), where="post", color=colour, label=name
@@ -56,7 +177,7 @@ def distribution(values: Mapping[str, np.ndarray], label: str, log: bool = False
     if log:
         axis.set_xscale("log")
     axis.set(xlabel=label, ylabel="share up to x", ylim=(0, 1.02))
-    axis.legend()
+    _name_along(axis)
     return figure
 
 
@@ -76,13 +197,13 @@ def rate_by_bin(rate: np.ndarray, labels: list[str], xlabel: str, ylabel: str) -
 def concentration(counts: Mapping[str, np.ndarray]) -> Figure:
     """Draw which share of events falls on the most popular share of articles, one line an entry."""
     figure, (axis,) = _figure(height=3.6)
-    for (name, numbers), colour in zip(counts.items(), (BLUE, ORANGE, GREEN), strict=False):
+    for (name, numbers), colour in zip(counts.items(), _colours(counts), strict=True):
         ordered = np.sort(numbers[numbers > 0])[::-1]
         share = np.concatenate([[0], np.cumsum(ordered) / max(ordered.sum(), 1)])
         axis.plot(np.linspace(0, 1, len(share)), share, color=colour, label=name)
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="all alike")
     axis.set(xlabel="share of articles, most popular first", ylabel="share of events", xlim=(0, 1), ylim=(0, 1.02))
-    axis.legend(loc="lower right")
+    _name_along(axis)
     return figure
 
 
@@ -90,30 +211,30 @@ def concentration(counts: Mapping[str, np.ndarray]) -> Figure:
 def hour_profile(hours: Mapping[str, np.ndarray]) -> Figure:
     """Draw the share of impressions in each hour of the day as stored, one line a part."""
     figure, (axis,) = _figure()
-    for (name, values), colour in zip(hours.items(), (BLUE, GREEN, ORANGE), strict=False):
+    for (name, values), colour in zip(hours.items(), _colours(hours), strict=True):
         share = np.bincount(values, minlength=24) / max(len(values), 1)
         axis.plot(np.arange(24), share, marker="o", markersize=3, color=colour, label=name)
     axis.set(xlabel="hour of day, as stored", ylabel="share of impressions", xlim=(-0.5, 23.5), ylim=(0, None))
     axis.set_xticks(range(0, 24, 3))
-    axis.legend()
+    _name_ends(axis)
     return figure
 
 
 @mpl.rc_context(STYLE)
 def learning_curves(curves: Mapping[str, pd.DataFrame], best: Mapping[str, int]) -> Figure:
     """Draw loss and tuning AUC by epoch; the epoch that was kept is marked."""
-    figure, (left, right) = _figure(columns=2, width=9.0)
-    for (name, curve), colour in zip(curves.items(), (BLUE, ORANGE, GREEN, PURPLE), strict=False):
+    figure, (left, right) = _figure(columns=2, width=9.6)
+    for (name, curve), colour in zip(curves.items(), _colours(curves), strict=True):
         epoch = curve["epoch"] + 1
-        left.plot(epoch, curve["train/loss"], color=colour, linestyle="--", label=f"{name}, training")
-        left.plot(epoch, curve["val/loss"], color=colour, label=f"{name}, tuning day")
+        left.plot(epoch, curve["train/loss"], color=colour, linestyle="--")
+        left.plot(epoch, curve["val/loss"], color=colour, label=name)
         right.plot(epoch, curve["val/auc"], color=colour, label=name)
         kept = curve["epoch"] == best[name]
         right.scatter(epoch[kept], curve.loc[kept, "val/auc"], color=colour, zorder=3)
-    left.set(xlabel="epoch", ylabel="loss", title="Loss")
+    left.set(xlabel="epoch", ylabel="loss", title="Loss, training dashed, tuning day solid")
     right.set(xlabel="epoch", ylabel="AUC", title="AUC on the tuning day, kept epoch marked")
-    left.legend(fontsize=8)
-    right.legend(fontsize=8)
+    _name_ends(left)
+    _name_ends(right)
     return figure
 
 
@@ -139,10 +260,10 @@ def intervals(entries: Mapping[str, Mapping[str, Any]], split: str = "validation
 def top_lists(scores: Mapping[str, np.ndarray], label: str) -> Figure:
     """Draw ranked scores of lists, one line an entry: how fast a model's preference falls off."""
     figure, (axis,) = _figure()
-    for (name, values), colour in zip(scores.items(), (BLUE, ORANGE, GREEN, PURPLE), strict=False):
+    for (name, values), colour in zip(scores.items(), _colours(scores), strict=True):
         axis.plot(np.arange(1, len(values) + 1), values, marker="o", markersize=3, color=colour, label=name)
     axis.set(xlabel="rank", ylabel=label)
-    axis.legend()
+    _name_along(axis)
     return figure
 
 
@@ -162,17 +283,15 @@ def category_shares(table: pd.DataFrame, most: int = 12) -> Figure:
         shares = pd.concat([shares.iloc[: most - 1], rest], ignore_index=True)
     figure, (axis,) = _figure(height=1.0 + 0.32 * len(names))
     place = np.arange(len(names))
-    axis.barh(place, shares["shown"], color="#d9d9d9", height=0.7, label="shown")
-    marks = zip(
-        shares.columns.drop("shown"), (BLUE, ORANGE, GREEN, PURPLE, "#E69F00", "#56B4E9"), "osD^vP", strict=False
-    )
+    axis.barh(place, shares["shown"], color=FILL, height=0.7, label="shown")
+    marks = zip(shares.columns.drop("shown"), _colours(shares.columns.drop("shown")), cycle("osD^vP"), strict=False)
     for name, colour, mark in marks:
         axis.plot(shares[name], place, mark, color=colour, markersize=5, label=name)
     _name_rows(axis, names)
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     axis.set(xlabel="share of what was shown, and of the recommendations")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 
@@ -206,7 +325,7 @@ def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
     axes = list(figure.subplots(down, across, sharey=True, squeeze=False).flat)
     for axis, dimension in zip(axes, dimensions, strict=False):
         own = [record for record in records if record["dimension"] == dimension]
-        for number, (name, colour) in enumerate(zip(scorers, (BLUE, ORANGE, GREEN, PURPLE), strict=False)):
+        for number, (name, colour) in enumerate(zip(scorers, _colours(scorers), strict=True)):
             place = np.arange(len(own)) + 0.12 * (number - (len(scorers) - 1) / 2)
             figures = [record["scorers"][name] for record in own]
             axis.plot(place, [one["auc"] for one in figures], "o", color=colour, markersize=4, label=name)
@@ -229,15 +348,14 @@ def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
 def calibration(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Draw click rate against predicted probability in bins of equal count, one line an entry; ideal dotted."""
     figure, (axis,) = _figure(width=5.5, height=4.4)
-    colours = (BLUE, ORANGE, GREEN, PURPLE, GREY)
-    for (name, entry), colour in zip(curves.items(), colours, strict=False):
+    for (name, entry), colour in zip(curves.items(), _colours(curves), strict=True):
         points = pd.DataFrame(entry["curve"])
         label = f"{name}, error {entry['ece']:.4f}"
         axis.plot(points["probability"], points["click_rate"], marker="o", markersize=3, color=colour, label=label)
     top = max(axis.get_xlim()[1], axis.get_ylim()[1])
     axis.plot([0, top], [0, top], color=GREY, linewidth=1, linestyle=":")
     axis.set(xlabel="predicted probability of a click", ylabel="click rate", xlim=(0, top), ylim=(0, top))
-    axis.legend(fontsize=8)
+    _name_ends(axis)
     return figure
 
 
@@ -250,14 +368,15 @@ def trade_off(tables: Mapping[str, pd.DataFrame], metric: str = "ndcg@10") -> Fi
         metric: what diversity costs.
     """
     figure, (axis,) = _figure(height=3.8)
-    for (name, table), colour in zip(tables.items(), (BLUE, ORANGE, GREEN, PURPLE), strict=False):
+    for number, ((name, table), colour) in enumerate(zip(tables.items(), _colours(tables), strict=True)):
         ends = np.array(table[f"{metric}_ci"].tolist(), dtype=float)
         axis.fill_between(table["diversity"], ends[:, 0], ends[:, 1], color=colour, alpha=0.15, linewidth=0)
         axis.plot(table["diversity"], table[metric], marker="o", markersize=4, color=colour, label=name)
         for x, y, weight in zip(table["diversity"], table[metric], table["diversity_weight"], strict=True):
-            axis.annotate(f"{weight:g}", (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8, color=colour)
+            side = {"xytext": (4, -4), "va": "top"} if number % 2 == 0 else {"xytext": (4, 4), "va": "bottom"}
+            axis.annotate(f"{weight:g}", (x, y), textcoords="offset points", fontsize=8, **side)
     axis.set(xlabel="intra-list diversity of the first five", ylabel=metric.replace("ndcg", "nDCG"))
-    axis.legend()
+    _name_ends(axis)
     return figure
 
 
@@ -269,7 +388,7 @@ def importance(tables: Mapping[str, pd.DataFrame]) -> Figure:
         ordered = table.iloc[::-1]
         place = np.arange(len(ordered))
         axis.barh(place, ordered["drop"], color=BLUE, height=0.7)
-        axis.hlines(place, *np.array(ordered["drop_ci"].tolist()).reshape(-1, 2).T, color="black", linewidth=1)
+        axis.hlines(place, *np.array(ordered["drop_ci"].tolist()).reshape(-1, 2).T, color=INK, linewidth=1)
         axis.set_yticks(place, list(ordered["group"]), fontsize=8)
         axis.grid(axis="y", visible=False)
         axis.set(xlabel="AUC lost when shuffled", title=name)
@@ -287,8 +406,8 @@ def blind_figures(true: np.ndarray, figures: Mapping[str, np.ndarray], reported:
     """
     figure, (axis,) = _figure(height=3.6)
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="AUC per impression")
-    for (name, values), colour in zip(figures.items(), (ORANGE, BLUE, GREEN), strict=False):
+    for (name, values), colour in zip(figures.items(), _colours(figures), strict=True):
         axis.plot(true, values, marker="o", markersize=3, color=colour, label=name)
     axis.set(xlabel="AUC per impression of the scorer", ylabel=reported, xlim=(0, 1), ylim=(0, 1.02))
-    axis.legend(loc="upper left")
+    _name_ends(axis)
     return figure

@@ -6,6 +6,9 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+_HEADINGS = {"auc": "AUC", "mrr": "MRR", "ndcg@5": "nDCG@5", "ndcg@10": "nDCG@10", "logloss": "log loss", "f1": "F1"}
+_BEST = {"auc": max, "mrr": max, "ndcg@5": max, "ndcg@10": max, "logloss": min}
+"""What is best in a column. F1 and accuracy are not marked: the second is highest for who predicts no click at all."""
 _DECIMALS = {"auc": 4, "mrr": 4, "ndcg@5": 4, "ndcg@10": 4, "logloss": 4, "f1": 3, "accuracy": 3}
 
 
@@ -25,9 +28,37 @@ def show(table: pd.DataFrame, caption: str, decimals: dict[str, int] | None = No
             formats[name] = f"{{:,.{digits.get(name, 3)}f}}"
         elif pd.api.types.is_integer_dtype(table[name].dtype) and not str(name).endswith("_id"):
             formats[name] = "{:,}"
-    styler = table.style.format(formats, na_rep="–", escape="html").format_index(escape="html", axis="columns")
+    marks = best(table)
+    if marks.any(axis=None):
+        caption = f"{caption.rstrip('.')}. Best of each tier in bold."
+    styler = table.style.format(formats, na_rep="–", escape="html").format_index(_heading, axis="columns")
     styler = styler.format_index(escape="html").set_caption(html.escape(caption, quote=False))
+    styler = styler.set_td_classes(marks.map({True: "best", False: ""}.get))
+    styler = styler.set_table_styles([{"selector": "td.best", "props": "font-weight: bold"}])
     return styler if index else styler.hide(axis="index")
+
+
+def best(table: pd.DataFrame) -> pd.DataFrame:
+    """Say which cells hold the best of a metric among the rows of one tier; figures compare fairly within a tier only.
+
+    Returns:
+        Booleans of the table's shape: all ties for the best, none in a tier of one row, none without a column ``tier``.
+
+    >>> best(pd.DataFrame({"tier": ["ids", "clicks", "clicks"], "auc": [0.5, 0.7, 0.6]}))["auc"].tolist()
+    [False, True, False]
+    """
+    marks = pd.DataFrame(False, index=table.index, columns=table.columns)
+    if "tier" not in table or not table.index.is_unique:
+        return marks
+    for name in [name for name in table.columns if name in _BEST]:
+        for _, figures in table.groupby("tier")[name]:
+            if len(figures) > 1 and pd.api.types.is_float_dtype(figures.dtype):
+                marks.loc[figures.index, name] = figures == _BEST[name](figures.dropna(), default=None)
+    return marks
+
+
+def _heading(name: Any) -> str:
+    return html.escape(_HEADINGS.get(name, str(name)), quote=True)
 
 
 def key_values(values: dict[str, Any], caption: str) -> Styler:

@@ -1,6 +1,5 @@
 """Judge scores that come from elsewhere as our own are judged: the same figures, table and report."""
 
-import base64
 import datetime
 import time
 from pathlib import Path
@@ -179,5 +178,4 @@ def _table(table: Any, caption: str, decimals: dict[str, int] | None = None) -> 
 
 
 def _picture(figure: Any, alt: str) -> str:
-    image = plots.image(figure, alt)
-    return f'<p><img alt="{alt}" src="data:image/png;base64,{base64.b64encode(image.data).decode()}"></p>'
+    return f'<figure class="picture"><img alt="{alt}" src="{plots.address(figure)}"></figure>'
