@@ -37,7 +37,7 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvidia-c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run-all test test-faults lint lab tensorboard study verify golden bench bench-quick audit clean lock
+.PHONY: help run-all reports test test-faults lint lab tensorboard study verify golden bench bench-quick audit clean lock
 
 help: ## explain the targets
 	@echo "make TARGET [PROFILE=$(PROFILE)] [PYTHON=/path/to/python]"
@@ -48,6 +48,9 @@ help: ## explain the targets
 
 run-all: $(READY) $(STAMP_$(PROFILE)) ## run what is stale in PROFILE and render its reports
 	@$(PY) -m ebnerd_lib run --profile $(PROFILE)
+
+reports: $(READY) ## render the pages of all profiles again, without running anything
+	@$(PY) -m ebnerd_lib reports
 
 test: $(READY) ## run the tests and the examples in docstrings
 	@$(PY) -m pytest

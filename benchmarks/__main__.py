@@ -22,7 +22,7 @@ from benchmarks.rows import NAMES
 from ebnerd_lib.data.sample import GENERATOR_VERSION
 from ebnerd_lib.pipeline.json_file import read_json, write_json
 from ebnerd_lib.pipeline.layout import ROOT, relative
-from ebnerd_lib.pipeline.page import plain
+from ebnerd_lib.pipeline.pages.page import plain
 from ebnerd_lib.pipeline.runner import DETERMINISM
 
 OUT = ROOT / "outputs" / "bench"

@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks import plots
 from benchmarks.rows.growth import MEMORY_GB
-from ebnerd_lib.pipeline.page import fill, machinery, page_key, write_page
+from ebnerd_lib.pipeline.pages.page import fill, machinery, page_key, write_page
 from ebnerd_lib.plots import address
 
 MARKS = {True: "met", False: "not met", None: "–"}

@@ -18,7 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(options.verb(options))
     except EbnerdError as error:
-        from ebnerd_lib.pipeline.page import printable  # names of files and columns may hold a terminal's commands
+        # Names of files and columns may hold what commands a terminal.
+        from ebnerd_lib.pipeline.pages.page import printable
 
         print(printable(f"{type(error).__name__}: {error}"), file=sys.stderr)
         return 1
@@ -35,6 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--profile", default="sample", help="a folder of params/ (default: sample)")
     run.add_argument("--jobs", type=int, help="stages at a time (default: the number of cores)")
     run.set_defaults(verb=_run)
+
+    reports = verbs.add_parser("reports", help="render the pages of all profiles again, without running anything")
+    reports.set_defaults(verb=_reports)
 
     train = verbs.add_parser(
         "train",
@@ -114,6 +118,15 @@ def _run(options: argparse.Namespace) -> int:
     from ebnerd_lib.pipeline.runner import run
 
     return run(options.profile, options.jobs)
+
+
+def _reports(options: argparse.Namespace) -> int:
+    from ebnerd_lib.pipeline.pages.report import overview_file, render_all
+
+    for line in render_all():
+        print(line)
+    print(f"index of all: {overview_file().relative_to(overview_file().parents[1])}")
+    return 0
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -14,7 +14,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, told apart by colour-blind readers too.
@@ -62,18 +61,18 @@ def _colours(entries: Iterable[Any]) -> list[str]:
     return list(islice(cycle(SERIES), len(list(entries))))
 
 
-def _name_rows(axis: Axes, names: list[str]) -> None:
+def _name_rows(axis: Any, names: list[str]) -> None:
     """Write names beside rows; they are data, so a dollar sign in one does not begin a formula."""
     axis.set_yticks(range(len(names)), names, parse_math=False)
 
 
-def _named_lines(axis: Axes) -> list[Any]:
+def _named_lines(axis: Any) -> list[Any]:
     """Return the lines that have a name and a point, the axis' limits being those that hold them all."""
     axis.set(xlim=axis.get_xlim(), ylim=axis.get_ylim())
     return [line for line in axis.get_lines() if not str(line.get_label()).startswith("_") and len(line.get_xydata())]
 
 
-def _name_ends(axis: Axes) -> None:
+def _name_ends(axis: Any) -> None:
     """Write the name of each line to the right of its last point; names that would meet are moved apart."""
     lines = _named_lines(axis)
     ends = np.array([line.get_xydata()[-1] for line in lines], dtype=float)
@@ -113,7 +112,7 @@ def _first(group: list[float], gap: float) -> float:
     return total / members - gap * (members - 1) / 2
 
 
-def _name_along(axis: Axes) -> None:
+def _name_along(axis: Any) -> None:
     """Write the name of each line beside it where it is farthest from the others, and not where another name is."""
     lines = _named_lines(axis)
     to_axes = axis.transScale + axis.transLimits
@@ -142,7 +141,8 @@ def svg(figure: Figure) -> str:
     stream = io.StringIO()
     with mpl.rc_context(STYLE):
         figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    text = re.sub(r"<!--.*?-->", "", stream.getvalue(), flags=re.DOTALL)  # they hold labels, and labels may hold anything
+    # Comments hold the labels, and labels may hold anything.
+    text = re.sub(r"<!--.*?-->", "", stream.getvalue(), flags=re.DOTALL)
     start = text.index("<svg")
     opening = text.index(">", start) + 1
     for number, light in enumerate(DARK):

@@ -41,6 +41,8 @@ def show(table: pd.DataFrame, caption: str, decimals: dict[str, int] | None = No
 def best(table: pd.DataFrame) -> pd.DataFrame:
     """Say which cells hold the best of a metric among the rows of one tier; figures compare fairly within a tier only.
 
+    A text that begins with a number, as "0.71 [0.70, 0.72]", counts as that number.
+
     Returns:
         Booleans of the table's shape: all ties for the best, none in a tier of one row, none without a column ``tier``.
 
@@ -51,8 +53,9 @@ def best(table: pd.DataFrame) -> pd.DataFrame:
     if "tier" not in table or not table.index.is_unique:
         return marks
     for name in [name for name in table.columns if name in _BEST]:
-        for _, figures in table.groupby("tier")[name]:
-            if len(figures) > 1 and pd.api.types.is_float_dtype(figures.dtype):
+        numbers = pd.to_numeric(table[name].astype(str).str.extract(r"^(\d*\.\d+)", expand=False), errors="coerce")
+        for _, figures in numbers.groupby(table["tier"]):
+            if len(figures) > 1:
                 marks.loc[figures.index, name] = figures == _BEST[name](figures.dropna(), default=None)
     return marks
 

@@ -14,10 +14,13 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from ebnerd_lib.pipeline import layout, report
+from ebnerd_lib.pipeline import layout
 from ebnerd_lib.pipeline.layout import StagePaths
+from ebnerd_lib.pipeline.pages import body, report, scorers
+from ebnerd_lib.pipeline.pages.page import TIERS
 
 PROFILE = "tiny"
+SCHEMA = new_code_cell('profile: str = "tiny"  # of params/', metadata={"tags": ["parameters"]})
 STAGES = ["01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend"]
 PIXEL = base64.b64encode(b"\x89PNG not really").decode()
 SCRIPT = "<script>alert(1)</script>"
@@ -168,6 +171,7 @@ def both_pages(project):
 def rendered_with_index():
     complete("02_train_mf", {"models": {"mf_ids": entry("ids", 0.61)}})
     assert report.render_profile(PROFILE, STAGES) == 2
+    report.render_overview()
     return StagePaths(PROFILE, "02_train_mf").report.read_text(encoding="utf-8")
 
 
@@ -189,10 +193,11 @@ def test_every_link_leads_somewhere(both_pages):
     for page, base in zip(both_pages, (folder, folder.parent), strict=True):
         anchors = set(Attributes(page).all("id"))
         for target in (a["href"] for a in Attributes(page).named("a")):
-            if target.startswith("#"):
-                assert target[1:].replace("%26", "&") in anchors
-            else:
-                assert (base / target).resolve().is_file(), target
+            file, _, anchor = target.partition("#")
+            if file:
+                assert (base / file).resolve().is_file(), target
+                there = set(Attributes((base / file).read_text(encoding="utf-8")).all("id"))
+            assert not anchor or anchor.replace("%26", "&") in (there if file else anchors), target
 
 
 def test_external_addresses_are_written_out(project):
@@ -270,7 +275,8 @@ def test_streams_are_plain(project):
 
 def test_tables_scroll_by_themselves_under_their_caption(project):
     page = rendered()
-    assert re.search(r'<figure class="table"><figcaption>Scores by model</figcaption><div[^>]*class="scroll"', page)
+    caption = r'<figcaption><span class="number">Table 1. </span>Scores by model</figcaption>'
+    assert re.search(rf'<figure class="table">{caption}<div[^>]*class="scroll"', page)
     assert re.search(r"<td data-number=\"\">0.7034</td>", page)
     assert re.search(r'<th class="col1" data-number="">auc</th>', page)
     assert "<td>mlp</td>" in page and "mf &lt;b&gt;" in page
@@ -324,6 +330,8 @@ def test_record_of_the_run(project):
     page = re.sub(r"\s+", " ", rendered(metrics={"models": {"mf": entry("clicks", 0.6), "mf_ids": entry("ids", 0.6)}}))
     for text in (
         "ids, clicks",
+        "02_train_mf, tiny",
+        "generated, size smoke, seed 42",
         "2025-01-02 03:04 UTC",
         "1 min 23 s",
         "2.0 GB",
@@ -370,15 +378,15 @@ def test_tracebacks_hold_neither_escapes_nor_local_paths(project):
 
 def test_an_executed_notebook_is_made_plain_and_a_broken_one_is_left(project):
     paths = fail("02_train_mf")
-    report.make_plain(paths.failed)
+    body.make_plain(paths.failed)
     text = paths.failed.read_text(encoding="utf-8")
     assert "File ebnerd_lib/models/mf.py:12" in text and "File …/torch/nn.py:7" in text and "no <b>clicks</b>" in text
     assert str(project) not in text and "/home/" not in text and "u001b" not in text
     before = nbformat.read(paths.failed, as_version=4)
-    report.make_plain(paths.failed)
+    body.make_plain(paths.failed)
     assert nbformat.read(paths.failed, as_version=4) == before
     paths.failed.write_text('{"cells": [')
-    report.make_plain(paths.failed)
+    body.make_plain(paths.failed)
     assert paths.failed.read_text() == '{"cells": ['
     assert [file.name for file in paths.failed.parent.iterdir()] == [paths.failed.name]
 
@@ -486,14 +494,15 @@ def test_checking_imports_nothing_that_renders(project):
     complete("01_preprocess", cells=[])
     report.render_profile(PROFILE, STAGES)
     code = (
-        "import sys, pathlib; from ebnerd_lib.pipeline import layout, report\n"
+        "import sys, pathlib; from ebnerd_lib.pipeline import layout\n"
+        "from ebnerd_lib.pipeline.pages import report, scorers\n"
         f"layout.ROOT = pathlib.Path({str(project)!r})\n"
         f"assert report.render_profile({PROFILE!r}, {STAGES!r}) == 0\n"
-        f"report.headline({PROFILE!r}, {STAGES!r})\n"
+        f"scorers.headline({PROFILE!r}, {STAGES!r})\n"
         "heavy = {'nbconvert', 'jinja2', 'nbformat', 'bs4', 'pandas', 'yaml'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    repository = Path(report.__file__).parents[2]
+    repository = Path(report.__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -511,10 +520,11 @@ def scored(project):
     complete("01_preprocess", {"baselines": {"random": entry("ids", 0.5), "popular": entry("clicks", 0.61)}}, [])
     complete("02_train_mf", {"models": {"mf_ids": entry("ids", 0.55)}}, [])
     complete("03_train_mlp", {"models": {"mlp": entry("clicks", 0.7123), SCRIPT: entry("content", 0.4)}}, [])
+    return project
 
 
 def test_headline_is_sorted_and_aligned(scored):
-    head, *lines = report.headline(PROFILE, STAGES)
+    head, *lines = scorers.headline(PROFILE, STAGES)
     assert [line.split()[0] for line in lines] == ["mlp", "popular", "mf_ids", "random", SCRIPT]
     assert lines[0].split() == ["mlp", "clicks", "0.7123", "0.6923", "to", "0.7323", "0.2500"]
     assert {line.index(" 0.") for line in lines} == {head.index(" AUC")}
@@ -523,7 +533,7 @@ def test_headline_is_sorted_and_aligned(scored):
 
 def test_headline_leaves_out_what_failed(scored):
     fail("03_train_mlp")
-    assert [line.split()[0] for line in report.headline(PROFILE, STAGES)[1:]] == [
+    assert [line.split()[0] for line in scorers.headline(PROFILE, STAGES)[1:]] == [
         "popular",
         "mf_ids",
         "random",
@@ -532,7 +542,7 @@ def test_headline_leaves_out_what_failed(scored):
 
 def test_headline_without_figures_is_empty(project):
     complete("01_preprocess", {"rows": 3, "baselines": {"broken": {}}}, [])
-    assert report.headline(PROFILE, STAGES) == []
+    assert scorers.headline(PROFILE, STAGES) == []
     report.render_profile(PROFILE, STAGES)
     assert "No stage has left figures yet" in index_page()
 
@@ -542,10 +552,10 @@ def test_index_shows_every_scorer_with_its_interval(scored):
     page = index_page()
     rows = re.findall(r'<tr class="(model|baseline)">(.*?)</tr>', page, re.DOTALL)
     assert [kind for kind, _ in rows] == ["model", "baseline", "model", "baseline", "model"]
-    assert "0.7123" in rows[0][1] and "0.6923 to 0.7323" in rows[0][1] and "12,345" in rows[0][1]
+    assert "0.7123" in rows[0][1] and "0.6923 to 0.7323" in rows[0][1] and "12,345" in page
     assert 'role="img" aria-label="AUC 0.7123, 95 % interval 0.6923 to 0.7323; chance is 0.5"' in rows[0][1]
     assert SCRIPT not in page and "&lt;script&gt;" in page
-    for tier in report.TIERS:
+    for tier in TIERS:
         assert f"<dt>{tier}</dt>" in page
 
 
@@ -555,3 +565,136 @@ def test_interval_bars_lie_on_one_scale(scored):
     chance = {float(x) for x in re.findall(r'class="chance" x1="([\d.]+)"', index_page())}
     assert points == sorted(points, reverse=True) and all(0 < x < 128 for x in points)
     assert chance == {points[3]}  # random scores exactly 0.5
+
+
+# --- the summary -------------------------------------------------------------------------------------------
+
+
+def summary_of(page):
+    return re.sub(r"\s+", " ", page.split('aria-label="Summary"', 1)[1].split("</section>", 1)[0])
+
+
+def test_the_summary_comes_first_and_compares_with_baselines_that_know_no_more(scored):
+    report.render_profile(PROFILE, STAGES)
+    page = StagePaths(PROFILE, "03_train_mlp").report.read_text(encoding="utf-8")
+    told = summary_of(page)
+    assert page.index('aria-label="Summary"') < page.index("<main>")
+    assert "0.7123" in told and "0.6923 to 0.7323" in told and "12,345" in told
+    assert "+0.1023</span> <small>above popular (clicks)</small>" in told, "popular knows clicks, as mlp does"
+    assert "-0.1000</span> <small>below random (ids)</small>" in told, "a content scorer is not compared with clicks"
+    page = StagePaths(PROFILE, "01_preprocess").report.read_text(encoding="utf-8")
+    assert "popular" in summary_of(page) and "verdict" not in summary_of(page)
+
+
+def test_close_scorers_are_not_told_apart(project):
+    complete("01_preprocess", {"baselines": {"random": entry("ids", 0.5)}}, [])
+    complete("02_train_mf", {"models": {"mf_ids": entry("ids", 0.53)}}, [])
+    report.render_profile(PROFILE, STAGES)
+    told = summary_of(StagePaths(PROFILE, "02_train_mf").report.read_text(encoding="utf-8"))
+    assert "+0.0300</span> <small>not told apart from random (ids)</small>" in told
+
+
+def test_a_stage_puts_figures_of_its_own_first(project):
+    told = [
+        {"what": "users served", "value": 1234},
+        {"what": "diversity", "value": 0.51234, "interval": [0.5, 0.52], "note": "clicks"},
+        {"what": SCRIPT, "value": SCRIPT},
+        "not an entry",
+    ]
+    page = summary_of(rendered(metrics={"headline": told}))
+    assert "<b>1,234</b>" in page and "<b>0.512</b> <span>0.500 to 0.520</span> <small>clicks</small>" in page
+    assert "not an entry" not in page and "<script" not in page and page.count("&lt;script&gt;") == 3
+
+
+def test_a_report_of_an_earlier_run_shows_no_figures_of_the_present_one(project):
+    page = rendered(
+        run="interactive", metrics={"models": {"mf_ids": entry("ids", 0.61)}, "headline": [{"what": "n", "value": 7}]}
+    )
+    assert "0.6100" not in summary_of(page) and "<b>7</b>" not in page
+
+
+def test_the_question_is_under_the_title_and_nowhere_else(project):
+    page = rendered(cells=[new_markdown_cell("**Question.** What *is* learnt?\n\n**In:** slates.")])
+    assert (
+        '<p class="question">What is learnt?</p>' in page
+        and page.count("What ") == 1
+        and "<strong>In:</strong>" in page
+    )
+
+
+def test_figures_have_numbers_and_their_description_as_a_caption(project):
+    page = rendered()
+    caption = (
+        '<figcaption aria-hidden="true"><span class="number">Figure 1. </span>AUC by "model" &amp; day</figcaption>'
+    )
+    assert caption in page
+
+
+def test_what_a_cell_tagged_fold_shows_is_folded(project):
+    shown = [new_output("display_data", {"text/html": TABLE})]
+    page = rendered(cells=[new_code_cell("show()", metadata={"tags": ["fold"]}, outputs=shown)])
+    assert re.search(r'<details class="fold"><summary>Table 1. Scores by model</summary>\s*<div class="output">', page)
+    assert "data-fold" not in page and "<figcaption" not in page
+
+
+def test_the_best_of_each_tier_is_marked(scored):
+    report.render_profile(PROFILE, STAGES)
+    assert re.findall(r'data-label="AUC" data-number class="best">([\d.]+)<', index_page()) == ["0.7123", "0.5500"]
+
+
+# --- what changed, and the index over all profiles ---------------------------------------------------------
+
+
+def test_stale_stages_are_told_with_what_changed(project):
+    complete("01_preprocess", cells=[])
+    report.render_profile(PROFILE, STAGES, {"01_preprocess": "its parameters changed: seed 1, now 2"})
+    state, message = status_of("01_preprocess")
+    assert state == "out of date" and "seed 1, now 2; `make run-all` runs this stage again." in message
+
+
+def test_the_index_shows_the_last_lines_of_a_traceback(project):
+    fail("02_train_mf")
+    report.render_profile(PROFILE, STAGES)
+    told = re.search(r'<pre tabindex="0">(.*?)</pre>', index_page(), re.DOTALL)[1]
+    assert told.endswith("ValueError: no &lt;b&gt;clicks&lt;/b&gt;") and "ebnerd_lib/models/mf.py:12" in told
+    assert "\x1b" not in told and str(project) not in told
+
+
+def overview():
+    report.render_overview()
+    return report.overview_file().read_text(encoding="utf-8")
+
+
+def test_the_index_of_all_tells_states_figures_and_reasons(scored):
+    for stage in STAGES:
+        write(scored / "params" / PROFILE / f"{stage}.yaml", "")
+        write(scored / "notebooks" / f"{stage}.ipynb", nbformat.writes(new_notebook(cells=[SCHEMA])))
+    write(scored / "outputs/study/report.html", "<html><title>Study on 3 &amp; more</title></html>")
+    fail("03_train_mlp", "ValueError: lost")
+    page = re.sub(r"\s+", " ", overview())
+    assert '<a href="tiny/index.html">tiny</a>' in page and "0 of 4 complete" in page
+    assert "popular <small>clicks, 0.6100</small>" in page and ">0.5500<" in page and "0.5300 to 0.5700" in page
+    assert "03_train_mlp failed</span> ValueError: lost" in page
+    assert "01_preprocess out of date" in page and "its parameters changed: bundle" in page
+    assert '<a href="study/report.html">Study on 3   more</a>' in page
+    assert not re.search(r"https?://|<script", page)
+
+
+def test_the_index_of_all_is_written_again_only_when_it_changes(scored):
+    overview()
+    before = report.overview_file().stat().st_mtime_ns
+    overview()
+    assert report.overview_file().stat().st_mtime_ns == before
+    write(scored / "outputs/bench/report.html", "<title>Benchmarks</title>")
+    assert "Benchmarks" in overview()
+
+
+def test_all_pages_are_rendered_again_without_running(scored):
+    write(scored / "params" / PROFILE / "01_preprocess.yaml", "")
+    write(scored / "params/never_run/01_preprocess.yaml", "")
+    write(scored / "notebooks/01_preprocess.ipynb", nbformat.writes(new_notebook(cells=[SCHEMA])))
+    assert report.render_all() == ["tiny: 1 reports rendered, index outputs/tiny/index.html"]
+    assert report.overview_file().exists() and "never_run" not in overview()
+    write(scored / "params" / PROFILE / "01_preprocess.yaml", "sed: 1\n")
+    (line,) = report.render_all()
+    assert line.startswith("tiny: not rendered: params/tiny/01_preprocess.yaml") and "sed" in overview()

@@ -30,7 +30,7 @@ from ebnerd_lib.errors import StageError
 from ebnerd_lib.features import store
 from ebnerd_lib.pipeline.config import code_cells
 from ebnerd_lib.pipeline.layout import ROOT
-from ebnerd_lib.pipeline.report import Body
+from ebnerd_lib.pipeline.pages.body import Body
 from ebnerd_lib.training.model_file import load_model
 
 # --- what the code may call --------------------------------------------------------------------------------

@@ -21,9 +21,9 @@ from ebnerd_lib.pipeline.fingerprint import sha256
 from ebnerd_lib.pipeline.json_file import write_json
 from ebnerd_lib.pipeline.layout import ROOT, relative
 from ebnerd_lib.pipeline.manifest import environment
-from ebnerd_lib.pipeline.page import TIERS as MEANING
-from ebnerd_lib.pipeline.page import fill, page_key, write_page
-from ebnerd_lib.pipeline.report import Body
+from ebnerd_lib.pipeline.pages.body import Body
+from ebnerd_lib.pipeline.pages.page import TIERS as MEANING
+from ebnerd_lib.pipeline.pages.page import fill, page_key, write_page
 from ebnerd_lib.tables import show
 
 PARTS = ("validation", "tuning")

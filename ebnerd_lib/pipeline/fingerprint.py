@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ebnerd_lib.data.layout import check_files
-from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.pipeline.config import StageConfig, code_cells
-from ebnerd_lib.pipeline.json_file import write_whole
+from ebnerd_lib.errors import ConfigError, EbnerdError
+from ebnerd_lib.pipeline.config import StageConfig, code_cells, load_config
+from ebnerd_lib.pipeline.json_file import read_json, write_whole
 from ebnerd_lib.pipeline.layout import ROOT, StagePaths, notebook_path, relative
 
 PACKAGE = "ebnerd_lib"
@@ -156,3 +156,47 @@ def module_files(name: str) -> frozenset[Path]:
             break
         files.add(folder / "__init__.py")
     return frozenset(files)
+
+
+def stale_stages(profile: str, stages: list[str]) -> dict[str, str]:
+    """Return what changed since the stages of a profile ran, by stage; those in which nothing did are left out.
+
+    Raises:
+        ConfigError: a parameter file or a notebook's parameters are wrong.
+    """
+    hashes = Hashes(StagePaths(profile, "").hashes)
+    found = {}
+    for stage in stages:
+        manifest = read_json(StagePaths(profile, stage).manifest)
+        if manifest is not None and (told := changes(load_config(profile, stage), manifest, hashes)):
+            found[stage] = told
+    return found
+
+
+def changes(config: StageConfig, manifest: dict[str, Any], hashes: Hashes) -> str:
+    """Say in a few words what differs between what a stage would run on now and what its manifest records.
+
+    Args:
+        config: its parameters as they are now.
+        manifest: the record of its artifacts.
+        hashes: sums of files.
+
+    Returns:
+        The first kind of change that is found: parameters, then inputs, then code; empty where there is none.
+    """
+    try:
+        if manifest.get("fingerprint") == fingerprint(config, hashes):
+            return ""
+        inputs = {relative(file): hashes.of(file) for file in input_files(config)}
+    except (EbnerdError, OSError) as error:
+        return f"its inputs cannot be read now ({type(error).__name__})"
+    recorded = manifest.get("parameters", {})
+    names = sorted({*config.parameters, *recorded})
+    if moved := [name for name in names if config.parameters.get(name) != recorded.get(name)]:
+        return "its parameters changed: " + ", ".join(
+            f"{name} {json.dumps(recorded.get(name))}, now {json.dumps(config.parameters.get(name))}" for name in moved
+        )
+    read = manifest.get("inputs", {})
+    if moved := [name for name in sorted({*inputs, *read}) if inputs.get(name) != read.get(name)]:
+        return f"its inputs changed: {', '.join(moved[:3])}" + (f" and {len(moved) - 3} more" if moved[3:] else "")
+    return "its notebook or the package changed"

@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from ebnerd_lib.errors import LockedError
-from ebnerd_lib.pipeline import lock, report
+from ebnerd_lib.pipeline import lock
 from ebnerd_lib.pipeline.config import StageConfig, load_config
 from ebnerd_lib.pipeline.failure import stage_message, storage_error
-from ebnerd_lib.pipeline.fingerprint import Hashes, fingerprint
+from ebnerd_lib.pipeline.fingerprint import Hashes, fingerprint, stale_stages
 from ebnerd_lib.pipeline.interruption import end_kernels, interruptible
 from ebnerd_lib.pipeline.json_file import clear_temporary, read_json, write_json
 from ebnerd_lib.pipeline.layout import ROOT, StagePaths, notebook_path, profile_stages, relative
-from ebnerd_lib.pipeline.page import printable
+from ebnerd_lib.pipeline.pages import report
+from ebnerd_lib.pipeline.pages.body import make_plain
+from ebnerd_lib.pipeline.pages.page import printable
+from ebnerd_lib.pipeline.pages.scorers import headline
 from ebnerd_lib.pipeline.plan import plan
 from ebnerd_lib.pipeline.stage import BATCH_VARIABLE, ORPHAN_SECONDS, clear_partial
 
@@ -104,9 +107,11 @@ def _run_profile(
         return 1
     rendered = report.render_profile(profile, list(configs))
     hashes.save()
+    if ran or rendered or not report.overview_file().exists():
+        report.render_overview()
     if ran:
         _say(f"done in {time.monotonic() - start:.0f} s, {ran} of {len(configs)} stages run.")
-        for line in report.headline(profile, list(configs)):
+        for line in headline(profile, list(configs)):
             _say(line)
     elif rendered:
         _say(f"rendered {rendered} reports again; no stage needed to run.")
@@ -119,8 +124,9 @@ def _run_profile(
 def _render_failed(profile: str, configs: dict[str, StageConfig], hashes: Hashes) -> str:
     """Render after a failure, which may have a cause that stops this too. Returns where to look."""
     try:
-        report.render_profile(profile, list(configs))
+        report.render_profile(profile, list(configs), stale_stages(profile, list(configs)))
         hashes.save()
+        report.render_overview()
     except OSError as error:
         return f"Its report could not be written ({error.strerror})."
     return f"Index: {relative(StagePaths(profile, '').outputs / 'index.html')}"
@@ -185,7 +191,7 @@ def _execute(config: StageConfig, wanted: str, stopped: threading.Event, kept: l
     running = paths.executed.with_name(f".{config.stage}.running.ipynb")
     try:
         message = _run_notebook(config, running, stopped)
-        report.make_plain(running)
+        make_plain(running)
         if message is None and _fingerprint_of(paths.manifest) != wanted:
             message = "StageError: the notebook ran to its end without `stage.finish()`. Call it in the last step."
         if message is None:

@@ -24,7 +24,7 @@ from ebnerd_lib.pipeline.difference import first_difference
 from ebnerd_lib.pipeline.fingerprint import sha256
 from ebnerd_lib.pipeline.json_file import write_json
 from ebnerd_lib.pipeline.layout import ROOT, StagePaths, profile_stages
-from ebnerd_lib.pipeline.page import printable
+from ebnerd_lib.pipeline.pages.page import printable
 from ebnerd_lib.pipeline.runner import DETERMINISM
 
 CODE = ("ebnerd_lib", "notebooks", "params", "templates")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ebnerd_lib.pipeline.page import TIERS, fill, machinery, page_key, write_page
+from ebnerd_lib.pipeline.pages.page import TIERS, fill, machinery, page_key, write_page
 from ebnerd_lib.pipeline.study.claims import VERDICTS
 
 

@@ -36,7 +36,7 @@ def fill(template: str, **context: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(moment=_moment, duration=_duration, memory=_memory)
-    environment.filters.update(figure=_figure, value=_value)
+    environment.filters.update(figure=_figure, value=_value, amount=_amount)
     return environment.get_template(template).render(**context)
 
 
@@ -82,6 +82,17 @@ def _memory(megabytes: float | None) -> str:
 
 def _figure(value: Any, digits: int) -> str:
     return f"{value:,.{digits}f}" if is_number(value) else "–"
+
+
+def _amount(value: Any) -> str:
+    """Write a headline figure: counts in full, shares and the like to three digits, texts as they are.
+
+    >>> _amount(25356), _amount(0.78761), _amount("mlp")
+    ('25,356', '0.788', 'mlp')
+    """
+    if not is_number(value):
+        return plain(str(value))
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
 
 
 def _value(value: Any) -> str:
