@@ -676,7 +676,7 @@ def test_the_index_of_all_tells_states_figures_and_reasons(scored):
     assert "popular <small>clicks, 0.6100</small>" in page and ">0.5500<" in page and "0.5300 to 0.5700" in page
     assert "03_train_mlp failed</span> ValueError: lost" in page
     assert "01_preprocess out of date" in page and "its parameters changed: bundle" in page
-    assert '<a href="study/report.html">Study on 3   more</a>' in page
+    assert '<a href="study/report.html">Study on 3 &amp; more</a>' in page
     assert not re.search(r"https?://|<script", page)
 
 

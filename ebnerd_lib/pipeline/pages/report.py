@@ -5,6 +5,7 @@ work. A report is two steps: `pages.body` makes safe HTML of the cells, ``templa
 before them.
 """
 
+import html
 import re
 from pathlib import Path
 from typing import Any
@@ -229,4 +230,4 @@ def _summary(runs: list[Run]) -> dict[str, Any]:
 def _title(page: Path) -> str:
     with page.open(encoding="utf-8", errors="replace") as stream:
         found = re.search(r"<title>(.*?)</title>", stream.read(2000), re.DOTALL)
-    return re.sub(r"&(\w+|#\d+);", " ", found[1]).strip() if found else page.parent.name
+    return html.unescape(found[1]).strip() if found else page.parent.name

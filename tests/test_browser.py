@@ -1,0 +1,174 @@
+"""Every page of a finished run in a real browser: wide and narrow, light and dark, on paper."""
+
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+WIDTHS = {"wide": 1200, "phone": 390}
+SCHEMES = ("light", "dark")
+
+
+@pytest.fixture(scope="module")
+def pages(finished) -> dict[str, Path]:
+    outputs = finished / "outputs"
+    found = [
+        outputs / "index.html",
+        outputs / "smoke" / "index.html",
+        *sorted((outputs / "smoke/reports").glob("*.html")),
+    ]
+    return {str(page.relative_to(outputs)): page for page in found}
+
+
+@pytest.fixture
+def open_page(browser):
+    """Open a page; what it asks for and complains of is kept beside it."""
+    contexts = []
+
+    def opened(file, width=1200, scheme="light"):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+        contexts.append(context)
+        page = context.new_page()
+        page.asked, page.complaints = [], []
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.on("console", lambda message: page.complaints.append(message.text))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.goto(file.as_uri())
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+def test_pages_load_nothing_and_nothing_complains(pages, open_page):
+    assert len(pages) >= 8
+    for name, file in pages.items():
+        page = open_page(file)
+        asked = [address for address in page.asked if not address.startswith("data:")]
+        assert asked == [file.as_uri()], name
+        assert page.complaints == [], name
+        assert (
+            page.evaluate("performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:')).length")
+            == 0
+        )
+
+
+def test_a_page_that_fetches_or_complains_is_noticed(tmp_path, open_page):
+    file = tmp_path / "bad.html"
+    file.write_text('<img src="missing.png"><script>console.error("no")</script>', encoding="utf-8")
+    page = open_page(file)
+    assert len(page.asked) == 2 and any("no" in text for text in page.complaints)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_page_scrolls_sideways(pages, open_page, width):
+    for name, file in pages.items():
+        page = open_page(file, WIDTHS[width])
+        page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        wide = page.evaluate(
+            "[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1"
+            " && !e.closest('.scroll, pre, .highlight, svg, .contents')).map(e => e.outerHTML.slice(0, 80))"
+        )
+        assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[width], (name, wide[:3])
+        assert wide == [], name
+
+
+def test_tables_of_the_indexes_fit_without_a_box_that_scrolls(pages, open_page):
+    for name in ("index.html", "smoke/index.html"):
+        for width in WIDTHS.values():
+            page = open_page(pages[name], width)
+            over = page.evaluate("[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth)")
+            assert max(over) <= 0, (name, width, over)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_pictures_are_shown_described_and_of_the_page_s_scheme(pages, open_page, scheme):
+    seen = 0
+    for name, file in pages.items():
+        page = open_page(file, scheme=scheme)
+        for image in page.query_selector_all("img"):
+            seen += 1
+            assert len(image.get_attribute("alt").split()) >= 5, name
+            assert image.evaluate("e => e.complete && e.naturalWidth") > 100, name
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        if images := page.query_selector_all("img"):
+            corner = images[0].evaluate(
+                "async e => { await e.decode(); const c = document.createElement('canvas'); c.width = c.height = 4;"
+                " const x = c.getContext('2d'); x.drawImage(e, 0, 0); return [...x.getImageData(1, 1, 1, 1).data] }"
+            )
+            assert f"rgb({corner[0]}, {corner[1]}, {corner[2]})" == ground, "a figure lies on the ground of its page"
+    assert seen >= 10
+
+
+def test_contents_lead_to_their_sections(pages, open_page):
+    followed = 0
+    for name, file in pages.items():
+        page = open_page(file)
+        for link in page.query_selector_all("nav.contents a"):
+            link.click()
+            page.wait_for_function(
+                "scrollY + innerHeight >= document.documentElement.scrollHeight - 1 ||"
+                " Math.abs(document.querySelector(':target').getBoundingClientRect().top) < 60"
+            )
+            assert (
+                page.evaluate("document.querySelector(':target').textContent.trim()") == link.text_content().strip()
+            ), name
+            followed += 1
+    assert followed >= 30
+
+
+def test_from_the_index_to_figures_and_parameters_of_each_model_in_three_clicks(pages, open_page):
+    page = open_page(pages["index.html"])
+    page.click("text=smoke")  # one
+    rows = page.query_selector_all("table.scorers tr.model")
+    names = [row.query_selector("th a").text_content() for row in rows]
+    assert {"mlp", "mf_features", "mf_ids"} <= set(names)
+    for row in rows:
+        assert row.query_selector('[data-label="AUC"]').text_content().startswith("0.")
+        assert " to " in row.query_selector('[data-label="95 % interval"]').text_content()
+    for name in names:
+        page.click(f'[aria-label="Parameters of {name}"]')  # two
+        table = page.wait_for_selector("#parameters")
+        assert table.is_visible() and "learning_rate" in table.inner_text(), "the fold is open"
+        page.go_back()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_no_barrier_on_the_indexes_and_the_reports(pages, open_page, scheme):
+    for name in (
+        "index.html",
+        "smoke/index.html",
+        "smoke/reports/03_train_mlp.html",
+        "smoke/reports/04_recommend.html",
+    ):
+        found = Axe().run(open_page(pages[name], scheme=scheme)).response["violations"]
+        serious = [
+            (each["id"], [node["html"][:120] for node in each["nodes"][:3]])
+            for each in found
+            if each["impact"] in ("serious", "critical")
+        ]
+        assert serious == [], name
+
+
+def test_axe_finds_a_barrier_where_there_is_one(tmp_path, open_page):
+    file = tmp_path / "bad.html"
+    file.write_text('<html><body><img src="data:,"><p style="color:#ccc">pale</p></body></html>', encoding="utf-8")
+    found = {each["id"] for each in Axe().run(open_page(file)).response["violations"]}
+    assert {"image-alt", "color-contrast", "html-has-lang"} <= found
+
+
+def test_pages_print_whole_and_light(pages, open_page, tmp_path):
+    page = open_page(pages["smoke/reports/05_compare.html"], scheme="dark")
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    printed = page.pdf(format="A4")
+    assert printed.startswith(b"%PDF") and printed.count(b"/Type /Page\n") + printed.count(b"/Type /Page ") >= 3
+    width = page.evaluate("document.documentElement.scrollWidth")
+    page.set_viewport_size({"width": 720, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= max(720, width)
+
+
+def test_pages_are_small(pages):
+    for name, file in pages.items():
+        assert file.stat().st_size < 3e6, name
