@@ -6,7 +6,9 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-_DECIMALS = {"auc": 4, "mrr": 4, "ndcg@5": 4, "ndcg@10": 4, "logloss": 4, "f1": 3, "accuracy": 3}
+from ebnerd_lib.evaluation.metrics import METRICS
+
+_DECIMALS = {"logloss": 4, "f1": 3, "accuracy": 3}
 
 
 def show(table: pd.DataFrame, caption: str, decimals: dict[str, int] | None = None, index: bool = False) -> Styler:
@@ -18,7 +20,7 @@ def show(table: pd.DataFrame, caption: str, decimals: dict[str, int] | None = No
         decimals: digits after the point by column; metrics have theirs, whole numbers none. Ids are shown as they are.
         index: whether to show the index.
     """
-    digits = {**_DECIMALS, **(decimals or {})}
+    digits = {**dict.fromkeys(METRICS, 4), **_DECIMALS, **(decimals or {})}
     formats: dict[Any, Any] = {}
     for name in table.columns:
         if pd.api.types.is_float_dtype(table[name].dtype):
