@@ -27,3 +27,13 @@ class LockedError(EbnerdError):
 
 class StorageError(EbnerdError):
     """A file or folder of the project cannot be written: no space, no permission, no such place."""
+
+
+def first_line(error: BaseException) -> str:
+    r"""Return the first line of what another library's error says, as far as a message has room for it.
+
+    >>> first_line(ValueError("no parquet file:\nmagic bytes")), first_line(EOFError())
+    ('no parquet file', 'EOFError')
+    """
+    lines = str(error).strip().splitlines() or [""]
+    return lines[0].rstrip(":.")[:300] or type(error).__name__

@@ -6,10 +6,10 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from ebnerd_lib.evaluation.metrics import METRICS
+
 _HEADINGS = {"auc": "AUC", "mrr": "MRR", "ndcg@5": "nDCG@5", "ndcg@10": "nDCG@10", "logloss": "log loss", "f1": "F1"}
-_BEST = {"auc": max, "mrr": max, "ndcg@5": max, "ndcg@10": max, "logloss": min}
-"""What is best in a column. F1 and accuracy are not marked: the second is highest for who predicts no click at all."""
-_DECIMALS = {"auc": 4, "mrr": 4, "ndcg@5": 4, "ndcg@10": 4, "logloss": 4, "f1": 3, "accuracy": 3}
+_DECIMALS = {"logloss": 4, "f1": 3, "accuracy": 3}
 
 
 def show(table: pd.DataFrame, caption: str, decimals: dict[str, int] | None = None, index: bool = False) -> Styler:
@@ -21,7 +21,7 @@ def show(table: pd.DataFrame, caption: str, decimals: dict[str, int] | None = No
         decimals: digits after the point by column; metrics have theirs, whole numbers none. Ids are shown as they are.
         index: whether to show the index.
     """
-    digits = {**_DECIMALS, **(decimals or {})}
+    digits = {**dict.fromkeys(METRICS, 4), **_DECIMALS, **(decimals or {})}
     formats: dict[Any, Any] = {}
     for name in table.columns:
         if pd.api.types.is_float_dtype(table[name].dtype):
@@ -41,7 +41,8 @@ def show(table: pd.DataFrame, caption: str, decimals: dict[str, int] | None = No
 def best(table: pd.DataFrame) -> pd.DataFrame:
     """Say which cells hold the best of a metric among the rows of one tier; figures compare fairly within a tier only.
 
-    A text that begins with a number, as "0.71 [0.70, 0.72]", counts as that number.
+    A text that begins with a number, as "0.71 [0.70, 0.72]", counts as that number. F1 and accuracy are not marked: the
+    second is highest for who predicts no click at all.
 
     Returns:
         Booleans of the table's shape: all ties for the best, none in a tier of one row, none without a column ``tier``.
@@ -52,11 +53,12 @@ def best(table: pd.DataFrame) -> pd.DataFrame:
     marks = pd.DataFrame(False, index=table.index, columns=table.columns)
     if "tier" not in table or not table.index.is_unique:
         return marks
-    for name in [name for name in table.columns if name in _BEST]:
+    choose = {**dict.fromkeys(METRICS, max), "logloss": min}
+    for name in [name for name in table.columns if name in choose]:
         numbers = pd.to_numeric(table[name].astype(str).str.extract(r"^(\d*\.\d+)", expand=False), errors="coerce")
         for _, figures in numbers.groupby(table["tier"]):
             if len(figures) > 1:
-                marks.loc[figures.index, name] = figures == _BEST[name](figures.dropna(), default=None)
+                marks.loc[figures.index, name] = figures == choose[name](figures.dropna(), default=None)
     return marks
 
 

@@ -130,7 +130,7 @@ def test_searchsorted_loops_find_the_same_features(smoke, features, tmp_path):
 def test_scikit_learn_one_by_one_finds_the_same_metrics(smoke):
     slates = smoke.parts["validation"].take(np.arange(400))
     scores = np.random.default_rng(0).random(slates.candidates)
-    ours = per_slate(scores, slates.clicked, slates.offsets)
+    ours = per_slate(scores, slates.clicked, slates.offsets)[:, :4]
     np.testing.assert_allclose(one_by_one.per_slate(scores, slates.clicked, slates.offsets), ours, atol=1e-9, rtol=0)
     assert (~np.isnan(ours[:, 0])).sum() > 300
     tied = np.round(scores, 1)

@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score, roc_auc_score
 
-from ebnerd_lib.evaluation.metrics import METRICS, mean_metrics, per_slate
+from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.evaluation import metrics
+from ebnerd_lib.evaluation.judge import with_intervals
+from ebnerd_lib.evaluation.metrics import METRICS, mean_metrics, metric, per_slate
 
 
 def slates(rng, count, longest, levels):
@@ -59,7 +62,7 @@ def test_a_constant_scorer_has_auc_one_half_exactly(seed):
 
 def test_hand_computed_slate():
     # Ranks of the scores: 5 is first, the two 3s share places 2 and 3, 1 is last. Clicked: one of the 3s.
-    found = per_slate(np.array([3.0, 5.0, 1.0, 3.0]), np.array([True, False, False, False]), np.array([0, 4]))[0]
+    found = per_slate(np.array([3.0, 5.0, 1.0, 3.0]), np.array([True, False, False, False]), np.array([0, 4]))[0, :4]
     expected = [0.5, (1 / 2 + 1 / 3) / 2, (1 / np.log2(3) + 1 / 2) / 2, (1 / np.log2(3) + 1 / 2) / 2]
     np.testing.assert_allclose(found, expected)
 
@@ -77,7 +80,7 @@ def test_order_within_a_slate_and_monotone_transforms_do_not_matter(seed):
 def test_slates_that_cannot_be_judged_are_left_out_of_the_mean_not_scored_zero():
     scores, clicked = np.array([2.0, 1.0, 2.0, 1.0]), np.array([True, False, False, False])
     means = mean_metrics(per_slate(scores, clicked, np.array([0, 2, 4])))
-    assert means == {"auc": 1.0, "mrr": 1.0, "ndcg@5": 1.0, "ndcg@10": 1.0}
+    assert list(means) == METRICS and means["auc"] == means["mrr"] == means["ndcg@5"] == means["ndcg@10"] == 1.0
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -89,3 +92,59 @@ def test_scores_that_are_not_finite_are_refused(bad):
 def test_lengths_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="3 scores"):
         per_slate(np.zeros(3), np.zeros(2, bool), np.array([0, 2]))
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """Whatever a test registers is forgotten after it."""
+    names = list(METRICS)
+    monkeypatch.setattr(metrics, "_FUNCTIONS", dict(metrics._FUNCTIONS))
+    yield
+    METRICS[:] = names
+
+
+def test_a_metric_of_ones_own_stands_behind_the_official_ones_and_leaves_their_bytes(registry):
+    scores, clicked, offsets = slates(np.random.default_rng(0), 300, 12, 4)
+    before = per_slate(scores, clicked, offsets)
+    seen = []
+
+    @metric("longest", "shortest")
+    def lengths(scores, clicked, offsets):
+        seen.append(np.add.reduceat(clicked, offsets[:-1], dtype=int))
+        return np.stack([np.diff(offsets), -np.diff(offsets)], axis=1)
+
+    metric("one")(lambda scores, clicked, offsets: np.ones(len(offsets) - 1))
+    found = per_slate(scores, clicked, offsets)
+    judged = ~np.isnan(before[:, 0])
+    assert METRICS[-3:] == ["longest", "shortest", "one"] and 0 < judged.sum() < len(judged)
+    np.testing.assert_array_equal(found[:, :-3], before)
+    assert np.isnan(found[~judged]).all() and len(seen) == 1 and (seen[0] > 0).all()
+    np.testing.assert_array_equal(found[judged, -3], np.diff(offsets)[judged])
+    np.testing.assert_array_equal(found[judged, -2:], np.stack([-np.diff(offsets), np.ones(300)], axis=1)[judged])
+    figures = with_intervals(found, np.arange(300) // 3)
+    assert figures["longest"] == pytest.approx(np.diff(offsets)[judged].mean())
+    assert figures["longest_ci"][0] < figures["longest"] < figures["longest_ci"][1] and figures["one_ci"] == [1, 1]
+
+
+def test_slates_are_judged_alike_however_many_at_a_time(registry, monkeypatch):
+    metric("length")(lambda scores, clicked, offsets: np.diff(offsets))
+    scores, clicked, offsets = slates(np.random.default_rng(1), 50, 12, 4)
+    whole = per_slate(scores, clicked, offsets)
+    monkeypatch.setattr(metrics, "_AT_A_TIME", 7)
+    np.testing.assert_array_equal(per_slate(scores, clicked, offsets), whole)
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"), [(np.ones(2), r"\(2, 1\) with 0"), (np.full(1, np.nan), r"\(1, 1\) with 1")]
+)
+def test_a_metric_that_returns_no_finite_figure_a_slate_is_refused_by_name(registry, returned, said):
+    metric("odd")(lambda scores, clicked, offsets: returned)
+    with pytest.raises(ValueError, match=f"metric odd: returned {said} .* 1 slates .* Return \\(1, 1\\)"):
+        per_slate(np.arange(3.0), np.array([True, False, False]), np.array([0, 3]))
+
+
+def test_a_name_is_given_once():
+    names = list(METRICS)
+    with pytest.raises(ConfigError, match="metric auc is registered twice"):
+        metric("auc")(lambda scores, clicked, offsets: scores)
+    assert names == METRICS

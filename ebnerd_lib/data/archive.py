@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from ebnerd_lib.data.layout import TEST, check_files, check_hidden_files
-from ebnerd_lib.errors import BundleError
+from ebnerd_lib.errors import BundleError, first_line
 
 MOST_FILES = 10_000
 """Entries of an archive; a bundle has about ten."""
@@ -96,7 +96,7 @@ def _extract(archive: Path, bundle: Path) -> None:
                     raise BundleError(f"{archive}: entry {entry.name!r} is cut off. Fetch the archive again.")
     except _DAMAGED as error:
         raise BundleError(
-            f"{archive}: damaged, or no zip or tar archive ({_first_line(error)}). Fetch it again."
+            f"{archive}: damaged, or no zip or tar archive ({first_line(error)}). Fetch it again."
         ) from error
     except OSError as error:
         raise BundleError(f"{archive}: cannot be unpacked ({error.strerror or error}). Mend that and retry.") from error
@@ -181,7 +181,3 @@ def _unsafe(entry: _Entry) -> str | None:
 
 def _refused(archive: Path, name: str, reason: str) -> str:
     return f"{archive}: entry {name!r} {reason}. Nothing was unpacked: fetch the archive from its own source."
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0].rstrip(":.") or type(error).__name__

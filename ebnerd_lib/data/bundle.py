@@ -16,9 +16,9 @@ from numba import njit
 from ebnerd_lib.data import mapped, schema
 from ebnerd_lib.data.layout import SPLITS, VECTORS, check_files, generated_stamp
 from ebnerd_lib.data.slates import Slates, lists_of, writable
-from ebnerd_lib.data.values import UNREADABLE, cast_column, first_line, flat
+from ebnerd_lib.data.values import UNREADABLE, cast_column, flat
 from ebnerd_lib.data.vocabulary import Vocabulary, distinct
-from ebnerd_lib.errors import BundleError
+from ebnerd_lib.errors import BundleError, first_line
 
 BATCH = 1 << 15
 """Rows read at a time."""

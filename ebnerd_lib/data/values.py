@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from ebnerd_lib.errors import BundleError
+from ebnerd_lib.errors import BundleError, first_line
 
 YEARS = (1970, 2100)
 """Times lie from the first of these years on and before the second: differences of two never leave 64 bits."""
@@ -63,12 +63,6 @@ def flat(column: pa.ChunkedArray) -> pa.Array:
     if isinstance(items, pa.ChunkedArray):
         return items.chunk(0) if items.num_chunks == 1 else items.combine_chunks()
     return items
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's text, as far as a message has room for it."""
-    text = str(error).strip()
-    return text.splitlines()[0].rstrip(".")[:300] if text else type(error).__name__
 
 
 def _refuse_far_times(path: Path, name: str, column: pa.ChunkedArray) -> None:

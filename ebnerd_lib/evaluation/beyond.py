@@ -136,6 +136,8 @@ def class_shares(articles: np.ndarray, classes: np.ndarray, size: int) -> np.nda
 def mean_interval(values: np.ndarray, draws: int = CI_DRAWS, seed: int = 0, level: float = 0.95) -> Interval:
     """Return the mean over users and its percentile interval by bootstrap over users.
 
+    With one value a user the mean is a plain one, not the ratio that ``intervals.user_bootstrap`` is made for.
+
     Args:
         values: float (n,), one a user; NaNs are left out, and not counted among ``users``.
         draws: bootstrap samples.

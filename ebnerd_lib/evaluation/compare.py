@@ -45,7 +45,7 @@ class Judged:
     Attributes:
         scorer: the scorer.
         figures: its entry of ``metrics.json``.
-        values: float64 (n, 4) by part: ``per_slate`` of its scores.
+        values: float64 (n, metrics) by part: ``per_slate`` of its scores.
         probability: float64 (m,) by part: of a click, by the logistic curve of the tuning day; empty without one.
     """
 

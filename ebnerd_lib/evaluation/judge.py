@@ -41,7 +41,7 @@ def with_intervals(values: np.ndarray, user: np.ndarray, seed: int = 0) -> Figur
     """Return the mean of each metric and its 95 % interval over users, ``<metric>_ci``.
 
     Args:
-        values: float64 (n, 4), as ``per_slate`` returns them, or the differences of two such arrays.
+        values: float64 (n, metrics), as ``per_slate`` returns them, or the differences of two such arrays.
         user: int (n,), whose impression it is.
         seed: seed of the bootstrap.
     """

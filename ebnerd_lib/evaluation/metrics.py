@@ -1,31 +1,65 @@
-"""Official metrics, per impression and then the mean over impressions, as pure functions of arrays.
+"""The registry of metrics: official ones and one's own, per impression and then the mean over impressions.
 
 For all of them: ``scores`` and ``clicked`` are flat over candidates and ``offsets`` marks the slates. Tied scores
 get the expected value over all orders of the tied candidates, so a constant scorer scores what a random one
 does in expectation. A slate without a click, or with nothing but clicks, has no ranking to judge: its figures
 are NaN, and means leave it out.
+
+Adding a metric is one function in this module, decorated with its name::
+
+    @metric("hit@1")
+    def hit_at_1(scores, clicked, offsets): ...
+
+``metrics.json``, its intervals and every table of all metrics follow ``METRICS``.
 """
 
 # mypy: disable-error-code="no-untyped-def"
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit
 
-METRICS = ("auc", "mrr", "ndcg@5", "ndcg@10")
+from ebnerd_lib.errors import ConfigError
+
+Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+METRICS: list[str] = []
+"""Names of all metrics in order of registration, the official ones first."""
+_FUNCTIONS: dict[tuple[str, ...], Metric] = {}
 _CUTS = (5, 10)
 _AT_A_TIME = 1 << 17  # slates: memory is bounded by these, not by all
 
 
+def metric(name: str, *others: str) -> Callable[[Metric], Metric]:
+    """Register a function that computes metrics of slates.
+
+    It is called with ``scores`` float64 (m,), finite, ``clicked`` bool (m,) and ``offsets`` int64 (n + 1,) of slates
+    that each have a click and something beside it, and returns float (n, names), or (n,) for one name. What it returns
+    has to be finite, and should be larger for a better scorer.
+
+    Args:
+        name: of its column, the key in ``metrics.json`` and the head in tables.
+        others: names of further columns, where it computes several at once.
+
+    Raises:
+        ConfigError: a name is taken.
+    """
+    names = (name, *others)
+
+    def register(function: Metric) -> Metric:
+        taken = [each for each in names if each in METRICS]
+        if taken:
+            raise ConfigError(f"metric {', '.join(taken)} is registered twice. Choose another name.")
+        _FUNCTIONS[names] = function
+        METRICS.extend(names)
+        return function
+
+    return register
+
+
 def per_slate(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Compute every metric of every slate.
-
-    With P clicks and N other candidates in a slate:
-
-    - AUC = (sum of the clicks' ascending ranks − P(P + 1)/2) / (P · N), ties ranked by their average
-      (Mann and Whitney, 1947).
-    - MRR = mean over the clicks of 1 / rank, rank 1 the highest score.
-    - nDCG@k = DCG@k / ideal DCG@k with gain 1 for a click and discount 1 / log2(rank + 1)
-      (Järvelin and Kekäläinen, 2002).
 
     Args:
         scores: float (m,), finite.
@@ -33,23 +67,22 @@ def per_slate(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> n
         offsets: int64 (n + 1,).
 
     Returns:
-        float64 (n, 4) in the order of ``METRICS``; NaN rows for slates that cannot be judged.
+        float64 (n, metrics) in the order of ``METRICS``; NaN rows for slates that cannot be judged.
 
     Raises:
-        ValueError: the lengths do not fit, or a score is not finite.
+        ValueError: the lengths do not fit, a score is not finite, or a metric returns what is not finite or not one
+            row a slate.
 
     Examples:
-        >>> per_slate(np.array([3.0, 1.0, 2.0]), np.array([False, False, True]), np.array([0, 3])).round(3)
+        >>> per_slate(np.array([3.0, 1.0, 2.0]), np.array([False, False, True]), np.array([0, 3]))[:, :4].round(3)
         array([[0.5  , 0.5  , 0.631, 0.631]])
-        >>> per_slate(np.zeros(3), np.array([True, False, False]), np.array([0, 3])).round(3)
+        >>> per_slate(np.zeros(3), np.array([True, False, False]), np.array([0, 3]))[:, :4].round(3)
         array([[0.5  , 0.611, 0.71 , 0.71 ]])
-        >>> per_slate(np.zeros(2), np.array([False, False]), np.array([0, 2]))
+        >>> per_slate(np.zeros(2), np.array([False, False]), np.array([0, 2]))[:, :4]
         array([[nan, nan, nan, nan]])
     """
     if not len(scores) == len(clicked) == offsets[-1]:
         raise ValueError(f"{len(scores)} scores and {len(clicked)} labels for {offsets[-1]} candidates")
-    longest = int(np.diff(offsets).max(initial=1))
-    discounts = 1.0 / np.log2(np.arange(2, longest + 2))
     out = np.full((len(offsets) - 1, len(METRICS)), np.nan)
     wrong = 0
     for start in range(0, len(out), _AT_A_TIME):
@@ -58,10 +91,37 @@ def per_slate(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> n
         some = np.array(scores[own[0] : own[-1]], dtype=np.float64)
         wrong += int((~np.isfinite(some)).sum())
         labels = np.array(clicked[own[0] : own[-1]], dtype=np.bool_)
-        out[start : start + len(own) - 1] = _per_slate(some, labels, own - own[0], discounts)
+        if not wrong:
+            _judge(some, labels, own - own[0], out[start : start + len(own) - 1])
     if wrong:
         raise ValueError(f"{wrong} of {len(scores)} scores are not finite")
     return out
+
+
+def _judge(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray, out: np.ndarray) -> None:
+    """Write every metric of the slates that can be judged into their rows of ``out``."""
+    lengths = np.diff(offsets)
+    clicks = np.diff(np.concatenate(([0], np.cumsum(clicked)))[offsets])
+    judged = (clicks > 0) & (clicks < lengths)
+    if not judged.any():
+        return
+    if not judged.all():
+        kept = np.repeat(judged, lengths)
+        scores, clicked = scores[kept], clicked[kept]
+        offsets = np.concatenate(([0], np.cumsum(lengths[judged])))
+    column = 0
+    for names, function in _FUNCTIONS.items():
+        values = np.asarray(function(scores, clicked, offsets), dtype=np.float64)
+        values = values[:, None] if values.ndim == 1 else values
+        wanted = (int(judged.sum()), len(names))
+        if values.shape != wanted or not np.isfinite(values).all():
+            raise ValueError(
+                f"metric {', '.join(names)}: returned {values.shape} with {int((~np.isfinite(values)).sum())} figures "
+                f"that are not finite, for {wanted[0]} slates with a click and something beside it. Return {wanted}, "
+                "all finite."
+            )
+        out[judged, column : column + len(names)] = values
+        column += len(names)
 
 
 def mean_metrics(values: np.ndarray) -> dict[str, float]:
@@ -70,18 +130,32 @@ def mean_metrics(values: np.ndarray) -> dict[str, float]:
     return {name: float(judged[:, i].mean()) if len(judged) else float("nan") for i, name in enumerate(METRICS)}
 
 
+@metric("auc", "mrr", "ndcg@5", "ndcg@10")
+def official(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Compute the metrics of the RecSys Challenge 2024, in one pass over the slates: float64 (n, 4).
+
+    With P clicks and N other candidates in a slate:
+
+    - AUC = (sum of the clicks' ascending ranks − P(P + 1)/2) / (P · N), ties ranked by their average
+      (Mann and Whitney, 1947).
+    - MRR = mean over the clicks of 1 / rank, rank 1 the highest score.
+    - nDCG@k = DCG@k / ideal DCG@k with gain 1 for a click and discount 1 / log2(rank + 1)
+      (Järvelin and Kekäläinen, 2002).
+    """
+    longest = int(np.diff(offsets).max(initial=1))
+    return _official(scores, clicked, offsets, 1.0 / np.log2(np.arange(2, longest + 2)))
+
+
 @njit(cache=True, nogil=True)
-def _per_slate(scores, clicked, offsets, discounts):
+def _official(scores, clicked, offsets, discounts):
     slates = len(offsets) - 1
-    out = np.full((slates, 4), np.nan)
+    out = np.empty((slates, 4))
     for row in range(slates):
         begin, end = offsets[row], offsets[row + 1]
         size = end - begin
         clicks = 0
         for i in range(begin, end):
             clicks += clicked[i]
-        if clicks == 0 or clicks == size:
-            continue
         order = np.argsort(-scores[begin:end])
         wins = reciprocal = 0.0
         gain = np.zeros(2)

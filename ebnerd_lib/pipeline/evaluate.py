@@ -14,6 +14,7 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.errors import BundleError, ConfigError
 from ebnerd_lib.evaluation import compare
 from ebnerd_lib.evaluation.compare import Scorer
+from ebnerd_lib.evaluation.metrics import METRICS
 from ebnerd_lib.evaluation.scores_file import read_scores
 from ebnerd_lib.evaluation.slices import slices_of
 from ebnerd_lib.features.registry import TIERS
@@ -123,11 +124,11 @@ def _figures(scorers: list[Scorer], data: Dataset, part: str, seed: int) -> dict
 
 def summary(metrics: dict[str, Any], part: str) -> list[str]:
     """Return the table of scorers as lines for the terminal."""
-    rows = [["scorer", "tier", "AUC", "95 % interval", "MRR", "nDCG@5", "nDCG@10", "impressions"]]
+    rows = [["scorer", "tier", "AUC", "95 % interval", *METRICS[1:], "impressions"]]
     for name, entry in metrics["models"].items():
         own = entry[part]
         low, high = own["auc_ci"]
-        figures = [f"{own[metric]:.4f}" for metric in ("mrr", "ndcg@5", "ndcg@10")]
+        figures = [f"{own[metric]:.4f}" for metric in METRICS[1:]]
         count = f"{own['impressions']:,}"
         rows.append([name, entry["tier"], f"{own['auc']:.4f}", f"{low:.4f} to {high:.4f}", *figures, count])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

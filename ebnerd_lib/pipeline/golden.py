@@ -17,7 +17,7 @@ from ebnerd_lib.pipeline.stage import read_metrics
 TOLERANCES = {"measured": 1e-6, "trained": 0.002}
 """How far figures may lie from those kept, relative where they exceed 1: counts, features and baselines are
 arithmetic; training takes another path on another processor."""
-METRICS = ("auc", "mrr", "ndcg@5", "ndcg@10")
+HEADLINE = ("auc", "mrr", "ndcg@5", "ndcg@10")
 Figures = dict[str, dict[str, float]]
 
 
@@ -89,7 +89,7 @@ def _scorers(entries: dict[str, Any]) -> dict[str, float]:
         f"{name}/{part}/{metric}": entry[part][metric]
         for name, entry in entries.items()
         for part in ("validation", "tuning")
-        for metric in METRICS
+        for metric in HEADLINE
     }
 
 

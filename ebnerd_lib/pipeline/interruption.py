@@ -1,6 +1,7 @@
 """Ctrl-C, SIGTERM and a closed terminal end a run in order, and its kernels with it. Standard library until then."""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -58,13 +59,25 @@ def end_kernels(futures: list[Future[Any]]) -> None:
     Args:
         futures: the stages that are being run, each by a thread that starts a kernel sooner or later.
     """
-    import psutil
-
     until = time.monotonic() + STOP_SECONDS
     for future in futures:
         future.cancel()
     while not all(future.done() for future in futures) and time.monotonic() < until:
-        for child in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                child.kill()
+        end_family(os.getpid(), itself=False)
         time.sleep(0.05)
+
+
+def end_family(pid: int, itself: bool = True) -> None:
+    """Kill all that a process has started, directly or in turn, and then the process, as a machine does without power.
+
+    Args:
+        pid: of the process; nothing happens where there is none.
+        itself: whether to kill it too.
+    """
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for each in (*process.children(recursive=True), *([process] if itself else [])):
+            with contextlib.suppress(psutil.Error):
+                each.kill()

@@ -115,11 +115,11 @@ def _classes(path: Path) -> dict[str, bool]:
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef):
             constants = {
-                line.target.id: line.value.value
+                target.id: line.value.value
                 for line in node.body
-                if isinstance(line, ast.AnnAssign)
-                and isinstance(line.target, ast.Name)
-                and isinstance(line.value, ast.Constant)
+                if isinstance(line, ast.Assign | ast.AnnAssign) and isinstance(line.value, ast.Constant)
+                for target in (line.targets if isinstance(line, ast.Assign) else [line.target])
+                if isinstance(target, ast.Name)
             }
             if "name" in constants:
                 found[str(constants["name"])] = bool(constants.get("uses_features", True))

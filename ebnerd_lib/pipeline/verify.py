@@ -3,7 +3,6 @@
 Every artifact, and a generated bundle, is compared by its sha256; ``manifest.json``, which holds times, is not.
 """
 
-import contextlib
 import os
 import shutil
 import signal
@@ -22,6 +21,7 @@ from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.pipeline.config import load_config
 from ebnerd_lib.pipeline.difference import first_difference
 from ebnerd_lib.pipeline.fingerprint import sha256
+from ebnerd_lib.pipeline.interruption import end_family
 from ebnerd_lib.pipeline.json_file import write_json
 from ebnerd_lib.pipeline.layout import ROOT, StagePaths, profile_stages
 from ebnerd_lib.pipeline.pages.page import printable
@@ -192,31 +192,20 @@ def _command(project: Path, words: list[str], environment: dict[str, str], cut_a
             if ": started" in line or ": complete" in line:
                 print(f"  {told[-1]}", flush=True)
             if kill is None and cut_at and line.startswith(cut_at):
-                kill = threading.Timer(CUT_AFTER, _kill_family, [process.pid])
+                kill = threading.Timer(CUT_AFTER, end_family, [process.pid])
                 kill.start()
         code = process.wait()
     finally:
         if kill is not None:
             kill.cancel()
         if process.poll() is None:
-            _kill_family(process.pid)
+            end_family(process.pid)
             process.wait()
     if kill is not None and code == -signal.SIGKILL:
         return True
     if code:
         raise StageError(f"`{' '.join(words)}` ended with exit code {code}. It said last: {' | '.join(told[-3:])}")
     return False
-
-
-def _kill_family(pid: int) -> None:
-    """End a process and all that it started, as a machine that loses its power does."""
-    import psutil
-
-    with contextlib.suppress(psutil.Error):
-        parent = psutil.Process(pid)
-        for each in (*parent.children(recursive=True), parent):
-            with contextlib.suppress(psutil.Error):
-                each.kill()
 
 
 def _compare(first: Run, ours: Path, other: Run, theirs: Path) -> dict[str, str]:

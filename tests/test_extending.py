@@ -1,0 +1,186 @@
+"""The examples in docs/extending.md, run as they stand in a copy of the project."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from bs4 import BeautifulSoup
+
+from ebnerd_lib.pipeline import plan
+from ebnerd_lib.pipeline.layout import ROOT
+from ebnerd_lib.pipeline.runner import DETERMINISM
+
+TEXT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+LONGEST = 40
+"""Lines of code that an example may take, its test and parameters included."""
+BLOCK = re.compile(
+    r"^(?:(?P<how>Append to|New file) `(?P<path>[^`]+)`[^\n]*:\n\n)?```(?P<kind>[^\n]+)\n(?P<code>.*?)^```$",
+    re.M | re.S,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    how: str | None
+    path: str | None
+    kind: str
+    code: str
+
+
+def blocks(heading: str) -> list[Block]:
+    """The blocks under a heading, down to the next one of any level; the top's under ``#``."""
+    sections = re.split(r"^(#+ .*)\n", TEXT, flags=re.M)
+    (place,) = [i for i, text in enumerate(sections) if re.fullmatch(rf"#+ {re.escape(heading)}", text)]
+    return [Block(**found.groupdict()) for found in BLOCK.finditer(sections[place + 1])]
+
+
+TOP, FEATURE, LEAK, MODEL, METRIC = map(
+    blocks,
+    ("Adding a feature, a model, a metric", "A feature", "Does it look at the future?", "A model", "A metric"),
+)
+
+
+def copy_of_the_project(folder: Path) -> Path:
+    for name in ("ebnerd_lib", "notebooks", "params", "templates"):
+        shutil.copytree(ROOT / name, folder / name)
+    (folder / "tests").mkdir()
+    for name in ("tests/conftest.py", "tests/test_features.py", "pyproject.toml"):
+        shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+def put(project: Path, some: list[Block]) -> None:
+    for block in some:
+        if block.path is not None:
+            file = project / block.path
+            assert file.exists() == (block.how == "Append to"), block.path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            before = file.read_text(encoding="utf-8") + "\n\n" if file.exists() else ""
+            file.write_text(before + block.code, encoding="utf-8")
+
+
+def commands(some: list[Block]) -> list[str]:
+    return [line for block in some if block.kind == "sh" for line in block.code.splitlines()]
+
+
+def call(project: Path, line: str) -> subprocess.CompletedProcess[str]:
+    words = shlex.split(line)
+    assert words[0] == "python", line
+    environment = {**os.environ, **DETERMINISM, "PYTHONPATH": str(project)}
+    return subprocess.run([sys.executable, *words[1:]], cwd=project, capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory) -> Path:
+    """A copy with all three examples in it, in which every command of the text has run, each once."""
+    project = copy_of_the_project(tmp_path_factory.mktemp("extended") / "a")
+    every = [*TOP, *FEATURE, *MODEL, *METRIC]
+    put(project, every)
+    lines = dict.fromkeys(commands(every))
+    assert len(lines) == 6, "the bundle, a test for each example, the tests of all features, and one run"
+    for line in sorted(lines, key=lambda line: "run --profile" in line):
+        done = call(project, line)
+        assert done.returncode == 0, f"{line}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        if "pytest" in line:
+            assert re.search(r"\d+ passed", done.stdout), line
+    return project
+
+
+def metrics(project: Path, stage: str) -> dict:
+    return json.loads((project / "outputs/mine/artifacts" / stage / "metrics.json").read_text(encoding="utf-8"))
+
+
+def tables(project: Path, stage: str) -> list[list[list[str]]]:
+    page = BeautifulSoup(
+        (project / "outputs/mine/reports" / f"{stage}.html").read_text(encoding="utf-8"), "html.parser"
+    )
+    return [
+        [[c.get_text(" ", strip=True) for c in r.find_all(["td", "th"])] for r in t.find_all("tr")]
+        for t in page("table")
+    ]
+
+
+@pytest.mark.parametrize("example", [FEATURE, MODEL, METRIC], ids=["feature", "model", "metric"])
+def test_an_example_is_short_and_touches_one_module(example):
+    lines = [line for block in example if block.path for line in block.code.splitlines() if line.strip()]
+    assert 10 < len(lines) < LONGEST
+    places = [block.path for block in example if block.path]
+    assert len(places) == len(set(places))
+    assert sum(path.startswith("ebnerd_lib/") for path in places) == 1
+    assert sum(path.startswith("tests/") for path in places) == 1
+    assert all(path.startswith(("ebnerd_lib/", "tests/", "params/")) for path in places)
+
+
+def test_every_block_of_the_text_is_used():
+    assert TEXT.count("\n```") == 2 * len([*TOP, *FEATURE, *LEAK, *MODEL, *METRIC])
+
+
+def test_the_feature_has_a_column_and_stands_in_the_report(extended):
+    folder = extended / "outputs/mine/artifacts/01_preprocess"
+    names = [column["name"] for column in json.loads((folder / "features.json").read_text(encoding="utf-8"))]
+    stored = np.load(folder / "features_validation.npy", mmap_mode="r")
+    assert stored.shape[1] == len(names)
+    column = stored[:, names.index("hours_since_inview")]
+    assert np.nanmin(column) >= 0 and 0.5 < (~np.isnan(column)).mean() < 1
+    rows = [row for table in tables(extended, "01_preprocess") for row in table if "hours_since_inview" in row]
+    assert len(rows) == 1 and {"exposure", "hours", "t − last time a was in view"} <= set(rows[0])
+
+
+def test_the_model_trains_in_both_tiers_and_stands_in_reports_and_index(extended):
+    folder = extended / "outputs/mine/artifacts/03_train_mlp"
+    models = metrics(extended, "03_train_mlp")["models"]
+    assert {name: entry["tier"] for name, entry in models.items()} == {"linear": "clicks", "linear_content": "content"}
+    chance = metrics(extended, "01_preprocess")["baselines"]["random"]["validation"]["auc"]
+    for name, entry in models.items():
+        assert entry["validation"]["auc_ci"][0] > chance, "it has learnt something"
+        assert (folder / f"model_{name}.pt").exists() and (folder / f"tuning_{name}.parquet").exists()
+        assert pq.read_metadata(folder / f"scores_{name}.parquet").num_rows > 1000
+    assert models["linear"]["parameters"] > models["linear_content"]["parameters"], (
+        "the column of its tier is among them"
+    )
+    index = (extended / "outputs/mine/index.html").read_text(encoding="utf-8")
+    assert "linear_content" in index
+    shown = [row[0] for table in tables(extended, "03_train_mlp") for row in table]
+    assert shown.count("linear") >= 2 and shown.count("linear_content") >= 2, "validation and tuning day"
+
+
+@pytest.mark.parametrize("stage", ["01_preprocess", "03_train_mlp"])
+def test_the_metric_is_in_every_entry_with_its_interval_and_in_the_results_table(extended, stage):
+    found = metrics(extended, stage)
+    entries = found.get("models") or found["baselines"]
+    assert len(entries) > 1
+    for name, entry in entries.items():
+        for part in ("validation", "tuning"):
+            low, high = entry[part]["hit@1_ci"]
+            assert 0 < low < entry[part]["hit@1"] < high < 1, (name, part)
+    results = [table for table in tables(extended, stage) if "hit@1" in table[0]]
+    assert results
+    column = results[0][0].index("hit@1")
+    shown = {row[0]: row[column] for row in results[0][1:]}
+    assert all(shown[name] == f"{entry['validation']['hit@1']:.4f}" for name, entry in entries.items())
+
+
+def test_a_feature_that_looks_at_the_future_is_caught_by_name(tmp_path):
+    project = copy_of_the_project(tmp_path / "leaky")
+    put(project, LEAK)
+    (block,) = [block for block in LEAK if block.kind.startswith("sh")]
+    name = block.kind.removeprefix("sh fails: ")
+    done = call(project, block.code.strip())
+    assert done.returncode == 1 and "1 failed" in done.stdout
+    assert re.search(rf"AssertionError[^$]*\b{name}\b", done.stdout), done.stdout[-2000:]
+
+
+def test_a_model_is_found_whether_its_name_is_annotated_or_not(tmp_path):
+    file = tmp_path / "linear.py"
+    for line in ('name: ClassVar[str] = "linear"', 'name = "linear"'):
+        file.write_text(f"class Linear(SlateModel):\n    {line}\n    uses_features = False\n", encoding="utf-8")
+        assert plan._classes(file) == {"linear": False}
