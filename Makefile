@@ -4,6 +4,7 @@ PROFILE ?= sample
 PORT ?=
 SEEDS ?= 0,1,2
 PARTS ?= seeds,groups,training,days,search
+BUNDLE ?= ebnerd_demo
 
 # An environment of one's own is used as it is: make run-all PYTHON=/path/to/python
 ifdef PYTHON
@@ -37,7 +38,7 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvidia-c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run-all test test-faults lint lab tensorboard study verify golden bench bench-quick audit clean lock
+.PHONY: help run-all data test test-faults lint lab tensorboard study verify golden bench bench-quick audit clean lock
 
 help: ## explain the targets
 	@echo "make TARGET [PROFILE=$(PROFILE)] [PYTHON=/path/to/python]"
@@ -48,6 +49,9 @@ help: ## explain the targets
 
 run-all: $(READY) $(STAMP_$(PROFILE)) ## run what is stale in PROFILE and render its reports
 	@$(PY) -m ebnerd_lib run --profile $(PROFILE)
+
+data: $(READY) ## fetch BUNDLE=ebnerd_demo, ebnerd_small, ebnerd_large, ebnerd_testset or ebnerd_vectors; ACCEPT_LICENSE=yes
+	@$(PY) -m ebnerd_lib download --bundle $(BUNDLE)
 
 test: $(READY) ## run the tests and the examples in docstrings
 	@$(PY) -m pytest
