@@ -38,7 +38,7 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvidia-c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run-all data test test-faults lint lab tensorboard study verify golden bench bench-quick audit clean lock
+.PHONY: help run-all data doctor test test-faults lint lab tensorboard study verify golden bench bench-quick audit clean lock
 
 help: ## explain the targets
 	@echo "make TARGET [PROFILE=$(PROFILE)] [PYTHON=/path/to/python]"
@@ -52,6 +52,10 @@ run-all: $(READY) $(STAMP_$(PROFILE)) ## run what is stale in PROFILE and render
 
 data: $(READY) ## fetch BUNDLE=ebnerd_demo, ebnerd_small, ebnerd_large, ebnerd_testset or ebnerd_vectors; ACCEPT_LICENSE=yes
 	@$(PY) -m ebnerd_lib download --bundle $(BUNDLE)
+
+doctor: ## see what is there, what is wrong for PROFILE, and what to do about it
+	@if command -v $(PY) >/dev/null 2>&1; then exec $(PY) -m ebnerd_lib doctor --profile $(PROFILE); \
+	  else exec python3 -m ebnerd_lib doctor --profile $(PROFILE); fi
 
 test: $(READY) ## run the tests and the examples in docstrings
 	@$(PY) -m pytest

@@ -1,5 +1,7 @@
 """The command line: ``python -m ebnerd_lib <verb>``; the Makefile and the notebooks call the same functions."""
 
+from __future__ import annotations  # the doctor runs on any Python
+
 import argparse
 import os
 import sys
@@ -75,6 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     download.add_argument("--out", type=Path, default=Path("data"), help="folder of the bundles (default: data)")
     download.set_defaults(verb=_download)
+
+    doctor = verbs.add_parser("doctor", help="see what is there, what is wrong for a profile, and what to do about it")
+    doctor.add_argument("--profile", default="sample", help="a folder of params/ (default: sample)")
+    doctor.set_defaults(verb=_doctor)
 
     unpack = verbs.add_parser(
         "unpack", help="unpack a downloaded bundle, refusing an archive that is unsafe or not whole"
@@ -161,6 +167,12 @@ def _download(options: argparse.Namespace) -> int:
         raise
     print(f"next: {next_command(options.bundle, folder)}")
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from ebnerd_lib.pipeline.doctor.run import doctor
+
+    return doctor(options.profile)
 
 
 def _unpack(options: argparse.Namespace) -> int:
