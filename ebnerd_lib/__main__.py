@@ -156,14 +156,15 @@ def _sample(options: argparse.Namespace) -> int:
 
 
 def _download(options: argparse.Namespace) -> int:
-    from ebnerd_lib.data.download import ask_terms, download, next_command
+    from ebnerd_lib.data.download import ask_terms, download, next_command, pending
 
     given = options.accept_license or os.environ.get("ACCEPT_LICENSE") == "yes"
     url = options.url or os.environ.get("EBNERD_URL")
     try:
         folder = download(options.bundle, options.out, lambda: ask_terms(options.bundle, given), url, options.sha256)
     except KeyboardInterrupt:
-        print("\nWhat has come is kept: the same command goes on from there.", file=sys.stderr)
+        if options.bundle in pending(options.out):
+            print("\nWhat has come is kept: the same command goes on from there.", file=sys.stderr)
         raise
     print(f"next: {next_command(options.bundle, folder)}")
     return 0

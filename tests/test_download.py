@@ -44,6 +44,7 @@ class Server(ThreadingHTTPServer):
         lengths: whether the size is told.
         cuts: bytes after which each of the next answers is cut; then they are whole.
         statuses: of the next answers instead of a file.
+        wrong_part: whether a part begins a byte too early, and is as long as the one that was asked for.
         pause: seconds between pieces of 16 kB.
         asked: path and Range of each request.
         sent: bytes of content that left.
@@ -90,7 +91,7 @@ class Handler(BaseHTTPRequestHandler):
                 return self.answer(416, {"Content-Range": f"bytes */{len(server.content)}", "Content-Length": "0"})
             start -= server.wrong_part
             headers["Content-Range"] = f"bytes {start}-{len(server.content) - 1}/{len(server.content)}"
-        body = server.content[start:]
+        body = server.content[start:-1] if status == 206 and server.wrong_part else server.content[start:]
         headers |= {"Content-Length": str(len(body))} if server.lengths else {}
         headers |= {"ETag": server.etag} if server.etag else {}
         headers |= {"Last-Modified": server.modified} if server.modified else {}
