@@ -345,8 +345,12 @@ def test_a_lock_that_is_held_is_told_with_its_holder(project):
 
 def test_a_browser_that_is_missing_is_no_fault(project, tmp_path):
     call = "project.check_browser(project.start_browser_probe())"
-    found = project.one(call, "ok", "only tests of pages want it", PLAYWRIGHT_BROWSERS_PATH=str(tmp_path / "none"))
+    variables = {"PLAYWRIGHT_BROWSERS_PATH": str(tmp_path / "none"), "PATH": str(tmp_path)}
+    found = project.one(call, "ok", "only tests of pages want it", **variables)
     assert found["remedy"].endswith("-m playwright install chromium")
+    (tmp_path / "chromium").write_text("#!/bin/sh\n")
+    (tmp_path / "chromium").chmod(0o755)
+    assert not project.one(call, "ok", "is there, the system's own", **variables)["remedy"]
 
 
 # ----- the data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from ebnerd_lib.pipeline.doctor.finding import OK, WARN, WRONG, Finding, few
 from ebnerd_lib.pipeline.layout import ROOT, StagePaths, profile_stages, relative
 
 _FOLDERS = ("", "artifacts", "logs", "notebooks", "reports")
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _BROWSER = """
 import json, os
 from playwright.sync_api import sync_playwright
@@ -119,6 +121,8 @@ def check_locks(profile: str) -> list[Finding]:
 def check_browser(probe: Probe) -> list[Finding]:
     """Tell whether the browser is there that some tests need."""
     tried, fault = probe.lines()
+    if not fault and any(shutil.which(name) for name in _BROWSERS):
+        return [Finding(OK, "browser", "Chromium for the tests of pages is there, the system's own")]
     if tried and tried[0]["there"]:
         return [Finding(OK, "browser", "Chromium for the tests of pages is there")]
     lacking = "playwright is not installed" if fault else "not there"
