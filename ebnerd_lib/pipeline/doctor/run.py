@@ -45,7 +45,7 @@ def doctor(profile: str) -> int:
 
 def _sections(profile: str) -> Iterator[tuple[str, dict[str, _Check]]]:
     """Yield the checks by group; those that take long are under way from the start."""
-    probes, browser = environment.start_probes(), project.start_browser_probe()
+    probes = environment.start_probes()
     nothing: tuple[set[str], str] = set(), "demo"
     wanted, size = _tried(lambda: _reads(profile), nothing)
     yield (
@@ -73,6 +73,7 @@ def _sections(profile: str) -> Iterator[tuple[str, dict[str, _Check]]]:
             "outputs": lambda: project.check_outputs(profile),
             "locks": lambda: project.check_locks(profile),
             "git": project.check_git,
+            "browser": project.check_browser,
         },
     )
     yield (
@@ -82,7 +83,6 @@ def _sections(profile: str) -> Iterator[tuple[str, dict[str, _Check]]]:
     yield (
         "loading",
         {
-            "browser": lambda: project.check_browser(browser),
             "imports": lambda: environment.check_imports(probes["imports"]),
             "torch": lambda: environment.check_torch(probes["torch"]),
         },
