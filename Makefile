@@ -4,6 +4,7 @@ PROFILE ?= sample
 PORT ?=
 SEEDS ?= 0,1,2
 PARTS ?= seeds,groups,training,days,search
+BUNDLE ?= ebnerd_demo
 
 # An environment of one's own is used as it is: make run-all PYTHON=/path/to/python
 ifdef PYTHON
@@ -37,7 +38,7 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvidia-c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run-all reports test test-faults lint lab tensorboard study verify golden bench bench-quick audit clean lock
+.PHONY: help run-all reports data doctor test test-faults lint lab tensorboard study verify golden bench bench-quick audit clean lock
 
 help: ## explain the targets
 	@echo "make TARGET [PROFILE=$(PROFILE)] [PYTHON=/path/to/python]"
@@ -51,6 +52,13 @@ run-all: $(READY) $(STAMP_$(PROFILE)) ## run what is stale in PROFILE and render
 
 reports: $(READY) ## render the pages of all profiles again, without running anything
 	@$(PY) -m ebnerd_lib reports
+
+data: $(READY) ## fetch BUNDLE=ebnerd_demo, ebnerd_small, ebnerd_large, ebnerd_testset or ebnerd_vectors; ACCEPT_LICENSE=yes
+	@$(PY) -m ebnerd_lib download --bundle $(BUNDLE)
+
+doctor: ## see what is there, what is wrong for PROFILE, and what to do about it
+	@if command -v $(PY) >/dev/null 2>&1; then exec $(PY) -m ebnerd_lib doctor --profile $(PROFILE); \
+	  else exec python3 -m ebnerd_lib doctor --profile $(PROFILE); fi
 
 test: $(READY) ## run the tests and the examples in docstrings
 	@$(PY) -m pytest

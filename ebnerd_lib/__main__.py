@@ -1,5 +1,7 @@
 """The command line: ``python -m ebnerd_lib <verb>``; the Makefile and the notebooks call the same functions."""
 
+from __future__ import annotations  # the doctor runs on any Python
+
 import argparse
 import os
 import sys
@@ -61,6 +63,28 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--size", default="demo", help="smoke, demo, small, tenth or large (default: demo)")
     sample.add_argument("--test", action="store_true", help="generate the hidden test week that follows the bundle")
     sample.set_defaults(verb=_sample)
+
+    download = verbs.add_parser(
+        "download", help="fetch a bundle of EBNeRD from its published address, check it and unpack it"
+    )
+    download.add_argument(
+        "--bundle", required=True, help="ebnerd_demo, ebnerd_small, ebnerd_large, ebnerd_testset or ebnerd_vectors"
+    )
+    download.add_argument(
+        "--url", help="of the archive or of the folder it lies in (default: EBNERD_URL, else as published)"
+    )
+    download.add_argument("--sha256", help="sum that the archive must have")
+    download.add_argument(
+        "--accept-license",
+        action="store_true",
+        help="you have read and accept the licence terms, as ACCEPT_LICENSE=yes",
+    )
+    download.add_argument("--out", type=Path, default=Path("data"), help="folder of the bundles (default: data)")
+    download.set_defaults(verb=_download)
+
+    doctor = verbs.add_parser("doctor", help="see what is there, what is wrong for a profile, and what to do about it")
+    doctor.add_argument("--profile", default="sample", help="a folder of params/ (default: sample)")
+    doctor.set_defaults(verb=_doctor)
 
     unpack = verbs.add_parser(
         "unpack", help="unpack a downloaded bundle, refusing an archive that is unsafe or not whole"
@@ -142,6 +166,27 @@ def _sample(options: argparse.Namespace) -> int:
 
     (generate_test if options.test else generate)(options.out, seed=options.seed, size=options.size)
     return 0
+
+
+def _download(options: argparse.Namespace) -> int:
+    from ebnerd_lib.data.download import ask_terms, download, next_command, pending
+
+    given = options.accept_license or os.environ.get("ACCEPT_LICENSE") == "yes"
+    url = options.url or os.environ.get("EBNERD_URL")
+    try:
+        folder = download(options.bundle, options.out, lambda: ask_terms(options.bundle, given), url, options.sha256)
+    except KeyboardInterrupt:
+        if options.bundle in pending(options.out):
+            print("\nWhat has come is kept: the same command goes on from there.", file=sys.stderr)
+        raise
+    print(f"next: {next_command(options.bundle, folder)}")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from ebnerd_lib.pipeline.doctor.run import doctor
+
+    return doctor(options.profile)
 
 
 def _unpack(options: argparse.Namespace) -> int:

@@ -29,6 +29,14 @@ class StorageError(EbnerdError):
     """A file or folder of the project cannot be written: no space, no permission, no such place."""
 
 
+class LicenceError(EbnerdError):
+    """The licence terms of the data were not accepted, so nothing of it is fetched."""
+
+
+class DownloadError(EbnerdError):
+    """A file cannot be fetched: no such address, no connection, or not the file that was expected."""
+
+
 def first_line(error: BaseException) -> str:
     r"""Return the first line of what another library's error says, as far as a message has room for it.
 

@@ -1,5 +1,6 @@
 """Unpack a downloaded bundle: an archive comes from elsewhere, so what it may write is checked before it writes."""
 
+import errno
 import lzma
 import shutil
 import struct
@@ -14,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from ebnerd_lib.data.layout import TEST, check_files, check_hidden_files
-from ebnerd_lib.errors import BundleError, first_line
+from ebnerd_lib.errors import BundleError, StorageError, first_line
 
 MOST_FILES = 10_000
 """Entries of an archive; a bundle has about ten."""
@@ -23,6 +24,7 @@ MOST_RATIO = 100
 ALWAYS_FITS = 2**20
 """Bytes that any archive may unpack to, however small it is."""
 _PADDING = 2**20
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 _JUNK = ("__MACOSX", ".DS_Store")
 _DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError, RuntimeError,
@@ -43,7 +45,12 @@ class _Entry:
         return PurePosixPath(self.name)
 
 
-def unpack(archive: Path, out: Path) -> None:
+def check_whole(folder: Path) -> None:
+    """Raise ``BundleError`` unless a folder holds all files of a bundle, or of the test set where it has ``test/``."""
+    (check_hidden_files if (folder / TEST).is_dir() else check_files)(folder)
+
+
+def unpack(archive: Path, out: Path, check: Callable[[Path], object] = check_whole) -> None:
     """Unpack a zip or tar archive of a bundle or of the test set into a folder, which appears whole or not at all.
 
     A single folder around the bundle is stripped; what macOS adds to archives is left out.
@@ -51,11 +58,13 @@ def unpack(archive: Path, out: Path) -> None:
     Args:
         archive: a ``.zip``, ``.tar`` or ``.tar.gz`` file.
         out: folder to write; it must not exist or be empty.
+        check: raises ``BundleError`` where what was unpacked to a folder is not what it should be.
 
     Raises:
         BundleError: ``out`` holds something; the archive is missing, damaged or encrypted, has an entry that is
             neither file nor folder (a link, a device) or whose name is unsafe or occurs twice, unpacks to far more
-            than its size or than the disk has left, or lacks a file of a bundle. Nothing is written then.
+            than its size, or lacks a file of a bundle. Nothing is written then.
+        StorageError: the disk has too little left, or may not be written. Nothing is written then either.
     """
     if not archive.is_file():
         raise BundleError(f"{archive}: no such file. Name the archive that you downloaded.")
@@ -68,7 +77,7 @@ def unpack(archive: Path, out: Path) -> None:
         bundle.mkdir()
         _extract(archive, bundle)
         try:
-            (check_hidden_files if (bundle / TEST).is_dir() else check_files)(bundle)
+            check(bundle)
         except BundleError as error:
             lacking = str(error).removeprefix(f"{bundle}: ").split(". ")[0]
             raise BundleError(f"{archive}: not a whole bundle, {lacking}. Fetch the archive again.") from None
@@ -99,7 +108,8 @@ def _extract(archive: Path, bundle: Path) -> None:
             f"{archive}: damaged, or no zip or tar archive ({first_line(error)}). Fetch it again."
         ) from error
     except OSError as error:
-        raise BundleError(f"{archive}: cannot be unpacked ({error.strerror or error}). Mend that and retry.") from error
+        kind = StorageError if error.errno in _DISK else BundleError
+        raise kind(f"{archive}: cannot be unpacked ({error.strerror or error}). Mend that and retry.") from error
 
 
 @contextmanager
@@ -162,7 +172,7 @@ def _checked(archive: Path, entries: Iterator[_Entry], free: int) -> list[_Entry
                 "fetch it again from its source."
             )
         if total > free:
-            raise BundleError(f"{archive}: unpacks to more than the {free:,} bytes that the disk has left. Free some.")
+            raise StorageError(f"{archive}: unpacks to more than the {free:,} bytes that the disk has left. Free some.")
     for key, entry in found.items():
         above = [str(folder) for folder in PurePosixPath(key).parents]
         if any(folder in found and not found[folder].folder for folder in above):

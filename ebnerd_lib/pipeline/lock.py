@@ -77,6 +77,23 @@ def release(file: Path) -> None:
         os.close(descriptor)
 
 
+def holder(file: Path) -> Holder | None:
+    """Return who holds a lock, without taking it; ``None`` where nobody does, or this process."""
+    if fcntl is None or file in _held:
+        return None
+    try:
+        descriptor = os.open(file, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _read(descriptor) or Holder(0, "", "another process")
+    finally:
+        os.close(descriptor)
+    return None
+
+
 def _wait_for(descriptor: int, file: Path, until: float) -> None:
     while True:
         try:
