@@ -8,7 +8,17 @@ from pandas.io.formats.style import Styler
 
 from ebnerd_lib.evaluation.metrics import METRICS
 
-_HEADINGS = {"auc": "AUC", "mrr": "MRR", "ndcg@5": "nDCG@5", "ndcg@10": "nDCG@10", "logloss": "log loss", "f1": "F1"}
+_HEADINGS = {
+    "auc": "AUC",
+    "mrr": "MRR",
+    "ndcg@5": "nDCG@5",
+    "ndcg@10": "nDCG@10",
+    "logloss": "log loss",
+    "f1": "F1",
+} | {
+    "age_hours": "age, h",
+    "click_rate": "click rate",
+}
 _DECIMALS = {"logloss": 4, "f1": 3, "accuracy": 3}
 
 
