@@ -1,6 +1,7 @@
 # Everything a user does here is one of these targets; `make` alone explains them.
 
 PROFILE ?= sample
+# A port that is named is taken or refused; without a name the servers look for the next free one.
 PORT ?=
 SEEDS ?= 0,1,2
 PARTS ?= seeds,groups,training,days,search
@@ -64,10 +65,11 @@ lint: $(READY) ## check style, types, import directions and that notebooks hold 
 	@$(PY) -m nbstripout --verify --keep-id notebooks/*.ipynb
 
 lab: $(READY) $(STAMP_$(PROFILE)) ## open JupyterLab on 127.0.0.1 with a token, PORT=8888
-	@$(PY) -m jupyter lab --ip=127.0.0.1 --port=$(or $(PORT),8888) $(AS_ROOT) notebooks
+	@$(PY) -m jupyterlab --ip=127.0.0.1 --port=$(or $(PORT),8888) $(if $(PORT),--ServerApp.port_retries=0) $(AS_ROOT) \
+	  --ServerApp.kernel_spec_manager_class=ebnerd_lib.pipeline.kernel.LabKernels notebooks
 
 tensorboard: $(READY) ## show the training logs of PROFILE on 127.0.0.1, PORT=6006
-	@$(PY) -m tensorboard.main --host 127.0.0.1 --port $(or $(PORT),6006) --logdir outputs/$(PROFILE)/logs
+	@$(PY) -m tensorboard.main --host 127.0.0.1 $(if $(PORT),--port $(PORT)) --logdir outputs/$(PROFILE)/logs
 
 study: $(READY) ## refit on several generated bundles and tabulate, SEEDS=0,1,2 PARTS=seeds,groups,training,days,search
 	@$(PY) -m ebnerd_lib study --parts $(PARTS) --seeds $(SEEDS) --out outputs/study

@@ -237,6 +237,8 @@ def _run_notebook(config: StageConfig, running: Path, stopped: threading.Event) 
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
+    from ebnerd_lib.pipeline.kernel import ProjectKernel
+
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it logs of a dead kernel, the stage's message says
     if stopped.is_set():
         return "interrupted"
@@ -249,6 +251,7 @@ def _run_notebook(config: StageConfig, running: Path, stopped: threading.Event) 
                 relative(running),
                 parameters={**config.given, "profile": config.profile},
                 kernel_name="python3",
+                kernel_manager_class=ProjectKernel,
                 progress_bar=False,
                 on_cell_start=partial(_tell_section, StagePaths(config.profile, config.stage).progress),
                 config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/k"}}),
