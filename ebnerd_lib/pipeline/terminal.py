@@ -25,8 +25,7 @@ _NO_TERMINALS = ("", "dumb", "unknown")
 def say(line: str, error: bool = False) -> None:
     """Print a line that commands no terminal; characters that the encoding lacks are replaced."""
     stream = sys.stderr if error else sys.stdout
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    print(printable(line).encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+    print(_writable(line, getattr(stream, "encoding", None) or "utf-8"), file=stream, flush=True)
 
 
 class Lines:
@@ -148,7 +147,7 @@ class Table(Lines):
         from rich.text import Text
 
         if self._console is not None and self._streams[1].isatty():
-            self._console.print(Text(printable(line)), soft_wrap=True)
+            self._console.print(Text(_writable(line, self._console.encoding)), soft_wrap=True)
         else:
             say(line, error=True)
 
@@ -161,16 +160,15 @@ class Table(Lines):
         assert self._console is not None
         at = time.monotonic()
         cells = [(stage, *_times(row, at)) for stage, row in self._rows.items()]
-        room = max(
-            self._console.width - sum(max(map(len, column)) + 2 for column in zip(_HEAD, *cells, strict=True)), 8
-        )
+        taken = sum(max(map(len, column)) + 2 for column in zip(_HEAD, *cells, strict=True))
+        room = max(self._console.width - taken, 8)
         grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
         for name in _HEAD:
             grid.add_column(name, no_wrap=True, justify="left" if name == "stage" else "right")
         grid.add_column("now", no_wrap=True)
         for own, row in zip(cells, self._rows.values(), strict=True):
             style = _STYLES.get(row.state, "dim")
-            now = Text(_fitting(_doing(row), room), style)
+            now = Text(_writable(_fitting(_doing(row), room), self._console.encoding), style)
             now.truncate(room, overflow="crop" if self._console.options.ascii_only else "ellipsis")
             grid.add_row(*(Text(cell, style) for cell in own), now)
         return Group(grid, Text(self._summary(at), "dim")) if self._live is not None else grid
@@ -190,6 +188,15 @@ def view(profile: str, levels: list[list[str]], jobs: int) -> Lines:
     return (Table if watched else Lines)(profile, levels, jobs)
 
 
+def _writable(text: str, encoding: str) -> str:
+    r"""Return text without what commands a terminal, in an encoding's own characters.
+
+    >>> _writable("\x1b[31m95 – 100", "ascii")
+    '95 ? 100'
+    """
+    return printable(text).encode(encoding, "replace").decode(encoding)
+
+
 def _times(row: Row, at: float) -> tuple[str, str]:
     """Return what is written of the time that a stage has taken and of the time that it has left."""
     spent = "" if row.began is None else clock(row.elapsed(at))
@@ -199,9 +206,9 @@ def _times(row: Row, at: float) -> tuple[str, str]:
 def _doing(row: Row) -> list[str]:
     """Return the words for what a stage does or how it ended, in parts."""
     if row.state == "running":
-        return [printable(part) for part in row.now]
+        return row.now
     if row.state == "failed":
-        return [printable(f"FAILED: {row.now[0]}")]
+        return [f"FAILED: {row.now[0]}"]
     return [row.state]
 
 
