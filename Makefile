@@ -1,6 +1,7 @@
 # Everything a user does here is one of these targets; `make` alone explains them.
 
 PROFILE ?= sample
+# A port that is named is taken or refused; without a name the servers look for the next free one.
 PORT ?=
 SEEDS ?= 0,1,2
 PARTS ?= seeds,groups,training,days,search
@@ -36,16 +37,18 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvidia-c
 	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
+# What Jupyter and papermill write into a notebook that they run, beside outputs and counts.
+STRIPPED := metadata.papermill cell.metadata.papermill metadata.language_info.codemirror_mode \
+	metadata.language_info.file_extension metadata.language_info.mimetype metadata.language_info.nbconvert_exporter \
+	metadata.language_info.pygments_lexer metadata.language_info.version
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run-all reports data doctor test test-faults lint lab tensorboard study verify golden bench bench-quick audit clean lock
+.PHONY: help run-all reports study lab tensorboard scripts data doctor test test-faults lint verify golden bench bench-quick \
+	audit setup-git clean lock
 
-help: ## explain the targets
-	@echo "make TARGET [PROFILE=$(PROFILE)] [PYTHON=/path/to/python]"
-	@echo
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
-	@echo
-	@echo "Profiles: $(filter-out study,$(notdir $(wildcard params/*))). Data of ebnerd_* goes to data/<profile>/, see README.md."
+# A line of `##@` names a group of targets for `make help`, a group without targets is not shown.
+##@ Run
 
 run-all: $(READY) $(STAMP_$(PROFILE)) ## run what is stale in PROFILE and render its reports
 	@$(PY) -m ebnerd_lib run --profile $(PROFILE)
@@ -53,8 +56,27 @@ run-all: $(READY) $(STAMP_$(PROFILE)) ## run what is stale in PROFILE and render
 reports: $(READY) ## render the pages of all profiles again, without running anything
 	@$(PY) -m ebnerd_lib reports
 
+study: $(READY) ## refit on several generated bundles and tabulate, SEEDS=0,1,2 PARTS=seeds,groups,training,days,search
+	@$(PY) -m ebnerd_lib study --parts $(PARTS) --seeds $(SEEDS) --out outputs/study
+
+##@ Explore
+
+lab: $(READY) $(STAMP_$(PROFILE)) ## open JupyterLab on 127.0.0.1 with a token, PORT=8888
+	@$(PY) -m jupyterlab --ip=127.0.0.1 --port=$(or $(PORT),8888) $(if $(PORT),--ServerApp.port_retries=0) $(AS_ROOT) \
+	  --ServerApp.kernel_spec_manager_class=ebnerd_lib.pipeline.kernel.LabKernels notebooks
+
+tensorboard: $(READY) ## show the training logs of PROFILE on 127.0.0.1, PORT=6006
+	@$(PY) -m tensorboard.main --host 127.0.0.1 $(if $(PORT),--port $(PORT)) --logdir outputs/$(PROFILE)/logs
+
+scripts: $(READY) ## write the notebooks with the parameters of PROFILE as Python scripts to outputs/scripts
+	@$(PY) -m ebnerd_lib scripts --profile $(PROFILE)
+
+##@ Data
+
 data: $(READY) ## fetch BUNDLE=ebnerd_demo, ebnerd_small, ebnerd_large, ebnerd_testset or ebnerd_vectors; ACCEPT_LICENSE=yes
 	@$(PY) -m ebnerd_lib download --bundle $(BUNDLE)
+
+##@ Check
 
 doctor: ## see what is there, what is wrong for PROFILE, and what to do about it
 	@if command -v $(PY) >/dev/null 2>&1; then exec $(PY) -m ebnerd_lib doctor --profile $(PROFILE); \
@@ -72,16 +94,7 @@ lint: $(READY) ## check style, types, import directions and that notebooks hold 
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(PY) -c "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
-	@$(PY) -m nbstripout --verify --keep-id notebooks/*.ipynb
-
-lab: $(READY) $(STAMP_$(PROFILE)) ## open JupyterLab on 127.0.0.1 with a token, PORT=8888
-	@$(PY) -m jupyter lab --ip=127.0.0.1 --port=$(or $(PORT),8888) $(AS_ROOT) notebooks
-
-tensorboard: $(READY) ## show the training logs of PROFILE on 127.0.0.1, PORT=6006
-	@$(PY) -m tensorboard.main --host 127.0.0.1 --port $(or $(PORT),6006) --logdir outputs/$(PROFILE)/logs
-
-study: $(READY) ## refit on several generated bundles and tabulate, SEEDS=0,1,2 PARTS=seeds,groups,training,days,search
-	@$(PY) -m ebnerd_lib study --parts $(PARTS) --seeds $(SEEDS) --out outputs/study
+	@$(PY) -m nbstripout --verify --keep-id --extra-keys "$(STRIPPED)" notebooks/*.ipynb
 
 verify: $(READY) $(STAMP_$(PROFILE)) ## run PROFILE from scratch five times, on other threads and after a kill, and compare
 	@$(PY) -m ebnerd_lib verify --profile $(PROFILE)
@@ -100,6 +113,17 @@ bench-quick: $(READY) ## the same on small sizes for the rows that take seconds
 audit: $(READY) ## record licences and known vulnerabilities of the locked packages in docs/dependencies.md
 	@$(PY) docs/dependencies.py
 
+##@ Maintain
+
+setup-git: $(READY) ## keep what running notebooks writes into them out of git, in this clone
+	@$(PY) -m nbstripout --version > /dev/null
+	@python=$$(command -v $(PY)) && strip="\"$$python\" -m nbstripout --keep-id --extra-keys '$(STRIPPED)'" && \
+	  git config --replace-all filter.nbstripout.clean "$$strip" && \
+	  git config --replace-all filter.nbstripout.smudge cat && \
+	  git config --replace-all filter.nbstripout.required false && \
+	  git config --replace-all diff.ipynb.textconv "$$strip --textconv" && \
+	  echo "notebooks are added to git without outputs, by $$python"
+
 clean: ## remove all outputs and generated data; never touches data/ebnerd_*
 	@rm -rf $(filter-out outputs/README.md,$(wildcard outputs/*)) data/smoke data/sample data/bench
 
@@ -109,6 +133,13 @@ lock: $(READY) ## renew requirements.lock from pyproject.toml
 	  $(addprefix --no-emit-package ,$(CUDA)) --output-file requirements.lock.new pyproject.toml
 	@(grep '^#' requirements.lock; cat requirements.lock.new) > requirements.lock.tmp
 	@mv requirements.lock.tmp requirements.lock && rm requirements.lock.new
+
+help: ## explain the targets
+	@echo "make TARGET [PROFILE=$(PROFILE)] [PYTHON=/path/to/python]"
+	@awk -F ':.*## ' '/^##@ / {group = substr($$0, 5)} /^[a-z-]+:.*## / \
+	  {if (group != "") print "\n" group; group = ""; printf "  %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "Profiles: $(filter-out study,$(notdir $(wildcard params/*))). Data of ebnerd_* goes to data/<profile>/, see README.md."
 
 .venv/installed: requirements.lock
 	@python3 -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" || { \

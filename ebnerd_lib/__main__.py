@@ -57,6 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.set_defaults(verb=_train)
 
+    scripts = verbs.add_parser("scripts", help="write the notebooks of a profile as Python scripts to outputs/scripts")
+    scripts.add_argument("--profile", default="sample", help="a folder of params/ (default: sample)")
+    scripts.set_defaults(verb=_scripts)
+
     sample = verbs.add_parser("sample", help="generate a bundle in EBNeRD's schema by simulating a news site")
     sample.add_argument("--out", type=Path, required=True, help="folder to write")
     sample.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
@@ -158,6 +162,15 @@ def _train(options: argparse.Namespace) -> int:
     from ebnerd_lib.pipeline.train import train
 
     train(options.profile, options.model, options.set)
+    return 0
+
+
+def _scripts(options: argparse.Namespace) -> int:
+    from ebnerd_lib.pipeline.layout import relative
+    from ebnerd_lib.pipeline.scripts import export
+
+    for file in export(options.profile):
+        print(relative(file))
     return 0
 
 

@@ -1,6 +1,7 @@
 """JupyterLab and TensorBoard as Make starts them: on this machine only, JupyterLab behind its token."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -11,12 +12,15 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from jupyter_client import BlockingKernelClient
+from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
+from ebnerd_lib.pipeline.kernel import LabKernels, ProjectKernel
 from ebnerd_lib.pipeline.layout import ROOT
 
 START = 60.0
@@ -41,13 +45,13 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def served(project: Path, target: str) -> Iterator[tuple[int, list[str], psutil.Process]]:
+def served(project: Path, target: str, **variables: str) -> Iterator[tuple[int, list[str], psutil.Process]]:
     """Start a target of Make on a free port; yield port, lines told so far, and the process, once it answers."""
     port = free_port()
     home = project / "home"
     environment = {
         **os.environ, "HOME": str(home), "JUPYTER_CONFIG_DIR": str(home / "config"), "BROWSER": "true",
-        "JUPYTER_RUNTIME_DIR": str(home / "runtime"), "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"), "JUPYTER_DATA_DIR": str(home / "data"), **variables,
     }  # fmt: skip
     environment.pop("JUPYTER_TOKEN", None)
     words = ["make", "--old-file=data/sample/generated.json", target, f"PYTHON={sys.executable}", f"PORT={port}"]
@@ -116,10 +120,105 @@ def test_jupyterlab_listens_here_only_and_wants_its_token(project):
         assert status(contents, Host="evil.test", Authorization=f"token {token}") == 403  # a rebound name
 
 
+@pytest.fixture
+def elsewhere(project):
+    """Variables of a user whose kernel python3, found before that of any environment, is of another interpreter."""
+    for folder in (project / "home" / "data", project / "home" / "path"):
+        kernel = folder / "kernels" / "python3"
+        kernel.mkdir(parents=True)
+        (kernel / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "No", "language": "python"}))
+    return {
+        "JUPYTER_PREFER_ENV_PATH": "0", "JUPYTER_PATH": str(project / "home" / "path"),
+        "JUPYTER_DATA_DIR": str(project / "home" / "data"),
+    }  # fmt: skip
+
+
+@contextlib.contextmanager
+def opened_kernel(project: Path, port: int, token: str, folder: Path) -> Iterator[Callable[[str], str]]:
+    """Start a kernel as JupyterLab does for a notebook; yield what runs a cell and returns what it prints."""
+    body = json.dumps({"name": "python3", "path": folder.as_posix()}).encode()
+    headers = {"Authorization": f"token {token}"}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/api/kernels", body, headers)
+    with urllib.request.urlopen(request, timeout=START) as answer:
+        name = json.loads(answer.read())["id"]
+    client = BlockingKernelClient(connection_file=str(project / "home" / "runtime" / f"kernel-{name}.json"))
+    client.load_connection_file()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=START)
+
+        def run(cell: str) -> str:
+            printed: list[str] = []
+
+            def keep(message: dict) -> None:
+                printed.append(message["content"].get("text", "".join(message["content"].get("traceback", []))))
+
+            client.execute_interactive(cell, timeout=START, output_hook=keep)
+            return "".join(printed)
+
+        yield run
+    finally:
+        client.stop_channels()
+
+
+def test_a_notebook_in_jupyterlab_has_the_projects_interpreter_and_sees_edited_modules(project, elsewhere):
+    (project / "ebnerd_lib").unlink()
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "ebnerd_lib", project / "ebnerd_lib", ignore=ignored)
+    module = project / "ebnerd_lib" / "probe.py"
+    module.write_text("def answer():\n    return 'before'\n")
+    with (
+        served(project, "lab", **elsewhere) as (port, lines, _),
+        opened_kernel(project, port, told_token(lines), Path()) as run,
+    ):
+        assert run("import sys; print(sys.executable)").strip() == sys.executable
+        assert run("import os; print(os.getcwd(), os.environ['MKL_CBWR'])").split() == [
+            str((project / "notebooks").resolve()), "AVX2,STRICT",
+        ]  # fmt: skip
+        assert run("from ebnerd_lib.probe import answer; from ebnerd_lib import probe").strip() == ""
+        assert run("print(probe.__file__, answer())").split() == [str(module), "before"]
+        module.write_text("def answer():\n    return 'after it was edited'\n")
+        assert run("print(answer(), probe.answer())").strip() == "after it was edited after it was edited"
+
+
+def test_kernels_of_a_batch_run_are_the_projects_and_reload_nothing(project, elsewhere, monkeypatch):
+    for name, value in elsewhere.items():
+        monkeypatch.setenv(name, value)
+    assert KernelSpecManager().get_kernel_spec("python3").argv == ["false"]
+    argv = ProjectKernel(kernel_name="python3").kernel_spec.argv
+    assert argv[0] == sys.executable and "ipykernel_launcher" in argv and "autoreload" not in " ".join(argv)
+
+
+def test_other_kernels_of_a_user_stay_within_reach(project, elsewhere, monkeypatch):
+    for name, value in elsewhere.items():
+        monkeypatch.setenv(name, value)
+    folder = project / "home" / "data" / "kernels"
+    shutil.copytree(folder / "python3", folder / "other")
+    kernels = LabKernels()
+    assert kernels.get_kernel_spec("other").argv == ["false"]
+    found = kernels.get_all_specs()
+    assert {"other", "python3"} <= set(found) and found["python3"]["spec"]["argv"][0] == sys.executable
+    with pytest.raises(NoSuchKernel):
+        kernels.get_kernel_spec("nowhere")
+
+
 def test_tensorboard_listens_here_only(project):
     with served(project, "tensorboard") as (port, _, handle):
         assert addresses(handle) == {"127.0.0.1"}
         assert status(f"http://127.0.0.1:{port}/") == 200
+
+
+@pytest.mark.parametrize("target, message", [("lab", "is not available"), ("tensorboard", "already in use")])
+def test_a_named_port_that_is_in_use_is_refused(project, target, message):
+    with contextlib.closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        words = ["make", "--old-file=data/sample/generated.json", target, f"PYTHON={sys.executable}", f"PORT={port}"]
+        environment = {**os.environ, "HOME": str(project / "home"), "BROWSER": "true"}
+        told = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True, timeout=START)
+    assert told.returncode == 2
+    assert re.search(rf"port {port}\b.*{message}", told.stdout + told.stderr), told.stderr
 
 
 @pytest.mark.parametrize("user, allowed", [("0", True), ("1000", False)])

@@ -6,17 +6,17 @@ Checking needs the standard library and YAML only; papermill and nbconvert are l
 import contextlib
 import json
 import os
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ebnerd_lib.errors import LockedError
-from ebnerd_lib.pipeline import lock
+from ebnerd_lib.pipeline import lock, terminal
 from ebnerd_lib.pipeline.config import StageConfig, load_config
 from ebnerd_lib.pipeline.failure import stage_message, storage_error
 from ebnerd_lib.pipeline.fingerprint import Hashes, fingerprint, stale_stages
@@ -25,10 +25,10 @@ from ebnerd_lib.pipeline.json_file import clear_temporary, read_json, write_json
 from ebnerd_lib.pipeline.layout import ROOT, StagePaths, notebook_path, profile_stages, relative
 from ebnerd_lib.pipeline.pages import report
 from ebnerd_lib.pipeline.pages.body import make_plain
-from ebnerd_lib.pipeline.pages.page import printable
 from ebnerd_lib.pipeline.pages.scorers import headline
 from ebnerd_lib.pipeline.plan import plan
 from ebnerd_lib.pipeline.stage import BATCH_VARIABLE, ORPHAN_SECONDS, clear_partial
+from ebnerd_lib.pipeline.terminal import say
 
 DETERMINISM = {"PYTHONHASHSEED": "0", "MKL_CBWR": "AVX2,STRICT", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 """What a kernel needs in its environment from the start, for the same bytes on any number of threads."""
@@ -61,7 +61,7 @@ def run(profile: str, jobs: int | None = None) -> int:
         except KeyboardInterrupt:
             names = f" ({', '.join(sorted(kept))})" if kept else ""
             what = f"{len(kept)} stages are complete and kept{names}"
-            _say(f"interrupted: {what}. The same command goes on from here.", error=True)
+            say(f"interrupted: {what}. The same command goes on from here.", error=True)
             return 130
         except OSError as error:
             raise storage_error(profile, error) from error
@@ -74,7 +74,7 @@ def _run_locked(profile: str, jobs: int, kept: list[str]) -> int:
     last = lock.acquire(file, f"a run of profile {profile}", wait=LOCK_SECONDS)
     try:
         if last is not None:
-            _say(f"taking over from {last}, which ended before it was done.")
+            say(f"taking over from {last}, which ended before it was done.")
         return _run_profile(profile, levels, configs, jobs, kept)
     finally:
         lock.release(file)
@@ -84,41 +84,59 @@ def _run_profile(
     profile: str, levels: list[list[str]], configs: dict[str, StageConfig], jobs: int, kept: list[str]
 ) -> int:
     """Run and render as `run` does; ``kept`` gains the stages that are complete."""
-    outputs = StagePaths(profile, "").outputs
     hashes = Hashes(StagePaths(profile, "").hashes)
-    ran, failed = 0, False
     start = time.monotonic()
-    _clear_temporary(outputs)
+    _clear_temporary(StagePaths(profile, "").outputs)
+    with contextlib.closing(terminal.view(profile, levels, jobs)) as view:
+        ran = _run_levels(levels, configs, hashes, jobs, kept, view)
+        view.render()
+        if ran is None:
+            where = _render_failed(profile, configs, hashes)
+        else:
+            rendered = report.render_profile(profile, list(configs))
+            hashes.save()
+            if ran or rendered or not report.overview_file().exists():
+                report.render_overview()
+    if ran is None:
+        say(f"stopped: a stage failed. {where}")
+        return 1
+    if ran:
+        say(f"done in {time.monotonic() - start:.0f} s, {ran} of {len(configs)} stages run.")
+        for line in headline(profile, list(configs)):
+            say(line)
+    elif rendered:
+        say(f"rendered {rendered} reports again; no stage needed to run.")
+    else:
+        say(f"nothing to do: all {len(configs)} stages are up to date.")
+    say(f"index: {relative(StagePaths(profile, '').outputs / 'index.html')}")
+    return 0
+
+
+def _run_levels(
+    levels: list[list[str]],
+    configs: dict[str, StageConfig],
+    hashes: Hashes,
+    jobs: int,
+    kept: list[str],
+    view: terminal.Lines,
+) -> int | None:
+    """Run what is stale, level after level. Returns how many stages that were, ``None`` if one of them failed."""
+    ran = 0
     for level in levels:
         wanted = {stage: fingerprint(configs[stage], hashes) for stage in level}
         stale = [stage for stage in level if not is_fresh(configs[stage], wanted[stage], hashes)]
-        kept += [stage for stage in level if stage not in stale]
+        for stage in level:
+            if stage not in stale:
+                kept.append(stage)
+                view.keep(stage)
         if stale:
             if not ran:
                 hashes.save()
-                _say(f"profile {profile}: {len(configs)} stages, outputs in outputs/{profile}/")
+                view.begin()
             ran += len(stale)
-            failed = not _run_level([configs[stage] for stage in stale], wanted, jobs, kept)
-        if failed:
-            break
-    index = relative(outputs / "index.html")
-    if failed:
-        _say(f"stopped: a stage failed. {_render_failed(profile, configs, hashes)}")
-        return 1
-    rendered = report.render_profile(profile, list(configs))
-    hashes.save()
-    if ran or rendered or not report.overview_file().exists():
-        report.render_overview()
-    if ran:
-        _say(f"done in {time.monotonic() - start:.0f} s, {ran} of {len(configs)} stages run.")
-        for line in headline(profile, list(configs)):
-            _say(line)
-    elif rendered:
-        _say(f"rendered {rendered} reports again; no stage needed to run.")
-    else:
-        _say(f"nothing to do: all {len(configs)} stages are up to date.")
-    _say(f"index: {index}")
-    return 0
+            if not _run_level([configs[stage] for stage in stale], wanted, jobs, kept, view):
+                return None
+    return ran
 
 
 def _render_failed(profile: str, configs: dict[str, StageConfig], hashes: Hashes) -> str:
@@ -143,23 +161,27 @@ def is_fresh(config: StageConfig, wanted: str, hashes: Hashes) -> bool:
     return manifest["fingerprint"] == wanted and manifest["outputs"] == outputs and paths.executed.exists()
 
 
-def _run_level(configs: list[StageConfig], wanted: dict[str, str], jobs: int, kept: list[str]) -> bool:
+def _run_level(
+    configs: list[StageConfig], wanted: dict[str, str], jobs: int, kept: list[str], view: terminal.Lines
+) -> bool:
     """Run stages side by side; one that fails does not stop its neighbours. Says whether all are complete."""
     width = min(jobs, len(configs))
     threads = max(1, (os.cpu_count() or 1) // width)
     settings = {"OMP_NUM_THREADS": str(threads), **DETERMINISM, BATCH_VARIABLE: json.dumps(wanted)}
     if "OMP_NUM_THREADS" in os.environ:
         del settings["OMP_NUM_THREADS"]
-    for config in configs:
+    for place, config in enumerate(configs):
         _prepare(config)
+        if place < width:  # the others start when one of these has ended
+            view.start(config.stage)
     stopped = threading.Event()
     futures: list[Future[bool]] = []
     with _environment(settings):
         try:
             pool = ThreadPoolExecutor(width)
             for config in configs:
-                futures.append(pool.submit(_execute, config, wanted[config.stage], stopped, kept))
-            _follow(configs, lambda: not all(future.done() for future in futures))
+                futures.append(pool.submit(_execute, config, wanted[config.stage], stopped, kept, view))
+            _follow(configs, lambda: not all(future.done() for future in futures), view)
         except BaseException:
             stopped.set()
             end_kernels(futures)
@@ -179,14 +201,11 @@ def _prepare(config: StageConfig) -> None:
         clear_partial(paths)
         for file in (paths.executed, paths.report, paths.failed, paths.failed_report, paths.failure, paths.progress):
             file.unlink(missing_ok=True)
-    before = ""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        before = f" (last time {json.loads(paths.manifest.read_text())['duration_seconds']:.0f} s)"
-    _say(f"{config.stage}: started{before}")
 
 
-def _execute(config: StageConfig, wanted: str, stopped: threading.Event, kept: list[str]) -> bool:
+def _execute(config: StageConfig, wanted: str, stopped: threading.Event, kept: list[str], view: terminal.Lines) -> bool:
     """Run the notebook of a stage in a kernel of its own and keep it where its outcome belongs."""
+    view.start(config.stage)
     paths = StagePaths(config.profile, config.stage)
     running = paths.executed.with_name(f".{config.stage}.running.ipynb")
     try:
@@ -195,10 +214,9 @@ def _execute(config: StageConfig, wanted: str, stopped: threading.Event, kept: l
         if message is None and _fingerprint_of(paths.manifest) != wanted:
             message = "StageError: the notebook ran to its end without `stage.finish()`. Call it in the last step."
         if message is None:
-            duration = json.loads(paths.manifest.read_text(encoding="utf-8"))["duration_seconds"]
             running.replace(paths.executed)
             kept.append(config.stage)
-            _say(f"{config.stage}: complete in {duration:.0f} s")
+            view.complete(config.stage)
             return True
     except Exception as error:  # a killed kernel, a full disk: whatever it was, the stage failed and says why
         if isinstance(error, OSError) and error.filename is None:
@@ -213,7 +231,7 @@ def _execute(config: StageConfig, wanted: str, stopped: threading.Event, kept: l
             running.replace(paths.failed)
         running.unlink(missing_ok=True)
         write_json(paths.failure, {"message": message})
-    _say(f"{config.stage}: FAILED: {message}", error=True)
+    view.fail(config.stage, message)
     return False
 
 
@@ -225,9 +243,12 @@ def _run_notebook(config: StageConfig, running: Path, stopped: threading.Event) 
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
+    from ebnerd_lib.pipeline.kernel import ProjectKernel
+
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it logs of a dead kernel, the stage's message says
     if stopped.is_set():
         return "interrupted"
+
     # Sockets in a short folder of their own: over TCP, kernels that start together can take each other's ports.
     with tempfile.TemporaryDirectory(prefix="ek", ignore_cleanup_errors=True) as sockets:
         try:
@@ -236,12 +257,22 @@ def _run_notebook(config: StageConfig, running: Path, stopped: threading.Event) 
                 relative(running),
                 parameters={**config.given, "profile": config.profile},
                 kernel_name="python3",
+                kernel_manager_class=ProjectKernel,
                 progress_bar=False,
+                on_cell_start=partial(_tell_section, StagePaths(config.profile, config.stage).progress),
                 config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/k"}}),
             )
         except PapermillExecutionError as error:
             return stage_message(config.profile, error.ename, error.evalue)
     return None
+
+
+def _tell_section(progress: Path, cell: Any, cell_index: int) -> None:
+    """Add the section that a cell begins, of ``## 2 · Train`` it is ``Train``, to what the stage tells of itself."""
+    if cell.cell_type == "markdown" and cell.source.startswith("## "):
+        heading = cell.source.splitlines()[0].removeprefix("## ").split(" · ")[-1]
+        with contextlib.suppress(OSError), progress.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"heading": heading}) + "\n")
 
 
 @contextlib.contextmanager
@@ -275,8 +306,8 @@ def _fingerprint_of(manifest: Path) -> str | None:
         return None
 
 
-def _follow(configs: list[StageConfig], running: Callable[[], bool]) -> None:
-    """Show what the stages tell of their progress until all have ended."""
+def _follow(configs: list[StageConfig], running: Callable[[], bool], view: terminal.Lines) -> None:
+    """Pass on what the stages tell of their progress until all have ended."""
     seen = dict.fromkeys((config.stage for config in configs), 0)
     more = True
     while more:
@@ -284,7 +315,7 @@ def _follow(configs: list[StageConfig], running: Callable[[], bool]) -> None:
         for config in configs:
             for line in _new_lines(StagePaths(config.profile, config.stage).progress, seen, config.stage):
                 with contextlib.suppress(ValueError, KeyError):  # cut off by a full disk
-                    _say(f"{config.stage}: {_describe(json.loads(line))}")
+                    view.tell(config.stage, json.loads(line))
         if more:
             time.sleep(0.2)
 
@@ -300,17 +331,6 @@ def _new_lines(file: Path, seen: dict[str, int], stage: str) -> list[str]:
     return whole.splitlines()
 
 
-def _describe(progress: dict[str, Any]) -> str:
-    """Put one report of progress in words."""
-    if "epoch" not in progress:
-        return f"{progress['step']} {progress.get('share', 1.0):.0%}"
-    return (
-        f"{progress['model']} epoch {progress['epoch']:.0f}/{progress['epochs']:.0f}, "
-        f"train/loss {progress['train/loss']:.4f}, val/auc {progress['val/auc']:.4f}, "
-        f"at most {progress['seconds_left']:.0f} s left"
-    )
-
-
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
     """Set environment variables, for the kernels that start meanwhile."""
@@ -324,7 +344,3 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 del os.environ[key]
             else:
                 os.environ[key] = value
-
-
-def _say(line: str, error: bool = False) -> None:
-    print(printable(line), file=sys.stderr if error else sys.stdout, flush=True)

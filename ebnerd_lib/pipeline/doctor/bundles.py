@@ -141,8 +141,7 @@ def _opened(file: Path) -> Any:
     import pyarrow.parquet as pq
 
     from ebnerd_lib.data.values import UNREADABLE
-    from ebnerd_lib.errors import first_line
-    from ebnerd_lib.errors import BundleError
+    from ebnerd_lib.errors import BundleError, first_line
 
     try:
         return pq.ParquetFile(file)

@@ -1,0 +1,138 @@
+"""`make setup-git` in a clone of its own: what running a notebook writes into it stays out of git."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+from ebnerd_lib.pipeline.layout import ROOT
+
+SOURCE = ROOT / "notebooks" / "04_recommend.ipynb"
+NAME = "notebooks/04_recommend.ipynb"
+
+
+def git(clone: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=clone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def set_up(clone: Path, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
+    words = ["make", "--no-print-directory", "setup-git", f"PYTHON={python}"]
+    return subprocess.run(words, cwd=clone, capture_output=True, text=True)
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A repository with the project's notebooks and attributes, without a user's own configuration of git."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+    root = tmp_path / "clone"
+    root.mkdir()
+    for name in ("Makefile", ".gitattributes", ".gitignore"):
+        shutil.copy(ROOT / name, root)
+    shutil.copytree(ROOT / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    git(root, "init", "--quiet")
+    git(root, "config", "user.name", "a test")
+    git(root, "config", "user.email", "test@localhost")
+    git(root, "add", ".")
+    git(root, "commit", "--quiet", "-m", "Begin")
+    return root
+
+
+def run_by_hand(path: Path) -> None:
+    """Execute a notebook's first code cell in a kernel and save all as JupyterLab does."""
+    notebook = nbformat.read(path, as_version=4)
+    first = next(place for place, cell in enumerate(notebook.cells) if cell.cell_type == "code")
+    client = nbclient.NotebookClient(notebook, kernel_name="python3")
+    with client.setup_kernel():
+        client.execute_cell(notebook.cells[first], first)
+        notebook.metadata["language_info"] = client.wait_for_reply(client.kc.kernel_info())["content"]["language_info"]
+    notebook.cells[first].outputs = [nbformat.v4.new_output("stream", text="an output that nobody wants in git")]
+    notebook.cells[first].metadata["papermill"] = {"duration": 1.5}
+    notebook.metadata["papermill"] = {"input_path": "x"}
+    nbformat.write(notebook, path)
+
+
+def test_a_notebook_that_was_merely_run_is_no_change(clone):
+    before = (clone / NAME).read_bytes()
+    run_by_hand(clone / NAME)
+    written = json.loads((clone / NAME).read_text())
+    assert written["metadata"]["language_info"]["version"] and "an output" in (clone / NAME).read_text()
+    assert git(clone, "status", "--porcelain").split() == ["M", NAME], "without the filter it is one"
+    assert set_up(clone).returncode == 0
+    git(clone, "add", "--renormalize", ".")
+    assert git(clone, "status", "--porcelain") == ""
+    assert git(clone, "show", f":{NAME}").encode() == before
+    assert "an output" in (clone / NAME).read_text(), "the file itself is left as it is"
+
+
+def test_what_was_edited_is_added_without_outputs_and_keeps_its_ids(clone):
+    assert set_up(clone).returncode == 0
+    run_by_hand(clone / NAME)
+    notebook = nbformat.read(clone / NAME, as_version=4)
+    notebook.cells[0].source += "\n\nAnother sentence."
+    nbformat.write(notebook, clone / NAME)
+    shown = git(clone, "diff")
+    changed = [line for line in shown.splitlines() if re.match(r"[+-](?![+-])", line)]
+    assert any("Another sentence." in line for line in changed) and len(changed) == 4, changed
+    git(clone, "add", NAME)
+    staged = json.loads(git(clone, "show", f":{NAME}"))
+    assert [cell["id"] for cell in staged["cells"]] == [cell["id"] for cell in notebook.cells]
+    for cell in staged["cells"]:
+        assert set(cell["metadata"]) <= {"tags"}
+        assert cell["cell_type"] != "code" or (cell["outputs"] == [] and cell["execution_count"] is None)
+    assert staged["metadata"]["language_info"] == {"name": "python"}
+    assert set(staged["metadata"]) == {"kernelspec", "language_info"}
+    assert len(git(clone, "diff", "--cached", "--numstat").split()) == 3
+
+
+def test_setting_up_twice_is_setting_up_once_and_respects_another_python(clone):
+    other = clone / "env" / "python"
+    other.parent.mkdir()
+    other.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    other.chmod(0o755)
+    outcomes = []
+    for python in (sys.executable, sys.executable, "env/python"):
+        done = set_up(clone, python)
+        assert done.returncode == 0 and python in done.stdout, done.stderr
+        outcomes.append((clone / ".git" / "config").read_text())
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[2] == outcomes[0].replace(sys.executable, "env/python"), "a path of the project stays one"
+    assert git(clone, "config", "--get-all", "filter.nbstripout.required").split() == ["false"]
+
+
+def test_a_python_without_the_filter_is_refused_and_nothing_is_set(clone):
+    (clone / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -S -I "$@"\n')
+    (clone / "python").chmod(0o755)
+    before = (clone / ".git" / "config").read_text()
+    done = set_up(clone, "./python")
+    assert done.returncode and "No module named nbstripout" in done.stderr
+    assert (clone / ".git" / "config").read_text() == before
+
+
+def test_a_filter_that_is_gone_breaks_nothing(clone):
+    assert set_up(clone).returncode == 0
+    git(clone, "config", "filter.nbstripout.clean", "nowhere/python -m nbstripout")
+    notebook = nbformat.read(clone / NAME, as_version=4)
+    notebook.cells[0].source += "\n\nAnother sentence."
+    nbformat.write(notebook, clone / NAME)
+    git(clone, "add", NAME)
+    assert "Another sentence." in git(clone, "show", f":{NAME}")
+    git(clone, "commit", "--quiet", "-m", "Edit")
+    git(clone, "checkout", "--quiet", "HEAD~1")
+    assert (clone / NAME).read_bytes() == SOURCE.read_bytes()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_the_filter_leaves_what_is_in_git_as_it_is(clone, path):
+    assert set_up(clone).returncode == 0
+    name = f"notebooks/{path.name}"
+    expected = subprocess.run(["git", "hash-object", "--no-filters", name], cwd=clone, capture_output=True).stdout
+    assert git(clone, "hash-object", name) == expected.decode()
