@@ -44,6 +44,11 @@ class LabKernels(ProjectKernels):
 class ProjectKernel(AsyncKernelManager):
     """Starts the kernels of a batch run."""
 
+    async def _async_interrupt_kernel(self) -> None:
+        """Interrupt the kernel, but not on its way out: it is idle then, and may call the interruption an error."""
+        if not self.shutting_down:
+            await super()._async_interrupt_kernel()
+
     @default("kernel_spec_manager")
     def _project_kernels(self) -> KernelSpecManager:
         return ProjectKernels(parent=self)
