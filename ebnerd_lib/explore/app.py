@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,14 +25,14 @@ _STYLE = """<style>
 .explorer h4 { margin: .9em 0 .2em; font-size: 15px; }
 .explorer .note { color: var(--jp-ui-font-color2, #616161); font-size: 12px; }
 .explorer .refusal { border-left: 3px solid #b3261e; background: rgba(179, 38, 30, .08); padding: .4em .8em; }
-.explorer .box { overflow: auto; max-height: 24rem; max-width: 100%; border: 1px solid rgba(128, 128, 128, .3); }
+.explorer .box { overflow: auto; max-height: 28rem; max-width: 100%; border: 1px solid rgba(128, 128, 128, .3); }
 .explorer table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
 .explorer caption { caption-side: top; text-align: left; padding: .4em .6em; font-size: 12px; line-height: 1.4;
   color: var(--jp-ui-font-color2, #616161); }
 .explorer th { position: sticky; top: 0; background: var(--jp-layout-color2, #eeeeee); font-weight: 600; }
-.explorer th, .explorer td { padding: .25em .6em; text-align: left; vertical-align: top; }
+.explorer th, .explorer td { padding: .25em .5em; text-align: left; vertical-align: top; }
 .explorer tbody tr:nth-child(even) td { background: rgba(128, 128, 128, .06); }
-.explorer tbody td.clicked { background: rgba(0, 114, 178, .14); }
+.explorer tbody tr td.clicked { background: rgba(0, 114, 178, .14); }
 .explorer td.best { font-weight: 700; }
 .explorer img { max-width: 100%; background: #ffffff; }
 </style>"""
@@ -146,8 +147,8 @@ class LiveView(widgets.VBox):
         self._show_moment()
 
     def _show_moment(self) -> None:
-        history = self._explorer.history(self._moment, self._rows)
-        self.panels["history"].value = _section("What the user had read", history)
+        self._history = self._explorer.history(self._moment, self._rows)
+        self.panels["history"].value = _section("What the user had read", self._history)
         self._show_model()
 
     def _show_model(self) -> None:
@@ -160,7 +161,7 @@ class LiveView(widgets.VBox):
             self.panels["recommended"].value = _section(heading, answers[0])
         except EbnerdError as error:  # nobody knows what is live in the first minutes of a log: the rest can be shown
             self.panels["recommended"].value = f"<h4>{heading}</h4>{_refusal(str(error))}"
-        mentioned = self._explorer.mentioned([*answers, self._explorer.history(moment, self._rows)])
+        mentioned = self._explorer.mentioned([*answers, self._history])
         before = self.article.value
         with self._silence():
             self.article.options = [(f"{title} ({each})", each) for each, title in mentioned.items()]
@@ -211,7 +212,12 @@ def _table(answer: Answer) -> str:
     right: list[CSSDict] = [
         {"selector": f"th.col{each}, td.col{each}", "props": "text-align: right"} for each in numbers
     ]
-    return f'<div class="box" tabindex="0">{styler.set_table_styles(right).to_html()}</div>'
+    whole: list[CSSDict] = [
+        {"selector": f"td.col{place}", "props": "white-space: nowrap"}
+        for place, name in enumerate(answer.table.columns)
+        if name in ("time", "hour", "clicked", "shown")
+    ]
+    return f'<div class="box" tabindex="0">{styler.set_table_styles([*right, *whole]).to_html()}</div>'
 
 
 def _refusal(text: str) -> str:
@@ -220,6 +226,6 @@ def _refusal(text: str) -> str:
 
 def _whole_number(text: str, what: str) -> int:
     """Return the number that a text is. Raises ``ConfigError`` where it is none."""
-    if not text.strip().isdecimal():
-        raise ConfigError(f"{what}: '{text.strip()[:40]}' is no id. Type digits alone, or choose from the list.")
+    if not re.fullmatch(r"\s*[0-9]{1,10}\s*", text):
+        raise ConfigError(f"{what}: '{text.strip()[:40]}' is no id. Type up to ten digits, or choose from the list.")
     return int(text)

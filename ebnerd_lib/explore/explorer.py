@@ -23,7 +23,7 @@ from ebnerd_lib.recommend.requests import in_words
 from ebnerd_lib.tables import show
 from ebnerd_lib.training.model_file import find_model_file, load_model
 
-_DIGITS = {"rank": 1, "age_hours": 1, "read_time": 0}
+_DIGITS = {"age_hours": 1, "read_time": 0}
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,16 @@ class Answer:
     figures: dict[str, Any] = field(default_factory=dict)
 
     def styled(self) -> Styler:
-        """Return the table for display; cells of clicked rows are of class ``clicked``, of the best rank ``best``."""
-        classes = pd.DataFrame("", index=self.table.index, columns=self.table.columns)
-        for name, value, word in (("clicked", CLICKED, "clicked"), ("shown", CLICKED, "clicked"), ("rank", 1, "best")):
-            if name in self.table:
-                classes[self.table[name] == value] += f" {word}"
-        return show(self.table, self.caption, self.digits).set_td_classes(classes)
+        """Return the table for display; cells of clicked rows are of class ``clicked``, the best of class ``best``."""
+        table, styler = self.table, show(self.table, self.caption, self.digits)
+        classes = pd.DataFrame("", index=table.index, columns=table.columns)
+        for name in {"clicked", "shown"} & set(table.columns):
+            classes[table[name] == CLICKED] = "clicked"
+        if "rank" in table:
+            best = (table["rank"] == table["rank"].min()) & (table["rank"].nunique() > 1)
+            classes.loc[best, ["rank", "title"]] += " best"
+            styler = styler.format("{:g}", subset=["rank"])  # a tie of two has half a rank
+        return styler.set_td_classes(classes)
 
 
 class Explorer:

@@ -58,7 +58,7 @@ def moments(dataset: Dataset, user_id: int) -> list[Moment]:
     ]
     if not found:
         known = readers(dataset)
-        near = known[np.argsort(np.abs(known.astype(np.int64) - user_id), kind="stable")[:3]]
+        near = known[np.argsort(np.abs(known - float(user_id)), kind="stable")[:3]]
         raise ConfigError(
             f"user_ids: {user_id} has no impression in {' or '.join(OFFERED)}, where scores are saved. Draw one, or "
             f"choose one of the {len(known):,} users who have, as {', '.join(map(str, np.sort(near)))}."
