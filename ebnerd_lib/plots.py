@@ -12,6 +12,7 @@ from itertools import cycle, islice
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.dates as mdates
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -410,4 +411,38 @@ def blind_figures(true: np.ndarray, figures: Mapping[str, np.ndarray], reported:
         axis.plot(true, values, marker="o", markersize=3, color=colour, label=name)
     axis.set(xlabel="AUC per impression of the scorer", ylabel=reported, xlim=(0, 1), ylim=(0, 1.02))
     _name_ends(axis)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def article_life(hours: pd.DataFrame, moment: int) -> Figure:
+    """Draw how often an article was in view and clicked by hour, and the click rate with its 95 % interval below.
+
+    Intervals of hours in which it was hardly in view may run out of the panel.
+
+    Args:
+        hours: ``hour`` (microseconds), ``inviews``, ``clicks``, ``rate``, ``low``, ``high``, in order, one row or more.
+        moment: microseconds, marked by a dotted line.
+    """
+    figure = Figure(figsize=(8.0, 3.8))  # of fixed margins: to find them takes as long as to draw, and a reader waits
+    figure.subplots_adjust(left=0.075, right=0.985, bottom=0.13, top=0.97, hspace=0.12)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    start, hour = int(hours["hour"].iloc[0]), 3_600_000_000
+    place = ((hours["hour"] - start) // hour).to_numpy()
+    edges = (start + hour * np.arange(place[-1] + 2)).astype("datetime64[us]")
+    for name, colour, label in (("inviews", "#d9d9d9", "in view"), ("clicks", BLUE, "clicks")):
+        above.stairs(np.bincount(place, hours[name]), mdates.date2num(edges), fill=True, color=colour, label=label)
+    middle = edges[place] + np.timedelta64(30, "m")
+    below.vlines(middle, hours["low"], hours["high"], color=BLUE, linewidth=1, alpha=0.5)
+    below.plot(middle, hours["rate"], "o", color=BLUE, markersize=3)
+    for axis in (above, below):
+        axis.axvline(np.datetime64(moment, "us"), color=ORANGE, linewidth=1.2, linestyle=":", label="the moment")
+        axis.grid(axis="x", visible=False)
+    often = hours["inviews"] >= hours["inviews"].max() / 10
+    above.set(ylabel="times an hour", ylim=(0, None))
+    below.set(ylabel="click rate", ylim=(0, 1.05 * hours["high"][often].max()))
+    locator = mdates.AutoDateLocator(minticks=3, maxticks=9)
+    below.xaxis.set_major_locator(locator)
+    below.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
+    above.legend(fontsize=8, ncols=3, loc="upper right")
     return figure

@@ -38,6 +38,7 @@ THREADS = 2
 """Threads that families are computed on."""
 _WAITING = 2  # chunks that are completed while the past moves on
 _BLOCK = 16  # candidates laid out together: their rows stay in the processor's first cache
+_BEGINNING = np.iinfo(np.int64).min
 _STEP = 1 << 16  # impressions of a timeline that are walked over at a time where nothing is asked
 
 
@@ -126,6 +127,18 @@ class Walk:
         world = self._world
         return LogStream(world.log, world.articles, world.users, world.tastes)
 
+    def copy(self, queries: Slates) -> "Walk":
+        """Return a walk for other queries that goes on from here by itself."""
+        twin = Walk(self._world, queries)
+        twin._pasts = {key: past.copy() for key, past in self._pasts.items()}
+        twin.stream = self.stream.copy()
+        return twin
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what it holds of the past."""
+        return self.stream.nbytes + sum(past.nbytes for past in self._pasts.values())
+
     @cached_property
     def read(self) -> tuple[np.ndarray, list[np.ndarray]]:
         """What the queries' users clicked in the history of each week: places by user, and profiles for each week."""
@@ -134,6 +147,49 @@ class Walk:
         place = np.zeros(world.users, dtype=np.int64)
         place[users] = np.arange(len(users))
         return place, [world.tastes.of_history(history, users) for history in world.histories]
+
+
+class Checkpoints:
+    """The past at some moments, kept: what is asked later walks on from the last one before it.
+
+    For one request at a time, each at another moment of the log. To keep them takes one pass along the log and
+    ``room`` bytes; they lie equally many impressions apart, the closer the less there is to hold.
+
+    Args:
+        world: the past.
+        since: the earliest moment to keep; what is asked before it walks from the beginning.
+        room: bytes to keep them in, one of them at least.
+        most: how many are kept at most.
+    """
+
+    def __init__(self, world: World, since: int, room: int = 1 << 28, most: int = 64) -> None:
+        self.world = world
+        self._times: list[int] = []
+        self._walks: list[Walk] = []
+        one, times = world.log.between(0, 1), world.inviews.time
+        walk, rows = Walk(world, one), np.zeros(0, np.int64)
+        members = [entry for entry in families() if entry.walk != "slate"]
+        first = place = int(np.searchsorted(times, since))
+        while place < len(times):
+            moment = _blank(members, rows, _nothing_at(one, int(times[place])), [])
+            for entry in members:
+                _fill(entry, moment, world, walk)
+            self._times.append(int(times[place]))
+            self._walks.append(walk.copy(one))
+            kept = int(np.clip(room // max(walk.nbytes, 1), 1, most))
+            place += max(-(-(len(times) - first) // kept), 1)
+
+    def __len__(self) -> int:
+        """Return how many are kept."""
+        return len(self._times)
+
+    def before(self, queries: Slates) -> tuple[int, Walk]:
+        """Return the last one before all of some queries, and a walk that goes on from it."""
+        earliest = int(queries.time.min(initial=np.iinfo(np.int64).max))
+        place = int(np.searchsorted(self._times, earliest, side="right")) - 1
+        if place < 0 or not len(queries):
+            return _BEGINNING, Walk(self.world, queries)
+        return self._times[place], self._walks[place].copy(queries)
 
 
 @dataclass(frozen=True)
@@ -207,6 +263,7 @@ def describe(
     after_step: Callable[[], None] = lambda: None,
     threads: int = THREADS,
     then: Callable[["Described"], None] = lambda _: None,
+    checkpoints: "Checkpoints | None" = None,
 ) -> Iterator[Described]:
     """Yield features of every candidate, a chunk at a time in order of time; a chunk is all that is held.
 
@@ -221,6 +278,7 @@ def describe(
         threads: to compute on; figures do not depend on it.
         then: called with each chunk before it is yielded, on the thread that completed it, as for writing it down;
             maybe with two chunks at the same time.
+        checkpoints: of the same world, to walk on from; from the beginning if not given.
 
     Raises:
         ValueError: a function returns an array of another shape than its chunk has.
@@ -228,7 +286,8 @@ def describe(
     members = _needed(names)
     first = [entry for entry in members if entry.walk != "slate"]
     second = [entry for entry in members if entry.walk == "slate"]
-    hidden, walk = queries.without_clicks(), Walk(world, queries)
+    hidden = queries.without_clicks()
+    since, walk = (_BEGINNING, Walk(world, queries)) if checkpoints is None else checkpoints.before(queries)
     tables: list[np.ndarray] = []  # to be used again: fresh memory costs more than what is written to it
     # What families share is made before there are threads, by asking each for nothing.
     rows = np.zeros(0, np.int64)
@@ -237,7 +296,7 @@ def describe(
         _fill(entry, nothing, world, walk)
     pool = _Pool(threads)
     try:
-        for moment in _steps_before(queries, world):
+        for moment in _steps_before(queries, world, since):
             step = _blank(members, rows, moment, [])
             pool.all([pool.run(_fill, entry, step, world, walk) for entry in first])
             after_step()
@@ -290,6 +349,7 @@ def build(
     progress: Callable[[float], None] | None = None,
     chunk: int = CHUNK,
     slate_only: bool = False,
+    checkpoints: "Checkpoints | None" = None,
 ) -> list[str]:
     """Fill ``out`` with every registered feature of every candidate.
 
@@ -301,6 +361,7 @@ def build(
         chunk: candidates at a time; figures do not depend on it.
         slate_only: fill only what depends on the slate, the families of the ``slate`` walk; the columns of the other
             walks, which do not depend on it, stand in ``out`` already. For candidates put into other slates.
+        checkpoints: of the same world, to walk on from; figures do not depend on it.
 
     Returns:
         The column names, in the order of ``out``'s columns.
@@ -312,7 +373,10 @@ def build(
     if out.shape != (queries.candidates, len(names)):
         raise ValueError(f"out has shape {out.shape}, expected {(queries.candidates, len(names))}")
     done = 0
-    parts = _slate_only(queries, world, names, out, chunk) if slate_only else describe(queries, world, names, chunk)
+    if slate_only:
+        parts = _slate_only(queries, world, names, out, chunk)
+    else:
+        parts = describe(queries, world, names, chunk, checkpoints=checkpoints)
     for part in parts:
         part.lay_out(names, out, candidate_rows(queries.offsets, part.rows))
         done += part.slates.candidates
@@ -418,15 +482,19 @@ def _completed(
     return part
 
 
-def _steps_before(queries: Slates, world: World) -> Iterator[Slates]:
+def _steps_before(queries: Slates, world: World, since: int) -> Iterator[Slates]:
     """Yield slates without candidates, at steps of the timeline before the first query: they only move a walk on."""
     if not len(queries):
         return
-    one = queries.take(queries.by_time[:1])
+    one, times = queries.take(queries.by_time[:1]), world.inviews.time
+    for place in range(int(np.searchsorted(times, since)), int(np.searchsorted(times, one.time[0])), _STEP):
+        yield _nothing_at(one, int(times[place]))
+
+
+def _nothing_at(one: Slates, time: int) -> Slates:
+    """Return an impression at a time, without candidates: it only moves a walk on."""
     nothing = {name: getattr(one, name)[:0] for name in ("article_id", "article", "clicked")}
-    times = world.inviews.time
-    for place in range(0, int(np.searchsorted(times, one.time[0])), _STEP):
-        yield replace(one, time=times[place : place + 1].copy(), offsets=np.zeros(2, np.int64), **nothing)
+    return replace(one, time=np.array([time]), offsets=np.zeros(2, np.int64), **nothing)
 
 
 def _needed(names: list[str]) -> list[Family]:

@@ -163,6 +163,18 @@ class Past:
         """Hours since the key's last event before t, NaN where there is none: float32 (candidates, 1)."""
         return self._since(slates, first=False)
 
+    def copy(self) -> "Past":
+        """Return one that goes on from here by itself."""
+        twin = Past(self._events, self._grouping, self._by_chance)
+        twin._state = {key: [table.copy() for table in tables] for key, tables in self._state.items()}
+        twin._asked = dict(self._asked)
+        return twin
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tables."""
+        return sum(table.nbytes for tables in self._state.values() for table in tables)
+
     def _since(self, slates: Slates, first: bool) -> np.ndarray:
         state = self._advance(
             ("since", first), slates,

@@ -35,6 +35,21 @@ class LogStream:
         self._own: tuple[np.ndarray, ...] | None = None
         self._asked: dict[object, int] = {}
 
+    def copy(self) -> "LogStream":
+        """Return one that goes on from here by itself."""
+        twin = LogStream(self._log, self._articles, self._users, self._tastes)
+        twin._strength = {rate: (value.copy(), at.copy()) for rate, (value, at) in self._strength.items()}
+        twin._together = None if self._together is None else tuple(table.copy() for table in self._together)
+        twin._own = None if self._own is None else tuple(table.copy() for table in self._own)
+        twin._asked = dict(self._asked)
+        return twin
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tables."""
+        tables = [*self._strength.values(), self._together or (), self._own or ()]
+        return sum(table.nbytes for each in tables for table in each)
+
     def strength(self, slates: Slates, rate: float) -> np.ndarray:
         """Strength of each candidate, learnt from the choices in the slates before t: float32 (candidates, 1).
 

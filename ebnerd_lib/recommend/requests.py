@@ -9,7 +9,7 @@ import pandas as pd
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.features.build import World, build
+from ebnerd_lib.features.build import Checkpoints, World, build
 from ebnerd_lib.features.registry import every_column
 from ebnerd_lib.features.store import world_of
 
@@ -139,17 +139,26 @@ def reference_audience(dataset: Dataset, number: int, seed: int) -> np.ndarray:
     return _draw(dataset, number, seed)
 
 
-def make_requests(dataset: Dataset, user_ids: np.ndarray, time: int, pool: np.ndarray) -> Requests:
+def make_requests(
+    dataset: Dataset, user_ids: np.ndarray, time: int, pool: np.ndarray, checkpoints: Checkpoints | None = None
+) -> Requests:
     """Build a request of each user at a time, and its features from the events before that time.
 
     Articles that a user has read, in the history of the week or in the log before the time, are not ``unread``. Each
     request is for the front page, in a new session, on the device that the user used last; unknown users are
     served as on a mobile.
 
+    Args:
+        dataset: articles, users and the log.
+        user_ids: raw ids, uint32 (n,), each once.
+        time: of the requests, microseconds.
+        pool: the live articles, ascending indices.
+        checkpoints: of the dataset's past, for who asks again and again at other times; figures do not depend on them.
+
     Raises:
         ConfigError: a user has read the entire pool.
     """
-    world = world_of(dataset)
+    world = world_of(dataset) if checkpoints is None else checkpoints.world
     slates, read_offsets, read = _request_slates(dataset, world, user_ids, time, pool)
     unread = ~_pairs_in_pool(read_offsets, read, pool)
     done = user_ids[~unread.reshape(len(user_ids), -1).any(axis=1)]
@@ -159,7 +168,7 @@ def make_requests(dataset: Dataset, user_ids: np.ndarray, time: int, pool: np.nd
         )
     columns = [column.name for column in every_column()]
     matrix = np.empty((slates.candidates, len(columns)), dtype=np.float32)
-    build(slates, world, matrix)
+    build(slates, world, matrix, checkpoints=checkpoints)
     return Requests(slates, unread, read_offsets, read, matrix, columns)
 
 

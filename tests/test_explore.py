@@ -1,0 +1,461 @@
+"""The explorer: what a reader had read, the slate that was shown, one user's list, and the life of an article."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from bs4 import BeautifulSoup
+
+from ebnerd_lib import plots
+from ebnerd_lib.data import dataset as datasets
+from ebnerd_lib.data.slates import HOUR, Slates
+from ebnerd_lib.data.vocabulary import Vocabulary
+from ebnerd_lib.errors import BundleError, ConfigError, StageError
+from ebnerd_lib.evaluation.judge import save_scores
+from ebnerd_lib.evaluation.space import article_space
+from ebnerd_lib.explore import article as articles
+from ebnerd_lib.explore import reader
+from ebnerd_lib.explore.app import LiveView
+from ebnerd_lib.explore.explorer import Explorer, hours_shown
+from ebnerd_lib.explore.read_time import ReadTimes
+from ebnerd_lib.explore.recommendation import Recommender, Settings, repeated
+from ebnerd_lib.explore.slate import CLICKED, SHOWN, SavedScores, outcome, shown_slate
+from ebnerd_lib.features.build import Checkpoints, build
+from ebnerd_lib.features.registry import allowed, every_column
+from ebnerd_lib.features.store import world_of
+from ebnerd_lib.models.base import find_model
+from ebnerd_lib.pipeline.layout import ROOT
+from ebnerd_lib.recommend import competition, lists
+from ebnerd_lib.recommend import requests as rec
+from ebnerd_lib.training.model_file import TrainedModel, save_model
+
+HOSTILE = '<script>alert(1)</script> & "so on" $x$'
+
+
+def make_model(data, name="mlp", tier="clicks", module="mlp", **layers) -> TrainedModel:
+    """A model with random weights and the vocabularies of the train part."""
+    torch.manual_seed(0)
+    columns, train = allowed(tier), data.parts["train"]
+    users, known = Vocabulary(train.user_id), Vocabulary(train.article_id)
+    network = find_model(module, module)(columns=len(columns), users=len(users), articles=len(known), **layers)
+    return TrainedModel(name, module, tier, network.eval(), columns, users, known)
+
+
+def keep_model(model: TrainedModel, data, folder) -> None:
+    """Save a model and scores of it as its stage does."""
+    save_model(model, folder)
+    rng = np.random.default_rng(0)
+    for part, kind in (("tuning", "tuning"), ("validation", "scores")):
+        slates = data.parts[part]
+        save_scores(folder / f"{kind}_{model.name}.parquet", slates, rng.normal(size=slates.candidates))
+
+
+@pytest.fixture(scope="module")
+def small(smoke) -> list[TrainedModel]:
+    layers = {"hidden": (8,), "embedding_size": 4}
+    return [make_model(smoke, **layers), make_model(smoke, "mlp_content", "content", **layers)]
+
+
+@pytest.fixture(scope="module")
+def explorer(smoke, small, smoke_bundle, tmp_path_factory) -> Explorer:
+    folder = tmp_path_factory.mktemp("models")
+    for model in small:
+        keep_model(model, smoke, folder)
+    return Explorer(smoke, smoke_bundle, ["mlp", "mlp_content"], [folder], Settings(k=5))
+
+
+@pytest.fixture(scope="module")
+def drawn(smoke) -> list[reader.Moment]:
+    rng = np.random.default_rng(3)
+    return [reader.draw(smoke, rng) for _ in range(4)]
+
+
+def at(text: str) -> int:
+    return int(np.datetime64(f"2023-05-{text}", "us").astype(np.int64))
+
+
+def on_offer(data, impression_id: int) -> reader.Moment:
+    every = [(part, row) for part in reader.OFFERED for row in range(len(data.parts[part]))]
+    found = [reader.moment_of(data, part, row) for part, row in every]
+    return next(moment for moment in found if moment.impression_id == impression_id)
+
+
+# A reader and the moments of one.
+
+
+def test_moments_of_a_reader_are_those_of_tuning_and_validation(tiny):
+    assert [moment.impression_id for moment in reader.moments(tiny, 7)] == [106, 201]
+    first, second = reader.moments(tiny, 7)
+    assert (first.part, second.part) == ("tuning", "validation") and second.time == at("25T07:00")
+    assert str(second) == "2023-05-25 07:00:00, 2 candidates, validation"
+
+
+def test_a_reader_without_a_moment_is_refused_and_others_are_named(tiny):
+    with pytest.raises(ConfigError, match=r"user_ids: 10 has no impression .* of the 4 users who have, as 7, 8, 9\."):
+        reader.moments(tiny, 10)
+
+
+def test_what_is_drawn_can_be_judged_and_who_reads_much_is_drawn_more_often(smoke):
+    rng = np.random.default_rng(0)
+    many = [reader.draw(smoke, rng) for _ in range(400)]
+    validation = smoke.parts["validation"]
+    assert all(moment.part == "validation" and validation.has_choice[moment.row] for moment in many)
+    users, counts = np.unique(validation.user_id[validation.has_choice], return_counts=True)
+    busy = set(users[np.argsort(-counts)[: len(users) // 10]].tolist())
+    share = counts[np.argsort(-counts)[: len(users) // 10]].sum() / counts.sum()
+    assert sum(moment.user_id in busy for moment in many) / 400 == pytest.approx(share, abs=0.1)
+
+
+# What was read before.
+
+
+@pytest.mark.parametrize(
+    ("impression", "rows"),
+    [
+        # The history of the week holds what the log of the week before does; 1099 is in no table.
+        (201, [(1099, np.nan, 2.0, "history"), (1003, 0.5, 2.0, "history"), (1002, 2.0, 2.0, "history")]),
+        # In its own week each click counts, whether the history has its article or not.
+        (
+            106,
+            [
+                (1003, 0.5, np.nan, "log"), (1002, 2.0, np.nan, "log"), (1002, 0.0, 2.0, "history"),
+                (1001, 0.0, 2.0, "history"), (1001, 0.0, 2.0, "history"),
+            ],
+        ),
+        # Without a history, the log of the week before tells; the click of the impression itself does not.
+        (204, [(1006, 2.0, np.nan, "log"), (1004, 0.5, np.nan, "log"), (1001, 53.0, np.nan, "log")]),
+    ],
+)  # fmt: skip
+def test_what_a_reader_had_read(tiny, tiny_path, impression, rows):
+    found = reader.history(tiny, on_offer(tiny, impression), ReadTimes(tiny_path))
+    columns = ["article_id", "age_hours", "read_time", "source"]
+    expected = pd.DataFrame(rows, columns=columns).astype({"article_id": np.int32, "read_time": np.float32})
+    pd.testing.assert_frame_equal(found[columns], expected, check_dtype=False)
+    assert found["time"].is_monotonic_decreasing
+
+
+def test_what_was_read_is_what_is_not_recommended(smoke, smoke_bundle, drawn):
+    times = ReadTimes(smoke_bundle)
+    for moment in drawn:
+        pool = rec.live_articles(smoke, moment.time, 24.0, True)
+        requests = rec.make_requests(smoke, np.array([moment.user_id], np.uint32), moment.time, pool)
+        ids = smoke.articles["article_id"].to_numpy()[requests.read]
+        assert set(reader.history(smoke, moment, times)["article_id"]) == set(ids.tolist())
+
+
+def test_read_times_stand_beside_their_clicks_whatever_the_order_of_the_file(tiny_bundle, by_hand):
+    def shuffled(table):
+        seconds = pa.array([[1.0], [2.0, None], [3.0, 4.0, 5.0]], pa.large_list(pa.float32()))
+        table = table.set_column(table.column_names.index("read_time_fixed"), "read_time_fixed", seconds)
+        return table.take([2, 0, 1])
+
+    path = tiny_bundle(validation_history=shuffled, row_group_size=1)
+    times = ReadTimes(path)
+    assert times.of(7, 1, 3).tolist() == [3.0, 4.0, 5.0]
+    np.testing.assert_array_equal(times.of(9, 1, 2), np.float32([np.nan, 2.0]))  # in order of time
+    assert times.of(by_hand.far_user, 1, 1).tolist() == [1.0]
+    assert times.of(8, 1, 0).tolist() == []
+
+
+def test_read_times_of_another_bundle_are_refused(tiny_path):
+    with pytest.raises(BundleError, match=r"user 7 has 3 clicks, and 4 in the dataset\. Name the bundle"):
+        ReadTimes(tiny_path).of(7, 1, 4)
+
+
+def test_read_times_of_no_bundle_are_refused(tmp_path):
+    with pytest.raises(BundleError, match="no such folder"):
+        ReadTimes(tmp_path / "none")
+
+
+# The slate that was shown.
+
+
+def test_the_slate_is_ranked_by_score_and_tells_what_was_clicked(tiny):
+    moment = on_offer(tiny, 203)  # [1002, 1008, 1009, 1010], 1009 clicked
+    table = shown_slate(tiny, moment, np.float32([0.5, 0.9, 0.5, 0.1]))
+    assert table["article_id"].tolist() == [1008, 1002, 1009, 1010]
+    assert table["rank"].tolist() == [1.0, 2.5, 2.5, 4.0]
+    assert table["clicked"].tolist() == ["", "", CLICKED, ""]
+    np.testing.assert_allclose(table["age_hours"], [np.nan, 257.25, 0.25, 0.0])  # 1010 comes out a quarter later
+    assert outcome(tiny, moment) == {1002: SHOWN, 1008: SHOWN, 1009: CLICKED, 1010: SHOWN}
+
+
+def test_saved_scores_are_those_of_the_candidate(tiny, tmp_path):
+    for part, kind in (("tuning", "tuning"), ("validation", "scores")):
+        save_scores(tmp_path / f"{kind}_m.parquet", tiny.parts[part], tiny.parts[part].article_id.astype(np.float32))
+    saved = SavedScores(tiny, ["m"], [tmp_path / "none", tmp_path])
+    for impression in (106, 201, 202, 203, 204):
+        moment = on_offer(tiny, impression)
+        assert saved.of("m", moment).tolist() == list(outcome(tiny, moment))
+
+
+def test_a_model_without_saved_scores_is_refused(tiny, tmp_path):
+    with pytest.raises(StageError, match=r"there is no scores_m\.parquet"):
+        SavedScores(tiny, ["m"], [tmp_path])
+
+
+# One user's list.
+
+
+def as_in_04(data, model, users, time, settings: Settings) -> pd.DataFrame:
+    """The lists of many users, by the steps of notebook 04."""
+    exposure = model.tier in ("exposure", "clicks")
+    pool = rec.live_articles(data, time, settings.pool_hours, exposure)
+    requests = rec.make_requests(data, users, time, pool)
+    length = competition.typical_length(data.parts["train"])
+    slates = competition.draw_slates(requests, length, settings.slate_draws, exposure, settings.seed)
+    scores = competition.score_live([model], data, requests, slates)[model.name]
+    picked = lists.pick(requests, scores, article_space(data), settings.k, settings.diversity)
+    return lists.recommend(model, data, requests, slates, scores, picked)
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["from the beginning", "from checkpoints"])
+@pytest.mark.parametrize("settings", [Settings(k=5), Settings(4, 0.4, 12.0, 3, 7)], ids=["plain", "diverse"])
+def test_one_users_list_is_that_of_stage_04(smoke, small, drawn, settings, kept):
+    recommender = Recommender(smoke, small, settings)
+    if kept:
+        recommender.keep_past(int(smoke.parts["tuning"].time[0]))
+    for moment in drawn[:3]:
+        users = np.unique([other.user_id for other in drawn]).astype(np.uint32)
+        for model in small:
+            every = as_in_04(smoke, model, users, moment.time, settings)
+            expected = every[every["user_id"] == moment.user_id].reset_index(drop=True)
+            found = recommender.recommend(model.name, moment.user_id, moment.time)
+            pd.testing.assert_frame_equal(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_checkpoints_change_no_bit(smoke):
+    world = world_of(smoke)
+    since = int(smoke.parts["tuning"].time[0])
+    kept = Checkpoints(world, since, most=7)
+    assert 1 < len(kept) <= 8
+    names = [column.name for column in every_column()]
+    validation = smoke.parts["validation"]
+    some = [validation.take(np.array([row])) for row in (0, len(validation) // 2, len(validation) - 1)]
+    times = [since - HOUR, since, kept._times[2], kept._times[2] - 1, int(validation.time[-1]) + HOUR]
+    some += [replace(some[0], time=np.array([time])) for time in times]
+    for query in some:
+        plain, walked = (np.empty((query.candidates, len(names)), np.float32) for _ in range(2))
+        build(query, world, plain)
+        build(query, world, walked, checkpoints=kept)
+        np.testing.assert_array_equal(walked, plain)
+
+
+def test_as_many_checkpoints_are_kept_as_there_is_room(smoke):
+    world, since = world_of(smoke), int(smoke.parts["tuning"].time[0])
+    assert len(Checkpoints(world, since, room=0)) == 1
+    assert len(Checkpoints(world, int(smoke.log.time.max()) + 1)) == 0
+
+
+def test_lists_do_not_depend_on_what_was_asked_before(smoke, small, drawn):
+    fresh = [Recommender(smoke, small, Settings(k=5)).recommend("mlp", m.user_id, m.time) for m in drawn]
+    one = Recommender(smoke, small, Settings(k=5))
+    for order in (drawn[::-1], drawn):
+        again = {m: one.recommend("mlp", m.user_id, m.time) for m in order}
+        for moment, expected in zip(drawn, fresh, strict=True):
+            pd.testing.assert_frame_equal(again[moment], expected)
+
+
+def without_future(data, moment: reader.Moment) -> datasets.Dataset:
+    """The dataset less every event at or after a moment; the impression itself stays, its click unknown."""
+
+    def cut(slates: Slates) -> Slates:
+        mine = slates.impression_id == moment.impression_id
+        hidden = replace(slates, clicked=slates.clicked & ~slates.per_candidate(mine))
+        return hidden.take(mine | (slates.time < moment.time))
+
+    histories = []
+    for history in data.histories:
+        past = history.time < moment.time
+        ends = np.concatenate(([0], np.cumsum(past)))[history.offsets]
+        histories.append(replace(history, offsets=ends, article=history.article[past], time=history.time[past]))
+    return replace(data, parts={part: cut(slates) for part, slates in data.parts.items()}, histories=histories)
+
+
+def test_nothing_at_or_after_the_moment_is_known(smoke, small, smoke_bundle, drawn):
+    times = ReadTimes(smoke_bundle)
+    for moment in drawn:
+        past = without_future(smoke, moment)
+        assert len(past.log) < len(smoke.log)
+        same = on_offer(past, moment.impression_id)
+        pd.testing.assert_frame_equal(reader.history(past, same, times), reader.history(smoke, moment, times))
+        before, now = Recommender(past, small, Settings(k=5)), Recommender(smoke, small, Settings(k=5))
+        now.keep_past(int(smoke.parts["tuning"].time[0]))
+        for model in small:
+            one, other = (each.recommend(model.name, moment.user_id, moment.time) for each in (before, now))
+            pd.testing.assert_frame_equal(one, other)
+
+
+def test_a_model_that_has_learnt_on_is_refused(smoke, small):
+    late = replace(small[0], name="mlp_learning")
+    with pytest.raises(ConfigError, match=r"models: mlp_learning has learnt from all of validation"):
+        Recommender(smoke, [late], Settings())
+
+
+def test_diversity_has_its_range(smoke, small):
+    with pytest.raises(ConfigError, match=r"diversity: 1\.5"):
+        Recommender(smoke, small, Settings(diversity=1.5))
+
+
+def test_lists_of_04_are_compared(smoke, small):
+    time, settings = rec.moment(smoke, ""), Settings(k=5)
+    recommender = Recommender(smoke, small, settings)
+    users = rec.choose_users(smoke, [], 3, 0)
+    earlier = as_in_04(smoke, small[0], users, time, settings)
+    again = repeated(recommender, earlier, time, users=2)
+    assert again["user_id"].tolist() == users[:2].tolist() and again["same"].all()
+    assert (again["shared"] == again["articles"]).all()
+    wrong = earlier.assign(score=earlier["score"] + 0.01 * (earlier["user_id"] == users[1]))
+    assert repeated(recommender, wrong, time, users=2)["same"].tolist() == [True, False]
+    mixed = pd.concat([earlier, earlier.assign(model="mlp_content", tier="content")])
+    assert repeated(recommender, mixed, time, users=2)["model"].unique().tolist() == ["mlp_content"]
+    assert not len(repeated(recommender, earlier.assign(model="other"), time, users=2))
+
+
+# The life of an article.
+
+
+@pytest.mark.parametrize(
+    ("article", "rows"),
+    [
+        (1003, [("18T08:00", 1, 0), ("18T09:00", 1, 1), ("20T12:00", 1, 0)]),
+        (1006, [("24T07:00", 1, 1), ("25T06:00", 1, 0), ("25T07:00", 1, 0)]),
+        (1099, [("26T10:00", 1, 1)]),
+        (1012, []),  # in a history alone
+    ],
+)
+def test_the_life_of_an_article_by_hour(tiny, article, rows):
+    found = articles.life(tiny, articles.find_article(tiny, article))
+    assert found["hour"].tolist() == [at(hour) for hour, _, _ in rows]
+    assert found["inviews"].tolist() == [inviews for _, inviews, _ in rows]
+    assert found["clicks"].tolist() == [clicks for _, _, clicks in rows]
+    assert found["rate"].tolist() == [clicks / inviews for _, inviews, clicks in rows]
+    assert ((found["low"] <= found["rate"]) & (found["rate"] <= found["high"])).all()
+
+
+def test_hours_add_up_to_the_log(smoke):
+    log = smoke.log
+    for place in np.unique(log.article)[:: max(1, len(np.unique(log.article)) // 20)]:
+        found = articles.life(smoke, int(place))
+        assert found["inviews"].sum() == (log.article == place).sum()
+        assert found["clicks"].sum() == log.clicked[log.article == place].sum()
+
+
+@pytest.mark.parametrize("article", [0, 999, 1050, 5000])
+def test_an_article_that_nobody_knows(tiny, article):
+    with pytest.raises(ConfigError, match=rf"article: {article} is in no table"):
+        articles.find_article(tiny, article)
+
+
+def test_a_figure_of_one_hour_and_of_many(explorer, smoke, drawn):
+    log = smoke.log
+    counts = np.bincount(log.article[log.article > 0])
+    for place in (int(counts.argmax()), int(np.flatnonzero(counts == counts[counts > 0].min())[0])):
+        answer = explorer.life(int(smoke.articles["article_id"].iloc[place]))
+        figure = explorer.life_figure(answer, drawn[0])
+        bars = figure.axes[0].patches
+        drawn_counts = [patch.get_data().values.sum() for patch in bars]
+        assert drawn_counts == [answer.table["inviews"].sum(), answer.table["clicks"].sum()]
+        assert len(plots.image(figure, "text").data) > 1000
+
+
+# The answers, and the live view.
+
+
+def test_answers_name_the_tier_and_mark_the_click(explorer, drawn):
+    slate, list_ = explorer.slate(drawn[0], "mlp"), explorer.recommended(drawn[0], "mlp_content")
+    assert "(tier clicks)" in slate.caption and "(tier content)" in list_.caption and "published in" in list_.caption
+    cells = BeautifulSoup(slate.styled().to_html(), "html.parser").select("td.clicked")
+    clicks = int((slate.table["clicked"] == CLICKED).sum())
+    assert clicks == slate.figures["clicks"] and len(cells) == clicks * slate.table.shape[1]
+    assert len(BeautifulSoup(slate.styled().to_html(), "html.parser").select("td.best")) == 2  # rank and title
+    assert 0 <= slate.figures["auc"] <= 1
+
+
+def test_hours_of_a_page_without_room(explorer, drawn):
+    life = explorer.life(int(explorer.recommended(drawn[0], "mlp").table["article_id"].iloc[0]))
+    assert len(hours_shown(life, 1).table) == 1 and "The first 1 of them." in hours_shown(life, 1).caption
+    assert hours_shown(life, 10_000).caption == life.caption
+
+
+def values(view: LiveView) -> dict[str, str]:
+    """What the panels say, without the names that tables are given anew."""
+    return {name: re.sub(r"T_[0-9a-f]+", "", panel.value) for name, panel in view.panels.items() if name != "time"}
+
+
+@pytest.fixture
+def view(explorer, drawn) -> LiveView:
+    return LiveView(explorer, drawn[0])
+
+
+def changed(view: LiveView, act) -> set[str]:
+    before = values(view)
+    act()
+    return {name for name, value in values(view).items() if value != before[name]}
+
+
+def test_each_choice_changes_what_follows_from_it(view, smoke):
+    assert changed(view, lambda: setattr(view.model, "value", "mlp_content")) >= {"slate", "recommended"}
+    assert changed(view, view.draw.click) >= {"history", "slate", "recommended", "life"}
+    other = next(user for user in reader.readers(smoke).tolist() if len(reader.moments(smoke, user)) > 1)
+    assert changed(view, lambda: setattr(view.user, "value", str(other))) >= {"history", "slate", "recommended"}
+    assert len(view.moment.options) > 1 and view.moment.value == len(view.moment.options) - 1
+    assert changed(view, lambda: setattr(view.moment, "value", 0)) >= {"slate"}
+    last = view.article.options[-1][1]
+    assert changed(view, lambda: setattr(view.article, "value", last)) == {"life"}
+    assert str(last) in view.panels["life"].value
+    assert changed(view, lambda: setattr(view.typed, "value", str(view.article.options[0][1]))) == {"life"}
+    assert view.panels["message"].value == ""
+
+
+@pytest.mark.parametrize(
+    ("box", "text", "message"),
+    [
+        ("user", "123456", "user_ids: 123456 has no impression"),
+        ("user", "<b>x</b>", "user: &#x27;&lt;b&gt;x&lt;/b&gt;&#x27; is no id"),
+        ("user", "", "user: &#x27;&#x27; is no id"),
+        ("typed", "-1", "article: &#x27;-1&#x27; is no id"),
+        ("typed", "9" * 10, "is in no table, slate or history"),
+        ("user", "9" * 10, "has no impression"),
+        ("user", "9" * 5000, "is no id"),
+    ],
+)
+def test_a_choice_that_is_none_is_told_and_what_was_shown_stays(view, box, text, message):
+    assert changed(view, lambda: setattr(getattr(view, box), "value", text)) == {"message"}
+    assert message in view.panels["message"].value
+    view.draw.click()
+    assert view.panels["message"].value == ""
+
+
+def test_where_nothing_is_live_the_rest_is_shown(view, explorer, drawn, monkeypatch):
+    refusal = ConfigError("time: no article is live <then>")
+    monkeypatch.setattr(explorer.recommender, "recommend", lambda *_: (_ for _ in ()).throw(refusal))
+    view.draw.click()
+    assert "no article is live &lt;then&gt;" in view.panels["recommended"].value
+    assert "<table" in view.panels["slate"].value and "<table" in view.panels["life"].value
+
+
+def test_titles_are_shown_as_text_and_nothing_else(smoke, small, smoke_bundle, drawn, tmp_path):
+    hostile = replace(smoke, articles=smoke.articles.assign(title=HOSTILE, category_str=HOSTILE))
+    keep_model(small[0], smoke, tmp_path)
+    view = LiveView(Explorer(hostile, smoke_bundle, ["mlp"], [tmp_path], Settings(k=3)), drawn[0])
+    for name in ("history", "slate", "recommended", "life"):
+        page = BeautifulSoup(view.panels[name].value, "html.parser")
+        assert not page.find("script") and HOSTILE in page.get_text() + "".join(i["alt"] for i in page.select("img"))
+
+
+def test_widgets_are_known_to_one_module_alone():
+    for path in (ROOT / "ebnerd_lib").rglob("*.py"):
+        assert ("ipywidgets" in path.read_text(encoding="utf-8")) == (path.name == "app.py"), path
+
+
+def test_a_report_shows_one_example_and_how_to_get_the_live_view(finished):
+    report = (finished / "outputs" / "smoke" / "reports" / "06_explore.html").read_text(encoding="utf-8")
+    notebook = (finished / "outputs" / "smoke" / "notebooks" / "06_explore.ipynb").read_text(encoding="utf-8")
+    assert "make lab" in BeautifulSoup(report, "html.parser").get_text()
+    assert "widget" not in notebook.split('"metadata": {\n  "kernelspec"')[0].replace("ipywidgets", "")
+    assert CLICKED in report
