@@ -430,7 +430,7 @@ def article_life(hours: pd.DataFrame, moment: int) -> Figure:
     start, hour = int(hours["hour"].iloc[0]), 3_600_000_000
     place = ((hours["hour"] - start) // hour).to_numpy()
     edges = (start + hour * np.arange(place[-1] + 2)).astype("datetime64[us]")
-    for name, colour, label in (("inviews", "#d9d9d9", "in view"), ("clicks", BLUE, "clicks")):
+    for name, colour, label in (("inviews", FILL, "in view"), ("clicks", BLUE, "clicks")):
         above.stairs(np.bincount(place, hours[name]), mdates.date2num(edges), fill=True, color=colour, label=label)
     middle = edges[place] + np.timedelta64(30, "m")
     below.vlines(middle, hours["low"], hours["high"], color=BLUE, linewidth=1, alpha=0.5)

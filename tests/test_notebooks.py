@@ -21,9 +21,9 @@ def cells(notebook):
     return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
 
 
-def test_the_four_notebooks_are_there():
+def test_the_notebooks_are_there():
     stems = {path.stem for path in NOTEBOOKS}
-    assert {"01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend"} <= stems
+    assert {"01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend", "05_compare", "06_explore"} <= stems
 
 
 def test_at_most_twenty_code_cells_without_definitions(notebook):
@@ -77,6 +77,6 @@ def test_links_between_notebooks_lead_somewhere(notebook):
 
 @pytest.mark.parametrize("profile", ["smoke", "sample", "original", "ebnerd_demo", "ebnerd_small", "ebnerd_large"])
 def test_every_profile_runs_all_stages_and_the_audit_where_the_bundle_is_small(profile):
-    stages = ["01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend", "05_compare"]
+    stages = ["01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend", "05_compare", "06_explore"]
     audit = [] if profile == "ebnerd_large" else ["00_audit"]
     assert profile_stages(profile) == audit + stages

@@ -275,7 +275,7 @@ class Page(HTMLParser):
 
 
 def test_a_hostile_bundle_is_shown_as_text_and_nothing_else(pages):
-    assert [page.stem for page in pages][-2:] in (["05_compare", "index"], ["04_recommend", "index"])
+    assert [page.stem for page in pages][-1] == "index" and len(pages) >= 4
     seen = {file.stem: Page(file.read_text(encoding="utf-8")) for file in pages}
     assert {name: page.active for name, page in seen.items() if page.active} == {}
     shown = [text for text in HOSTILE if text.strip() and "\x1b" not in text and text in seen["04_recommend"].text]

@@ -372,7 +372,7 @@ def test_a_run_in_a_terminal_ends_with_figures_and_the_index(project, watch):
     assert row(shown[-1], "01_preprocess").endswith("up to date")
     end = plain(text).rstrip().split("\n")
     assert end[-1] == "index: outputs/smoke/index.html"
-    done = next(place for place, line in enumerate(end) if re.fullmatch(r"done in \d+ s, 1 of 6 stages run\.", line))
+    done = next(place for place, line in enumerate(end) if re.fullmatch(r"done in \d+ s, 1 of 7 stages run\.", line))
     assert end[done + 1].split() == ["scorer", "tier", "AUC", "95", "%", "interval", "nDCG@10"]
     assert any(re.match(r"mlp +clicks +0\.\d{4} +0\.\d{4} to 0\.\d{4} +0\.\d{4}$", line) for line in end[done:])
     assert text.rindex(SHOW) > text.rindex(HIDE) and "started" not in text
@@ -393,10 +393,10 @@ def test_a_run_elsewhere_says_little_and_nothing_of_epochs(project):
     done = subprocess.run(RUN, cwd=project, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
     lines = done.stdout.splitlines()
-    assert lines[0] == "profile smoke: 6 stages, outputs in outputs/smoke/"
+    assert lines[0] == "profile smoke: 7 stages, outputs in outputs/smoke/"
     patterns = [
         r"03_train_mlp: started \(last time \d+ s\)", r"03_train_mlp: complete in \d+ s",
-        r"05_compare: started", r"05_compare: complete in \d+ s", r"done in \d+ s, 2 of 6 stages run\.",
+        r"05_compare: started", r"05_compare: complete in \d+ s", r"done in \d+ s, 2 of 7 stages run\.",
     ]  # fmt: skip
     for pattern, line in zip(patterns, lines[1:6], strict=True):
         assert re.match(pattern, line), line

@@ -1,6 +1,5 @@
 """The live view: choose a reader, a moment, a model and an article, and see the answers. The one module of widgets."""
 
-import base64
 import html
 import re
 import time
@@ -34,7 +33,7 @@ _STYLE = """<style>
 .explorer tbody tr:nth-child(even) td { background: rgba(128, 128, 128, .06); }
 .explorer tbody tr td.clicked { background: rgba(0, 114, 178, .14); }
 .explorer td.best { font-weight: 700; }
-.explorer img { max-width: 100%; background: #ffffff; }
+.explorer img { max-width: 100%; }
 </style>"""
 
 
@@ -182,10 +181,9 @@ class LiveView(widgets.VBox):
         answer = self._explorer.life(article_id)
         picture = ""
         if len(answer.table):
-            data = plots.image(self._explorer.life_figure(answer, self._moment), "").data
             text = html.escape(f"In-views, clicks and click rate by hour. {answer.caption}", quote=True)
-            encoded = base64.b64encode(data).decode()
-            picture = f'<img width="880" alt="{text}" src="data:image/png;base64,{encoded}">'
+            address = plots.address(self._explorer.life_figure(answer, self._moment))
+            picture = f'<img width="880" alt="{text}" src="{address}">'
         self.panels["life"].value = f"{picture}{_table(hours_shown(answer, _HOURS))}"
 
     @property

@@ -54,7 +54,7 @@ def declared(notebook: Path) -> dict[str, tuple[str, object, str]]:
 
 
 DECLARED = {notebook.stem: declared(notebook) for notebook in NOTEBOOKS}
-STAGES = ["00_audit", "01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend", "05_compare"]
+STAGES = ["00_audit", "01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend", "05_compare", "06_explore"]
 PARAMETERS = [(stage, key) for stage in STAGES for key in DECLARED[stage]]
 NUMBERS = [(stage, key) for stage, key in PARAMETERS if re.search(r"int|float", DECLARED[stage][key][0])]
 SETS = [(stage, key) for stage, key in PARAMETERS if "{" in DECLARED[stage][key][2]]
@@ -323,7 +323,7 @@ def test_texts_that_lead_nowhere(project, tally, key, text):
 @cases(KINDS)
 @given(st.data())
 def test_stages_and_models_that_do_not_fit(project, tally, data):
-    stage = data.draw(st.sampled_from(["02_train_mf", "03_train_mlp", "04_recommend", "05_compare"]))
+    stage = data.draw(st.sampled_from(["02_train_mf", "03_train_mlp", "04_recommend", "05_compare", "06_explore"]))
     what = data.draw(st.sampled_from(["itself", "unknown", "circle", "lacking", "model", "other module", "importance"]))
     training, number = stage[:2] in ("02", "03"), data.draw(st.integers(0, 99))
     files = {
