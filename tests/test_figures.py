@@ -30,7 +30,8 @@ def tables(report):
     for frame in page.select("main figure.table"):
         cells = [cell.get_text().strip() for cell in frame.select("tbody td, tbody th")]
         told = [cell for cell in cells if FIGURE.fullmatch(cell)]
-        yield frame.find("figcaption").get_text(), [one for cell in told for one in re.findall(ONE, cell)]
+        caption = frame.select_one(".scroll")["aria-label"].partition(". ")[2]
+        yield caption, [one for cell in told for one in re.findall(ONE, cell)]
 
 
 def written(number, value):
