@@ -37,6 +37,9 @@ CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvidia-c
 	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
+# JupyterLab would ask for leave to fetch news, and look for a newer version of itself.
+ANNOUNCEMENTS := @jupyterlab/apputils-extension:announcements
+
 # What Jupyter and papermill write into a notebook that they run, beside outputs and counts.
 STRIPPED := metadata.papermill cell.metadata.papermill metadata.language_info.codemirror_mode \
 	metadata.language_info.file_extension metadata.language_info.mimetype metadata.language_info.nbconvert_exporter \
@@ -149,6 +152,7 @@ help: ## explain the targets
 	@python3 -m venv --clear .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@.venv/bin/python -m jupyter labextension disable --level=sys_prefix $(ANNOUNCEMENTS)
 	@touch $@
 
 $(STAMP_smoke): $(GENERATOR) | $(READY)

@@ -425,7 +425,7 @@ def article_life(hours: pd.DataFrame, moment: int) -> Figure:
         moment: microseconds, marked by a dotted line.
     """
     figure = Figure(figsize=(8.0, 3.8))  # of fixed margins: to find them takes as long as to draw, and a reader waits
-    figure.subplots_adjust(left=0.075, right=0.985, bottom=0.13, top=0.97, hspace=0.12)
+    figure.subplots_adjust(left=0.075, right=0.97, bottom=0.13, top=0.97, hspace=0.12)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     start, hour = int(hours["hour"].iloc[0]), 3_600_000_000
     place = ((hours["hour"] - start) // hour).to_numpy()

@@ -18,6 +18,7 @@ _HEADINGS = {
 } | {
     "age_hours": "age, h",
     "click_rate": "click rate",
+    "read_time": "read time, s",
 }
 _DECIMALS = {"logloss": 4, "f1": 3, "accuracy": 3}
 
