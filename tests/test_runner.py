@@ -16,7 +16,7 @@ import pytest
 from ebnerd_lib.pipeline.interruption import interruptible
 from ebnerd_lib.pipeline.layout import ROOT
 
-STAGES = ["00_audit", "01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend", "05_compare"]
+STAGES = ["00_audit", "01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend", "05_compare", "06_explore"]
 
 
 def command(project: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -123,7 +123,7 @@ def test_a_second_run_does_nothing_and_loads_neither_pandas_nor_papermill(finish
 def test_one_mlp_parameter_reruns_03_and_what_depends_on_it(project):
     file = project / "params" / "smoke" / "03_train_mlp.yaml"
     file.write_text(file.read_text() + "dropout: 0.2  # share of hidden units that training drops\n")
-    assert ran(run(project)) == ["03_train_mlp", "04_recommend", "05_compare"]
+    assert ran(run(project)) == ["03_train_mlp", "04_recommend", "05_compare", "06_explore"]
 
 
 def test_a_change_that_leaves_artifacts_as_they_were_stops_there(project):
