@@ -20,6 +20,8 @@ from ebnerd_lib.data.schema import ARTICLES, BEHAVIORS, HISTORY, arrow_schema
 from ebnerd_lib.features import store
 from ebnerd_lib.pipeline.layout import ROOT
 
+for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    os.environ.pop(name, None)  # the make that runs the tests is none of those that tests run
 Change = Callable[[pa.Table], pa.Table]
 FAR_USER = 4_000_000_000  # beyond int32: user ids are unsigned
 LOST_ARTICLE = 1099  # in slates and histories, not in the articles table

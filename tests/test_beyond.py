@@ -528,7 +528,7 @@ def test_the_trade_off_is_drawn_with_its_weights():
         {"diversity_weight": [0.0, 0.5], "diversity": [0.8, 0.9], "ndcg@10": [0.6, 0.5], "ndcg@10_ci": [[0.5, 0.7]] * 2}
     )
     (axis,) = plots.trade_off({"mlp": table}).axes
-    assert [text.get_text() for text in axis.texts] == ["0", "0.5"]
+    assert [text.get_text() for text in axis.texts] == ["0", "0.5", "mlp"]
     assert axis.get_ylabel() == "nDCG@10"
 
 

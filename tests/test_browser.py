@@ -26,7 +26,9 @@ def open_page(browser):
     contexts = []
 
     def opened(file, width=1200, scheme="light"):
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce", bypass_csp=True
+        )
         contexts.append(context)
         page = context.new_page()
         page.asked, page.complaints = [], []
