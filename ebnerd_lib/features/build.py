@@ -152,13 +152,14 @@ class Walk:
 class Checkpoints:
     """The past at some moments, kept: what is asked later walks on from the last one before it.
 
-    For one request at a time, each at another moment of the log. To keep them takes one pass along the log and
-    ``room`` bytes; they lie equally many impressions apart, the closer the less there is to hold.
+    For one request at a time, each at another moment of the log. To keep them takes one pass along the log and at
+    most ``room`` bytes; they lie equally many impressions apart, the closer the less there is to hold. Where there
+    is no room for one, none is kept.
 
     Args:
         world: the past.
         since: the earliest moment to keep; what is asked before it walks from the beginning.
-        room: bytes to keep them in, one of them at least.
+        room: bytes to keep them in.
         most: how many are kept at most.
     """
 
@@ -169,15 +170,17 @@ class Checkpoints:
         one, times = world.log.between(0, 1), world.inviews.time
         walk, rows = Walk(world, one), np.zeros(0, np.int64)
         members = [entry for entry in families() if entry.walk != "slate"]
-        first = place = int(np.searchsorted(times, since))
+        place = int(np.searchsorted(times, since))
         while place < len(times):
             moment = _blank(members, rows, _nothing_at(one, int(times[place])), [])
             for entry in members:
                 _fill(entry, moment, world, walk)
+            left = min(room // max(walk.nbytes, 1), most) - len(self._times)  # fewer than before where tables grew
+            if left < 1:
+                break
             self._times.append(int(times[place]))
             self._walks.append(walk.copy(one))
-            kept = int(np.clip(room // max(walk.nbytes, 1), 1, most))
-            place += max(-(-(len(times) - first) // kept), 1)
+            place += -(-(len(times) - place) // left)
 
     def __len__(self) -> int:
         """Return how many are kept."""
