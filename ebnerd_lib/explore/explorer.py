@@ -1,5 +1,6 @@
 """The explorer's answers: each a table with its caption, the same in a report as in the live view."""
 
+import gc
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +90,7 @@ class Explorer:
     def prepare(self) -> None:
         """Get ready for many choices; answers do not depend on it."""
         self.recommender.keep_past(min(int(self.dataset.parts[part].time[0]) for part in reader.OFFERED))
+        gc.freeze()  # what is loaded stays: to look through it for garbage would take half a second of some answer
 
     @property
     def models(self) -> list[str]:
