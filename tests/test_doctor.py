@@ -322,7 +322,7 @@ def test_how_far_the_profile_is_stands_in_a_line(project):
         (outputs / "notebooks").mkdir(exist_ok=True)
         if executed:
             (outputs / "notebooks" / f"{stage}.ipynb").write_text("{}")
-    project.one(call, "ok", "2 of 6 stages complete, run by hand or outdated: 02_train_mf; make run-all")
+    project.one(call, "ok", "2 of 7 stages complete, run by hand or outdated: 02_train_mf; make run-all")
     (outputs / "logs" / "03_train_mlp").mkdir(parents=True)
     (outputs / "logs" / "03_train_mlp" / "failure.json").write_text('{"message": "x"}')
     project.one(call, "warn", "failed: 03_train_mlp", "outputs/smoke/index.html")

@@ -328,7 +328,7 @@ def test_a_folder_in_the_place_of_the_store_only_costs_time(project):
 def test_the_closure_of_a_notebook_is_what_python_finds(stage, tmp_path):
     config = load_config("smoke", stage)
     lines = [line for cell in code_cells(notebook_path(stage)) for line in cell["source"].splitlines()]
-    imports = [line for line in lines if line.startswith(("import ", "from "))]
+    imports = [line.strip() for line in lines if line.lstrip().startswith(("import ", "from "))]
     if "module" in config.parameters:
         imports.append(f"import ebnerd_lib.models.{config.parameters['module']}")
     (tmp_path / "script.py").write_text("\n".join(imports))

@@ -413,7 +413,7 @@ def test_ctrl_c_leaves_one_message_and_the_terminal_as_it_was(project, watch):
     assert code == 130
     assert text.rindex(SHOW) > text.rindex(HIDE) and termios.tcgetattr(run.slave) == run.modes
     end = plain(text).rstrip().split("\n")
-    assert re.match(r"interrupted: 5 stages are complete and kept \(.*\)\. The same command goes on", end[-1]), end[-9:]
+    assert re.match(r"interrupted: 6 stages are complete and kept \(.*\)\. The same command goes on", end[-1]), end[-9:]
     assert text.count("interrupted") == 1 and "Traceback" not in text and "FAILED" not in text
     assert row(frames(text)[-1], "05_compare").endswith("stopped")
 
