@@ -129,18 +129,19 @@ def _plain_python(source: str) -> str:
 
 
 def _imports(source: str) -> set[Path]:
-    files: set[Path] = set()
+    return {file for name in _imported(source) for file in module_files(name)}
+
+
+@cache
+def _imported(source: str) -> frozenset[str]:
+    """Return the names that a source may import of the package; stages share most modules, so each is parsed once."""
+    found: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for name in names:
-            if name.split(".")[0] == PACKAGE:
-                files |= module_files(name)
-    return files
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return frozenset(name for name in found if name.split(".")[0] == PACKAGE)
 
 
 @cache
