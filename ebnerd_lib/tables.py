@@ -15,7 +15,6 @@ _HEADINGS = {
     "ndcg@10": "nDCG@10",
     "logloss": "log loss",
     "f1": "F1",
-} | {
     "age_hours": "age, h",
     "click_rate": "click rate",
     "read_time": "read time, s",

@@ -18,6 +18,7 @@ from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.sample import generate
 from ebnerd_lib.data.schema import ARTICLES, BEHAVIORS, HISTORY, arrow_schema
 from ebnerd_lib.features import store
+from ebnerd_lib.pipeline.doctor.project import BROWSERS
 from ebnerd_lib.pipeline.layout import ROOT
 
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
@@ -204,7 +205,7 @@ def finished(tmp_path_factory, smoke_bundle, canary) -> Path:
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The browser of the system; tests that need one are skipped where there is none."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
     return found

@@ -10,7 +10,8 @@ from ebnerd_lib.pipeline.doctor.finding import OK, WARN, WRONG, Finding, few
 from ebnerd_lib.pipeline.layout import ROOT, StagePaths, profile_stages, relative
 
 _FOLDERS = ("", "artifacts", "logs", "notebooks", "reports")
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+"""Names under which systems have the browser that tests drive."""
 
 
 def check_parameters(profile: str) -> list[Finding]:
@@ -106,7 +107,7 @@ def check_locks(profile: str) -> list[Finding]:
 
 def check_browser() -> list[Finding]:
     """Tell whether the system's Chromium is there, which some tests drive."""
-    if any(shutil.which(name) for name in _BROWSERS):
+    if any(shutil.which(name) for name in BROWSERS):
         return [Finding(OK, "browser", "Chromium is there, for tests of pages")]
     text = "no Chromium on the PATH: tests of pages are skipped, nothing else wants it"
     return [Finding(OK, "browser", text, "install your system's package, mostly called chromium")]

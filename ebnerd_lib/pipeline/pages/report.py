@@ -84,7 +84,7 @@ def render_overview() -> None:
     for profile in _profiles():
         stages, stale = _stages(profile)
         runs = read_runs(profile, stages, stale)
-        rows.append({"profile": profile, **_summary(runs), **known.origin(runs)})
+        rows.append({"profile": profile, **_summary(runs, judged.scorers(runs)), **known.origin(runs)})
     others = [
         {"page": path.relative_to(outputs).as_posix(), "title": _title(path)}
         for path in sorted([*outputs.glob("*/report.html"), *outputs.glob("evaluate/*/report.html")])
@@ -197,7 +197,7 @@ def _index(profile: str, runs: list[Run], origin: dict[str, Any]) -> str:
     return fill(
         "index.html.j2",
         profile=profile,
-        summary=_summary(runs),
+        summary=_summary(runs, found),
         rows=[(run, *status(run, runs)) for run in runs],
         scorers=found,
         scale=judged.scale(found),
@@ -208,10 +208,9 @@ def _index(profile: str, runs: list[Run], origin: dict[str, Any]) -> str:
     )
 
 
-def _summary(runs: list[Run]) -> dict[str, Any]:
-    """Return what is to be said of a profile in a line or two."""
+def _summary(runs: list[Run], found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what is to be said of a profile and its scorers in a line or two."""
     states = [(run.stage, *status(run, runs)) for run in runs]
-    found = judged.scorers(runs)
     records = [run.manifest for run in runs if run.manifest]
     seconds = [r["duration_seconds"] for r in records if is_number(r.get("duration_seconds"))]
     order = ("failed", "out of date", "by hand", "not run", "complete")
