@@ -3,8 +3,6 @@
 PROFILE ?= sample
 # A port that is named is taken or refused; without a name the servers look for the next free one.
 PORT ?=
-SEEDS ?= 0,1,2
-PARTS ?= seeds,groups,training,days,search
 BUNDLE ?= ebnerd_demo
 
 # An environment of one's own is used as it is: make run-all PYTHON=/path/to/python
@@ -47,8 +45,8 @@ STRIPPED := metadata.papermill cell.metadata.papermill metadata.language_info.co
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run-all reports study lab tensorboard scripts data doctor test test-faults lint verify golden bench bench-quick \
-	audit setup-git clean lock
+.PHONY: help run-all reports lab tensorboard scripts data doctor test test-slow lint bench bench-quick audit setup-git clean \
+	lock
 
 # A line of `##@` names a group of targets for `make help`, a group without targets is not shown.
 ##@ Run
@@ -58,9 +56,6 @@ run-all: $(READY) $(STAMP_$(PROFILE)) ## run what is stale in PROFILE and render
 
 reports: $(READY) ## render the pages of all profiles again, without running anything
 	@$(PY) -m ebnerd_lib reports
-
-study: $(READY) ## refit on several generated bundles and tabulate, SEEDS=0,1,2 PARTS=seeds,groups,training,days,search
-	@$(PY) -m ebnerd_lib study --parts $(PARTS) --seeds $(SEEDS) --out outputs/study
 
 ##@ Explore
 
@@ -72,7 +67,11 @@ tensorboard: $(READY) ## show the training logs of PROFILE on 127.0.0.1, PORT=60
 	@$(PY) -m tensorboard.main --host 127.0.0.1 $(if $(PORT),--port $(PORT)) --logdir outputs/$(PROFILE)/logs
 
 scripts: $(READY) ## write the notebooks with the parameters of PROFILE as Python scripts to outputs/scripts
-	@$(PY) -m ebnerd_lib scripts --profile $(PROFILE)
+	@rm -rf outputs/scripts && mkdir -p outputs/scripts
+	@for file in params/$(PROFILE)/*.yaml; do name=$$(basename $$file .yaml); \
+	  $(PY) -m papermill --prepare-only --no-progress-bar --log-level WARNING -p profile $(PROFILE) -f $$file \
+	    notebooks/$$name.ipynb outputs/scripts/$$name.ipynb || exit 1; done
+	@$(PY) -m nbconvert --log-level WARN --to python outputs/scripts/*.ipynb && rm outputs/scripts/*.ipynb
 
 ##@ Data
 
@@ -85,12 +84,11 @@ doctor: ## see what is there, what is wrong for PROFILE, and what to do about it
 	@if command -v $(PY) >/dev/null 2>&1; then exec $(PY) -m ebnerd_lib doctor --profile $(PROFILE); \
 	  else exec python3 -m ebnerd_lib doctor --profile $(PROFILE); fi
 
-test: $(READY) ## run the tests and the examples in docstrings
+test: $(READY) ## run the quick tests and the examples in docstrings: under 4 minutes
 	@$(PY) -m pytest
 
-test-faults: $(READY) ## try every kill, broken file and planted bug, and write docs/reliability.md: up to an hour
-	@FAULTS=all $(PY) -m pytest tests/faults
-	@$(PY) tests/faults/reliability.py
+test-slow: $(READY) ## run what starts whole runs, servers, browsers, torchrun, kills and full disks: under 15 minutes
+	@$(PY) -m pytest -m slow
 
 lint: $(READY) ## check style, types, import directions and that notebooks hold no outputs
 	@$(PY) -m ruff check .
@@ -98,12 +96,6 @@ lint: $(READY) ## check style, types, import directions and that notebooks hold 
 	@$(PY) -m mypy
 	@$(PY) -c "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
 	@$(PY) -m nbstripout --verify --keep-id --extra-keys "$(STRIPPED)" notebooks/*.ipynb
-
-verify: $(READY) $(STAMP_$(PROFILE)) ## run PROFILE from scratch five times, on other threads and after a kill, and compare
-	@$(PY) -m ebnerd_lib verify --profile $(PROFILE)
-
-golden: $(READY) ## compare headline figures of PROFILE with tests/golden; RENEW=1 keeps the present ones
-	@$(PY) -m ebnerd_lib golden --profile $(PROFILE) $(if $(RENEW),--renew)
 
 bench: $(READY) ## install rivals and measure speed and memory against them: 15 minutes or more, ROWS=slates,features,…
 	@$(PY) -m benchmarks.packages
@@ -113,8 +105,9 @@ bench-quick: $(READY) ## the same on small sizes for the rows that take seconds
 	@$(PY) -m benchmarks.packages
 	@$(PY) -m benchmarks --quick $(if $(ROWS),--rows $(ROWS))
 
-audit: $(READY) ## record licences and known vulnerabilities of the locked packages in docs/dependencies.md
-	@$(PY) docs/dependencies.py
+audit: $(READY) ## list the licences of the installed packages
+	@$(PY) -m pip install --quiet pip-licenses
+	@$(PY) -m piplicenses --with-urls
 
 ##@ Maintain
 
@@ -142,7 +135,7 @@ help: ## explain the targets
 	@awk -F ':.*## ' '/^##@ / {group = substr($$0, 5)} /^[a-z-]+:.*## / \
 	  {if (group != "") print "\n" group; group = ""; printf "  %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "Profiles: $(filter-out study,$(notdir $(wildcard params/*))). Data of ebnerd_* goes to data/<profile>/, see README.md."
+	@echo "Profiles: $(notdir $(wildcard params/*)). Data of ebnerd_* goes to data/<profile>/, see README.md."
 
 .venv/installed: requirements.lock
 	@python3 -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" || { \

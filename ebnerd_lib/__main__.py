@@ -57,10 +57,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.set_defaults(verb=_train)
 
-    scripts = verbs.add_parser("scripts", help="write the notebooks of a profile as Python scripts to outputs/scripts")
-    scripts.add_argument("--profile", default="sample", help="a folder of params/ (default: sample)")
-    scripts.set_defaults(verb=_scripts)
-
     sample = verbs.add_parser("sample", help="generate a bundle in EBNeRD's schema by simulating a news site")
     sample.add_argument("--out", type=Path, required=True, help="folder to write")
     sample.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
@@ -97,25 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     unpack.add_argument("--out", type=Path, required=True, help="folder to write, as data/ebnerd_demo")
     unpack.set_defaults(verb=_unpack)
 
-    verify = verbs.add_parser("verify", help="run a profile from scratch several times and compare every byte")
-    verify.add_argument("--profile", default="smoke", help="a folder of params/ (default: smoke)")
-    verify.add_argument("--runs", type=_names, help="of again,1 thread,2 threads,killed (default: all)")
-    verify.set_defaults(verb=_verify)
-
-    golden = verbs.add_parser("golden", help="compare headline figures of a profile's outputs with those kept in git")
-    golden.add_argument("--profile", default="sample", help="a folder of outputs/ (default: sample)")
-    golden.add_argument("--renew", action="store_true", help="keep the figures that are found")
-    golden.set_defaults(verb=_golden)
-
-    study = verbs.add_parser("study", help="refit on several generated bundles and tabulate what the findings hang on")
-    study.add_argument("--parts", type=_names, help="of seeds,groups,training,days,search (default: all)")
-    study.add_argument("--seeds", type=_seeds, default=[0, 1, 2], help="of the generator (default: 0,1,2)")
-    study.add_argument("--out", type=Path, default=Path("outputs/study"), help="folder (default: outputs/study)")
-    study.add_argument("--size", default="demo", help="of the bundles: smoke, demo, small or large (default: demo)")
-    study.add_argument("--profile", help="whose parameters to train with (default: smoke for size smoke, else sample)")
-    study.set_defaults(verb=_study)
-
-    evaluate = verbs.add_parser("evaluate", help="judge scores that come from elsewhere as our own are judged")
+    evaluate = verbs.add_parser("evaluate", help="evaluate scores that come from elsewhere, as 05_compare does")
     evaluate.add_argument("--scores", type=Path, required=True, help="parquet: impression_id, article_id, score")
     evaluate.add_argument("--bundle", type=Path, required=True, help="folder of the bundle that was scored")
     evaluate.add_argument("--split", default="validation", help="part that was scored: validation or tuning")
@@ -125,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--tuning", type=Path, help="its scores of the tuning day, for log loss and calibration")
     evaluate.add_argument("--reference", type=Path, help="scores to compare with, impression by impression")
     evaluate.add_argument("--out", type=Path, help="folder to write (default: outputs/evaluate/<name of the file>)")
-    evaluate.add_argument("--cut", default="official", help="how parts are cut: official or quantile")
+    evaluate.add_argument("--cut", default="official", help="how the bundle is split into parts: official or quantile")
     evaluate.set_defaults(verb=_evaluate)
 
     submit = verbs.add_parser("submit", help="rank the hidden test set with a trained model and write the file to send")
@@ -165,15 +143,6 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _scripts(options: argparse.Namespace) -> int:
-    from ebnerd_lib.pipeline.layout import relative
-    from ebnerd_lib.pipeline.scripts import export
-
-    for file in export(options.profile):
-        print(relative(file))
-    return 0
-
-
 def _sample(options: argparse.Namespace) -> int:
     from ebnerd_lib.data.sample import generate, generate_test
 
@@ -210,27 +179,6 @@ def _unpack(options: argparse.Namespace) -> int:
     return 0
 
 
-def _verify(options: argparse.Namespace) -> int:
-    from ebnerd_lib.pipeline.verify import RUNS, verify
-
-    return 0 if verify(options.profile, options.runs or tuple(RUNS)) else 1
-
-
-def _golden(options: argparse.Namespace) -> int:
-    from ebnerd_lib.pipeline.golden import golden
-
-    return 0 if golden(options.profile, options.renew) else 1
-
-
-def _study(options: argparse.Namespace) -> int:
-    _be_deterministic()
-    from ebnerd_lib.pipeline.study.run import study
-
-    profile = options.profile or ("smoke" if options.size == "smoke" else "sample")
-    study(options.seeds, options.out.resolve(), options.size, profile, options.parts)
-    return 0
-
-
 def _evaluate(options: argparse.Namespace) -> int:
     from ebnerd_lib.pipeline.evaluate import evaluate
 
@@ -264,10 +212,6 @@ def _be_deterministic() -> None:
 
     for name, value in DETERMINISM.items():
         os.environ.setdefault(name, value)
-
-
-def _seeds(text: str) -> list[int]:
-    return [int(seed) for seed in text.split(",")]
 
 
 def _names(text: str) -> list[str]:

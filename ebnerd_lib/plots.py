@@ -397,24 +397,6 @@ def importance(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def blind_figures(true: np.ndarray, figures: Mapping[str, np.ndarray], reported: str) -> Figure:
-    """Draw what some figures report of scorers against how good these are; one that can see lies on the diagonal.
-
-    Args:
-        true: AUC per impression of each scorer, ascending.
-        figures: what each figure says of them, by its name.
-        reported: label of the vertical axis.
-    """
-    figure, (axis,) = _figure(height=3.6)
-    axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="AUC per impression")
-    for (name, values), colour in zip(figures.items(), _colours(figures), strict=True):
-        axis.plot(true, values, marker="o", markersize=3, color=colour, label=name)
-    axis.set(xlabel="AUC per impression of the scorer", ylabel=reported, xlim=(0, 1), ylim=(0, 1.02))
-    _name_ends(axis)
-    return figure
-
-
-@mpl.rc_context(STYLE)
 def article_life(hours: pd.DataFrame, moment: int) -> Figure:
     """Draw how often an article was in view and clicked by hour, and the click rate with its 95 % interval below.
 

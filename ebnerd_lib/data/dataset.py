@@ -262,11 +262,6 @@ def article_table(table: pa.Table, articles: Vocabulary) -> pd.DataFrame:
     )
 
 
-def in_file_order(dataset: Dataset) -> Dataset:
-    """Return the dataset with the slates of each part as they stand in the bundle's files."""
-    return replace(dataset, parts={part: slates.take(slates.file_order) for part, slates in dataset.parts.items()})
-
-
 def _refuse_parts_without_choice(path: Path, split: str, parts: dict[str, Slates]) -> None:
     for part, slates in parts.items():
         if not slates.has_choice.any():

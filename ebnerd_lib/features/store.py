@@ -180,7 +180,7 @@ def usable(features: Features, tier: str, leave_out: Sequence[str] = ()) -> list
     Args:
         features: of any part.
         tier: the model's information tier.
-        leave_out: columns, and groups of columns, that it does without, as a study does to see what they are worth.
+        leave_out: columns, and groups of columns that it does without.
 
     Raises:
         ConfigError: the tier is unknown, or a name to leave out is neither a column nor a group.

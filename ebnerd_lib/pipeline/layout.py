@@ -8,8 +8,6 @@ from ebnerd_lib.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 """The project's folder; every path in artifacts and reports is relative to it."""
-SEARCHED = "study"
-"""The folder of ``params`` that is no profile: a study searches over its files."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,8 @@ def parameter_file(profile: str, stage: str) -> Path:
 
 
 def profiles() -> list[str]:
-    """Return the names of all profiles, the folders of ``params`` but the one that a study searches over."""
-    return sorted(p.name for p in (ROOT / "params").glob("*") if p.is_dir() and p.name != SEARCHED)
+    """Return the names of all profiles, the folders of ``params``."""
+    return sorted(p.name for p in (ROOT / "params").glob("*") if p.is_dir())
 
 
 def profile_stages(profile: str) -> list[str]:

@@ -5,8 +5,6 @@ work. A report is two steps: `pages.body` makes safe HTML of the cells, ``templa
 before them.
 """
 
-import html
-import re
 from pathlib import Path
 from typing import Any
 
@@ -78,20 +76,16 @@ def overview_file() -> Path:
 
 
 def render_overview() -> None:
-    """Render the index over all profiles that have outputs, and over the other pages that lie there."""
+    """Render the index over all profiles that have outputs."""
     outputs = overview_file().parent
     rows = []
     for profile in _profiles():
         stages, stale = _stages(profile)
         runs = read_runs(profile, stages, stale)
         rows.append({"profile": profile, **_summary(runs, judged.scorers(runs)), **known.origin(runs)})
-    others = [
-        {"page": path.relative_to(outputs).as_posix(), "title": _title(path)}
-        for path in sorted([*outputs.glob("*/report.html"), *outputs.glob("evaluate/*/report.html")])
-    ]
-    key = page_key(machinery(*_PARTS), rows, others)
+    key = page_key(machinery(*_PARTS), rows)
     if outputs.is_dir() and not is_rendered(overview_file(), key):
-        write_page(overview_file(), fill("overview.html.j2", rows=rows, others=others), key)
+        write_page(overview_file(), fill("overview.html.j2", rows=rows), key)
 
 
 def _profiles() -> list[str]:
@@ -224,9 +218,3 @@ def _summary(runs: list[Run], found: list[dict[str, Any]]) -> dict[str, Any]:
         "seconds": sum(seconds) if seconds else None,
         "started": max((str(record.get("started")) for record in records), default=None),
     }
-
-
-def _title(page: Path) -> str:
-    with page.open(encoding="utf-8", errors="replace") as stream:
-        found = re.search(r"<title>(.*?)</title>", stream.read(2000), re.DOTALL)
-    return html.unescape(found[1]).strip() if found else page.parent.name

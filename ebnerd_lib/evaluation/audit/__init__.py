@@ -1,1 +1,0 @@
-"""The original notebook's defects, each measured on a bundle beside what is right."""
