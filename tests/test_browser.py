@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+pytestmark = pytest.mark.slow
+
 WIDTHS = {"wide": 1200, "phone": 390}
 SCHEMES = ("light", "dark")
 

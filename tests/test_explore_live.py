@@ -13,6 +13,8 @@ from test_servers import served, told_token
 
 from ebnerd_lib.pipeline.layout import ROOT
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 180_000.0
 """Milliseconds that a page of a busy machine may take for anything; whatever takes less goes on at once."""
 FAILED = ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']:has-text('Traceback')"

@@ -19,6 +19,8 @@ from ebnerd_lib.pipeline import plan
 from ebnerd_lib.pipeline.layout import ROOT
 from ebnerd_lib.pipeline.runner import DETERMINISM
 
+pytestmark = pytest.mark.slow
+
 TEXT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 LONGEST = 40
 """Lines of code that an example may take, its test and parameters included."""

@@ -13,6 +13,8 @@ import pytest
 
 from ebnerd_lib.pipeline.layout import ROOT
 
+pytestmark = pytest.mark.slow
+
 SOURCE = ROOT / "notebooks" / "04_recommend.ipynb"
 NAME = "notebooks/04_recommend.ipynb"
 

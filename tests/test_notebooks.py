@@ -76,7 +76,6 @@ def test_links_between_notebooks_lead_somewhere(notebook):
 
 
 @pytest.mark.parametrize("profile", ["smoke", "sample", "original", "ebnerd_demo", "ebnerd_small", "ebnerd_large"])
-def test_every_profile_runs_all_stages_and_the_audit_where_the_bundle_is_small(profile):
+def test_every_profile_runs_all_stages(profile):
     stages = ["01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend", "05_compare", "06_explore"]
-    audit = [] if profile == "ebnerd_large" else ["00_audit"]
-    assert profile_stages(profile) == audit + stages
+    assert profile_stages(profile) == stages

@@ -15,8 +15,9 @@ import pytest
 
 from ebnerd_lib.pipeline.interruption import interruptible
 from ebnerd_lib.pipeline.layout import ROOT
+from ebnerd_lib.pipeline.runner import DETERMINISM
 
-STAGES = ["00_audit", "01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend", "05_compare", "06_explore"]
+STAGES = ["01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend", "05_compare", "06_explore"]
 
 
 def command(project: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -120,12 +121,14 @@ def test_a_second_run_does_nothing_and_loads_neither_pandas_nor_papermill(finish
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_one_mlp_parameter_reruns_03_and_what_depends_on_it(project):
     file = project / "params" / "smoke" / "03_train_mlp.yaml"
     file.write_text(file.read_text() + "dropout: 0.2  # share of hidden units that training drops\n")
     assert ran(run(project)) == ["03_train_mlp", "04_recommend", "05_compare", "06_explore"]
 
 
+@pytest.mark.slow
 def test_a_change_that_leaves_artifacts_as_they_were_stops_there(project):
     notebook = project / "notebooks" / "02_train_mf.ipynb"
     notebook.write_text(
@@ -136,6 +139,7 @@ def test_a_change_that_leaves_artifacts_as_they_were_stops_there(project):
     assert artifacts(project) == before
 
 
+@pytest.mark.slow
 def test_a_template_only_renders_again(project):
     style = project / "templates" / "style.css"
     style.write_text(style.read_text() + "\n/* changed */\n")
@@ -143,6 +147,7 @@ def test_a_template_only_renders_again(project):
     assert result.returncode == 0 and not ran(result) and f"rendered {len(STAGES)} reports again" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_lost_artifact_is_made_again(project):
     (project / "outputs" / "smoke" / "artifacts" / "03_train_mlp" / "scores_mlp.parquet").unlink()
     before = artifacts(project)
@@ -150,6 +155,7 @@ def test_a_lost_artifact_is_made_again(project):
     assert set(artifacts(project)) == set(before) | {"03_train_mlp/scores_mlp.parquet"}
 
 
+@pytest.mark.slow
 def test_another_folder_and_another_number_of_threads_give_the_same_bytes(finished, tmp_path):
     other = copy_of(finished, tmp_path / "elsewhere", outputs=False)
     shutil.copytree(finished / "data", other / "data")
@@ -160,6 +166,7 @@ def test_another_folder_and_another_number_of_threads_give_the_same_bytes(finish
     assert [name for name in ours if theirs[name] != ours[name]] == []
 
 
+@pytest.mark.slow
 def test_a_run_by_hand_writes_the_same_folder_and_is_stale_afterwards(project):
     environment = {**os.environ, "PYTHONPATH": str(project), "MKL_CBWR": "AVX2,STRICT"}
     by_hand = [sys.executable, "-m", "jupyter", "execute", "notebooks/04_recommend.ipynb", "--kernel_name=python3"]
@@ -171,6 +178,7 @@ def test_a_run_by_hand_writes_the_same_folder_and_is_stale_afterwards(project):
     assert ran(run(project)) == ["04_recommend"]
 
 
+@pytest.mark.slow
 def test_a_failed_stage_is_marked_keeps_the_last_artifacts_and_exits_1(project):
     before = artifacts(project)
     file = project / "params" / "smoke" / "04_recommend.yaml"
@@ -211,6 +219,7 @@ def test_a_missing_bundle_or_file_is_one_message(project, spoil, message):
     assert not ran(result)
 
 
+@pytest.mark.slow
 def test_a_broken_bundle_fails_the_stage_with_one_message_and_leaves_nothing_half_written(project):
     path = project / "data" / "smoke" / "train" / "behaviors.parquet"
     table = pq.read_table(path)
@@ -222,9 +231,25 @@ def test_a_broken_bundle_fails_the_stage_with_one_message_and_leaves_nothing_hal
     assert f"has {table.num_rows} clicks outside their slate" in result.stderr
     failed = (project / "outputs" / "smoke" / "notebooks" / "01_preprocess.failed.ipynb").read_text()
     assert "Traceback" in failed and str(project) not in failed and "site-packages" not in failed
-    assert ran(result) == ["00_audit", "01_preprocess"]
+    assert ran(result) == ["01_preprocess"]
     assert artifacts(project) == before
     assert not list((project / "outputs" / "smoke" / "artifacts").glob(".*"))
+
+
+@pytest.mark.slow
+def test_scripts_are_the_notebooks_with_their_parameters_and_run(project):
+    """The scripts of a profile are plain Python; run by hand, one writes what its notebook writes."""
+    shutil.copy(ROOT / "Makefile", project)
+    environment = {**os.environ, "PYTHONPATH": str(project), **DETERMINISM}
+    words = ["make", "scripts", "PROFILE=smoke", f"PYTHON={sys.executable}"]
+    subprocess.run(words, cwd=project, check=True, capture_output=True, env=environment)
+    scripts = project / "outputs" / "scripts"
+    assert sorted(path.name for path in scripts.iterdir()) == [f"{stage}.py" for stage in STAGES]
+    before = artifacts(project)
+    words = [sys.executable, str(scripts / "05_compare.py")]
+    subprocess.run(words, cwd=project, check=True, capture_output=True, env=environment)
+    manifest = json.loads((project / "outputs" / "smoke" / "artifacts" / "05_compare" / "manifest.json").read_text())
+    assert manifest["run"] == "interactive" and artifacts(project) == before
 
 
 def test_unknown_profiles_and_verbs_are_refused():

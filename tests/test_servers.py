@@ -23,6 +23,8 @@ from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from ebnerd_lib.pipeline.kernel import LabKernels, ProjectKernel
 from ebnerd_lib.pipeline.layout import ROOT
 
+pytestmark = pytest.mark.slow
+
 START = 60.0
 """Seconds that a server may take to answer on a busy machine."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-STAGES = ["00_audit", "01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend", "05_compare", "06_explore"]
+STAGES = ["01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend", "05_compare", "06_explore"]
 ORPHAN_SECONDS = 5.0
 
 

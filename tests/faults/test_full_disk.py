@@ -4,11 +4,11 @@ import os
 import resource
 import shutil
 import subprocess
-from collections import Counter
 
 import pytest
 from runs import Project
-from share import amount, record
+
+pytestmark = pytest.mark.slow
 
 MB = 2**20
 
@@ -50,11 +50,7 @@ def used(folder) -> int:
 
 def test_a_full_disk_is_told_and_a_rerun_with_space_gives_the_same_bytes(project, disk):
     """Free space from none at all to nearly enough for stage 01, which writes 29 MB, and for 02, which writes 1."""
-    cases = [("02_train_mf", 0.3), ("01_preprocess", 20), ("05_compare", 0.0), ("01_preprocess", 26)]
-    cases += [(stage, space) for stage in ("01_preprocess", "02_train_mf") for space in (0.02, 0.1, 0.5, 0.7, 1.0)]
-    cases += [("01_preprocess", space) for space in (2, 5, 10, 24, 28)]
-    stages, told = Counter(), Counter()
-    for stage, space in cases[: amount(2, len(cases))]:
+    for stage, space in [("02_train_mf", 0.3), ("01_preprocess", 20), ("05_compare", 0.0)]:
         disk(256 * MB)
         project.fill((stage,))
         shutil.rmtree(project.outputs / "artifacts" / stage)
@@ -64,31 +60,18 @@ def test_a_full_disk_is_told_and_a_rerun_with_space_gives_the_same_bytes(project
             project.assert_finished()
             continue
         assert_clear(project, code, text, "The disk of outputs/smoke/ is full (", " bytes free): free space, then")
-        stages[stage] += 1
-        told["by the stage" if "FAILED" in text else "by the runner"] += 1
     disk(256 * MB)
     code, text = project.run()
     assert code == 0, text
-    files, size = project.assert_finished()
-    record(
-        "full_disk",
-        {
-            "runs on a full disk by stage": dict(stages),
-            "told": dict(told),
-            "files compared": files,
-            "bytes compared": size,
-        },
-    )
+    project.assert_finished()
 
 
 def test_a_limit_on_the_size_of_files_is_told(project):
     cases = [
-        ("05_compare", 1_000, "outputs/smoke/logs/hashes.json"),
-        ("02_train_mf", 100_000, "outputs/smoke/"),
         ("05_compare", 30_000, "outputs/smoke/notebooks/.05_compare.running.ipynb"),
         ("01_preprocess", 1_000_000, "features_train.npy"),
     ]
-    for stage, limit, place in cases[: amount(2, 4)]:
+    for stage, limit, place in cases:
         project.fill((stage,))
 
         def limited(limit: int = limit) -> None:
@@ -113,7 +96,7 @@ def test_a_folder_that_cannot_be_written_is_told(project):
         bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
         if shutil.which("setpriv") is None or subprocess.run([*bound, "true"], capture_output=True).returncode:
             pytest.skip("permissions do not bind root here")
-    for closed in ["logs", "artifacts", "", "notebooks", "reports"][: amount(3, 5)]:
+    for closed in ["logs", "artifacts", "reports"]:
         project.fill(("05_compare",))
         folder = project.outputs / closed
         folder.chmod(0o555)

@@ -7,8 +7,6 @@ import random
 import re
 import signal
 import sys
-import time
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from share import amount, record
 
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.features import store
@@ -26,6 +23,8 @@ from ebnerd_lib.training import kept, resume
 from ebnerd_lib.training.batches import Lookup, Reading
 from ebnerd_lib.training.fit import Plan, train, train_variants
 from ebnerd_lib.training.model_file import save_model
+
+pytestmark = pytest.mark.slow
 
 PLAN = Plan(epochs=3, patience=3, batch_size=700, warmup_hours=24, seed=0)
 SETTINGS = {"embedding_size": 4, "hidden": [16], "dropout": 0.2, "schedule": "constant", "learning_rate": 1e-2}
@@ -88,14 +87,6 @@ def result(out: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def tally():
-    """Counts what was tried, for docs/reliability.md; each survived, or its test would have failed."""
-    counts: Counter[str] = Counter()
-    yield counts
-    record("resume", dict(counts))
-
-
-@pytest.fixture(scope="module")
 def ready(smoke_features) -> Path:
     return smoke_features
 
@@ -126,21 +117,11 @@ DEATHS = [
     ("keep", (2, 0)),  # the second epoch's checkpoint is written and does not count yet
     ("rename", (8, 0)),  # in the second model
     ("checkpoint", (4, 0)),
-    ("step", (0, 1)),  # nothing is kept yet
-    ("step", (3, 0)),  # the first network is done, the second has not begun
-    ("step", (5, 1)),
-    ("rename", (1, 0)),
-    ("rename", (3, 0)),  # the first network's last epoch
-    ("keep", (3, 0)),
-    ("keep", (12, 0)),  # the very last
-    ("checkpoint", (1, 0)),
-    ("checkpoint", (7, 0)),
-    ("step", (11, 1)),
 ]
 
 
-@pytest.mark.parametrize("death", DEATHS[: amount(3, len(DEATHS))], ids=str)
-def test_killed_and_gone_on_with_gives_the_same_bytes(ready, undisturbed, steps, tmp_path, tally, death):
+@pytest.mark.parametrize("death", DEATHS, ids=str)
+def test_killed_and_gone_on_with_gives_the_same_bytes(ready, undisturbed, steps, tmp_path, death):
     what, (place, batch) = death
     call = place * steps + batch + 1 if what == "step" else place
     plan = replace(PLAN, seeds=2)
@@ -154,21 +135,13 @@ def test_killed_and_gone_on_with_gives_the_same_bytes(ready, undisturbed, steps,
     # No epoch is trained again but the one that was cut off.
     assert 12 <= sum(trained) <= 13, before + said
     assert not list(tmp_path.glob("logs/*/epoch-*.ckpt"))
-    tally["kills at chosen places"] += 1
-    tally["epochs trained before the kill"] += trained[0]
-    tally["epochs trained after it"] += trained[1]
-    tally["epochs trained twice"] += sum(trained) - 12
 
 
-def test_killed_at_any_moment_again_and_again_gives_the_same_bytes(ready, undisturbed, tmp_path, tally):
-    chance, plan = random.Random(0), replace(PLAN, seeds=2)
-    for number in range(amount(1, 8)):
-        kills, out = 0, tmp_path / str(number)
-        while run(ready, out, plan, after=chance.uniform(0.3, 1.5) + 0.3 * kills) != 0:
-            kills += 1
-        assert result(out) == undisturbed
-        tally["trainings killed again and again at random moments"] += 1
-        tally["their kills"] += kills
+def test_killed_at_any_moment_again_and_again_gives_the_same_bytes(ready, undisturbed, tmp_path):
+    chance, plan, kills = random.Random(0), replace(PLAN, seeds=2), 0
+    while run(ready, tmp_path, plan, after=chance.uniform(0.3, 1.5) + 0.3 * kills) != 0:
+        kills += 1
+    assert result(tmp_path) == undisturbed
 
 
 def test_early_stopping_counts_on(ready, tmp_path):
@@ -219,18 +192,6 @@ def test_what_is_done_is_taken_as_it_is_until_its_stage_is_complete(trained, tmp
     assert "taken as it is" not in capsys.readouterr().out
 
 
-def test_time_left_is_reckoned_from_the_epochs_of_this_run(smoke, ready, tmp_path, trained):
-    trained(at=2)
-    heard = []
-    features = {part: store.read(ready, part) for part in smoke.parts}
-    start = time.monotonic()
-    train(smoke, features, "mlp", "mlp", "clicks", "mlp", SETTINGS, PLAN, tmp_path, heard.append)
-    assert [entry["epoch"] for entry in heard] == [2, 3]
-    # One epoch was trained by then and one is left, so as long as the first one took is left.
-    assert 0 < heard[0]["seconds_left"] <= time.monotonic() - start
-    assert heard[1]["seconds_left"] == 0
-
-
 def other_clicks(go, smoke):
     slates = smoke.parts["tuning"]
     return {"data": replace(smoke, parts={**smoke.parts, "tuning": replace(slates, clicked=slates.clicked[::-1])})}
@@ -245,15 +206,12 @@ def other_features(go, smoke):
 CHANGES = [
     lambda go, smoke: {"learning_rate": 2e-3},
     lambda go, smoke: {"plan": replace(PLAN, seed=1)},
-    lambda go, smoke: {"plan": replace(PLAN, batch_size=128)},
-    lambda go, smoke: {"plan": replace(PLAN, warmup_hours=23)},
-    lambda go, smoke: {"hidden": [12]},
     other_clicks,
     other_features,
 ]
 
 
-@pytest.mark.parametrize("change", CHANGES[-amount(3, len(CHANGES)) :])
+@pytest.mark.parametrize("change", CHANGES)
 def test_anything_changed_is_trained_anew(trained, smoke, capsys, change):
     trained(at=2)
     assert trained(**change(trained, smoke))[0] == 1
@@ -291,34 +249,18 @@ class Bomb:
         return Path.touch, (self.file,)
 
 
-def shorten(folder: Path, checkpoint: Path) -> None:
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
-
-
 def turn_a_bit(folder: Path, checkpoint: Path) -> None:
     content = bytearray(checkpoint.read_bytes())
     content[len(content) // 2] ^= 1
     checkpoint.write_bytes(bytes(content))
 
 
-def lose(folder: Path, checkpoint: Path) -> None:
-    checkpoint.unlink()
-
-
 def lose_the_best(folder: Path, checkpoint: Path) -> None:
     (folder / "best.ckpt").unlink()
 
 
-def spoil_the_best(folder: Path, checkpoint: Path) -> None:
-    shorten(folder, folder / "best.ckpt")
-
-
 def cut_the_note(folder: Path, checkpoint: Path) -> None:
     (folder / "kept.json").write_text((folder / "kept.json").read_text()[:50])
-
-
-def change_the_note(folder: Path, checkpoint: Path) -> None:
-    (folder / "kept.json").write_text('{"key": 3}')
 
 
 def plant_code(folder: Path, checkpoint: Path) -> None:
@@ -327,13 +269,11 @@ def plant_code(folder: Path, checkpoint: Path) -> None:
     (folder / "kept.json").write_text(json.dumps({**note, "sha256": kept._sum(checkpoint)}))
 
 
-SPOILERS = [
-    shorten, lose, lose_the_best, change_the_note, cut_the_note, spoil_the_best, turn_a_bit, plant_code,
-]  # fmt: skip
+SPOILERS = [lose_the_best, cut_the_note, turn_a_bit, plant_code]
 
 
-@pytest.mark.parametrize("spoil", SPOILERS[-amount(4, len(SPOILERS)) :])
-def test_a_spoilt_checkpoint_is_never_used_and_the_reason_is_told(trained, tmp_path, capsys, tally, spoil):
+@pytest.mark.parametrize("spoil", SPOILERS)
+def test_a_spoilt_checkpoint_is_never_used_and_the_reason_is_told(trained, tmp_path, capsys, spoil):
     trained(at=2)
     (checkpoint,) = (tmp_path / "mlp").glob("epoch-*.ckpt")
     spoil(tmp_path / "mlp", checkpoint)
@@ -343,7 +283,6 @@ def test_a_spoilt_checkpoint_is_never_used_and_the_reason_is_told(trained, tmp_p
     assert said.startswith(f"mlp  trained anew: logs/{tmp_path.name}/mlp/")
     assert str(tmp_path) not in said
     assert not (tmp_path / "exploded").exists()
-    tally["spoilt checkpoints refused"] += 1
 
 
 def test_tensorboard_and_csv_show_every_epoch_once(trained, tmp_path):
