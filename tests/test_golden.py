@@ -1,7 +1,7 @@
 """Headline metrics that are kept in git: what a change of code or of a library must not move unseen.
 
-``RENEW=1 python -m pytest -m "slow or not slow" tests/test_golden.py`` keeps what is found. Counts, features and baselines
-are arithmetic and equal to 1e-6; trained models may move by 0.002, since other processors train by another path.
+``RENEW=1 python -m pytest -m "slow or not slow" tests/test_golden.py`` keeps what is found. Counts, features and
+baselines are arithmetic and equal to 1e-6. Trained models may move by 0.002: other processors train by another path.
 """
 
 import json

@@ -25,7 +25,7 @@ from ebnerd_lib.pipeline.layout import ROOT
 
 pytestmark = pytest.mark.slow
 
-START = 60.0
+START = 180.0
 """Seconds that a server may take to answer on a busy machine."""
 
 

@@ -76,6 +76,7 @@ for module, name, settings in (("mlp", "mlp", {"hidden": [128, 64]}), ("mf", "mf
 """
 
 
+@pytest.mark.slow
 def test_one_thread_and_two_give_the_same_bytes(smoke_features, tmp_path):
     found = []
     for threads in ("1", "2"):
