@@ -110,7 +110,7 @@ def test_make_explains_every_target_in_a_group(awk, tmp_path):
 
 def test_every_make_target_that_a_document_names_exists():
     targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    for path in (p for p in tracked() if p.suffix == ".md"):
+    for path in (p for p in tracked() if p.suffix == ".md" and p.name != "CHANGELOG.md"):  # which names those that went
         text = path.read_text(encoding="utf-8")
         fenced = "\n".join(re.findall(r"(?ms)^```[^\n]*\n(.*?)^```$", text))
         named = set(re.findall(r"`make ([a-z][\w-]*)", text)) | set(re.findall(r"(?m)^make ([a-z][\w-]*)", fenced))

@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+from ebnerd_lib.evaluation.reference import Boosting, train_reference
 
 from benchmarks import bundles, preprocessing, training
 from benchmarks.context import Context, Measured
@@ -12,7 +13,6 @@ from benchmarks.timing import RUNS, Times
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.evaluation.intervals import user_bootstrap
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
-from ebnerd_lib.evaluation.reference import Boosting, train_reference
 
 SIZE = "demo"
 TITLE = "boosted trees on the same features: LightGBM, "
