@@ -166,7 +166,7 @@ def _download(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from ebnerd_lib.pipeline.doctor.run import doctor
+    from ebnerd_lib.pipeline.doctor import doctor
 
     return doctor(options.profile)
 

@@ -18,12 +18,12 @@ from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.sample import generate
 from ebnerd_lib.data.schema import ARTICLES, BEHAVIORS, HISTORY, arrow_schema
 from ebnerd_lib.features import store
-from ebnerd_lib.pipeline.doctor.project import BROWSERS
 from ebnerd_lib.pipeline.layout import ROOT
 
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
     os.environ.pop(name, None)  # the make that runs the tests is none of those that tests run
 Change = Callable[[pa.Table], pa.Table]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")  # names under which systems have Chromium
 FAR_USER = 4_000_000_000  # beyond int32: user ids are unsigned
 LOST_ARTICLE = 1099  # in slates and histories, not in the articles table
 

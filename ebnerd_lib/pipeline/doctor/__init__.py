@@ -1,1 +1,0 @@
-"""What is there, what is wrong, and what to do about it. Runs where nearly everything is broken."""
