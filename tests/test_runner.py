@@ -169,30 +169,31 @@ def test_another_folder_and_another_number_of_threads_give_the_same_bytes(finish
 @pytest.mark.slow
 def test_a_run_by_hand_writes_the_same_folder_and_is_stale_afterwards(project):
     environment = {**os.environ, "PYTHONPATH": str(project), "MKL_CBWR": "AVX2,STRICT"}
-    by_hand = [sys.executable, "-m", "jupyter", "execute", "notebooks/04_recommend.ipynb", "--kernel_name=python3"]
-    notebook = project / "notebooks" / "04_recommend.ipynb"
+    by_hand = [sys.executable, "-m", "jupyter", "execute", "notebooks/05_compare.ipynb", "--kernel_name=python3"]
+    notebook = project / "notebooks" / "05_compare.ipynb"
     notebook.write_text(notebook.read_text().replace('profile: str = \\"sample\\"', 'profile: str = \\"smoke\\"'))
     subprocess.run(by_hand, cwd=project, env=environment, check=True, capture_output=True)
-    manifest = json.loads((project / "outputs" / "smoke" / "artifacts" / "04_recommend" / "manifest.json").read_text())
+    manifest = json.loads((project / "outputs" / "smoke" / "artifacts" / "05_compare" / "manifest.json").read_text())
     assert (manifest["run"], manifest["status"]) == ("interactive", "complete")
-    assert ran(run(project)) == ["04_recommend"]
+    assert ran(run(project)) == ["05_compare"]
 
 
 @pytest.mark.slow
 def test_a_failed_stage_is_marked_keeps_the_last_artifacts_and_exits_1(project):
     before = artifacts(project)
-    file = project / "params" / "smoke" / "04_recommend.yaml"
-    file.write_text('time: "1999-12-31"  # moment of the request, long before the bundle\n')
+    file = project / "params" / "smoke" / "05_compare.yaml"
+    kept = file.read_text()
+    file.write_text('importance: ["nobody"]\n')
     result = run(project)
     assert result.returncode == 1
-    assert "04_recommend: FAILED: ConfigError: time: no article is live at 1999-12-31" in result.stderr
+    assert "05_compare: FAILED: StageError: " in result.stderr and "nobody" in result.stderr
     outputs = project / "outputs" / "smoke"
-    assert not (outputs / "notebooks" / "04_recommend.ipynb").exists()
-    assert (outputs / "notebooks" / "04_recommend.failed.ipynb").exists()
-    assert "no article is live" in (outputs / "reports" / "04_recommend.failed.html").read_text()
+    assert not (outputs / "notebooks" / "05_compare.ipynb").exists()
+    assert (outputs / "notebooks" / "05_compare.failed.ipynb").exists()
+    assert "nobody" in (outputs / "reports" / "05_compare.failed.html").read_text()
     assert "failed" in (outputs / "index.html").read_text()
     assert artifacts(project) == before
-    file.write_text("users: 1  # drawn by seed\n")
+    file.write_text(kept)
     assert run(project).returncode == 0
     assert not list(outputs.rglob("*.failed.*"))
 
