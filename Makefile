@@ -47,7 +47,7 @@ STRIPPED := metadata.papermill cell.metadata.papermill metadata.language_info.co
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run-all reports study lab tensorboard scripts data doctor test test-faults lint verify golden bench bench-quick \
+.PHONY: help run-all reports study lab tensorboard scripts data doctor test test-faults lint verify golden bench \
 	audit setup-git clean lock
 
 # A line of `##@` names a group of targets for `make help`, a group without targets is not shown.
@@ -105,13 +105,9 @@ verify: $(READY) $(STAMP_$(PROFILE)) ## run PROFILE from scratch five times, on 
 golden: $(READY) ## compare headline figures of PROFILE with tests/golden; RENEW=1 keeps the present ones
 	@$(PY) -m ebnerd_lib golden --profile $(PROFILE) $(if $(RENEW),--renew)
 
-bench: $(READY) ## install rivals and measure speed and memory against them: 15 minutes or more, ROWS=slates,features,…
-	@$(PY) -m benchmarks.packages
-	@$(PY) -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(if $(LARGE),--large)
-
-bench-quick: $(READY) ## the same on small sizes for the rows that take seconds
-	@$(PY) -m benchmarks.packages
-	@$(PY) -m benchmarks --quick $(if $(ROWS),--rows $(ROWS))
+bench: $(READY) ## install rivals and measure speed and memory against them: 20 minutes, ROWS=slates,… QUICK=1 LARGE=1
+	-@$(PY) -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[bench]'
+	@$(PY) -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(if $(QUICK),--quick) $(if $(LARGE),--large)
 
 audit: $(READY) ## record licences and known vulnerabilities of the locked packages in docs/dependencies.md
 	@$(PY) docs/dependencies.py
