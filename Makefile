@@ -45,8 +45,7 @@ STRIPPED := metadata.papermill cell.metadata.papermill metadata.language_info.co
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run-all reports lab tensorboard scripts data doctor test test-slow lint bench bench-quick audit setup-git clean \
-	lock
+.PHONY: help run-all reports lab tensorboard scripts data doctor test test-slow lint bench audit setup-git clean lock
 
 # A line of `##@` names a group of targets for `make help`, a group without targets is not shown.
 ##@ Run
@@ -97,13 +96,9 @@ lint: $(READY) ## check style, types, import directions and that notebooks hold 
 	@$(PY) -c "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
 	@$(PY) -m nbstripout --verify --keep-id --extra-keys "$(STRIPPED)" notebooks/*.ipynb
 
-bench: $(READY) ## install rivals and measure speed and memory against them: 15 minutes or more, ROWS=slates,features,…
-	@$(PY) -m benchmarks.packages
-	@$(PY) -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(if $(LARGE),--large)
-
-bench-quick: $(READY) ## the same on small sizes for the rows that take seconds
-	@$(PY) -m benchmarks.packages
-	@$(PY) -m benchmarks --quick $(if $(ROWS),--rows $(ROWS))
+bench: $(READY) ## install rivals and measure speed and memory against them: 20 minutes, ROWS=slates,… QUICK=1 LARGE=1
+	-@$(PY) -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[bench]'
+	@$(PY) -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(if $(QUICK),--quick) $(if $(LARGE),--large)
 
 audit: $(READY) ## list the licences of the installed packages
 	@$(PY) -m pip install --quiet pip-licenses

@@ -1,1 +1,1 @@
-"""Measures of speed and memory against rivals, side by side: ``python -m benchmarks [--quick] [--rows a,b]``."""
+"""Speed and memory against rivals, measured in the same run: ``python -m benchmarks [--rows a,b] [--quick]``."""

@@ -1,91 +1,139 @@
-"""Models of the package for benchmarks, with the parameters of the profile ``sample``."""
+"""An epoch against a loop of PyTorch alone, and ``mlp`` against LightGBM on the same columns."""
 
+import statistics
+import time
 from collections.abc import Callable
-from pathlib import Path
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
+import torch
 
+from benchmarks import inputs
+from benchmarks.measure import RUNS, Row, Run, alternate, seconds
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import candidate_rows
-from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features.store import Features, usable
-from ebnerd_lib.models.base import SlateModel, find_model
-from ebnerd_lib.pipeline.config import load_config
-from ebnerd_lib.training.batches import Lookup, Reading, SlateData, training_rows
-from ebnerd_lib.training.fit import Fit, Plan, quiet, train
-from ebnerd_lib.training.model_file import TrainedModel
+from ebnerd_lib.models.auc import SlateAUC
+from ebnerd_lib.models.base import SlateModel
+from ebnerd_lib.models.losses import LOSSES
+from ebnerd_lib.training.batches import SlateData, training_rows
 
-PROFILE, TIER = "sample", "clicks"
-STAGES = {"mf": "02_train_mf", "mlp": "03_train_mlp"}
-
-
-def parameters(module: str) -> dict[str, Any]:
-    """Return the effective parameters of the notebook that trains the models of a module."""
-    return load_config(PROFILE, STAGES[module]).parameters
+LIGHTGBM = {
+    "objective": "lambdarank", "lambdarank_truncation_level": 100, "learning_rate": 0.05, "num_leaves": 15,
+    "min_data_in_leaf": 100, "feature_fraction": 0.5, "bagging_fraction": 0.8, "bagging_freq": 1,
+    "metric": "None", "deterministic": True, "force_row_wise": True, "num_threads": 1, "verbosity": -1,
+}  # fmt: skip
+"""LambdaRank (Burges, 2010); the mean AUC over slates decides when to stop, and two runs do not differ."""
 
 
-def train_model(
-    data: Dataset, features: dict[str, Features], module: str, model: str, logs: Path, epochs: int | None = None,
-    patience: int | None = None, report: Callable[[dict[str, Any]], None] | None = None,
-) -> Fit:  # fmt: skip
-    """Train a model on the CPU as its notebook does, for a number of epochs of one's own where one is given."""
-    given = parameters(module)
-    plan = Plan(
-        given["epochs"] if epochs is None else epochs, given["patience"] if patience is None else patience,
-        given["batch_size"], given["warmup_hours"], given["seed"], {"accelerator": "cpu", "devices": 1},
+def measure(run: Run) -> list[Row]:
+    """Time epochs on the size of ebnerd_small, and whole trainings on that of ebnerd_demo."""
+    size = run.size("small")
+    data, features = inputs.prepared(size, run.work)
+    epochs = [_epoch(run, size, data, features, model) for model in ("mf_ids", "mf_features", "mlp")]
+    return [*epochs, *_boosting(run)]
+
+
+def _epoch(run: Run, size: str, data: Dataset, features: dict[str, Features], model: str) -> Row:
+    """Time each epoch of a training and, at the end of each, one of the bare loop."""
+    # The loop goes on from a trained network and its batches: an epoch takes as long from any weights.
+    network = inputs.fitted(size, data, features, model, run.work, epochs=1).model.network
+    bare = bare_loop(network, network.trainer.datamodule, RUNS + 1)
+    ours, theirs = list[float](), list[float]()
+    start = time.perf_counter()
+
+    def after_epoch(_: dict[str, Any]) -> None:
+        nonlocal start
+        ours.append(time.perf_counter() - start)
+        theirs.append(seconds(bare))
+        start = time.perf_counter()
+
+    inputs.fitted(size, data, features, model, run.work, RUNS + 1, after_epoch)
+    first, second = (statistics.median(each[1:]) for each in (ours, theirs))  # the first of each warms up
+    note = f"size {size}, the tuning day included, on one thread; ours also logs and saves"
+    return Row(f"training: an epoch of {model}, bare PyTorch", first, "s", "ours / rival ≤ 1.15", second, note)
+
+
+def _boosting(run: Run) -> list[Row]:
+    """Compare the AUC on validation, and the time to train and to score the tuning day and validation."""
+    size = run.size("demo")
+    data, features = inputs.prepared(size, run.work)
+    scores: dict[str, np.ndarray] = {}
+
+    def ours() -> None:
+        model = inputs.fitted(size, data, features, "mlp", run.work).model
+        for part in ("tuning", "validation"):
+            scores["ours"] = model.score(data, data.parts[part], features[part].matrix, features[part].columns)
+
+    def rival() -> None:
+        scores["rival"] = boosted(data, features, inputs.parameters(size, "mlp"))
+
+    took = alternate(ours=ours, rival=rival if find_spec("lightgbm") else None)
+    auc = {name: _auc(each, data, "validation") for name, each in scores.items()}
+    note = f"size {size}, {len(usable(features['train'], inputs.TIER))} columns, one thread each"
+    return [
+        Row("training: AUC of mlp, LightGBM", auc["ours"], "AUC", "ours / rival ≥ 1", auc.get("rival"), note),
+        Row("training: all of mlp, LightGBM", took["ours"], "s", "rival / ours ≥ 2", took.get("rival"), note),
+    ]
+
+
+def bare_loop(network: SlateModel, data: SlateData, epochs: int) -> Callable[[], None]:
+    """Return a call that trains a network for one of some epochs in plain PyTorch and evaluates the tuning day.
+
+    Forward, loss, backward, step, with the network's own batches, loss and optimizer and a one-cycle schedule.
+    """
+    settings = network.hyperparameters
+    loss_of, rate = LOSSES[settings["loss"]], settings["learning_rate"]
+    optimizer = network.adamw(list(network.parameters()), rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rate, total_steps=epochs * len(data.train_dataloader()), pct_start=0.2, cycle_momentum=False
+    )
+
+    def epoch() -> None:
+        network.train()
+        for batch in data.train_dataloader():
+            optimizer.zero_grad()
+            loss_of(network(batch), batch).backward()
+            optimizer.step()
+            schedule.step()
+        network.eval()
+        auc, total = SlateAUC(), torch.zeros(())
+        with torch.inference_mode():
+            for batch in data.val_dataloader():
+                scores = network(batch)
+                total += loss_of(scores, batch)  # ours reports the loss of the tuning day too
+                auc.update(scores, batch)
+        auc.compute()
+
+    return epoch
+
+
+def boosted(data: Dataset, features: dict[str, Features], given: dict[str, Any], trees: int = 1000) -> np.ndarray:
+    """Train LightGBM on the columns and rows of a model, score the tuning day and validation, and return the latter.
+
+    Columns are taken raw, NaN as missing. The tuning day decides how many of at most ``trees`` are kept.
+    """
+    import lightgbm
+
+    columns, settings = usable(features["train"], inputs.TIER), {**LIGHTGBM, "seed": given["seed"]}
+    train, tuning = data.parts["train"], data.parts["tuning"]
+    rows = training_rows(train, given["warmup_hours"])
+    where = candidate_rows(train.offsets, rows)
+    seen = {part: features[part].matrix[:, columns].astype(np.float32) for part in ("tuning", "validation")}
+    matrix = features["train"].matrix[where][:, columns].astype(np.float32)
+    training = lightgbm.Dataset(matrix, train.clicked[where], group=train.lengths[rows], params=settings)
+    watched = lightgbm.Dataset(seen["tuning"], tuning.clicked, group=tuning.lengths, reference=training)
+    booster = lightgbm.train(
+        settings, training, trees, valid_sets=[watched],
+        feval=lambda scores, _: ("auc", _auc(scores, data, "tuning"), True),
+        callbacks=[lightgbm.early_stopping(50, verbose=False)],
     )  # fmt: skip
-    return train(data, features, module, model, TIER, model, given, plan, logs, report)
+    booster.predict(seen["tuning"], num_threads=1)  # as ours does
+    return booster.predict(seen["validation"], num_threads=1)
 
 
-def network_and_data(
-    data: Dataset, features: dict[str, Features], module: str, model: str
-) -> tuple[SlateModel, SlateData]:
-    """Return an untrained network and the batches of training and tuning, as ``train_model`` makes them."""
-    quiet()
-    given, kind = parameters(module), find_model(module, model)
-    slates = data.parts["train"]
-    columns = usable(features["train"], TIER) if kind.uses_features else []
-    rows = training_rows(slates, given["warmup_hours"])
-    users, articles = _vocabularies(data, given["warmup_hours"])
-    pl.seed_everything(given["seed"], verbose=False)
-    network = kind(
-        columns=len(columns), users=len(users), articles=len(articles),
-        vector_size=data.metadata.vectors.shape[1] if kind.uses_vectors else 0,
-        **{key: value for key, value in given.items() if key in kind.settings()},
-    )  # fmt: skip
-    if columns:
-        network.transform.fit(features["train"].matrix, candidate_rows(slates.offsets, rows), columns)
-    batches = SlateData(
-        data, features["train"], features["tuning"], columns, Lookup.between(data, users, articles),
-        given["batch_size"], given["warmup_hours"], given["seed"], Reading.of(data, network),
-    )  # fmt: skip
-    return network, batches
-
-
-def untrained(data: Dataset, features: dict[str, Features], module: str, model: str) -> TrainedModel:
-    """Return a model whose weights are as drawn: its scores take as long as those of a trained one."""
-    network, _ = network_and_data(data, features, module, model)
-    columns = [features["train"].columns[place] for place in usable(features["train"], TIER)]
-    users, articles = _vocabularies(data, parameters(module)["warmup_hours"])
-    return TrainedModel(
-        model, module, TIER, network.eval(), columns if network.uses_features else [], users, articles
-    )  # fmt: skip
-
-
-def auc_of(data: Dataset, scores: np.ndarray, part: str = "validation") -> float:
-    """Return the AUC of the scores of a part."""
+def _auc(scores: np.ndarray, data: Dataset, part: str) -> float:
     slates = data.parts[part]
     return mean_metrics(per_slate(scores, slates.clicked, slates.offsets))["auc"]
-
-
-def score_part(fit: Fit, data: Dataset, features: dict[str, Features], part: str) -> np.ndarray:
-    """Score the candidates of a part."""
-    return fit.model.score(data, data.parts[part], features[part].matrix, features[part].columns)
-
-
-def _vocabularies(data: Dataset, warmup_hours: float) -> tuple[Vocabulary, Vocabulary]:
-    seen = data.parts["train"].take(training_rows(data.parts["train"], warmup_hours))
-    return Vocabulary(seen.user_id), Vocabulary(seen.article_id)

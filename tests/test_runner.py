@@ -181,16 +181,16 @@ def test_a_run_by_hand_writes_the_same_folder_and_is_stale_afterwards(project):
 @pytest.mark.slow
 def test_a_failed_stage_is_marked_keeps_the_last_artifacts_and_exits_1(project):
     before = artifacts(project)
-    file = project / "params" / "smoke" / "05_compare.yaml"
+    file = project / "params" / "smoke" / "06_explore.yaml"
     kept = file.read_text()
-    file.write_text('importance: ["nobody"]\n')
+    file.write_text(kept + "user_ids: [4000000000]\n")
     result = run(project)
     assert result.returncode == 1
-    assert "05_compare: FAILED: StageError: " in result.stderr and "nobody" in result.stderr
+    assert "06_explore: FAILED: " in result.stderr and "4000000000" in result.stderr
     outputs = project / "outputs" / "smoke"
-    assert not (outputs / "notebooks" / "05_compare.ipynb").exists()
-    assert (outputs / "notebooks" / "05_compare.failed.ipynb").exists()
-    assert "nobody" in (outputs / "reports" / "05_compare.failed.html").read_text()
+    assert not (outputs / "notebooks" / "06_explore.ipynb").exists()
+    assert (outputs / "notebooks" / "06_explore.failed.ipynb").exists()
+    assert "4000000000" in (outputs / "reports" / "06_explore.failed.html").read_text()
     assert "failed" in (outputs / "index.html").read_text()
     assert artifacts(project) == before
     file.write_text(kept)

@@ -1,0 +1,72 @@
+"""What is measured on: generated bundles, their slates and features, and models with the parameters of profiles."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import FOLDER
+from ebnerd_lib.data import dataset as datasets
+from ebnerd_lib.data.bundle import open_bundle
+from ebnerd_lib.data.dataset import Dataset
+from ebnerd_lib.data.sample import GENERATOR_VERSION, generate
+from ebnerd_lib.features import store
+from ebnerd_lib.features.store import Features
+from ebnerd_lib.pipeline.config import load_config
+from ebnerd_lib.pipeline.json_file import read_json
+from ebnerd_lib.training.fit import Fit, Plan, train
+
+PROFILES = {"smoke": "smoke", "demo": "sample", "small": "ebnerd_small", "large": "ebnerd_large"}
+"""The profile whose parameters a size of a generated bundle is preprocessed and trained with."""
+TIER = "clicks"
+
+
+def bundle(size: str) -> Path:
+    """Return a generated bundle of one of the sizes of ``PROFILES``; it is generated where it is missing or old."""
+    folder = FOLDER / size
+    if (read_json(folder / "generated.json") or {}).get("generator_version") != GENERATOR_VERSION:
+        generate(folder, seed=0, size=size)
+    return folder
+
+
+def slates(folder: Path) -> Dataset:
+    """Read a bundle as slates with labels, histories and tables."""
+    return datasets.prepare(open_bundle(folder), "official")[0]
+
+
+def preprocess(size: str, folder: Path) -> Dataset:
+    """Write slates and features of a bundle as 01_preprocess does, from its parquet files on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data, given = slates(bundle(size)), load_config(PROFILES[size], "01_preprocess").parameters
+    datasets.save(data, folder)
+    store.write(data, folder, half=given["stored_as"] == "float16", leave_out=given["leave_out"])
+    return data
+
+
+def prepared(size: str, folder: Path) -> tuple[Dataset, dict[str, Features]]:
+    """Preprocess a bundle and return its slates, and its features by part."""
+    data = preprocess(size, folder / size)
+    return data, {part: store.read(folder / size, part) for part in data.parts}
+
+
+def parameters(size: str, model: str) -> dict[str, Any]:
+    """Return the effective parameters of the notebook that trains a model, in the profile of a size."""
+    return load_config(PROFILES[size], "03_train_mlp" if model == "mlp" else "02_train_mf").parameters
+
+
+def fitted(
+    size: str, data: Dataset, features: dict[str, Features], model: str, work: Path, epochs: int | None = None,
+    report: Callable[[dict[str, Any]], None] | None = None,
+) -> Fit:  # fmt: skip
+    """Train a model on the CPU as its notebook does in the profile of a size.
+
+    ``epochs`` trains as many and stops no earlier; ``report`` is called after each. Logs go to a new folder in
+    ``work``, since a training that is complete there would not be done again.
+    """
+    given = parameters(size, model)
+    plan = replace(Plan.of(given), trainer={"accelerator": "cpu", "devices": 1})
+    if epochs is not None:
+        plan = replace(plan, epochs=epochs, patience=epochs)
+    logs = Path(tempfile.mkdtemp(dir=work))
+    return train(data, features, given["module"], model, TIER, model, given, plan, logs, report)
