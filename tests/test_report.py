@@ -464,8 +464,6 @@ def test_the_index_of_all_shows_states_results_and_reasons(scored):
     before = report.overview_file().stat().st_mtime_ns
     overview()
     assert report.overview_file().stat().st_mtime_ns == before, "written again only when it changes"
-    write(scored / "outputs/bench/report.html", "<title>Speed &amp; memory</title>")
-    assert '<a href="bench/report.html">Speed &amp; memory</a>' in overview()
 
 
 def test_all_pages_are_rendered_again_without_running(scored):
