@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from benchmarks.measure import Row, in_child, measure_group
-from ebnerd_lib.pipeline.layout import ROOT
+from ebnerd_lib.pipeline.paths import ROOT
 
 GROUPS = ("slates", "features", "evaluation", "training", "scoring", "pipeline")
 """Modules of this package that have ``measure(run)``, in the order of the table."""

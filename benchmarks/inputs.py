@@ -14,8 +14,8 @@ from ebnerd_lib.data.sample import GENERATOR_VERSION, generate
 from ebnerd_lib.features import store
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.pipeline.config import load_config
-from ebnerd_lib.pipeline.json_file import read_json
-from ebnerd_lib.training.fit import Fit, Plan, train
+from ebnerd_lib.pipeline.paths import read_json
+from ebnerd_lib.training.fit import TrainConfig, TrainResult, train
 
 PROFILES = {"smoke": "smoke", "demo": "sample", "small": "ebnerd_small", "large": "ebnerd_large"}
 """The profile whose parameters a size of a generated bundle is preprocessed and trained with."""
@@ -58,14 +58,14 @@ def parameters(size: str, model: str) -> dict[str, Any]:
 def fitted(
     size: str, data: Dataset, features: dict[str, Features], model: str, work: Path, epochs: int | None = None,
     report: Callable[[dict[str, Any]], None] | None = None,
-) -> Fit:  # fmt: skip
+) -> TrainResult:  # fmt: skip
     """Train a model on the CPU as its notebook does in the profile of a size.
 
     ``epochs`` trains as many and stops no earlier; ``report`` is called after each. Logs go to a new folder in
     ``work``, since a training that is complete there would not be done again.
     """
     given = parameters(size, model)
-    plan = replace(Plan.of(given), trainer={"accelerator": "cpu", "devices": 1})
+    plan = replace(TrainConfig.of(given), trainer={"accelerator": "cpu", "devices": 1})
     if epochs is not None:
         plan = replace(plan, epochs=epochs, patience=epochs)
     logs = Path(tempfile.mkdtemp(dir=work))

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from ebnerd_lib.pipeline.layout import ROOT
+from ebnerd_lib.pipeline.paths import ROOT
 
 FOLDER = ROOT / "data" / "bench"
 """Where generated bundles are kept and groups work, on the disk of the data: a temporary folder may be memory."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks import inputs
 from benchmarks.measure import RUNS, Row, Run, in_child
-from ebnerd_lib.pipeline.layout import ROOT
+from ebnerd_lib.pipeline.paths import ROOT
 
 MEMORY_GB = {"smoke": 1.5, "demo": 1.5, "small": 2.5, "large": 8.0}
 FETCHED = re.compile(

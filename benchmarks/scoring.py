@@ -7,8 +7,8 @@ from torch.nn import Module
 
 from benchmarks import inputs
 from benchmarks.measure import Row, Run, alternate
-from ebnerd_lib.evaluation.space import article_space
-from ebnerd_lib.recommend import competition, lists, requests
+from ebnerd_lib.evaluation.diversity import article_space
+from ebnerd_lib.recommend import candidate_slates, lists, requests
 
 K, POOL_HOURS, TIMES_SCORED, USERS = 10, 24.0, 2, 400
 
@@ -39,12 +39,12 @@ def _lists(run: Run, size: str) -> Row:
     moment = requests.moment(data, "")
     pool = requests.live_articles(data, moment, POOL_HOURS, exposure=True)
     asked = requests.make_requests(data, requests.choose_users(data, [], USERS, seed=0), moment, pool)
-    length = competition.typical_length(data.parts["train"])
-    slates = competition.draw_slates(asked, length, TIMES_SCORED, True, seed=0)
-    space, fields = article_space(data), list(competition.fields(data, asked, slates))
+    length = candidate_slates.typical_length(data.parts["train"])
+    slates = candidate_slates.draw_slates(asked, length, TIMES_SCORED, True, seed=0)
+    space, fields = article_space(data), list(candidate_slates.fields(data, asked, slates))
 
     def pick() -> None:
-        lists.pick(asked, competition.score_live([model], data, asked, slates)[model.name], space, K)
+        lists.pick(asked, candidate_slates.score_live([model], data, asked, slates)[model.name], space, K)
 
     def score() -> None:
         for each in fields:

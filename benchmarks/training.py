@@ -15,9 +15,7 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import candidate_rows
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features.store import Features, usable
-from ebnerd_lib.models.auc import SlateAUC
-from ebnerd_lib.models.base import SlateModel
-from ebnerd_lib.models.losses import LOSSES
+from ebnerd_lib.models.base import LOSSES, SlateAUC, SlateModel
 from ebnerd_lib.training.batches import SlateData, training_rows
 
 LIGHTGBM = {

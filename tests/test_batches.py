@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from ebnerd_lib.training.batches import Lookup, SlateBatches
-from ebnerd_lib.training.gather import gather
-from ebnerd_lib.training.negatives import keep_some
+from ebnerd_lib.training.batches import IdEncoder, SlateBatches, gather, keep_some
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -25,7 +23,7 @@ def test_gathered_values_are_those_of_the_matrix(tmp_path, dtype, columns):
 
 def test_a_batch_holds_the_slates_asked_for(smoke):
     slates = smoke.parts["train"]
-    lookup = Lookup(np.arange(len(smoke.users)) * 2, np.arange(len(smoke.articles)) * 3)
+    lookup = IdEncoder(np.arange(len(smoke.users)) * 2, np.arange(len(smoke.articles)) * 3)
     matrix = np.random.default_rng(0).random((slates.candidates, 4), dtype=np.float32)
     rows = np.random.default_rng(1).permutation(len(slates))[:30]
     batches = list(SlateBatches(slates, matrix, [1, 3], lookup, rows, 16))
@@ -43,7 +41,7 @@ def test_a_batch_holds_the_slates_asked_for(smoke):
 
 def sampled(smoke, negatives, seed, epoch):
     slates = smoke.parts["train"]
-    lookup = Lookup(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
+    lookup = IdEncoder(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
     matrix = np.arange(slates.candidates, dtype=np.float32)[:, None]
     rows = np.random.default_rng(5).permutation(np.flatnonzero(slates.has_choice))
     return rows, list(

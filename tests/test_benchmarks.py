@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import __main__ as command
 from benchmarks import evaluation, features, inputs, measure, slates, training
-from ebnerd_lib.models.threads import one_thread
+from ebnerd_lib.models.base import one_thread
 
 
 @pytest.fixture(scope="module")

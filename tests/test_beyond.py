@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from ebnerd_lib import plots
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.errors import ConfigError, StageError
-from ebnerd_lib.evaluation import beyond
-from ebnerd_lib.evaluation.judge import save_scores
+from ebnerd_lib.evaluation import diversity as beyond
+from ebnerd_lib.evaluation.diversity import ArticleSpace, article_space, category_vectors
+from ebnerd_lib.evaluation.evaluate import save_scores
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
-from ebnerd_lib.evaluation.space import ArticleSpace, article_space, category_vectors
-from ebnerd_lib.recommend import audience, lists, mmr, trade_off
+from ebnerd_lib.recommend import lists, population
 from ebnerd_lib.recommend import requests as rec
 from ebnerd_lib.tables import with_intervals
 
@@ -251,19 +251,19 @@ def mmr_by_loop(scores, article, vectors, k, weight):
 )
 def test_reranking_by_hand(weight, expected):
     scores = np.array([20.0, 19.0, 15.0, 10.0])  # scaled 1, .9, .5 and 0
-    order = mmr.rerank(scores, np.array([1, 2, 3, 4]), np.array([0, 4]), UNIT, 4, weight)
+    order = lists.rerank(scores, np.array([1, 2, 3, 4]), np.array([0, 4]), UNIT, 4, weight)
     assert order.tolist() == [expected]
 
 
 def test_an_article_without_a_vector_is_as_similar_as_the_mean_of_the_others():
     articles, slate = np.array([1, 2, 0, 3]), np.array([0, 4])  # to the first: .8, unknown and 0; the mean is .4
     # at .5: .3333 − .4, .3333 − .2 and 0; were the unknown taken for 1, it would be worth less than the last
-    second = mmr.rerank(np.array([3.0, 2.0, 2.0, 0.0]), articles, slate, UNIT, 2, 0.5)
+    second = lists.rerank(np.array([3.0, 2.0, 2.0, 0.0]), articles, slate, UNIT, 2, 0.5)
     assert second.tolist() == [[0, 2]]
     # at .5: .3333 − .4, .1667 − .2 and 0; were the unknown taken for 0, it would be worth more than the last
-    second = mmr.rerank(np.array([3.0, 2.0, 1.0, 0.0]), articles, slate, UNIT, 2, 0.5)
+    second = lists.rerank(np.array([3.0, 2.0, 1.0, 0.0]), articles, slate, UNIT, 2, 0.5)
     assert second.tolist() == [[0, 3]]
-    alone = mmr.rerank(np.array([3.0, 1.0, 2.0]), np.array([0, 1, 2]), np.array([0, 3]), UNIT, 3, 0.5)
+    alone = lists.rerank(np.array([3.0, 1.0, 2.0]), np.array([0, 1, 2]), np.array([0, 3]), UNIT, 3, 0.5)
     assert alone.tolist() == [[0, 2, 1]], "nothing is known of the first, so the score decides"
 
 
@@ -276,7 +276,7 @@ def test_reranking_against_the_algorithm_as_a_loop(lengths, seed, weight):
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     scores = rng.integers(0, 5, offsets[-1]).astype(np.float32)  # with ties
     article = np.concatenate([rng.permutation(9)[:n] for n in lengths])
-    order = mmr.rerank(scores, article, offsets, vectors, 4, weight)
+    order = lists.rerank(scores, article, offsets, vectors, 4, weight)
     for row, (begin, end) in enumerate(pairwise(offsets)):
         own = slice(begin, end)
         expected = mmr_by_loop(scores[own].tolist(), article[own], vectors, 4, weight)
@@ -288,7 +288,7 @@ def test_no_weight_of_diversity_is_the_order_of_the_scores(seed):
     rng = np.random.default_rng(seed)
     # scores so near each other that scaling could make them alike, and far ones
     scores = np.concatenate([[1e9], 1 + rng.integers(0, 4, 6) * np.finfo(np.float64).eps]).astype(np.float64)
-    order = mmr.rerank(scores, np.zeros(7, int), np.array([0, 7]), UNIT, 7, 0.0)
+    order = lists.rerank(scores, np.zeros(7, int), np.array([0, 7]), UNIT, 7, 0.0)
     assert order[0].tolist() == np.lexsort((np.arange(7), -scores)).tolist()
 
 
@@ -296,20 +296,20 @@ def test_a_shift_and_a_scale_of_the_scores_change_nothing():
     rng = np.random.default_rng(3)
     scores, article = rng.integers(0, 64, 40).astype(float), rng.integers(1, 5, 40)
     offsets = np.array([0, 15, 40])
-    one = mmr.rerank(scores, article, offsets, UNIT, 10, 0.4)
-    assert one.tolist() == mmr.rerank(8 * scores - 512, article, offsets, UNIT, 10, 0.4).tolist()
+    one = lists.rerank(scores, article, offsets, UNIT, 10, 0.4)
+    assert one.tolist() == lists.rerank(8 * scores - 512, article, offsets, UNIT, 10, 0.4).tolist()
 
 
 @pytest.mark.parametrize("diversity", [-0.1, 1.01, float("nan")])
 def test_a_weight_outside_its_range(diversity):
     with pytest.raises(ConfigError, match=r"diversity: .* lies outside 0 to 1"):
-        mmr.rerank(np.ones(1), np.ones(1, int), np.array([0, 1]), UNIT, 1, diversity)
+        lists.rerank(np.ones(1), np.ones(1, int), np.array([0, 1]), UNIT, 1, diversity)
 
 
 @pytest.mark.parametrize(("scores", "message"), [([1.0, np.inf], "1 of 2 scores"), ([1.0], "1 scores and 2 articles")])
 def test_scores_that_cannot_be_ranked(scores, message):
     with pytest.raises(ValueError, match=message):
-        mmr.rerank(np.array(scores), np.array([1, 2]), np.array([0, 2]), UNIT, 1, 0.5)
+        lists.rerank(np.array(scores), np.array([1, 2]), np.array([0, 2]), UNIT, 1, 0.5)
 
 
 # Lists of an audience.
@@ -372,7 +372,7 @@ def test_more_weight_makes_lists_more_diverse_and_none_has_what_was_read(smoke, 
 
 
 def test_rules_by_hand(tiny, asked):
-    rules = audience.rules(asked, 0)
+    rules = population.rules(asked, 0)
     assert {name: tier for name, (tier, _) in rules.items()} == {
         "popularity": "clicks", "newest": "content", "random": "ids",
     }  # fmt: skip
@@ -388,10 +388,10 @@ def test_rules_by_hand(tiny, asked):
 
 def test_beyond_table_by_hand(tiny, asked):
     space = article_space(tiny)
-    newest = audience.Lists("newest", "content", lists.pick(asked, audience.rules(asked, 0)["newest"][1], space, 2))
+    newest = population.Lists("newest", "content", lists.pick(asked, population.rules(asked, 0)["newest"][1], space, 2))
     ids = [asked.slates.article_id[own[own >= 0]].tolist() for own in newest.picked]
     assert ids == [[1007, 1006], [1007], [1007, 1006]]
-    row = audience.beyond_table(tiny, asked, [newest], space, 0).iloc[0]
+    row = population.beyond_table(tiny, asked, [newest], space, 0).iloc[0]
     assert (row["list"], row["tier"], row["coverage"], row["without_vector"]) == ("newest", "content", 2, 0)
     assert row["coverage_share"] == pytest.approx(2 / 3)
     # 1006 is of another category and has the same topics; the list of one article has no diversity
@@ -408,17 +408,17 @@ def test_beyond_table_by_hand(tiny, asked):
 def test_articles_without_a_vector_are_counted(tiny, asked):
     space = article_space(tiny)
     blind = ArticleSpace("none", np.zeros_like(space.vectors))
-    own = audience.Lists("any", "ids", lists.pick(asked, np.zeros((3, 3)), space, 2))
-    row = audience.beyond_table(tiny, asked, [own], blind, 0).iloc[0]
+    own = population.Lists("any", "ids", lists.pick(asked, np.zeros((3, 3)), space, 2))
+    row = population.beyond_table(tiny, asked, [own], blind, 0).iloc[0]
     assert row["without_vector"] == 5
     assert np.isnan(row["diversity"]) and row["diversity_ci"] is None and row["diversity_users"] == 0
 
 
 def test_distribution_by_hand(tiny, asked):
-    own = audience.Lists("any", "ids", lists.pick(asked, np.zeros((3, 3)), article_space(tiny), 2))
+    own = population.Lists("any", "ids", lists.pick(asked, np.zeros((3, 3)), article_space(tiny), 2))
     ids = [asked.slates.article_id[row[row >= 0]].tolist() for row in own.picked]
     assert ids == [[1006, 1007], [1007], [1004, 1006]]
-    table = audience.distribution_table(tiny, asked, [own], at("26T10:00"), 48.0)
+    table = population.distribution_table(tiny, asked, [own], at("26T10:00"), 48.0)
     # in view: 1004 1006 1007 and 1006 1007, of the categories 457 118 142 and 118 142
     category = table[table["kind"] == "category"].set_index("value")
     assert category["shown"].to_dict() == {"category 118": 0.4, "category 142": 0.4, "category 457": 0.2}
@@ -430,10 +430,10 @@ def test_distribution_by_hand(tiny, asked):
 
 
 def test_distribution_against_a_count(smoke, served, scores):
-    own = audience.Lists("any", "clicks", lists.pick(served, scores, article_space(smoke), 7))
+    own = population.Lists("any", "clicks", lists.pick(served, scores, article_space(smoke), 7))
     time = int(served.slates.time[0])
-    table = audience.distribution_table(smoke, served, [own], time, 24.0)
-    names = smoke.articles["category_str"].fillna(audience.NO_CATEGORY)
+    table = population.distribution_table(smoke, served, [own], time, 24.0)
+    names = smoke.articles["category_str"].fillna(population.NO_CATEGORY)
     expected = {
         "shown": names.iloc[rec.shown_between(smoke, time, 24.0)].value_counts(normalize=True),
         "any": names.iloc[served.slates.article[own.picked.ravel()]].value_counts(normalize=True),
@@ -460,7 +460,7 @@ def validation_scores(smoke) -> np.ndarray:
 def test_without_diversity_validation_is_judged_as_ever(smoke, validation_scores):
     validation = smoke.parts["validation"]
     every = np.flatnonzero(validation.has_choice)
-    table = trade_off.on_validation(smoke, validation_scores, every, article_space(smoke), 0, (0.0, 1.0))
+    table = lists.on_validation(smoke, validation_scores, every, article_space(smoke), 0, (0.0, 1.0))
     expected = mean_metrics(per_slate(validation_scores, validation.clicked, validation.offsets))
     assert table["ndcg@10"][0] == pytest.approx(expected["ndcg@10"], abs=1e-12)
     assert table["ndcg@5"][0] == pytest.approx(expected["ndcg@5"], abs=1e-12)
@@ -470,27 +470,27 @@ def test_without_diversity_validation_is_judged_as_ever(smoke, validation_scores
 
 
 def test_impressions_are_drawn_by_seed_among_those_that_can_be_judged(smoke):
-    rows = trade_off.draw_impressions(smoke, 50, 0)
+    rows = lists.draw_impressions(smoke, 50, 0)
     assert len(set(rows.tolist())) == 50
     assert smoke.parts["validation"].has_choice[rows].all()
-    assert rows.tolist() == trade_off.draw_impressions(smoke, 50, 0).tolist()
-    assert rows.tolist() != trade_off.draw_impressions(smoke, 50, 1).tolist()
-    assert len(trade_off.draw_impressions(smoke, 10**9, 0)) == smoke.parts["validation"].has_choice.sum()
+    assert rows.tolist() == lists.draw_impressions(smoke, 50, 0).tolist()
+    assert rows.tolist() != lists.draw_impressions(smoke, 50, 1).tolist()
+    assert len(lists.draw_impressions(smoke, 10**9, 0)) == smoke.parts["validation"].has_choice.sum()
     with pytest.raises(ConfigError, match="tradeoff_impressions: 0 impressions"):
-        trade_off.draw_impressions(smoke, 0, 0)
+        lists.draw_impressions(smoke, 0, 0)
 
 
 def test_saved_scores_are_those_of_the_stage_that_has_them(smoke, validation_scores, tmp_path):
     first, second = (tmp_path / name for name in ("first", "second"))
     first.mkdir(), second.mkdir()
     save_scores(second / "scores_mlp.parquet", smoke.parts["validation"], validation_scores)
-    np.testing.assert_array_equal(trade_off.saved_scores("mlp", smoke, [first, second]), validation_scores)
+    np.testing.assert_array_equal(lists.saved_scores("mlp", smoke, [first, second]), validation_scores)
     with pytest.raises(StageError, match="models: there are no saved scores of 'nrms'"):
-        trade_off.saved_scores("nrms", smoke, [Path(first), Path(second)])
+        lists.saved_scores("nrms", smoke, [Path(first), Path(second)])
 
 
 def test_price_on_live_lists(smoke, served, scores):
-    table = trade_off.on_live(served, scores, article_space(smoke), 10, 0, (0.0, 0.3, 1.0))
+    table = lists.on_live(served, scores, article_space(smoke), 10, 0, (0.0, 0.3, 1.0))
     assert table["kept"][0] == 1.0 and table["kept"].is_monotonic_decreasing
     assert table["score"].is_monotonic_decreasing and table["diversity"].is_monotonic_increasing
     assert table["score"].between(0, 1).all()
@@ -503,7 +503,7 @@ def test_price_on_live_lists(smoke, served, scores):
 
 
 def test_lists_shorter_than_k_have_a_price_too(tiny, asked):
-    table = trade_off.on_live(asked, np.arange(9.0).reshape(3, 3), article_space(tiny), 10, 0, (0.0, 0.5))
+    table = lists.on_live(asked, np.arange(9.0).reshape(3, 3), article_space(tiny), 10, 0, (0.0, 0.5))
     # users 9, 8 and the unknown one have 2, 1 and 3 articles: 0 1, 0 (all alike) and 0 .5 1
     assert table["score"][0] == pytest.approx((0 + 1 + 0 + 0 + 0.5 + 1) / 6)
     assert table["kept"].tolist() == [1.0, 1.0]
@@ -533,7 +533,7 @@ def test_the_trade_off_is_drawn_with_its_weights():
 
 
 def test_the_tiny_bundle_has_what_these_tests_count(tiny: Dataset):
-    clicks = audience.clicks_before_validation(tiny)
+    clicks = population.clicks_before_validation(tiny)
     assert dict(zip(tiny.articles["article_id"], clicks, strict=True)) == {
         0: 0, 1001: 1, 1002: 1, 1003: 1, 1004: 1, 1005: 1, 1006: 1, 1007: 0, 1008: 0, 1009: 0, 1010: 0, 1011: 0,
         1012: 0, 1099: 0,

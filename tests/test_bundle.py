@@ -20,7 +20,7 @@ from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.errors import BundleError
 from ebnerd_lib.features.build import build
 from ebnerd_lib.features.registry import every_column
-from ebnerd_lib.features.store import world_of
+from ebnerd_lib.features.store import feature_context
 
 
 def put(name: str, values, kind: pa.DataType | None = None):
@@ -569,7 +569,7 @@ def test_real_rows_have_features(pilot):
     data = ready(pilot[0])
     columns = [column.name for column in every_column()]
     matrix = np.full((data.log.candidates, len(columns)), np.inf, np.float32)
-    build(data.log, world_of(data), matrix)
+    build(data.log, feature_context(data), matrix)
     assert not np.isinf(matrix).any()
     unknown = {columns[place] for place in np.flatnonzero(np.isnan(matrix).any(axis=0))}
     # Counts are known whatever the table lacks; those of an article's topics need the topics.

@@ -8,15 +8,14 @@ from sklearn.calibration import calibration_curve
 from ebnerd_lib.data.slates import candidate_rows
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation import compare
-from ebnerd_lib.evaluation.baselines import judge_baselines
+from ebnerd_lib.evaluation.baselines import evaluate_baselines
 from ebnerd_lib.evaluation.calibration import expected_calibration_error, reliability
-from ebnerd_lib.evaluation.importance import permutation_importance, sample_impressions
+from ebnerd_lib.evaluation.compare import permutation_importance, sample_impressions, slice_figures, slices_of
+from ebnerd_lib.evaluation.evaluate import evaluate_saved
 from ebnerd_lib.evaluation.intervals import FEW_USERS
-from ebnerd_lib.evaluation.judge import judge_saved
 from ebnerd_lib.evaluation.metrics import METRICS, per_slate
-from ebnerd_lib.evaluation.slices import slice_figures, slices_of
 from ebnerd_lib.features import store
-from ebnerd_lib.training.fit import Plan, train
+from ebnerd_lib.training.fit import TrainConfig, train
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,7 @@ def features(smoke, smoke_features):
 
 
 @pytest.fixture(scope="module")
-def judged(smoke):
+def evaluated(smoke):
     """Three scorers: one by chance, the same with noise that ruins it a little, and its equal under another name."""
     rng = np.random.default_rng(0)
     scores = {part: rng.normal(size=s.candidates) + 1.0 * s.clicked for part, s in smoke.parts.items()}
@@ -35,7 +34,7 @@ def judged(smoke):
         compare.Scorer("noised", "clicks", noised),
         compare.Scorer("equal", "content", {part: own.copy() for part, own in scores.items()}),
     ]
-    return [compare.judge_scorer(scorer, smoke.parts) for scorer in scorers]
+    return [compare.evaluate_scorer(scorer, smoke.parts) for scorer in scorers]
 
 
 # --- slices ------------------------------------------------------------------------------------------------
@@ -88,11 +87,11 @@ def test_slates_without_a_click_are_slices_of_their_own(tiny):
     assert found["clicked article", "no click"] == found["age of the clicked article", "no click"] == 1
 
 
-def test_slices_average_to_the_whole_and_differences_are_paired(smoke, judged):
+def test_slices_average_to_the_whole_and_differences_are_paired(smoke, evaluated):
     slates = smoke.parts["validation"]
-    records = compare.compare_slices(judged, "a", slices_of(smoke), slates)
+    records = compare.compare_slices(evaluated, "a", slices_of(smoke), slates)
     for name in ("a", "noised"):
-        whole = next(each for each in judged if each.scorer.name == name).figures["validation"]["auc"]
+        whole = next(each for each in evaluated if each.scorer.name == name).figures["validation"]["auc"]
         for dimension in {record["dimension"] for record in records}:
             own = [record for record in records if record["dimension"] == dimension]
             weight = [record["impressions"] for record in own]
@@ -117,53 +116,53 @@ def test_a_slice_that_cannot_be_judged_is_left_out(tiny):
 # --- differences -------------------------------------------------------------------------------------------
 
 
-def test_equal_scores_differ_by_exactly_nothing_and_a_noised_copy_by_more(smoke, judged):
-    found = compare.differences(judged, "a", smoke.parts["validation"])
+def test_equal_scores_differ_by_exactly_nothing_and_a_noised_copy_by_more(smoke, evaluated):
+    found = compare.differences(evaluated, "a", smoke.parts["validation"])
     assert set(found) == {"noised", "equal"}
     for metric in METRICS:
         assert found["equal"][metric] == 0 and found["equal"][f"{metric}_ci"] == [0, 0]
         low, high = found["noised"][f"{metric}_ci"]
         assert low <= found["noised"][metric] <= high < 0
-    own = [each.figures["validation"]["auc"] for each in judged]
+    own = [each.figures["validation"]["auc"] for each in evaluated]
     assert found["noised"]["auc"] == pytest.approx(own[1] - own[0])
 
 
-def test_an_unknown_reference_is_refused_with_the_names_there_are(smoke, judged):
+def test_an_unknown_reference_is_refused_with_the_names_there_are(smoke, evaluated):
     with pytest.raises(ConfigError, match=r"no scorer 'b' to compare with. Use one of a, noised, equal"):
-        compare.differences(judged, "b", smoke.parts["validation"])
+        compare.differences(evaluated, "b", smoke.parts["validation"])
     with pytest.raises(ConfigError, match="no scorer 'b'"):
-        compare.compare_slices(judged, "b", [], smoke.parts["validation"])
+        compare.compare_slices(evaluated, "b", [], smoke.parts["validation"])
 
 
 def test_saved_scores_give_the_figures_that_their_stage_reported(smoke, tmp_path):
     rng = np.random.default_rng(1)
     scores = {part: rng.normal(size=smoke.parts[part].candidates) for part in ("tuning", "validation")}
-    entry = judge_saved("x", "ids", scores, smoke, tmp_path, seed=3)
+    entry = evaluate_saved("x", "ids", scores, smoke, tmp_path, seed=3)
     metrics = pd.Series({"models": {"x": {**entry, "parameters": 5}}})
     metrics.to_json(tmp_path / "metrics.json", double_precision=15)
     (saved,) = compare.saved_scorers(tmp_path, smoke)
-    assert compare.judge_scorer(saved, smoke.parts, seed=3).figures == {**entry, "parameters": 5}
+    assert compare.evaluate_scorer(saved, smoke.parts, seed=3).figures == {**entry, "parameters": 5}
     (tmp_path / "scores_x.parquet").write_bytes((tmp_path / "tuning_x.parquet").read_bytes())
     with pytest.raises(StageError, match=r"scores_x\.parquet: its .* rows are not the .* candidates"):
         compare.saved_scorers(tmp_path, smoke)
 
 
 def test_baselines_computed_again_have_the_figures_of_preprocessing(smoke, features):
-    again = [compare.judge_scorer(each, smoke.parts) for each in compare.baseline_scorers(smoke, features)]
-    assert {each.scorer.name: each.figures for each in again} == judge_baselines(smoke, features)
+    again = [compare.evaluate_scorer(each, smoke.parts) for each in compare.baseline_scorers(smoke, features)]
+    assert {each.scorer.name: each.figures for each in again} == evaluate_baselines(smoke, features)
 
 
-def test_without_the_tuning_day_there_are_no_probabilities(smoke, judged):
-    alone = compare.Scorer("a", "clicks", {"validation": judged[0].scorer.scores["validation"]})
-    figures = compare.judge_scorer(alone, smoke.parts).figures
-    whole = judged[0].figures["validation"]
+def test_without_the_tuning_day_there_are_no_probabilities(smoke, evaluated):
+    alone = compare.Scorer("a", "clicks", {"validation": evaluated[0].scorer.scores["validation"]})
+    figures = compare.evaluate_scorer(alone, smoke.parts).figures
+    whole = evaluated[0].figures["validation"]
     assert figures["validation"] == {k: v for k, v in whole.items() if k not in ("logloss", "f1", "accuracy")}
-    assert compare.calibration_curves([compare.judge_scorer(alone, smoke.parts)], smoke.parts["validation"]) == {}
+    assert compare.calibration_curves([compare.evaluate_scorer(alone, smoke.parts)], smoke.parts["validation"]) == {}
 
 
-def test_the_table_has_all_scorers_by_auc_with_tier_and_parameters(smoke, judged):
-    entries = {each.scorer.name: each.figures for each in judged}
-    difference = compare.differences(judged, "a", smoke.parts["validation"])
+def test_the_table_has_all_scorers_by_auc_with_tier_and_parameters(smoke, evaluated):
+    entries = {each.scorer.name: each.figures for each in evaluated}
+    difference = compare.differences(evaluated, "a", smoke.parts["validation"])
     table = compare.comparison_table(entries, difference, "a")
     assert list(table["scorer"]) == ["a", "equal", "noised"]
     assert list(table["tier"]) == ["clicks", "content", "clicks"]
@@ -209,7 +208,7 @@ def model(smoke, features, tmp_path_factory):
     logs = tmp_path_factory.mktemp("logs")
     return train(
         smoke, features, "mlp", "mlp", "clicks", "mlp", settings,
-        Plan(3, 3, 64, 24.0, 0, {"accelerator": "cpu"}), logs,
+        TrainConfig(3, 3, 64, 24.0, 0, {"accelerator": "cpu"}), logs,
     ).model  # fmt: skip
 
 
@@ -233,7 +232,7 @@ def test_shuffling_clicks_costs_a_model_of_clicks_and_repeats_by_seed(smoke, fea
 
 def test_a_model_that_learnt_on_is_refused(smoke, features, model):
     walked = type(model)(
-        "mlp_learning", model.module, model.tier, model.network, model.columns, model.users, model.articles
+        "mlp_online", model.module, model.tier, model.network, model.columns, model.users, model.articles
     )
-    with pytest.raises(ConfigError, match=r"mlp_learning learns on.*Name the model that it started from, mlp\."):
+    with pytest.raises(ConfigError, match=r"mlp_online learns on.*Name the model that it started from, mlp\."):
         permutation_importance(walked, smoke, features["validation"], "validation", np.arange(5))

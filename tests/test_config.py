@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.pipeline import layout
+from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline.config import StageConfig, code_cells, from_namespace, load_config, read_schema
-from ebnerd_lib.pipeline.layout import notebook_path, profile_stages
+from ebnerd_lib.pipeline.paths import notebook_path, profile_stages
 
 REPO = Path(__file__).resolve().parents[1]
 PARAMETERS = """\
@@ -62,7 +62,7 @@ class Project:
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Project:
-    monkeypatch.setattr(layout, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
     return Project(tmp_path)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ebnerd_lib.data.bundle import open_bundle
-from ebnerd_lib.data.describe import (
+from ebnerd_lib.data.summary import (
     AGE_LABELS,
     candidate_age,
     click_rate_by_age,

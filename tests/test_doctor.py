@@ -10,13 +10,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from ebnerd_lib.pipeline import doctor, layout
+from ebnerd_lib.pipeline import doctor, paths
 from ebnerd_lib.pipeline.doctor import OK, WARN, WRONG, Finding
 
 BARE = """
 import pathlib, sys
 sys.path.insert(0, sys.argv[1])
-from ebnerd_lib.pipeline import doctor, layout
+from ebnerd_lib.pipeline import doctor
+from ebnerd_lib.pipeline import paths as layout
 layout.ROOT, doctor.COMPILED = pathlib.Path(sys.argv[2]), ("nowhere",)
 sys.exit(doctor.doctor("smoke"))
 """
@@ -27,13 +28,13 @@ NUMPY = metadata.version("numpy")
 def project(tmp_path, smoke_bundle, monkeypatch) -> Path:
     """A project with the bundle of the profile smoke, to break."""
     root = tmp_path / "project"
-    shutil.copytree(layout.ROOT / "params", root / "params")
+    shutil.copytree(paths.ROOT / "params", root / "params")
     shutil.copytree(smoke_bundle, root / "data" / "smoke")
-    shutil.copy(layout.ROOT / "pyproject.toml", root)
+    shutil.copy(paths.ROOT / "pyproject.toml", root)
     for name in ("ebnerd_lib", "notebooks"):
-        (root / name).symlink_to(layout.ROOT / name)
+        (root / name).symlink_to(paths.ROOT / name)
     (root / "requirements.lock").write_text(f"numpy=={NUMPY}\n")
-    monkeypatch.setattr(layout, "ROOT", root)
+    monkeypatch.setattr(paths, "ROOT", root)
     monkeypatch.setenv("PYTHON", sys.executable)  # an environment of one's own: `make` makes no .venv
     return root
 

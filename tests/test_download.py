@@ -30,7 +30,7 @@ from ebnerd_lib.data import schema, transfer
 from ebnerd_lib.data.download import BUNDLES, ask_terms, download, pending, work_folder
 from ebnerd_lib.data.layout import VECTORS
 from ebnerd_lib.errors import BundleError, DownloadError, LicenceError, LockedError, StorageError
-from ebnerd_lib.pipeline.layout import ROOT
+from ebnerd_lib.pipeline.paths import ROOT
 
 NAME = "ebnerd_demo"
 PIECE = 1 << 14

@@ -8,10 +8,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
-from ebnerd_lib.evaluation.baselines import BASELINES, judge_baselines
+from ebnerd_lib.evaluation.baselines import BASELINES, evaluate_baselines
 from ebnerd_lib.evaluation.calibration import classification, fit_calibration
+from ebnerd_lib.evaluation.evaluate import evaluate, evaluate_both, load_scores, results_table, save_scores
 from ebnerd_lib.evaluation.intervals import user_bootstrap
-from ebnerd_lib.evaluation.judge import judge, judge_both, load_scores, results_table, save_scores
 from ebnerd_lib.features import store
 
 
@@ -104,7 +104,7 @@ def test_scores_that_are_missing_or_not_finite_are_not_saved(smoke, tmp_path, sp
 def test_judge_counts_every_impression_once_and_orders_its_intervals(smoke):
     slates = smoke.parts["validation"]
     scores = np.random.default_rng(0).random(slates.candidates)
-    figures = judge(scores, slates, fit_calibration(scores, slates.clicked))
+    figures = evaluate(scores, slates, fit_calibration(scores, slates.clicked))
     assert figures["impressions"] + figures["left_out"] == len(slates)
     for name in ("auc", "mrr", "ndcg@5", "ndcg@10"):
         low, high = figures[f"{name}_ci"]
@@ -115,7 +115,7 @@ def test_figures_are_those_of_the_scores_as_saved(smoke):
     tuning, validation = smoke.parts["tuning"], smoke.parts["validation"]
     # Differences beyond float32 vanish in the file, so they must not count in the figures either.
     fine = 1.0 + np.random.default_rng(0).random(validation.candidates) * 1e-12
-    entry, _ = judge_both("ids", np.arange(tuning.candidates, dtype=float), tuning, fine, validation)
+    entry, _ = evaluate_both("ids", np.arange(tuning.candidates, dtype=float), tuning, fine, validation)
     assert entry["validation"]["auc"] == 0.5
 
 
@@ -124,13 +124,13 @@ def test_calibration_comes_from_the_tuning_day_whatever_is_clicked_on_validation
     rng = np.random.default_rng(0)
     scores = {slates: rng.random(size) for slates, size in (("t", tuning.candidates), ("v", validation.candidates))}
     other = replace(validation, clicked=~validation.clicked)
-    found = [judge_both("ids", scores["t"], tuning, scores["v"], slates)[1] for slates in (validation, other)]
+    found = [evaluate_both("ids", scores["t"], tuning, scores["v"], slates)[1] for slates in (validation, other)]
     assert found[0] == found[1] == fit_calibration(scores["t"].astype(np.float32), tuning.clicked)
 
 
 def test_baselines_know_what_their_tier_allows_and_order_as_on_any_news_site(smoke, smoke_features):
     features = {part: store.read(smoke_features, part) for part in smoke.parts}
-    entries = judge_baselines(smoke, features)
+    entries = evaluate_baselines(smoke, features)
     assert set(entries) == set(BASELINES)
     auc = {name: entry["validation"]["auc"] for name, entry in entries.items()}
     assert abs(auc["random"] - 0.5) < 0.03

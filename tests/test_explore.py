@@ -15,8 +15,8 @@ from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.slates import HOUR, Slates
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import BundleError, ConfigError, StageError
-from ebnerd_lib.evaluation.judge import save_scores
-from ebnerd_lib.evaluation.space import article_space
+from ebnerd_lib.evaluation.diversity import article_space
+from ebnerd_lib.evaluation.evaluate import save_scores
 from ebnerd_lib.explore import article as articles
 from ebnerd_lib.explore import reader
 from ebnerd_lib.explore.app import LiveView
@@ -26,10 +26,10 @@ from ebnerd_lib.explore.recommendation import Recommender, Settings, repeated
 from ebnerd_lib.explore.slate import CLICKED, SHOWN, SavedScores, outcome, shown_slate
 from ebnerd_lib.features.build import Checkpoints, build
 from ebnerd_lib.features.registry import allowed, every_column
-from ebnerd_lib.features.store import world_of
+from ebnerd_lib.features.store import feature_context
 from ebnerd_lib.models.base import find_model
-from ebnerd_lib.pipeline.layout import ROOT
-from ebnerd_lib.recommend import competition, lists
+from ebnerd_lib.pipeline.paths import ROOT
+from ebnerd_lib.recommend import candidate_slates, lists
 from ebnerd_lib.recommend import requests as rec
 from ebnerd_lib.training.model_file import TrainedModel, save_model
 
@@ -206,9 +206,9 @@ def as_in_04(data, model, users, time, settings: Settings) -> pd.DataFrame:
     exposure = model.tier in ("exposure", "clicks")
     pool = rec.live_articles(data, time, settings.pool_hours, exposure)
     requests = rec.make_requests(data, users, time, pool)
-    length = competition.typical_length(data.parts["train"])
-    slates = competition.draw_slates(requests, length, settings.slate_draws, exposure, settings.seed)
-    scores = competition.score_live([model], data, requests, slates)[model.name]
+    length = candidate_slates.typical_length(data.parts["train"])
+    slates = candidate_slates.draw_slates(requests, length, settings.slate_draws, exposure, settings.seed)
+    scores = candidate_slates.score_live([model], data, requests, slates)[model.name]
     picked = lists.pick(requests, scores, article_space(data), settings.k, settings.diversity)
     return lists.recommend(model, data, requests, slates, scores, picked)
 
@@ -229,9 +229,9 @@ def test_one_users_list_is_that_of_stage_04(smoke, small, drawn, settings, kept)
 
 
 def test_checkpoints_change_no_bit(smoke):
-    world = world_of(smoke)
+    context = feature_context(smoke)
     since = int(smoke.parts["tuning"].time[0])
-    kept = Checkpoints(world, since, most=7)
+    kept = Checkpoints(context, since, most=7)
     assert 1 < len(kept) <= 8
     names = [column.name for column in every_column()]
     validation = smoke.parts["validation"]
@@ -240,17 +240,17 @@ def test_checkpoints_change_no_bit(smoke):
     some += [replace(some[0], time=np.array([time])) for time in times]
     for query in some:
         plain, walked = (np.empty((query.candidates, len(names)), np.float32) for _ in range(2))
-        build(query, world, plain)
-        build(query, world, walked, checkpoints=kept)
+        build(query, context, plain)
+        build(query, context, walked, checkpoints=kept)
         np.testing.assert_array_equal(walked, plain)
 
 
 def test_as_many_checkpoints_are_kept_as_there_is_room(smoke):
-    world, since = world_of(smoke), int(smoke.parts["tuning"].time[0])
-    assert len(Checkpoints(world, since, room=0)) == 0
-    one = Checkpoints(world, since, most=1)._walks[0].nbytes
-    assert len(Checkpoints(world, since, room=one)) == 1 and 1 < len(Checkpoints(world, since, room=4 * one)) <= 4
-    assert len(Checkpoints(world, int(smoke.log.time.max()) + 1)) == 0
+    context, since = feature_context(smoke), int(smoke.parts["tuning"].time[0])
+    assert len(Checkpoints(context, since, room=0)) == 0
+    one = Checkpoints(context, since, most=1)._walks[0].nbytes
+    assert len(Checkpoints(context, since, room=one)) == 1 and 1 < len(Checkpoints(context, since, room=4 * one)) <= 4
+    assert len(Checkpoints(context, int(smoke.log.time.max()) + 1)) == 0
 
 
 def test_lists_do_not_depend_on_what_was_asked_before(smoke, small, drawn):
@@ -293,8 +293,8 @@ def test_nothing_at_or_after_the_moment_is_known(smoke, small, smoke_bundle, dra
 
 
 def test_a_model_that_has_learnt_on_is_refused(smoke, small):
-    late = replace(small[0], name="mlp_learning")
-    with pytest.raises(ConfigError, match=r"models: mlp_learning has learnt from all of validation"):
+    late = replace(small[0], name="mlp_online")
+    with pytest.raises(ConfigError, match=r"models: mlp_online has learnt from all of validation"):
         Recommender(smoke, [late], Settings())
 
 

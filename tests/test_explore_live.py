@@ -11,7 +11,7 @@ import yaml
 from playwright.sync_api import Page
 from test_servers import served, told_token
 
-from ebnerd_lib.pipeline.layout import ROOT
+from ebnerd_lib.pipeline.paths import ROOT
 
 pytestmark = pytest.mark.slow
 

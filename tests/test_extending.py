@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from bs4 import BeautifulSoup
 
-from ebnerd_lib.pipeline import plan
-from ebnerd_lib.pipeline.layout import ROOT
+from ebnerd_lib.pipeline import stale
+from ebnerd_lib.pipeline.paths import ROOT
 from ebnerd_lib.pipeline.runner import DETERMINISM
 
 pytestmark = pytest.mark.slow
@@ -185,4 +185,4 @@ def test_a_model_is_found_whether_its_name_is_annotated_or_not(tmp_path):
     file = tmp_path / "linear.py"
     for line in ('name: ClassVar[str] = "linear"', 'name = "linear"'):
         file.write_text(f"class Linear(SlateModel):\n    {line}\n    uses_features = False\n", encoding="utf-8")
-        assert plan._classes(file) == {"linear": False}
+        assert stale._classes(file) == {"linear": False}

@@ -14,11 +14,11 @@ from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows, concatenate
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features import build as builds
 from ebnerd_lib.features import registry, store
-from ebnerd_lib.features.build import World, build, describe
+from ebnerd_lib.features.build import FeatureContext, build, compute_features
 from ebnerd_lib.features.catalogue import HALF_LIVES, STRENGTH_RATES, WINDOWS
-from ebnerd_lib.features.events import Grouping, Past, Timeline
-from ebnerd_lib.features.ranks import behind, relative
+from ebnerd_lib.features.events import EventCounts, Grouping, Timeline
 from ebnerd_lib.features.registry import TIERS, Column, allowed, every_column, family, unregister
+from ebnerd_lib.features.within_slate import behind, relative
 
 ARTICLES, USERS, CATEGORIES = 9, 5, 3
 
@@ -47,7 +47,7 @@ def random_log(rng: np.random.Generator, impressions: int, hours: float = 60.0) 
     )
 
 
-def random_world(rng: np.random.Generator, log: Slates) -> World:
+def random_world(rng: np.random.Generator, log: Slates) -> FeatureContext:
     sentiment = rng.dirichlet(np.ones(3), ARTICLES).astype(np.float32)
     sentiment[[0, 3]] = np.nan
     published = rng.integers(0, 40 * HOUR, ARTICLES)
@@ -65,7 +65,7 @@ def random_world(rng: np.random.Generator, log: Slates) -> World:
         topics=np.concatenate([rng.choice(4, n, replace=False) for n in counts]).astype(np.int32),
         vectors=vectors,
     )
-    return World(log, metadata, [random_history(rng, log.time) for _ in range(2)], USERS)
+    return FeatureContext(log, metadata, [random_history(rng, log.time) for _ in range(2)], USERS)
 
 
 def random_history(rng: np.random.Generator, moments: np.ndarray) -> History:
@@ -80,13 +80,13 @@ def random_history(rng: np.random.Generator, moments: np.ndarray) -> History:
     )
 
 
-def compute(queries: Slates, world: World, chunk: int = 1 << 18) -> dict[str, np.ndarray]:
+def compute(queries: Slates, world: FeatureContext, chunk: int = 1 << 18) -> dict[str, np.ndarray]:
     out = np.full((queries.candidates, len(every_column())), 7e7, dtype=np.float32)
     names = build(queries, world, out, chunk=chunk)
     return {name: out[:, place] for place, name in enumerate(names)}
 
 
-def before(world: World, time: int) -> World:
+def before(world: FeatureContext, time: int) -> FeatureContext:
     """The world with every event at or after a time deleted."""
     kept = world.log.take(world.log.time < time)
     histories = []
@@ -95,7 +95,7 @@ def before(world: World, time: int) -> World:
         user = np.repeat(np.arange(USERS), history.lengths)[keep]
         offsets = np.concatenate(([0], np.cumsum(np.bincount(user, minlength=USERS)))).astype(np.int64)
         histories.append(History(offsets, history.article[keep], history.time[keep]))
-    return World(kept, world.metadata, histories, USERS)
+    return FeatureContext(kept, world.metadata, histories, USERS)
 
 
 @settings(max_examples=60, deadline=None)
@@ -124,15 +124,15 @@ def test_events_added_at_or_after_t_change_nothing(seed):
     # Among the added ones are clicks at the very moment of the latest queries.
     late = log.take(log.time >= moment)
     noisy = replace(late, clicked=rng.random(late.candidates) < 0.8)
-    merged = World(concatenate([log.take(log.time < moment), noisy]), world.metadata, world.histories, USERS)
-    plain = World(log.take(log.time < moment), world.metadata, world.histories, USERS)
+    merged = FeatureContext(concatenate([log.take(log.time < moment), noisy]), world.metadata, world.histories, USERS)
+    plain = FeatureContext(log.take(log.time < moment), world.metadata, world.histories, USERS)
     wanted = compute(early, plain)
     for name, values in compute(early, merged).items():
         if not name.startswith("history"):
             np.testing.assert_array_equal(values, wanted[name], err_msg=name)
 
 
-def oracle(log: Slates, world: World, row: int, place: int) -> dict[str, float]:
+def oracle(log: Slates, world: FeatureContext, row: int, place: int) -> dict[str, float]:
     """What some columns mean, written out event by event."""
     t, u, a = log.time[row], log.user[row], log.article[place]
     meta = world.metadata
@@ -185,9 +185,9 @@ def oracle(log: Slates, world: World, row: int, place: int) -> dict[str, float]:
     topics = _topics(meta, a)
     shares = [sum(topic in _topics(meta, r) for topic in topics) / len(topics) for r in read] if topics else []
     values["history_topics"] = np.mean(shares) if shares else np.nan
-    taste = sum((meta.vectors[r] for r in read), start=np.zeros(3))
-    norms = np.linalg.norm(taste) * np.linalg.norm(meta.vectors[a])
-    values["history_vector"] = taste @ meta.vectors[a] / norms if norms > 0 and a > 0 else np.nan
+    user_profile = sum((meta.vectors[r] for r in read), start=np.zeros(3))
+    norms = np.linalg.norm(user_profile) * np.linalg.norm(meta.vectors[a])
+    values["history_vector"] = user_profile @ meta.vectors[a] / norms if norms > 0 and a > 0 else np.nan
     in_session = [click for _, click, session in mine if session == log.session[row] == _last(mine)]
     values["user_shown_session"] = len(in_session)
     values["user_passed_session"] = 0 if any(in_session) else len(in_session)
@@ -215,7 +215,7 @@ def oracle(log: Slates, world: World, row: int, place: int) -> dict[str, float]:
     return values
 
 
-def oracle_of_readers(log: Slates, world: World, row: int, place: int) -> dict[str, float]:
+def oracle_of_readers(log: Slates, world: FeatureContext, row: int, place: int) -> dict[str, float]:
     """Columns on topics, on readers of the same kind and on the user's own clicks, event by event."""
     t, u, a, meta = log.time[row], log.user[row], log.article[place], world.metadata
     topics = _topics(meta, a)
@@ -238,18 +238,18 @@ def oracle_of_readers(log: Slates, world: World, row: int, place: int) -> dict[s
         for g in ("topic", "audience")
     }
     moods = [meta.sentiment[b] for b in own if not np.isnan(meta.sentiment[b, 0])]
-    taste = sum((meta.vectors[b] for b in own), start=np.zeros(3))
+    user_profile = sum((meta.vectors[b] for b in own), start=np.zeros(3))
     shares = [sum(topic in _topics(meta, b) for topic in topics) / len(topics) for b in own] if topics else []
     return {
         **sums,
         **rates,
         "user_sentiment": np.mean(moods, axis=0) @ meta.sentiment[a] if moods else np.nan,
         "user_topics": np.mean(shares) if shares else np.nan,
-        "user_vector": _cosine(taste, meta.vectors[a]),
+        "user_vector": _cosine(user_profile, meta.vectors[a]),
     }
 
 
-def oracle_of_page(log: Slates, world: World, row: int, place: int) -> dict[str, float]:
+def oracle_of_page(log: Slates, world: FeatureContext, row: int, place: int) -> dict[str, float]:
     """Columns on the page's own article."""
     a, p, meta = log.article[place], log.page[row], world.metadata
     topics, known = _topics(meta, a), a > 0 and p > 0
@@ -356,7 +356,7 @@ def test_windows_are_closed_below_and_open_above():
     one = Slates(**{**vars(log), "offsets": np.array([0, 1, 2, 3]), "article": np.ones(3, np.int32),
                     "article_id": np.ones(3, np.int32), "clicked": np.ones(3, bool),
                     "time": np.array([0, HOUR, 2 * HOUR])})  # fmt: skip
-    past = Past(Timeline.clicks(one), Grouping.one_key(np.arange(2)))
+    past = EventCounts(Timeline.clicks(one), Grouping.one_key(np.arange(2)))
     np.testing.assert_array_equal(past.trailing(one, (1.0, 0.5)), [[0, 0], [1, 0], [1, 0]])
 
 
@@ -366,7 +366,7 @@ def test_decayed_sums_of_a_long_log_are_those_of_its_end():
     log = Slates(**{**vars(log), "offsets": np.arange(6), "article": np.ones(5, np.int32),
                     "article_id": np.ones(5, np.int32), "clicked": np.ones(5, bool),
                     "time": np.array([0, 513, 514, 5_000, 5_001]) * HOUR})  # fmt: skip
-    past = Past(Timeline.clicks(log), Grouping.one_key(np.arange(2)))
+    past = EventCounts(Timeline.clicks(log), Grouping.one_key(np.arange(2)))
     np.testing.assert_allclose(past.decayed(log, (1.0,)), [[0], [0], [0.5], [0], [0.5]], atol=1e-12)
 
 
@@ -412,7 +412,7 @@ def test_leaving_everything_out_is_refused(smoke, tmp_path):
 
 def test_a_walk_backwards_in_time_is_refused():
     log = random_log(np.random.default_rng(0), 5)
-    past = Past(Timeline.inviews(log), Grouping.one_key(np.arange(ARTICLES)))
+    past = EventCounts(Timeline.inviews(log), Grouping.one_key(np.arange(ARTICLES)))
     ordered = log.take(np.argsort(log.time))
     past.trailing(ordered, (1.0,))
     with pytest.raises(ValueError, match="order of time"):
@@ -508,7 +508,7 @@ def test_below_the_tier_of_clicks_nothing_depends_on_what_the_hidden_test_lacks(
     log = random_log(rng, 40)
     world = random_world(rng, log)
     bare = replace(log, page=np.zeros_like(log.page), front_page=np.zeros_like(log.front_page)).without_clicks()
-    whole, lacking = compute(log, world), compute(bare, World(bare, world.metadata, world.histories, USERS))
+    whole, lacking = compute(log, world), compute(bare, FeatureContext(bare, world.metadata, world.histories, USERS))
     for name in allowed("exposure"):
         np.testing.assert_array_equal(whole[name], lacking[name], err_msg=name)
     assert any(not np.array_equal(whole[name], lacking[name], equal_nan=True) for name in allowed("clicks"))
@@ -527,7 +527,7 @@ def test_chunks_yield_what_build_fills_in_on_any_number_of_threads(seed, impress
     queries, steps = log.take(late), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(builds, "_STEP", int(rng.integers(1, 5)))
-        parts = describe(queries, world, names, chunk, lambda: steps.append(1), threads=int(rng.integers(1, 4)))
+        parts = compute_features(queries, world, names, chunk, lambda: steps.append(1), threads=int(rng.integers(1, 4)))
         found = [(part.rows, part.slates, part.matrix(names)) for part in parts]
     assert len(steps) >= len(found)
     for rows, slates, matrix in found:

@@ -6,7 +6,7 @@ import re
 import pytest
 from bs4 import BeautifulSoup
 
-from ebnerd_lib.pipeline.layout import profile_stages
+from ebnerd_lib.pipeline.paths import profile_stages
 
 STAGES = profile_stages("smoke")
 ONE = r"[-−+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?%?"

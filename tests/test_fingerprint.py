@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from ebnerd_lib.errors import BundleError
-from ebnerd_lib.pipeline import fingerprint as fp
-from ebnerd_lib.pipeline import layout
+from ebnerd_lib.pipeline import paths
+from ebnerd_lib.pipeline import stale as fp
 from ebnerd_lib.pipeline.config import StageConfig, code_cells, load_config
-from ebnerd_lib.pipeline.fingerprint import Hashes, fingerprint, input_files, sha256, stage_modules
-from ebnerd_lib.pipeline.layout import notebook_path
+from ebnerd_lib.pipeline.paths import notebook_path
+from ebnerd_lib.pipeline.stale import Hashes, fingerprint, input_files, sha256, stage_modules
 
 REPO = Path(__file__).resolve().parents[1]
 MODULES = {
@@ -86,7 +86,7 @@ class Project:
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    monkeypatch.setattr(layout, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.setattr(fp, "ROOT", tmp_path)
     yield Project(tmp_path)
     fp.module_files.cache_clear()
@@ -172,7 +172,7 @@ def test_artifacts_read_count_but_their_manifest_does_not(project):
 def test_the_place_of_the_project_does_not_count(project, tmp_path, monkeypatch):
     before = project.fingerprint()
     other = tmp_path / "elsewhere"
-    monkeypatch.setattr(layout, "ROOT", other)
+    monkeypatch.setattr(paths, "ROOT", other)
     monkeypatch.setattr(fp, "ROOT", other)
     assert Project(other).fingerprint() == before
 
@@ -236,6 +236,6 @@ def test_the_closure_of_a_notebook_is_what_python_finds(stage, tmp_path):
 
 
 def test_checking_a_stage_loads_nothing_heavy():
-    code = "import sys, ebnerd_lib.pipeline.fingerprint; print(*sys.modules)"
+    code = "import sys, ebnerd_lib.pipeline.stale; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
     assert not {"numpy", "pandas", "pyarrow", "torch", "papermill"} & set(done.stdout.split())

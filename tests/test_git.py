@@ -11,7 +11,7 @@ import nbclient
 import nbformat
 import pytest
 
-from ebnerd_lib.pipeline.layout import ROOT
+from ebnerd_lib.pipeline.paths import ROOT
 
 pytestmark = pytest.mark.slow
 

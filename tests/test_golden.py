@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ebnerd_lib.data.splits import PARTS
+from ebnerd_lib.data.dataset import PARTS
 from ebnerd_lib.features import store
-from ebnerd_lib.pipeline.layout import ROOT
+from ebnerd_lib.pipeline.paths import ROOT
 
 TOLERANCES = {"measured": 1e-6, "trained": 0.002}
 METRICS = ("auc", "mrr", "ndcg@5", "ndcg@10")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ebnerd_lib.evaluation.intervals import FEW_USERS, user_bootstrap
-from ebnerd_lib.pipeline.layout import ROOT
+from ebnerd_lib.pipeline.paths import ROOT
 
 
 def draw_log(rng, users):

@@ -8,14 +8,16 @@ import threading
 import pytest
 
 from ebnerd_lib.errors import LockedError, StageError
-from ebnerd_lib.pipeline import layout, lock, stage
+from ebnerd_lib.pipeline import paths as layout
+from ebnerd_lib.pipeline import paths as lock
+from ebnerd_lib.pipeline import stage
 from ebnerd_lib.pipeline.config import StageConfig
-from ebnerd_lib.pipeline.layout import StagePaths
+from ebnerd_lib.pipeline.paths import StagePaths
 
 HOLD = """
 import sys
 from pathlib import Path
-from ebnerd_lib.pipeline import lock
+from ebnerd_lib.pipeline import paths as lock
 lock.acquire(Path(sys.argv[1]), "a test")
 print("held", flush=True)
 sys.stdin.read()

@@ -10,7 +10,7 @@ from sklearn.metrics import ndcg_score, roc_auc_score
 
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.evaluation import metrics
-from ebnerd_lib.evaluation.judge import with_intervals
+from ebnerd_lib.evaluation.evaluate import with_intervals
 from ebnerd_lib.evaluation.metrics import METRICS, mean_metrics, metric, per_slate
 
 
@@ -25,16 +25,16 @@ def slates(rng, count, longest, levels):
 def test_auc_and_ndcg_equal_scikit_learn(levels):
     scores, clicked, offsets = slates(np.random.default_rng(levels), 400, 30, levels)
     found = per_slate(scores, clicked, offsets)
-    judged = 0
+    evaluated = 0
     for row, (begin, end) in enumerate(pairwise(offsets)):
         y, s = clicked[begin:end], scores[begin:end]
         if y.all() or not y.any():
             assert np.isnan(found[row]).all()
             continue
-        judged += 1
+        evaluated += 1
         wanted = [roc_auc_score(y, s), ndcg_score([y], [s], k=5), ndcg_score([y], [s], k=10)]
         np.testing.assert_allclose(found[row, [0, 2, 3]], wanted, rtol=0, atol=1e-12)
-    assert judged > 200
+    assert evaluated > 200
 
 
 def reciprocal_rank(order, clicked):
@@ -115,14 +115,14 @@ def test_a_metric_of_ones_own_stands_behind_the_official_ones_and_leaves_their_b
 
     metric("one")(lambda scores, clicked, offsets: np.ones(len(offsets) - 1))
     found = per_slate(scores, clicked, offsets)
-    judged = ~np.isnan(before[:, 0])
-    assert METRICS[-3:] == ["longest", "shortest", "one"] and 0 < judged.sum() < len(judged)
+    evaluated = ~np.isnan(before[:, 0])
+    assert METRICS[-3:] == ["longest", "shortest", "one"] and 0 < evaluated.sum() < len(evaluated)
     np.testing.assert_array_equal(found[:, :-3], before)
-    assert np.isnan(found[~judged]).all() and len(seen) == 1 and (seen[0] > 0).all()
-    np.testing.assert_array_equal(found[judged, -3], np.diff(offsets)[judged])
-    np.testing.assert_array_equal(found[judged, -2:], np.stack([-np.diff(offsets), np.ones(300)], axis=1)[judged])
+    assert np.isnan(found[~evaluated]).all() and len(seen) == 1 and (seen[0] > 0).all()
+    np.testing.assert_array_equal(found[evaluated, -3], np.diff(offsets)[evaluated])
+    np.testing.assert_array_equal(found[evaluated, -2:], np.stack([-np.diff(offsets), np.ones(300)], axis=1)[evaluated])
     figures = with_intervals(found, np.arange(300) // 3)
-    assert figures["longest"] == pytest.approx(np.diff(offsets)[judged].mean())
+    assert figures["longest"] == pytest.approx(np.diff(offsets)[evaluated].mean())
     assert figures["longest_ci"][0] < figures["longest"] < figures["longest_ci"][1] and figures["one_ci"] == [1, 1]
 
 

@@ -12,12 +12,9 @@ from sklearn.preprocessing import StandardScaler
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.metrics import per_slate
-from ebnerd_lib.models.auc import SlateAUC
-from ebnerd_lib.models.averaged import Averaged
-from ebnerd_lib.models.base import find_model
-from ebnerd_lib.models.batch import Batch, pad, slate_mean
-from ebnerd_lib.models.losses import bce, listwise
-from ebnerd_lib.models.transform import FeatureTransform
+from ebnerd_lib.models.base import Batch, SlateAUC, bce, find_model, listwise, pad, slate_mean
+from ebnerd_lib.models.ensemble import Ensemble
+from ebnerd_lib.models.layers import FeatureTransform
 from ebnerd_lib.training.model_file import TrainedModel, find_model_file, load_model, save_model
 
 MODELS = [("mf", "mf_ids"), ("mf", "mf_features"), ("mlp", "mlp"), ("nrms", "nrms")]
@@ -146,12 +143,12 @@ def test_vectors_join_both_sides_of_mf_features():
     bare = build("mf", "mf_features")
     bare.load_state_dict({key: value for key, value in model.state_dict().items() if not key.startswith("of_")})
     x = model.transform(batch.features)
-    taste = torch.stack(
+    user_profile = torch.stack(
         [r[w].mean(dim=0) if w.any() else torch.zeros(SIZE) for r, w in zip(batch.read, batch.was_read, strict=True)]
     )
     user = model.users(batch.user)[batch.slate]
     more = user * model.of_article(batch.vector)
-    more = more + model.of_history(taste)[batch.slate] * (x @ model.factors + model.of_article(batch.vector))
+    more = more + model.of_history(user_profile)[batch.slate] * (x @ model.factors + model.of_article(batch.vector))
     torch.testing.assert_close(model(batch), bare(batch) + more.sum(dim=1), rtol=1e-4, atol=1e-5)
 
 
@@ -189,9 +186,9 @@ def test_models_that_say_so_look_at_what_else_is_in_a_slate(module, name, settin
         place=torch.tensor([0, 1, 0, 1, 2]),
     )
     same = torch.allclose(model(fewer)[:2], model(batch)[kept[:2]], rtol=1e-4, atol=1e-4)
-    assert same != model.looks_around
+    assert same != model.uses_slate_context
     torch.testing.assert_close(model(fewer)[2:], model(batch)[4:], rtol=1e-4, atol=1e-4)
-    assert Averaged([model, model]).looks_around == model.looks_around
+    assert Ensemble([model, model]).uses_slate_context == model.uses_slate_context
 
 
 def test_mean_context_is_the_mean_over_the_slate():
@@ -227,7 +224,7 @@ def test_nrms_without_article_vectors_is_refused_with_the_remedy():
 def test_the_mean_of_networks_scores_their_mean_and_comes_back_from_its_file(module, name, tmp_path):
     members = [build(module, name, seed=seed) for seed in range(3)]
     batch = batch_of([3, 2], [0] * 5)
-    model = replace(trained(module, name), network=Averaged(members).eval())
+    model = replace(trained(module, name), network=Ensemble(members).eval())
     wanted = sum(member(batch) for member in members) / 3
     torch.testing.assert_close(model.network(batch), wanted)
     assert not torch.equal(members[0](batch), members[1](batch))

@@ -9,17 +9,16 @@ import torch
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, candidate_rows
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.evaluation.judge import load_scores
+from ebnerd_lib.evaluation.evaluate import load_scores, save_and_evaluate
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
-from ebnerd_lib.evaluation.publish import publish
 from ebnerd_lib.features import store
 from ebnerd_lib.features.store import Features
-from ebnerd_lib.models.batch import Batch
+from ebnerd_lib.models.base import Batch
 from ebnerd_lib.training import online
-from ebnerd_lib.training.batches import Lookup
-from ebnerd_lib.training.fit import Plan, train
+from ebnerd_lib.training.batches import IdEncoder
+from ebnerd_lib.training.fit import TrainConfig, train
 from ebnerd_lib.training.model_file import load_model, save_model
-from ebnerd_lib.training.online import Learning, learn_on, learn_variants, step_rows
+from ebnerd_lib.training.online import OnlineConfig, step_rows, update_online, update_variants_online
 
 MODELS = {"mf_ids": ("mf", {"embedding_size": 4}), "mlp": ("mlp", {"embedding_size": 4, "hidden": [16]})}
 SCORED = ("tuning", "validation")
@@ -27,7 +26,7 @@ SCORED = ("tuning", "validation")
 
 def hours(number, **settings):
     """Plans in tests take steps of a day or an hour; rates high enough that what is learnt shows in scores."""
-    return Learning(60 * number, **{"learning_rate": 3e-3, "vector_rate": 0.05, "warmup_hours": 24.0, **settings})
+    return OnlineConfig(60 * number, **{"learning_rate": 3e-3, "vector_rate": 0.05, "warmup_hours": 24.0, **settings})
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,7 @@ def features(smoke, smoke_features):
 
 @pytest.fixture(scope="module")
 def fits(smoke, features, tmp_path_factory):
-    plan = Plan(epochs=1, patience=1, batch_size=64, warmup_hours=24, seed=0)
+    plan = TrainConfig(epochs=1, patience=1, batch_size=64, warmup_hours=24, seed=0)
     logs = tmp_path_factory.mktemp("logs")
     return {
         name: train(smoke, features, module, name, "clicks", name, settings, plan, logs)
@@ -47,7 +46,7 @@ def fits(smoke, features, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def daily(smoke, features, fits):
-    return {name: learn_on(fit.model, smoke, features, hours(24)) for name, fit in fits.items()}
+    return {name: update_online(fit.model, smoke, features, hours(24)) for name, fit in fits.items()}
 
 
 @pytest.fixture(params=MODELS)
@@ -80,7 +79,7 @@ def spoil(smoke, features, spoilt):
 
 def test_scores_before_a_time_do_not_know_what_comes_at_or_after_it(smoke, features, fits, daily, name):
     later = smoke.parts["validation"].time.min() + 60 * HOUR  # within a step
-    changed = learn_on(fits[name].model, *spoil(smoke, features, lambda slates: slates.time >= later), hours(24))
+    changed = update_online(fits[name].model, *spoil(smoke, features, lambda slates: slates.time >= later), hours(24))
     for part in SCORED:
         before = smoke.parts[part].per_candidate(smoke.parts[part].time < later)
         assert before.sum() > 100
@@ -97,7 +96,7 @@ def test_a_steps_own_clicks_move_the_next_steps_scores_and_not_its_own(smoke, fe
         part: replace(s, clicked=s.clicked ^ s.per_candidate((s.time >= begin) & (s.time < end)))
         for part, s in smoke.parts.items()
     }
-    changed = learn_on(fits[name].model, replace(smoke, parts=flip), features, hours(24))
+    changed = update_online(fits[name].model, replace(smoke, parts=flip), features, hours(24))
 
     def of(learned, rows):
         scores = np.concatenate([np.zeros(smoke.parts["train"].candidates), *(learned.scores[p] for p in SCORED)])
@@ -110,9 +109,9 @@ def test_a_steps_own_clicks_move_the_next_steps_scores_and_not_its_own(smoke, fe
 
 def test_what_is_first_shown_in_a_step_is_the_unknown_there_and_has_a_row_of_its_own_after_it(smoke, features, fits):
     model = fits["mf_ids"].model
-    learner = online._Learner(model, smoke, features, hours(24))
+    learner = online._OnlineLearner(model, smoke, features, hours(24))
     size = len(model.articles)
-    known = Lookup.between(smoke, model.users, model.articles).article > 0
+    known = IdEncoder.between(smoke, model.users, model.articles).article > 0
     met = 0
     for end, rows in step_rows(smoke, 1440)[:4]:
         shown = np.unique(smoke.log.article[candidate_rows(smoke.log.offsets, rows)])
@@ -165,18 +164,18 @@ def test_ids_that_learn_on_every_hour_come_to_rank_news(smoke, features, fits):
     model = fits["mf_ids"].model
     static = model.score(smoke, slates, matrix.matrix, matrix.columns)
     heard = []
-    learned = learn_on(model, smoke, features, hours(1), heard.append)
+    learned = update_online(model, smoke, features, hours(1), heard.append)
     before, after = (
         mean_metrics(per_slate(scores, slates.clicked, slates.offsets))["auc"]
         for scores in (static, learned.scores["validation"])
     )
     assert after > before + 0.05
     shares = [entry["share"] for entry in heard]
-    assert shares == sorted(shares) and shares[-1] == 1 and heard[0]["step"] == "mf_ids_learning"
+    assert shares == sorted(shares) and shares[-1] == 1 and heard[0]["step"] == "mf_ids_online"
 
 
 def test_an_id_takes_a_slate_as_a_step_of_rate_times_clicked_minus_probability(smoke, features, fits):
-    learner = online._Learner(fits["mf_ids"].model, smoke, features, hours(24, bias_rate=0.5, vector_rate=0.0))
+    learner = online._OnlineLearner(fits["mf_ids"].model, smoke, features, hours(24, bias_rate=0.5, vector_rate=0.0))
     rows = step_rows(smoke, 1440)[0][1]
     learner.meet(rows)
     row = rows[smoke.log.has_choice[rows]][:1]
@@ -191,7 +190,7 @@ def test_an_id_takes_a_slate_as_a_step_of_rate_times_clicked_minus_probability(s
 
 
 def test_half_of_what_sets_articles_apart_is_forgotten_in_a_half_life(smoke, features, fits):
-    learner = online._Learner(fits["mf_ids"].model, smoke, features, hours(24, half_life_hours=6.0))
+    learner = online._OnlineLearner(fits["mf_ids"].model, smoke, features, hours(24, half_life_hours=6.0))
     apart = [t.weight.detach() - t.weight[:1].detach() for t in learner._network.id_tables("article")]
     learner.forget(0)
     learner.forget(6 * HOUR)
@@ -205,12 +204,12 @@ def test_the_same_seed_gives_the_same_bytes_and_the_start_stays_as_it_is(smoke, 
     save_model(fits[name].model, tmp_path)
     static = (tmp_path / f"model_{name}.pt").read_bytes()
     torch.manual_seed(99)  # what ran before must not matter
-    again = learn_on(fits[name].model, smoke, features, hours(24))
+    again = update_online(fits[name].model, smoke, features, hours(24))
     for part in SCORED:
         assert again.scores[part].tobytes() == daily[name].scores[part].tobytes()
     save_model(again.model, tmp_path / "a")
     save_model(daily[name].model, tmp_path / "b")
-    file = f"model_{name}_learning.pt"
+    file = f"model_{name}_online.pt"
     assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     save_model(fits[name].model, tmp_path)
     assert (tmp_path / f"model_{name}.pt").read_bytes() == static
@@ -220,16 +219,16 @@ def test_what_is_published_are_the_scores_given_on_the_way_and_a_model_that_load
     smoke, features, daily, name, tmp_path
 ):
     learned = daily[name]
-    entry = publish(learned.model, smoke, features, tmp_path, 0, learned.scores)
+    entry = save_and_evaluate(learned.model, smoke, features, tmp_path, 0, learned.scores)
     assert entry["tier"] == learned.model.tier == "clicks"
     for part, kind in (("validation", "scores"), ("tuning", "tuning")):
         np.testing.assert_array_equal(
-            load_scores(tmp_path / f"{kind}_{name}_learning.parquet", smoke.parts[part]), learned.scores[part]
+            load_scores(tmp_path / f"{kind}_{name}_online.parquet", smoke.parts[part]), learned.scores[part]
         )
         slates = smoke.parts[part]
         values = per_slate(learned.scores[part], slates.clicked, slates.offsets)
         assert entry[part]["auc"] == pytest.approx(mean_metrics(values)["auc"], abs=1e-12)
-    loaded = load_model(tmp_path / f"model_{name}_learning.pt")
+    loaded = load_model(tmp_path / f"model_{name}_online.pt")
     slates, matrix = smoke.parts["validation"], features["validation"]
     scores = loaded.score(smoke, slates, matrix.matrix, matrix.columns)
     np.testing.assert_array_equal(scores, learned.model.score(smoke, slates, matrix.matrix, matrix.columns))
@@ -238,7 +237,7 @@ def test_what_is_published_are_the_scores_given_on_the_way_and_a_model_that_load
 
 
 def test_the_file_of_a_grown_model_gives_each_id_its_own_row(smoke, features, fits):
-    learner = online._Learner(fits["mf_ids"].model, smoke, features, hours(24))
+    learner = online._OnlineLearner(fits["mf_ids"].model, smoke, features, hours(24))
     for end, rows in step_rows(smoke, 1440)[:3]:
         learner.meet(rows)
         learner.train(rows, end)
@@ -246,7 +245,7 @@ def test_the_file_of_a_grown_model_gives_each_id_its_own_row(smoke, features, fi
     for kind in ("user", "article"):
         walked[kind] = learner._network.id_tables(kind)[0].weight.detach().clone()
     model = learner.finish()
-    after = Lookup.between(smoke, model.users, model.articles)
+    after = IdEncoder.between(smoke, model.users, model.articles)
     for kind in ("user", "article"):
         table = model.network.id_tables(kind)[0].weight
         assert len(table) == len(getattr(model, f"{kind}s")) == len(walked[kind])
@@ -254,7 +253,7 @@ def test_the_file_of_a_grown_model_gives_each_id_its_own_row(smoke, features, fi
 
 
 def test_the_last_state_is_the_one_that_would_score_the_next_step(smoke, features, fits, name):
-    learner = online._Learner(fits[name].model, smoke, features, hours(24))
+    learner = online._OnlineLearner(fits[name].model, smoke, features, hours(24))
     steps = step_rows(smoke, 1440)
     for end, rows in steps[:2]:
         learner.meet(rows)
@@ -269,25 +268,25 @@ def test_the_last_state_is_the_one_that_would_score_the_next_step(smoke, feature
 
 
 def test_zero_is_off(smoke, features, fits):
-    assert learn_variants(list(fits.values()), smoke, features, Learning(0)) == []
+    assert update_variants_online(list(fits.values()), smoke, features, OnlineConfig(0)) == []
     with pytest.raises(ConfigError, match="update_minutes: 0 is off"):
-        learn_on(fits["mf_ids"].model, smoke, features, Learning(0))
+        update_online(fits["mf_ids"].model, smoke, features, OnlineConfig(0))
 
 
 def test_only_the_main_tier_learns_on(smoke, features, fits):
     fit = fits["mlp"]
     other = replace(fit, model=replace(fit.model, name="mlp_content", tier="content"))
-    learned = learn_variants([fit, other], smoke, features, hours(24))
-    assert [each.model.name for each in learned] == ["mlp_learning"]
+    learned = update_variants_online([fit, other], smoke, features, hours(24))
+    assert [each.model.name for each in learned] == ["mlp_online"]
 
 
 @pytest.mark.parametrize("minutes", [-15, 7, 30, 10_080])
 def test_other_lengths_of_a_step_are_refused_with_the_ones_there_are(minutes):
     with pytest.raises(ConfigError, match=f"update_minutes: {minutes} is no length.*Use one of 0, 1, 15, 60, 1440"):
-        Learning(minutes)
+        OnlineConfig(minutes)
 
 
 @pytest.mark.parametrize("setting, value", [("bias_rate", -0.1), ("replay", -1.0), ("batch_size", 0)])
 def test_settings_out_of_range_are_refused(setting, value):
     with pytest.raises(ConfigError, match=f"{setting}: {value} is too low"):
-        Learning(15, **{setting: value})
+        OnlineConfig(15, **{setting: value})

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ebnerd_lib.models.adamw import RowwiseAdamW
-from ebnerd_lib.models.dropout import Dropout
+from ebnerd_lib.models.base import RowwiseAdamW
+from ebnerd_lib.models.layers import Dropout
 
 GROUP = {"weight_decay": 0.1}
 

@@ -2,7 +2,7 @@
 
 import re
 
-from ebnerd_lib.pipeline.layout import ROOT
+from ebnerd_lib.pipeline.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

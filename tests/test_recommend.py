@@ -16,12 +16,12 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, candidate_rows
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.evaluation.space import article_space
+from ebnerd_lib.evaluation.diversity import article_space
 from ebnerd_lib.features import store
 from ebnerd_lib.features.build import build
 from ebnerd_lib.features.registry import allowed, every_column
 from ebnerd_lib.models.base import find_model
-from ebnerd_lib.recommend import competition
+from ebnerd_lib.recommend import candidate_slates
 from ebnerd_lib.recommend import lists as listing
 from ebnerd_lib.recommend import requests as rec
 from ebnerd_lib.training.model_file import TrainedModel
@@ -51,14 +51,14 @@ def linear_model(data: Dataset, weights: dict[str, float], tier="clicks") -> Tra
     return model
 
 
-def slates_of(data: Dataset, requests: rec.Requests, exposure: bool = True) -> competition.Competition:
-    return competition.draw_slates(requests, competition.typical_length(data.parts["train"]), 2, exposure, 0)
+def slates_of(data: Dataset, requests: rec.Requests, exposure: bool = True) -> candidate_slates.CandidateSlates:
+    return candidate_slates.draw_slates(requests, candidate_slates.typical_length(data.parts["train"]), 2, exposure, 0)
 
 
 def recommend(model: TrainedModel, data: Dataset, requests: rec.Requests, k: int, diversity=0.0) -> pd.DataFrame:
     """Score, pick and describe, as the notebook does."""
     slates = slates_of(data, requests, model.tier in ("exposure", "clicks"))
-    scores = competition.score_live([model], data, requests, slates)[model.name]
+    scores = candidate_slates.score_live([model], data, requests, slates)[model.name]
     picked = listing.pick(requests, scores, article_space(data), k, diversity)
     return listing.recommend(model, data, requests, slates, scores, picked)
 
@@ -358,61 +358,61 @@ def test_read_articles_are_left_out_against_a_loop(smoke):
 def test_typical_length_is_that_of_the_median_candidate(tiny):
     # the slates of training have 2, 3, 4 and 2 candidates: 2 2 2 2 3 3 3 4 4 4 4
     assert sorted(tiny.parts["train"].lengths.tolist()) == [2, 2, 3, 4]
-    assert competition.typical_length(tiny.parts["train"]) == 3
+    assert candidate_slates.typical_length(tiny.parts["train"]) == 3
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12))
 def test_typical_length_against_a_loop(lengths):
     slates = SimpleNamespace(lengths=np.array(lengths))
-    assert competition.typical_length(slates) == int(
+    assert candidate_slates.typical_length(slates) == int(
         np.quantile(np.repeat(lengths, lengths), 0.5, method="inverted_cdf")
     )
 
 
 def test_every_live_article_is_judged_once_a_draw_in_slates_of_one_length(smoke, served):
-    slates = competition.draw_slates(served, 12, 3, True, 0)
+    slates = candidate_slates.draw_slates(served, 12, 3, True, 0)
     assert set(np.diff(slates.offsets).tolist()) == {12}
-    assert np.bincount(slates.place[slates.judged], minlength=len(served.pool)).tolist() == [3] * len(served.pool)
+    assert np.bincount(slates.place[slates.evaluated], minlength=len(served.pool)).tolist() == [3] * len(served.pool)
     rows = slates.place.reshape(-1, 12)
     assert (np.diff(rows, axis=1) > 0).all(), "no article stands twice in a slate"
-    assert slates.judged.reshape(-1, 12).sum(axis=1).max() == 4
+    assert slates.evaluated.reshape(-1, 12).sum(axis=1).max() == 4
 
 
 def test_competitors_come_in_proportion_to_their_time_in_view(served):
-    slates = competition.draw_slates(served, 12, 8, True, 0)
+    slates = candidate_slates.draw_slates(served, 12, 8, True, 0)
     weight = served.column("inviews_decay_1h")[0]
-    often = np.bincount(slates.place[~slates.judged], minlength=len(weight))
+    often = np.bincount(slates.place[~slates.evaluated], minlength=len(weight))
     third = len(weight) // 3
     rarest, most = np.argsort(weight)[:third], np.argsort(-weight)[:third]
     assert often[most].sum() > 10 * often[rarest].sum()
-    alike = competition.draw_slates(served, 12, 8, False, 0)
-    often = np.bincount(alike.place[~alike.judged], minlength=len(weight))
+    alike = candidate_slates.draw_slates(served, 12, 8, False, 0)
+    often = np.bincount(alike.place[~alike.evaluated], minlength=len(weight))
     assert often[most].sum() == pytest.approx(often[rarest].sum(), rel=0.1)
 
 
 def test_slates_repeat_by_seed(served):
-    one, again, other = (competition.draw_slates(served, 12, 2, True, seed) for seed in (0, 0, 1))
+    one, again, other = (candidate_slates.draw_slates(served, 12, 2, True, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one.place, again.place)
     assert (one.place != other.place).any()
 
 
 def test_articles_that_nobody_sees_fill_up_where_others_run_out(asked):
     blind = replace(asked, matrix=np.where(np.array(asked.columns) == "inviews_decay_1h", 0.0, asked.matrix))
-    slates = competition.draw_slates(blind, 2, 1, True, 0)
-    assert sorted(slates.place[slates.judged].tolist()) == [0, 1, 2]
+    slates = candidate_slates.draw_slates(blind, 2, 1, True, 0)
+    assert sorted(slates.place[slates.evaluated].tolist()) == [0, 1, 2]
     assert len(slates.place) == 6
 
 
 def test_a_pool_no_longer_than_a_slate_is_one_slate(asked):
-    slates = competition.draw_slates(asked, 3, 5, True, 0)
+    slates = candidate_slates.draw_slates(asked, 3, 5, True, 0)
     assert (slates.place.tolist(), slates.offsets.tolist(), slates.draws) == ([0, 1, 2], [0, 3], 1)
-    assert slates.judged.all()
+    assert slates.evaluated.all()
 
 
 @pytest.mark.parametrize("draws", [0, -1])
 def test_no_draw(asked, draws):
     with pytest.raises(ConfigError, match="slate_draws: "):
-        competition.draw_slates(asked, 3, draws, True, 0)
+        candidate_slates.draw_slates(asked, 3, draws, True, 0)
 
 
 def within_slate_columns() -> list[str]:
@@ -422,7 +422,7 @@ def within_slate_columns() -> list[str]:
 def test_columns_of_the_slate_lie_in_the_range_of_training(smoke, smoke_train, served):
     """In the pool taken as one slate they do not, which is why it is cut."""
     slates = slates_of(smoke, served)
-    field = next(competition.fields(smoke, served, slates))
+    field = next(candidate_slates.fields(smoke, served, slates))
     beyond_in_pool = 0
     for name in within_slate_columns():
         trained, place = smoke_train.column(name), served.columns.index(name)
@@ -430,7 +430,7 @@ def test_columns_of_the_slate_lie_in_the_range_of_training(smoke, smoke_train, s
         own = field.matrix[:, place]
         assert ((own < low) | (own > high)).mean() < 0.002, name
         extreme = np.nanquantile(trained, 0.99)
-        assert (own[field.judged] > extreme).mean() < 0.06, name
+        assert (own[field.evaluated] > extreme).mean() < 0.06, name
         pool = served.matrix[:, place]
         beyond_in_pool += (pool > high).any()
     assert set(field.matrix[:, served.columns.index("slate_length")]) == {slates.length}
@@ -438,38 +438,38 @@ def test_columns_of_the_slate_lie_in_the_range_of_training(smoke, smoke_train, s
 
 
 def test_columns_of_the_slate_are_what_preprocessing_would_compute(smoke, served):
-    field = next(competition.fields(smoke, served, slates_of(smoke, served)))
+    field = next(candidate_slates.fields(smoke, served, slates_of(smoke, served)))
     rows = np.arange(0, len(field.slates), 50)
     some = field.slates.take(rows)
     expected = np.empty((some.candidates, len(served.columns)), np.float32)
-    build(some, store.world_of(smoke), expected)
+    build(some, store.feature_context(smoke), expected)
     np.testing.assert_array_equal(field.matrix[candidate_rows(field.slates.offsets, rows)], expected)
 
 
 def test_score_of_a_live_article_is_the_mean_over_its_slates(smoke, served, mlp):
-    slates = competition.draw_slates(served, 12, 3, True, 0)
-    field = next(competition.fields(smoke, served, slates, chunk=10**9))
+    slates = candidate_slates.draw_slates(served, 12, 3, True, 0)
+    field = next(candidate_slates.fields(smoke, served, slates, chunk=10**9))
     scores = mlp.score(smoke, field.slates, field.matrix, served.columns)
-    live = competition.score_live([mlp], smoke, served, slates)["mlp"].ravel()
+    live = candidate_slates.score_live([mlp], smoke, served, slates)["mlp"].ravel()
     for row in (0, 17, served.slates.candidates - 1):
-        own = scores[field.judged & (field.where == row)]
+        own = scores[field.evaluated & (field.where == row)]
         assert len(own) == 3
         assert live[row] == pytest.approx(own.astype(np.float64).mean(), rel=1e-6)
 
 
 def test_scores_do_not_depend_on_who_else_is_served(smoke, served, mlp):
     slates = slates_of(smoke, served)
-    every = competition.score_live([mlp], smoke, served, slates)["mlp"]
+    every = candidate_slates.score_live([mlp], smoke, served, slates)["mlp"]
     for row in range(len(served)):
         alone = served.take(np.array([row]))
-        own = competition.score_live([mlp], smoke, alone, slates_of(smoke, alone))["mlp"]
+        own = candidate_slates.score_live([mlp], smoke, alone, slates_of(smoke, alone))["mlp"]
         np.testing.assert_allclose(own[0], every[row], rtol=1e-5, atol=1e-6)
 
 
 def test_columns_against_training_as_the_notebook_shows_them(smoke, smoke_train, served):
-    table = competition.against_training(smoke_train, smoke, served, slates_of(smoke, served)).set_index("column")
+    table = candidate_slates.against_training(smoke_train, smoke, served, slates_of(smoke, served)).set_index("column")
     assert table.loc["slate_length", "pool"] == len(served.pool)
-    assert table.loc["slate_length", "slates"] == competition.typical_length(smoke.parts["train"])
+    assert table.loc["slate_length", "slates"] == candidate_slates.typical_length(smoke.parts["train"])
     assert (table["outside"] == 0).all()
     assert table.loc["inviews_24h_ratio", "pool"] > 2 * table.loc["inviews_24h_ratio", "slates"]
 
@@ -479,7 +479,7 @@ def test_columns_against_training_as_the_notebook_shows_them(smoke, smoke_train,
 
 def test_lists_are_the_best_unread_k_of_every_user_in_order(smoke, served, mlp):
     lists = recommend(mlp, smoke, served, 7)
-    scores = competition.score_live([mlp], smoke, served, slates_of(smoke, served))["mlp"]
+    scores = candidate_slates.score_live([mlp], smoke, served, slates_of(smoke, served))["mlp"]
     assert lists["user_id"].unique().tolist() == served.slates.user_id.tolist()
     for place, user in enumerate(served.slates.user_id.tolist()):
         own = lists[lists["user_id"] == user]
@@ -567,7 +567,7 @@ def test_reasons_name_groups_that_raise_the_score_largest_first(smoke, served, m
 
 def test_effect_of_a_group_in_a_linear_model(tiny, asked):
     weights = {"clicks_48h": 2.0, "clicks_week": -1.0, "inviews_48h": 0.5, "age_hours": -0.25}
-    effects = competition.group_effects(linear_model(tiny, weights), tiny, asked, slates_of(tiny, asked))
+    effects = candidate_slates.group_effects(linear_model(tiny, weights), tiny, asked, slates_of(tiny, asked))
     assert set(effects.columns) == {column.group for column in every_column()}
     group_of = {column.name: column.group for column in every_column()}
     expected = pd.DataFrame(0.0, index=effects.index, columns=effects.columns)
@@ -592,7 +592,7 @@ def test_unknown_values_are_left_out_of_the_mean(tiny, asked):
     changed = asked.matrix.copy()
     changed[3:6, asked.columns.index("inviews_48h")] = [np.nan, 9.0, 3.0]  # of user 7
     model = linear_model(tiny, {"inviews_48h": 1.0})
-    effects = competition.group_effects(model, tiny, replace(asked, matrix=changed), slates_of(tiny, asked))
+    effects = candidate_slates.group_effects(model, tiny, replace(asked, matrix=changed), slates_of(tiny, asked))
     # the mean of the known ones is 6; the unknown is as good as the mean of training, which is 0 here
     expected = [0 - np.log1p(6.0), np.log1p(9.0) - np.log1p(6.0), np.log1p(3.0) - np.log1p(6.0)]
     np.testing.assert_allclose(effects["exposure"][3:6], expected, atol=1e-6)

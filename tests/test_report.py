@@ -15,11 +15,11 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from ebnerd_lib.pipeline import layout
-from ebnerd_lib.pipeline.layout import StagePaths
+from ebnerd_lib.pipeline import paths as layout
 from ebnerd_lib.pipeline.pages import body, report, scorers
 from ebnerd_lib.pipeline.pages.page import TIERS
 from ebnerd_lib.pipeline.pages.runs import read_runs
+from ebnerd_lib.pipeline.paths import StagePaths
 
 PROFILE = "tiny"
 SCHEMA = new_code_cell('profile: str = "tiny"  # of params/', metadata={"tags": ["parameters"]})
@@ -364,7 +364,7 @@ def test_checking_imports_nothing_that_renders(project):
     complete("01_preprocess", cells=[])
     report.render_profile(PROFILE, STAGES)
     code = (
-        "import sys, pathlib; from ebnerd_lib.pipeline import layout\n"
+        "import sys, pathlib; from ebnerd_lib.pipeline import paths as layout\n"
         "from ebnerd_lib.pipeline.pages import report, scorers\n"
         f"layout.ROOT = pathlib.Path({str(project)!r})\n"
         f"assert report.render_profile({PROFILE!r}, {STAGES!r}) == 0\n"

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ebnerd_lib.pipeline.interruption import interruptible
-from ebnerd_lib.pipeline.layout import ROOT
+from ebnerd_lib.pipeline.paths import ROOT
 from ebnerd_lib.pipeline.runner import DETERMINISM
 
 STAGES = ["01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend", "05_compare", "06_explore"]

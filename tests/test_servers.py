@@ -21,7 +21,7 @@ from jupyter_client import BlockingKernelClient
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
 from ebnerd_lib.pipeline.kernel import LabKernels, ProjectKernel
-from ebnerd_lib.pipeline.layout import ROOT
+from ebnerd_lib.pipeline.paths import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from ebnerd_lib.data.dataset import split_parts
 from ebnerd_lib.data.slates import HOUR
-from ebnerd_lib.data.splits import split_parts
 from ebnerd_lib.errors import BundleError, ConfigError
 
 MINUTE = HOUR // 60

@@ -5,14 +5,14 @@ import json
 
 import pytest
 
-from ebnerd_lib.pipeline import fingerprint, layout, stage
+from ebnerd_lib.pipeline import paths, stage, stale
 from ebnerd_lib.pipeline.config import StageConfig
 
 
 @pytest.fixture
 def begun(tmp_path, monkeypatch):
     """A stage without inputs that has begun in a project of its own."""
-    for module in (layout, stage, fingerprint):
+    for module in (paths, stage, stale):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     return stage.Stage(StageConfig("02_try", "smoke", {"seed": 3}, {}))
 

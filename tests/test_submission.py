@@ -26,7 +26,7 @@ from ebnerd_lib.data.schema import BEHAVIORS, arrow_schema
 from ebnerd_lib.errors import BundleError, SubmissionError
 from ebnerd_lib.features.build import build
 from ebnerd_lib.features.registry import every_column
-from ebnerd_lib.features.store import world_of
+from ebnerd_lib.features.store import feature_context
 from ebnerd_lib.pipeline.submission import submit as submissions
 from ebnerd_lib.pipeline.submission.check import check_submission
 from ebnerd_lib.pipeline.submission.predictions import MEMBER, ranks_of, write_predictions
@@ -143,7 +143,7 @@ def test_ranks_are_those_of_scores_made_in_memory(submitted, finished, test_set,
     data = replace(data, parts={part: slates.take(slates.file_order) for part, slates in data.parts.items()})
     week = data.parts["validation"]
     matrix = np.empty((week.candidates, len(every_column())), np.float32)
-    names = build(week, world_of(data), matrix)
+    names = build(week, feature_context(data), matrix)
     expected = ranks_of(model.score(data, week, matrix, names), week.offsets)
     found = [r for (_, r), row in zip(read_submission(submitted), rows, strict=True) if not row["is_beyond_accuracy"]]
     assert week.impression_id.tolist() == [row["impression_id"] for row in rows if not row["is_beyond_accuracy"]]

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from ebnerd_lib.pipeline import layout, terminal
+from ebnerd_lib.pipeline import paths, terminal
 from ebnerd_lib.pipeline.pages.page import printable
 from ebnerd_lib.pipeline.progress import Left, Row
 
@@ -72,7 +72,7 @@ def show(tmp_path, monkeypatch):
         folder = tmp_path / "outputs" / "p" / "artifacts" / stage
         folder.mkdir(parents=True)
         (folder / "manifest.json").write_text(json.dumps({"duration_seconds": seconds}))
-    monkeypatch.setattr(layout, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
     clock = SimpleNamespace(now=1000.0)
     monkeypatch.setattr(terminal, "time", SimpleNamespace(monotonic=lambda: clock.now))
 

@@ -21,15 +21,14 @@ from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features import store
 from ebnerd_lib.features.store import usable
-from ebnerd_lib.models.batch import Batch
-from ebnerd_lib.models.losses import TuningLoss, listwise
+from ebnerd_lib.models.base import Batch, TuningLoss, listwise
 from ebnerd_lib.pipeline import train as verb
 from ebnerd_lib.pipeline.config import load_config, with_assignments
 from ebnerd_lib.training import ranks
-from ebnerd_lib.training.batches import Lookup, SlateData
-from ebnerd_lib.training.fit import Plan
+from ebnerd_lib.training.batches import IdEncoder, SlateData
+from ebnerd_lib.training.fit import TrainConfig
 from ebnerd_lib.training.model_file import load_model
-from ebnerd_lib.training.online import Learning
+from ebnerd_lib.training.online import OnlineConfig
 
 MLP = ["train", "--profile", "smoke", "--model", "mlp"]
 ONE_NETWORK = ["--set", "tiers=[clicks]", "--set", "update_minutes=0"]
@@ -156,7 +155,7 @@ def test_two_processes_give_a_model_that_is_read_and_as_good(project, finished):
 def slates_of_one_process(ready, part: str) -> Counter[str]:
     data, features = ready
     parameters = load_config("smoke", "03_train_mlp").parameters
-    nobody = Lookup(np.zeros(len(data.users), int), np.zeros(len(data.articles), int))
+    nobody = IdEncoder(np.zeros(len(data.users), int), np.zeros(len(data.articles), int))
     columns, hours = usable(features["train"], "clicks"), parameters["warmup_hours"]
     slates = SlateData(data, features["train"], features["tuning"], columns, nobody, BATCH, hours, 0)
     loader = slates.train_dataloader() if part == "train" else slates.val_dataloader()
@@ -182,7 +181,7 @@ def test_the_tuning_figures_of_two_processes_are_those_of_one(project, ready):
     outputs = project / "outputs" / "smoke"
     model = load_model(outputs / "artifacts" / "03_train_mlp" / "model_mlp.pt")
     columns = [features["train"].columns.index(name) for name in model.columns]
-    lookup = Lookup.between(data, model.users, model.articles)
+    lookup = IdEncoder.between(data, model.users, model.articles)
     slates = SlateData(data, features["train"], features["tuning"], columns, lookup, BATCH, 0, 0)
     scores, losses = [], []
     with torch.inference_mode():
@@ -196,8 +195,8 @@ def test_the_tuning_figures_of_two_processes_are_those_of_one(project, ready):
     assert best["val/auc"] == pytest.approx(model.network.tuning_auc.compute().item(), abs=1e-9)
     assert best["val/loss"] == pytest.approx(model.network.tuning_loss.compute().item(), abs=1e-9)
     tuning = data.parts["tuning"]
-    judged = per_slate(torch.cat(scores).numpy(), tuning.clicked, tuning.offsets)
-    assert best["val/auc"] == pytest.approx(mean_metrics(judged)["auc"], abs=1e-9)
+    evaluated = per_slate(torch.cat(scores).numpy(), tuning.clicked, tuning.offsets)
+    assert best["val/auc"] == pytest.approx(mean_metrics(evaluated)["auc"], abs=1e-9)
     assert best["val/loss"] == pytest.approx(sum(losses) / len(tuning), abs=1e-9)
 
 
@@ -221,7 +220,7 @@ def test_a_killed_process_ends_both_and_the_same_command_goes_on(project, tmp_pa
 @pytest.mark.parametrize("batch_size", [64, 7, 5])
 def test_the_shares_of_a_batch_make_up_the_batch(smoke, smoke_features, world, batch_size):
     features = {part: store.read(smoke_features, part) for part in smoke.parts}
-    lookup = Lookup(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
+    lookup = IdEncoder(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
 
     def loaders(rank: int, world: int) -> list[list[list[str]]]:
         data = SlateData(smoke, features["train"], features["tuning"], [0, 1, 2], lookup, batch_size, 24, 0)
@@ -244,7 +243,7 @@ def test_the_shares_of_a_batch_make_up_the_batch(smoke, smoke_features, world, b
 
 def test_more_processes_than_a_batch_has_slates_are_refused(smoke, smoke_features):
     features = {part: store.read(smoke_features, part) for part in smoke.parts}
-    lookup = Lookup(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
+    lookup = IdEncoder(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
     data = SlateData(smoke, features["train"], features["tuning"], [], lookup, 3, 24, 0)
     data.trainer = type("Trainer", (), {"current_epoch": 0, "global_rank": 0, "world_size": 4})()
     with pytest.raises(ConfigError, match="batch_size: 4 processes cannot share batches of 3"):
@@ -352,8 +351,8 @@ def test_nodes_with_different_numbers_of_processes_are_refused(monkeypatch):
 
 def test_plan_and_learning_take_the_parameters_of_their_stage():
     parameters = load_config("smoke", "02_train_mf").parameters
-    plan, learning = Plan.of(parameters), Learning.of({**parameters, "update_bias_rate": 0.25, "seed": 7})
+    plan, learning = TrainConfig.of(parameters), OnlineConfig.of({**parameters, "update_bias_rate": 0.25, "seed": 7})
     assert (plan.epochs, plan.batch_size, plan.trainer["precision"]) == (2, BATCH, "32-true")
     assert (learning.update_minutes, learning.bias_rate, learning.seed) == (1440, 0.25, 7)
     assert learning.batch_size == parameters["update_batch_size"] != plan.batch_size + 1
-    assert Learning.of({"update_minutes": 0}) == Learning(0)
+    assert OnlineConfig.of({"update_minutes": 0}) == OnlineConfig(0)

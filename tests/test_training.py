@@ -17,11 +17,11 @@ from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features import store
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.models.base import find_model
-from ebnerd_lib.training.batches import Lookup, Reading, SlateBatches, SlateData, training_rows
-from ebnerd_lib.training.fit import Plan, train, train_variants
+from ebnerd_lib.training.batches import HistoryReader, IdEncoder, SlateBatches, SlateData, training_rows
+from ebnerd_lib.training.fit import TrainConfig, train, train_variants
 from ebnerd_lib.training.model_file import load_model, save_model
 
-PLAN = Plan(epochs=3, patience=3, batch_size=64, warmup_hours=24, seed=0)
+PLAN = TrainConfig(epochs=3, patience=3, batch_size=64, warmup_hours=24, seed=0)
 SMALL = {"embedding_size": 4, "hidden": [16]}
 
 
@@ -110,7 +110,7 @@ def test_vocabularies_hold_what_training_rows_show_and_no_more(smoke, features, 
     seen = slates.take(training_rows(slates, PLAN.warmup_hours))
     assert set(model.articles.ids) == set(seen.article_id)
     assert set(model.users.ids) == set(seen.user_id)
-    lookup = Lookup.between(smoke, model.users, model.articles)
+    lookup = IdEncoder.between(smoke, model.users, model.articles)
     new = ~np.isin(smoke.articles["article_id"], model.articles.ids)
     assert (lookup.article[new] == 0).all() and new.sum() > 10
 
@@ -180,7 +180,7 @@ def test_a_saved_model_scores_as_the_one_in_memory(smoke, features, tmp_path):
 
 def test_batches_are_the_slates_in_order(smoke, features):
     slates = smoke.parts["tuning"]
-    identity = Lookup(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
+    identity = IdEncoder(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
     rows = np.random.default_rng(0).permutation(len(slates))[:50]
     batches = list(SlateBatches(slates, features["tuning"].matrix, [1, 4], identity, rows, 16))
     assert [len(batch.user) for batch in batches] == [16, 16, 16, 2]
@@ -193,7 +193,7 @@ def test_batches_are_the_slates_in_order(smoke, features):
 
 
 def test_shuffles_differ_by_epoch_and_repeat_by_seed(smoke, features):
-    lookup = Lookup(np.zeros(len(smoke.users), int), np.arange(len(smoke.articles)))
+    lookup = IdEncoder(np.zeros(len(smoke.users), int), np.arange(len(smoke.articles)))
 
     def order(seed, epoch):
         data = SlateData(smoke, features["train"], features["tuning"], [], lookup, 64, 0, seed)
@@ -244,7 +244,7 @@ def test_nrms_trains_on_vectors_alone_in_its_own_tier(smoke, features, tmp_path)
 
 def test_a_reader_is_the_latest_clicks_of_the_history_before_the_impression(smoke):
     network = find_model("nrms", "nrms")(columns=0, users=2, articles=2, vector_size=64, history_length=3)
-    reading = Reading.of(smoke, network)
+    reading = HistoryReader.of(smoke, network)
     for part in ("train", "validation"):
         slates = smoke.parts[part]
         rows = np.arange(0, len(slates), 7)

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numba import njit
 
-from ebnerd_lib.data import mapped, schema
+from ebnerd_lib.data import schema, slates
 from ebnerd_lib.data.layout import SPLITS, VECTORS, check_files, generated_stamp
+from ebnerd_lib.data.schema import UNREADABLE, cast_column, flat
 from ebnerd_lib.data.slates import Slates, lists_of, writable
-from ebnerd_lib.data.values import UNREADABLE, cast_column, flat
 from ebnerd_lib.data.vocabulary import Vocabulary, distinct
 from ebnerd_lib.errors import BundleError, first_line
 
@@ -245,7 +245,7 @@ def build_slates(found: Behaviors, articles: Vocabulary, users: Vocabulary, week
     article = articles.index_of(found.article_id)
     clicked, outside, repeated = _label(
         found.offsets, article, found.click_offsets, articles.index_of(found.clicks), len(articles),
-        mapped.zeros(len(article), np.bool_),
+        slates.zeros(len(article), np.bool_),
     )  # fmt: skip
     if repeated:
         raise BundleError(
@@ -337,7 +337,7 @@ class Lists:
         columns = [group.column(place) for group in groups for place in range(group.num_columns)]
         # A list without items counts as one value, so there is room for all.
         room = sum(column.num_values for column in columns if column.path_in_schema.split(".")[0] == name)
-        self._values, self._count = mapped.empty(room, kind), 0
+        self._values, self._count = slates.empty(room, kind), 0
         self._lengths = [np.zeros(0, np.int64)]
 
     def add(self, column: pa.ChunkedArray) -> None:

@@ -21,7 +21,7 @@ from ebnerd_lib.data.bundle import (
     refuse_unequal,
 )
 from ebnerd_lib.data.ragged import Ragged
-from ebnerd_lib.data.values import flat
+from ebnerd_lib.data.schema import flat
 from ebnerd_lib.errors import BundleError
 
 _COLUMNS = ("impression_id", "impression_time", "device_type", "user_id", "is_subscriber", "session_id")

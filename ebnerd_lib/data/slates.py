@@ -1,10 +1,9 @@
-"""Impressions as flat arrays with offsets: the one data model that every later step works on.
-
-A **slate** is the candidates of one impression. All slates of a split are flat arrays over candidates plus
-``offsets`` that say where each slate begins, and arrays over impressions for what was known at the request.
-"""
+"""Slates: the candidates of impressions as flat arrays with offsets, in memory or on disk."""
 
 import itertools
+import mmap
+import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -15,8 +14,43 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numba import njit
 
-from ebnerd_lib.data import mapped
 from ebnerd_lib.errors import BundleError
+
+LARGE = 1 << 27
+"""Bytes from which on an array lies in a file, in the system's folder for temporary files (``TMPDIR``)."""
+
+
+def empty(shape: int | tuple[int, ...], kind: np.dtype | type[np.generic]) -> np.ndarray:
+    """Return an array to be filled: in memory if it is small, in a file without a name if it is large.
+
+    Raises:
+        OSError: there is not enough space for the file; the error names its folder.
+
+    Examples:
+        >>> empty((2, 3), np.float32).shape
+        (2, 3)
+    """
+    kind = np.dtype(kind)
+    size = int(np.prod(shape)) * kind.itemsize
+    if size < LARGE:
+        return np.empty(shape, kind)
+    folder = tempfile.gettempdir()
+    try:
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            os.ftruncate(stream.fileno(), size)
+            if hasattr(os, "posix_fallocate"):  # not on macOS; without space, writing to the map would kill the process
+                os.posix_fallocate(stream.fileno(), 0, size)
+            return np.frombuffer(mmap.mmap(stream.fileno(), size), kind).reshape(shape)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror} ({size:,} bytes of working space are needed)", folder) from None
+
+
+def zeros(shape: int | tuple[int, ...], kind: np.dtype | type[np.generic]) -> np.ndarray:
+    """Return what ``empty`` does, filled with zeros."""
+    found = empty(shape, kind)
+    found[...] = 0
+    return found
+
 
 HOUR = 3_600_000_000
 """One hour in microseconds, the unit of every time in this package."""
@@ -166,7 +200,7 @@ def lists_of(values: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> np.nd
     >>> lists_of(np.array([7, 8, 9]), np.array([0, 2, 3]), np.array([1, 0]))
     array([9, 7, 8])
     """
-    out = mapped.empty(int((offsets[rows + 1] - offsets[rows]).sum()), values.dtype)
+    out = empty(int((offsets[rows + 1] - offsets[rows]).sum()), values.dtype)
     _copy_lists(values, offsets, rows, out)
     return out
 
@@ -224,7 +258,7 @@ def gathered(picks: list[tuple[Slates, np.ndarray]]) -> Slates:
     for field in fields(Slates):
         values = [(getattr(slates, field.name), slates.offsets, rows) for slates, rows in picks]
         if field.name in _PER_CANDIDATE:
-            out, at = mapped.empty(int(offsets[-1]), values[0][0].dtype), 0
+            out, at = empty(int(offsets[-1]), values[0][0].dtype), 0
             for each, own, rows in values:
                 count = int((own[rows + 1] - own[rows]).sum())
                 _copy_lists(each, own, rows, out[at : at + count])
@@ -243,7 +277,7 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
     if isinstance(whole, np.ndarray) and whole.ndim == 1 and whole.dtype == arrays[0].dtype and all(following):
         first = (start - whole.ctypes.data) // whole.itemsize
         return whole[first : first + sum(map(len, arrays))]
-    out = mapped.empty(sum(map(len, arrays)), np.result_type(*arrays))
+    out = empty(sum(map(len, arrays)), np.result_type(*arrays))
     return np.concatenate(arrays, out=out)
 
 
@@ -304,7 +338,7 @@ def load(paths: list[Path]) -> list[Slates]:
                     at, room = candidate, sum(map(_values, files))
                 values = (column.view(pa.int64()) if name == "time" else column).to_numpy(zero_copy_only=False)
                 if name not in arrays:
-                    arrays[name] = mapped.empty(room, values.dtype)
+                    arrays[name] = empty(room, values.dtype)
                 arrays[name][at : at + len(values)] = values
             offsets[row + 1 : row + 1 + table.num_rows] = candidate + inner[1:] - inner[0]
             row, candidate = row + table.num_rows, candidate + int(inner[-1] - inner[0])

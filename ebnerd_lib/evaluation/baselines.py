@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ebnerd_lib.data.dataset import Dataset
-from ebnerd_lib.evaluation.judge import judge_both
+from ebnerd_lib.evaluation.evaluate import evaluate_both
 from ebnerd_lib.features.store import Features
 
 Baseline = Callable[[Dataset, Features, str, int], np.ndarray]
@@ -51,12 +51,12 @@ BASELINES: dict[str, tuple[str, Baseline]] = {
 """Name to information tier and scorer ``(dataset, features of the part, part, seed) -> (candidates,)``."""
 
 
-def judge_baselines(dataset: Dataset, features: dict[str, Features], seed: int = 0) -> dict[str, dict[str, object]]:
+def evaluate_baselines(dataset: Dataset, features: dict[str, Features], seed: int = 0) -> dict[str, dict[str, object]]:
     """Judge every baseline on the tuning day and on validation: the ``baselines`` of ``metrics.json``."""
     entries = {}
     for name, (tier, scorer) in BASELINES.items():
         tuning, validation = (scorer(dataset, features[part], part, seed) for part in ("tuning", "validation"))
-        entries[name], _ = judge_both(
+        entries[name], _ = evaluate_both(
             tier, tuning, dataset.parts["tuning"], validation, dataset.parts["validation"], seed
         )
     return entries

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ebnerd_lib.data import mapped
+from ebnerd_lib.data import slates
 
 BINS = 15
 _CLIP = 1e-7
@@ -22,7 +22,7 @@ class Calibration:
 
     def probability(self, scores: np.ndarray) -> np.ndarray:
         """Return the probability of a click for each score, clipped to [1e-7, 1 − 1e-7]."""
-        out = mapped.empty(np.shape(scores), np.float64)
+        out = slates.empty(np.shape(scores), np.float64)
         for start in range(0, len(out), _AT_A_TIME):
             some = np.asarray(scores[start : start + _AT_A_TIME], dtype=np.float64)
             logit = np.clip(self.slope * some + self.intercept, -50, 50)

@@ -1,8 +1,9 @@
-"""Scorers side by side over the same impressions: figures, paired differences to a reference, slices, calibration."""
+"""Scorers side by side over the same impressions: differences, slices, calibration, importance."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,228 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from ebnerd_lib.data.dataset import Dataset
-from ebnerd_lib.data.slates import Slates
+from ebnerd_lib.data.slates import Slates, candidate_rows
+from ebnerd_lib.data.summary import candidate_age, hour_of_day
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.baselines import BASELINES
 from ebnerd_lib.evaluation.calibration import expected_calibration_error, fit_calibration, reliability
-from ebnerd_lib.evaluation.judge import candidates_as_saved, judge, load_scores, with_intervals
+from ebnerd_lib.evaluation.evaluate import candidates_as_saved, evaluate, load_scores, with_intervals
+from ebnerd_lib.evaluation.intervals import FEW_USERS, user_bootstrap
 from ebnerd_lib.evaluation.metrics import METRICS, per_slate
-from ebnerd_lib.evaluation.slices import Slice, slice_figures
+from ebnerd_lib.features.registry import every_column
 from ebnerd_lib.features.store import Features
+from ebnerd_lib.training.model_file import TrainedModel
+
+_HISTORY = (1, 10, 50, 200)
+_LENGTH = (6, 11, 21, 41)
+_AGE = (1, 4, 12, 24, 72)
+_HOURS = 3
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some impressions of a part.
+
+    Attributes:
+        dimension: by what the part is cut.
+        label: which of the slices of the dimension this is.
+        rows: bool (n,), which impressions.
+    """
+
+    dimension: str
+    label: str
+    rows: np.ndarray
+
+
+def slices_of(dataset: Dataset, part: str = "validation") -> list[Slice]:
+    """Cut a part by what was clicked, by the user, by the slate and by the request.
+
+    The clicked article of a slate is the first clicked one in the order of the file; slates without a click are in
+    the slices "no click" of its dimensions. Known is a user with an impression in the train part, seen an article that
+    was in view there: what a model can have learnt by id. Slices without an impression are left out.
+    """
+    slates, train = dataset.parts[part], dataset.parts["train"]
+    user_known = np.isin(slates.user, np.unique(train.user)) & (slates.user > 0)
+    seen = np.zeros(len(dataset.articles), bool)
+    seen[train.article] = True
+    seen[0] = False
+    clicked = _first_click(slates)
+    none = clicked < 0
+    age = candidate_age(dataset, part)[clicked]
+    history = np.choose(slates.week, [past.lengths[slates.user] for past in dataset.histories])
+    history = np.where(slates.user > 0, history, 0)
+    cuts = [
+        _cut("clicked article", ["seen in training", "new"], np.where(seen[slates.article[clicked]], 0, 1), none),
+        _cut("age of the clicked article", [*_labels(_AGE, " h"), "unknown"],
+             np.where(np.isnan(age), len(_AGE) + 1, np.digitize(age, _AGE)), none),
+        _cut("user", ["known", "new"], np.where(user_known, 0, 1)),
+        _cut("history clicks", ["0", *_labels(_HISTORY, whole=True)[1:]], np.digitize(history, _HISTORY)),
+        _cut("subscriber", ["yes", "no"], np.where(slates.subscriber, 0, 1)),
+        _cut("slate length", _labels(_LENGTH, whole=True), np.digitize(slates.lengths, _LENGTH)),
+        _cut("page", ["front page", "article page"], np.where(slates.front_page, 0, 1)),
+        _cut("device", ["unknown", "desktop", "mobile", "tablet"], slates.device),
+        _cut("hour of day, as stored", [f"{hour:02d}–{hour + _HOURS - 1:02d}" for hour in range(0, 24, _HOURS)],
+             hour_of_day(dataset, part) // _HOURS),
+    ]  # fmt: skip
+    return [piece for cut in cuts for piece in cut if piece.rows.any()]
+
+
+def slice_figures(
+    slices: list[Slice], auc: dict[str, np.ndarray], user: np.ndarray, reference: str, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Return the AUC of every scorer on every slice, and its paired difference to the reference.
+
+    Args:
+        slices: see ``slices_of``; those of which no impression can be judged are left out.
+        auc: float64 (n,) by scorer, NaN where an impression cannot be judged; the same ones for all scorers.
+        user: int (n,), whose impression it is.
+        reference: one of the scorers.
+        seed: of the bootstrap over users.
+
+    Returns:
+        One record a slice: ``dimension``, ``slice``, ``impressions`` judged, their ``users``, and ``scorers``: by
+        name ``auc``, ``auc_ci`` and, for all but the reference, ``difference`` and ``difference_ci``. Intervals are
+        ``None`` where there are fewer than ``FEW_USERS`` users.
+    """
+    names = list(auc)
+    others = [name for name in names if name != reference]
+    values = np.stack([auc[name] for name in names] + [auc[name] - auc[reference] for name in others], axis=1)
+    records = []
+    for piece in slices:
+        rows = piece.rows & ~np.isnan(values[:, 0])
+        users = len(np.unique(user[rows]))
+        if not users:
+            continue
+        means = values[rows].mean(axis=0)
+        ends = (
+            user_bootstrap(values[rows], user[rows], seed=seed).tolist() if users >= FEW_USERS else [None] * len(means)
+        )
+        scorers: dict[str, dict[str, Any]] = {
+            name: {"auc": float(means[i]), "auc_ci": ends[i]} for i, name in enumerate(names)
+        }
+        for i, name in enumerate(others, len(names)):
+            scorers[name].update(difference=float(means[i]), difference_ci=ends[i])
+        records.append(
+            {
+                "dimension": piece.dimension,
+                "slice": piece.label,
+                "impressions": int(rows.sum()),
+                "users": users,
+                "scorers": scorers,
+            }
+        )
+    return records
+
+
+def _first_click(slates: Slates) -> np.ndarray:
+    """Return the position of the first clicked candidate of each slate, -1 where there is none: int64 (n,)."""
+    positions = np.append(np.flatnonzero(slates.clicked), slates.candidates)
+    first = positions[np.searchsorted(positions, slates.offsets[:-1])]
+    return np.where(first < slates.offsets[1:], first, -1)
+
+
+def _cut(dimension: str, labels: list[str], code: np.ndarray, none: np.ndarray | None = None) -> list[Slice]:
+    """Return the slices of a dimension by the number of each impression's label; ``none`` marks slates without one."""
+    if none is not None:
+        labels, code = [*labels, "no click"], np.where(none, len(labels), code)
+    return [Slice(dimension, label, code == place) for place, label in enumerate(labels)]
+
+
+def _labels(edges: tuple[int, ...], unit: str = "", whole: bool = False) -> list[str]:
+    """Name the intervals between edges, each from an edge to below the next.
+
+    >>> _labels((1, 4), " h")
+    ['<1 h', '1–4 h', '≥4 h']
+    >>> _labels((6, 11), whole=True)
+    ['≤5', '6–10', '≥11']
+    """
+    first = f"≤{edges[0] - 1}" if whole else f"<{edges[0]}"
+    inner = [f"{low}–{high - 1 if whole else high}" for low, high in pairwise(edges)]
+    return [f"{label}{unit}" for label in (first, *inner, f"≥{edges[-1]}")]
+
+
+def sample_impressions(slates: Slates, impressions: int, seed: int = 0) -> np.ndarray:
+    """Draw impressions that can be judged, in the order of the file: all where there are not so many."""
+    able = np.flatnonzero(slates.has_choice)
+    return np.sort(np.random.default_rng(seed).choice(able, min(impressions, len(able)), replace=False))
+
+
+def permutation_importance(
+    model: TrainedModel, dataset: Dataset, features: Features, part: str, rows: np.ndarray, seed: int = 0
+) -> pd.DataFrame:
+    """Return by how much the AUC falls when the columns of a feature group are shuffled.
+
+    All columns of a group move together, so what they say of each other stays; they are shuffled over the
+    candidates of all ``rows``, so a candidate gets values from another slate. A group that is constant within every
+    slate is shuffled over slates instead, and stays constant. Ids are groups of their own. Groups that say the same
+    cover for each other: a small drop does not mean that a group holds nothing.
+
+    Args:
+        model: as its file holds it.
+        dataset: whose indices the slates use.
+        features: of the part.
+        part: whose slates to score.
+        rows: impressions of the part, see ``sample_impressions``.
+        seed: of the shuffles and of the bootstrap over users.
+
+    Returns:
+        One row a group, largest drop first: ``group``, ``columns`` (0 for ids), ``auc`` when shuffled, ``drop`` and
+        ``drop_ci``, the 95 % interval of the paired difference.
+
+    Raises:
+        ConfigError: the model learns on, so its file has learnt from the slates that it would score.
+    """
+    if model.name.endswith("_online"):
+        raise ConfigError(
+            f"importance: {model.name} learns on, and its file holds what it learnt from {part}. Name the model that "
+            f"it started from, {model.name.removesuffix('_online')}."
+        )
+    slates = dataset.parts[part].take(rows)
+    matrix = features.matrix[candidate_rows(dataset.parts[part].offsets, rows)].astype(np.float32)
+    whole = _auc(model.score(dataset, slates, matrix, features.columns), slates)
+    records, drops = [], []
+    for group, width, shuffled, changed in _shuffles(model, slates, matrix, features.columns, seed):
+        auc = _auc(model.score(dataset, shuffled, changed, features.columns), slates)
+        drops.append(whole - auc)
+        records.append({"group": group, "columns": width, "auc": float(auc.mean()), "drop": float(drops[-1].mean())})
+    if drops:
+        ends = user_bootstrap(np.stack(drops, axis=1), slates.user_id, seed=seed)
+        for record, (low, high) in zip(records, ends, strict=True):
+            record["drop_ci"] = [float(low), float(high)]
+    table = pd.DataFrame(records, columns=["group", "columns", "auc", "drop", "drop_ci"])
+    return table.sort_values("drop", ascending=False, kind="stable", ignore_index=True)
+
+
+def _auc(scores: np.ndarray, slates: Slates) -> np.ndarray:
+    return per_slate(scores, slates.clicked, slates.offsets)[:, 0]
+
+
+def _shuffles(
+    model: TrainedModel, slates: Slates, matrix: np.ndarray, names: list[str], seed: int
+) -> Iterator[tuple[str, int, Slates, np.ndarray]]:
+    """Yield each group's name and number of columns, and slates and features with that group shuffled."""
+    groups: dict[str, list[int]] = {}
+    for column in every_column():
+        if column.name in model.columns:
+            groups.setdefault(column.group, []).append(names.index(column.name))
+    for number, (group, places) in enumerate(groups.items()):
+        rng = np.random.default_rng((seed, number))
+        changed = matrix.copy()
+        changed[:, places] = matrix[_order(matrix[:, places], slates, rng)][:, places]
+        yield group, len(places), slates, changed
+    rng = np.random.default_rng((seed, len(groups)))
+    if model.network.id_tables("user"):
+        yield "user ids", 0, replace(slates, user=rng.permutation(slates.user)), matrix
+    if model.network.id_tables("article"):
+        yield "article ids", 0, replace(slates, article=rng.permutation(slates.article)), matrix
+
+
+def _order(group: np.ndarray, slates: Slates, rng: np.random.Generator) -> np.ndarray:
+    """Return from which candidate each one takes the group's values: int64 (m,)."""
+    first = slates.per_candidate(group[slates.offsets[:-1]])
+    if np.array_equal(group, first, equal_nan=True):
+        return slates.per_candidate(rng.permutation(slates.offsets[:-1]))
+    return rng.permutation(slates.candidates)
 
 
 @dataclass(frozen=True)
@@ -39,7 +254,7 @@ class Scorer:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluated:
     """A scorer with its figures.
 
     Attributes:
@@ -95,7 +310,7 @@ def baseline_scorers(dataset: Dataset, features: Mapping[str, Features], seed: i
     ]
 
 
-def judge_scorer(scorer: Scorer, parts: Mapping[str, Slates], seed: int = 0) -> Judged:
+def evaluate_scorer(scorer: Scorer, parts: Mapping[str, Slates], seed: int = 0) -> Evaluated:
     """Compute the figures of a scorer on each part that it scored.
 
     Probabilities come from a logistic curve fitted on the tuning day; without scores of it there are no
@@ -109,24 +324,24 @@ def judge_scorer(scorer: Scorer, parts: Mapping[str, Slates], seed: int = 0) -> 
     values, probability = {}, {}
     for part, scores in scorer.scores.items():
         slates = parts[part]
-        figures[part] = judge(scores, slates, calibration, seed)
+        figures[part] = evaluate(scores, slates, calibration, seed)
         values[part] = per_slate(scores, slates.clicked, slates.offsets)
         if calibration is not None:
             probability[part] = calibration.probability(scores)
-    return Judged(scorer, figures, values, probability)
+    return Evaluated(scorer, figures, values, probability)
 
 
-def find_reference(judged: list[Judged], name: str) -> Judged:
+def find_reference(evaluated: list[Evaluated], name: str) -> Evaluated:
     """Return the scorer of a name. Raises ``ConfigError`` where there is none, with the names there are."""
-    for each in judged:
+    for each in evaluated:
         if each.scorer.name == name:
             return each
-    known = ", ".join(each.scorer.name for each in judged)
+    known = ", ".join(each.scorer.name for each in evaluated)
     raise ConfigError(f"reference: there is no scorer '{name}' to compare with. Use one of {known}.")
 
 
 def differences(
-    judged: list[Judged], reference: str, slates: Slates, part: str = "validation", seed: int = 0
+    evaluated: list[Evaluated], reference: str, slates: Slates, part: str = "validation", seed: int = 0
 ) -> dict[str, dict[str, Any]]:
     """Return what each scorer's metrics exceed the reference's by, impression by impression.
 
@@ -138,34 +353,41 @@ def differences(
     Raises:
         ConfigError: there is no scorer of the reference's name.
     """
-    base = find_reference(judged, reference)
+    base = find_reference(evaluated, reference)
     return {
         each.scorer.name: {
             "tier": each.scorer.tier,
             **with_intervals(each.values[part] - base.values[part], slates.user_id, seed),
         }
-        for each in judged
+        for each in evaluated
         if each is not base
     }
 
 
 def compare_slices(
-    judged: list[Judged], reference: str, slices: list[Slice], slates: Slates, part: str = "validation", seed: int = 0
+    evaluated: list[Evaluated],
+    reference: str,
+    slices: list[Slice],
+    slates: Slates,
+    part: str = "validation",
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Return the AUC of every scorer on every slice, see ``slice_figures``."""
-    find_reference(judged, reference)
-    auc = {each.scorer.name: each.values[part][:, 0] for each in judged}
+    find_reference(evaluated, reference)
+    auc = {each.scorer.name: each.values[part][:, 0] for each in evaluated}
     return slice_figures(slices, auc, slates.user_id, reference, seed)
 
 
-def calibration_curves(judged: list[Judged], slates: Slates, part: str = "validation") -> dict[str, dict[str, Any]]:
+def calibration_curves(
+    evaluated: list[Evaluated], slates: Slates, part: str = "validation"
+) -> dict[str, dict[str, Any]]:
     """Return the calibration curve and its expected error of every scorer that has probabilities.
 
     Returns:
         By name: ``ece`` and ``curve``, one record a bin with ``candidates``, ``probability`` and ``click_rate``.
     """
     found = {}
-    for each in judged:
+    for each in evaluated:
         if part in each.probability:
             curve = reliability(each.probability[part], slates.clicked)
             found[each.scorer.name] = {"ece": expected_calibration_error(curve), "curve": curve.to_dict("records")}

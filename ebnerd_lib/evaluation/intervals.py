@@ -44,8 +44,8 @@ def user_bootstrap(
         >>> user_bootstrap(np.array([[1.0], [1.0], [1.0]]), np.array([1, 2, 2]))
         array([[1., 1.]])
     """
-    judged = ~np.isnan(values[:, 0])
-    values, user = values[judged], user[judged]
+    evaluated = ~np.isnan(values[:, 0])
+    values, user = values[evaluated], user[evaluated]
     if not len(values):
         return np.full((values.shape[1], 2), np.nan)
     _, index = np.unique(user, return_inverse=True)

@@ -92,42 +92,42 @@ def per_slate(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> n
         wrong += int((~np.isfinite(some)).sum())
         labels = np.array(clicked[own[0] : own[-1]], dtype=np.bool_)
         if not wrong:
-            _judge(some, labels, own - own[0], out[start : start + len(own) - 1])
+            _evaluate(some, labels, own - own[0], out[start : start + len(own) - 1])
     if wrong:
         raise ValueError(f"{wrong} of {len(scores)} scores are not finite")
     return out
 
 
-def _judge(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray, out: np.ndarray) -> None:
+def _evaluate(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray, out: np.ndarray) -> None:
     """Write every metric of the slates that can be judged into their rows of ``out``."""
     lengths = np.diff(offsets)
     clicks = np.diff(np.concatenate(([0], np.cumsum(clicked)))[offsets])
-    judged = (clicks > 0) & (clicks < lengths)
-    if not judged.any():
+    evaluated = (clicks > 0) & (clicks < lengths)
+    if not evaluated.any():
         return
-    if not judged.all():
-        kept = np.repeat(judged, lengths)
+    if not evaluated.all():
+        kept = np.repeat(evaluated, lengths)
         scores, clicked = scores[kept], clicked[kept]
-        offsets = np.concatenate(([0], np.cumsum(lengths[judged])))
+        offsets = np.concatenate(([0], np.cumsum(lengths[evaluated])))
     column = 0
     for names, function in _FUNCTIONS.items():
         values = np.asarray(function(scores, clicked, offsets), dtype=np.float64)
         values = values[:, None] if values.ndim == 1 else values
-        wanted = (int(judged.sum()), len(names))
+        wanted = (int(evaluated.sum()), len(names))
         if values.shape != wanted or not np.isfinite(values).all():
             raise ValueError(
                 f"metric {', '.join(names)}: returned {values.shape} with {int((~np.isfinite(values)).sum())} figures "
                 f"that are not finite, for {wanted[0]} slates with a click and something beside it. Return {wanted}, "
                 "all finite."
             )
-        out[judged, column : column + len(names)] = values
+        out[evaluated, column : column + len(names)] = values
         column += len(names)
 
 
 def mean_metrics(values: np.ndarray) -> dict[str, float]:
     """Average the rows of ``per_slate`` that could be judged; NaN where there are none."""
-    judged = values[~np.isnan(values[:, 0])]
-    return {name: float(judged[:, i].mean()) if len(judged) else float("nan") for i, name in enumerate(METRICS)}
+    evaluated = values[~np.isnan(values[:, 0])]
+    return {name: float(evaluated[:, i].mean()) if len(evaluated) else float("nan") for i, name in enumerate(METRICS)}
 
 
 @metric("auc", "mrr", "ndcg@5", "ndcg@10")

@@ -10,8 +10,7 @@ import pyarrow.compute as pc
 
 from ebnerd_lib.data.bundle import microseconds, open_parquet
 from ebnerd_lib.data.layout import SPLITS, check_files
-from ebnerd_lib.data.schema import HISTORY, check_schema
-from ebnerd_lib.data.values import cast_column, flat
+from ebnerd_lib.data.schema import HISTORY, cast_column, check_schema, flat
 from ebnerd_lib.errors import BundleError
 
 

@@ -103,7 +103,7 @@ def history(dataset: Dataset, moment: Moment, read_times: ReadTimes) -> pd.DataF
     new = (clicked_in == week) | ~np.isin(clicked, read)
     article = np.concatenate([read, clicked[new]])
     time = np.concatenate([read_at, clicked_at[new]])
-    table = describe(dataset, article).assign(
+    table = article_columns(dataset, article).assign(
         time=[in_words(each) for each in time.tolist()],
         age_hours=age_hours(dataset, article, time),
         read_time=np.concatenate([seconds, np.full(int(new.sum()), np.nan, np.float32)]),
@@ -113,7 +113,7 @@ def history(dataset: Dataset, moment: Moment, read_times: ReadTimes) -> pd.DataF
     return table.iloc[np.argsort(-time, kind="stable")].reset_index(drop=True)
 
 
-def describe(dataset: Dataset, article: np.ndarray) -> pd.DataFrame:
+def article_columns(dataset: Dataset, article: np.ndarray) -> pd.DataFrame:
     """Return ``article_id``, ``title`` and ``category`` of articles, given as indices; null where unknown."""
     rows = dataset.articles.iloc[article]
     return pd.DataFrame(

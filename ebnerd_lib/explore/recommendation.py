@@ -7,10 +7,11 @@ import pandas as pd
 
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.evaluation.space import article_space
+from ebnerd_lib.evaluation.diversity import article_space
 from ebnerd_lib.features.build import Checkpoints
-from ebnerd_lib.features.store import world_of
-from ebnerd_lib.recommend import competition, lists, mmr
+from ebnerd_lib.features.store import feature_context
+from ebnerd_lib.recommend import candidate_slates as competition
+from ebnerd_lib.recommend import lists
 from ebnerd_lib.recommend import requests as rec
 from ebnerd_lib.training.model_file import TrainedModel
 
@@ -33,7 +34,7 @@ class Served:
     """A request of one user, and the slates in which its live articles are scored."""
 
     requests: rec.Requests
-    competition: competition.Competition
+    competition: competition.CandidateSlates
 
 
 class Recommender:
@@ -54,13 +55,13 @@ class Recommender:
     """
 
     def __init__(self, dataset: Dataset, models: list[TrainedModel], settings: Settings) -> None:
-        late = [model.name for model in models if model.name.endswith("_learning")]
+        late = [model.name for model in models if model.name.endswith("_online")]
         if late:
             raise ConfigError(
                 f"models: {', '.join(late)} has learnt from all of validation, so at a moment of it the model file "
                 "knows what came after. Name models that do not learn on."
             )
-        mmr.check_diversity(settings.diversity)
+        lists.check_diversity(settings.diversity)
         self.models = {model.name: model for model in models}
         self.settings = settings
         self._dataset = dataset
@@ -88,7 +89,7 @@ class Recommender:
         One pass along the log: worth it for who asks more than once or twice. Lists do not depend on it.
         """
         if self._checkpoints is None:
-            self._checkpoints = Checkpoints(world_of(self._dataset), since)
+            self._checkpoints = Checkpoints(feature_context(self._dataset), since)
 
     def pool(self, name: str, user_id: int, time: int) -> int:
         """Return how many articles are live for a model, read or not."""

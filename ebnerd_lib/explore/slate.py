@@ -7,8 +7,8 @@ import pandas as pd
 
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.errors import StageError
-from ebnerd_lib.evaluation.judge import load_scores
-from ebnerd_lib.explore.reader import Moment, age_hours, describe
+from ebnerd_lib.evaluation.evaluate import load_scores
+from ebnerd_lib.explore.reader import Moment, age_hours, article_columns
 
 _FILES = {"validation": "scores", "tuning": "tuning"}
 CLICKED, SHOWN = "● clicked", "shown"
@@ -57,7 +57,7 @@ def shown_slate(dataset: Dataset, moment: Moment, scores: np.ndarray) -> pd.Data
     slates = dataset.parts[moment.part]
     begin, end = slates.offsets[moment.row : moment.row + 2]
     article = slates.article[begin:end]
-    table = describe(dataset, article).assign(article_id=slates.article_id[begin:end])
+    table = article_columns(dataset, article).assign(article_id=slates.article_id[begin:end])
     table.insert(0, "rank", pd.Series(scores).rank(ascending=False))
     table["age_hours"] = age_hours(dataset, article, np.full(len(article), moment.time))
     table["score"] = scores

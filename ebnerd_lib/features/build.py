@@ -1,6 +1,6 @@
 """Compute registered features of slates in one pass along the log, chunk by chunk, on two threads.
 
-``queries`` are the slates to describe; the ``World`` holds the past events they may look at. In preprocessing
+``queries`` are the slates to describe; the ``FeatureContext`` holds the past events they may look at. In preprocessing
 both come from the same log; for a recommendation the queries are slates that nobody was shown.
 
 Chunks come in order of time. While one chunk's columns of columns are computed and laid out, the past moves on to the
@@ -22,10 +22,10 @@ from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Metadata
 from ebnerd_lib.data.slates import Slates, candidate_rows
 from ebnerd_lib.features import catalogue as catalogue  # registers the features
-from ebnerd_lib.features.events import Grouping, Kind, Past, Timeline
+from ebnerd_lib.features.events import EventCounts, Grouping, Kind, Timeline
 from ebnerd_lib.features.registry import Family, every_column, families
-from ebnerd_lib.features.streams import LogStream
-from ebnerd_lib.features.users import Tastes, UserEvents, user_events
+from ebnerd_lib.features.sequential import LogStream
+from ebnerd_lib.features.users import UserEvents, UserProfiles, user_events
 
 T = TypeVar("T")
 By = Literal["article", "category", "topic", "page", "audience"]
@@ -43,7 +43,7 @@ _STEP = 1 << 16  # impressions of a timeline that are walked over at a time wher
 
 
 @dataclass
-class World:
+class FeatureContext:
     """Everything that features may look at. Past events are put in order once, when first needed.
 
     Attributes:
@@ -67,9 +67,9 @@ class World:
         return len(self.metadata.published)
 
     @cached_property
-    def tastes(self) -> Tastes:
+    def profiles(self) -> UserProfiles:
         """What profiles of users are made of."""
-        return Tastes(self.metadata)
+        return UserProfiles(self.metadata)
 
     def grouping(self, by: By) -> Grouping:
         """Return the keys of each article. See ``By``."""
@@ -102,34 +102,34 @@ class World:
         return user_events(self.log, self.users)
 
 
-class Walk:
+class EventCursor:
     """One pass over the queries: hands out the past, each part of it built when first asked for.
 
     Args:
-        world: the past.
+        context: the past.
         queries: the slates that are described.
     """
 
-    def __init__(self, world: World, queries: Slates) -> None:
-        self._world, self._queries = world, queries
-        self._pasts: dict[tuple[Kind, By], Past] = {}
+    def __init__(self, context: FeatureContext, queries: Slates) -> None:
+        self._world, self._queries = context, queries
+        self._pasts: dict[tuple[Kind, By], EventCounts] = {}
 
-    def past(self, kind: Kind, by: By = "article") -> Past:
+    def past(self, kind: Kind, by: By = "article") -> EventCounts:
         """Return the past events of a kind by key."""
         if (kind, by) not in self._pasts:
             events = self._world.clicks if kind == "clicks" else self._world.inviews
-            self._pasts[kind, by] = Past(events, self._world.grouping(by), by_chance=kind == "chances")
+            self._pasts[kind, by] = EventCounts(events, self._world.grouping(by), by_chance=kind == "chances")
         return self._pasts[kind, by]
 
     @cached_property
     def stream(self) -> LogStream:
         """State that runs along the log impression by impression."""
-        world = self._world
-        return LogStream(world.log, world.articles, world.users, world.tastes)
+        context = self._world
+        return LogStream(context.log, context.articles, context.users, context.profiles)
 
-    def copy(self, queries: Slates) -> "Walk":
+    def copy(self, queries: Slates) -> "EventCursor":
         """Return a walk for other queries that goes on from here by itself."""
-        twin = Walk(self._world, queries)
+        twin = EventCursor(self._world, queries)
         twin._pasts = {key: past.copy() for key, past in self._pasts.items()}
         twin.stream = self.stream.copy()
         return twin
@@ -142,11 +142,11 @@ class Walk:
     @cached_property
     def read(self) -> tuple[np.ndarray, list[np.ndarray]]:
         """What the queries' users clicked in the history of each week: places by user, and profiles for each week."""
-        world = self._world
+        context = self._world
         users = np.unique(self._queries.user)
-        place = np.zeros(world.users, dtype=np.int64)
+        place = np.zeros(context.users, dtype=np.int64)
         place[users] = np.arange(len(users))
-        return place, [world.tastes.of_history(history, users) for history in world.histories]
+        return place, [context.profiles.of_history(history, users) for history in context.histories]
 
 
 class Checkpoints:
@@ -157,24 +157,24 @@ class Checkpoints:
     is no room for one, none is kept.
 
     Args:
-        world: the past.
+        context: the past.
         since: the earliest moment to keep; what is asked before it walks from the beginning.
         room: bytes to keep them in.
         most: how many are kept at most.
     """
 
-    def __init__(self, world: World, since: int, room: int = 1 << 28, most: int = 64) -> None:
-        self.world = world
+    def __init__(self, context: FeatureContext, since: int, room: int = 1 << 28, most: int = 64) -> None:
+        self.context = context
         self._times: list[int] = []
-        self._walks: list[Walk] = []
-        one, times = world.log.between(0, 1), world.inviews.time
-        walk, rows = Walk(world, one), np.zeros(0, np.int64)
+        self._walks: list[EventCursor] = []
+        one, times = context.log.between(0, 1), context.inviews.time
+        walk, rows = EventCursor(context, one), np.zeros(0, np.int64)
         members = [entry for entry in families() if entry.walk != "slate"]
         place = int(np.searchsorted(times, since))
         while place < len(times):
             moment = _blank(members, rows, _nothing_at(one, int(times[place])), [])
             for entry in members:
-                _fill(entry, moment, world, walk)
+                _fill(entry, moment, context, walk)
             left = min(room // max(walk.nbytes, 1), most) - len(self._times)  # fewer than before where tables grew
             if left < 1:
                 break
@@ -186,12 +186,12 @@ class Checkpoints:
         """Return how many are kept."""
         return len(self._times)
 
-    def before(self, queries: Slates) -> tuple[int, Walk]:
+    def before(self, queries: Slates) -> tuple[int, EventCursor]:
         """Return the last one before all of some queries, and a walk that goes on from it."""
         earliest = int(queries.time.min(initial=np.iinfo(np.int64).max))
         place = int(np.searchsorted(self._times, earliest, side="right")) - 1
         if place < 0 or not len(queries):
-            return _BEGINNING, Walk(self.world, queries)
+            return _BEGINNING, EventCursor(self.context, queries)
         return self._times[place], self._walks[place].copy(queries)
 
 
@@ -201,19 +201,19 @@ class Chunk:
 
     Attributes:
         slates: the slates to describe, n impressions and m candidates.
-        world: metadata, histories and the log.
+        context: metadata, histories and the log.
         walk: past events, strictly before the time of each slate; for a ``time`` walk.
         columns: for a ``slate`` walk, the columns (m,) that the family reads, by name.
     """
 
     slates: Slates
-    world: World
-    walk: Walk
+    context: FeatureContext
+    walk: EventCursor
     columns: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Described:
+class FeatureChunk:
     """Some slates and their features.
 
     Attributes:
@@ -258,23 +258,23 @@ class Described:
             _lay_out(self.table, places, every, where, out)
 
 
-def describe(
+def compute_features(
     queries: Slates,
-    world: World,
+    context: FeatureContext,
     names: list[str],
     chunk: int = CHUNK,
     after_step: Callable[[], None] = lambda: None,
     threads: int = THREADS,
-    then: Callable[["Described"], None] = lambda _: None,
+    then: Callable[["FeatureChunk"], None] = lambda _: None,
     checkpoints: "Checkpoints | None" = None,
-) -> Iterator[Described]:
+) -> Iterator[FeatureChunk]:
     """Yield features of every candidate, a chunk at a time in order of time; a chunk is all that is held.
 
     What is yielded holds until the next is asked for: its table is used again.
 
     Args:
         queries: the slates; their own clicks are hidden from the feature functions.
-        world: the past.
+        context: the past.
         names: the columns wanted; those that they are computed from come with them.
         chunk: candidates at a time; figures do not depend on it.
         after_step: called whenever a piece of the past has been walked over, as for letting go of its memory.
@@ -290,30 +290,30 @@ def describe(
     first = [entry for entry in members if entry.walk != "slate"]
     second = [entry for entry in members if entry.walk == "slate"]
     hidden = queries.without_clicks()
-    since, walk = (_BEGINNING, Walk(world, queries)) if checkpoints is None else checkpoints.before(queries)
+    since, walk = (_BEGINNING, EventCursor(context, queries)) if checkpoints is None else checkpoints.before(queries)
     tables: list[np.ndarray] = []  # to be used again: fresh memory costs more than what is written to it
     # What families share is made before there are threads, by asking each for nothing.
     rows = np.zeros(0, np.int64)
     nothing = _blank(members, rows, hidden.take(rows), [])
     for entry in first:
-        _fill(entry, nothing, world, walk)
+        _fill(entry, nothing, context, walk)
     pool = _Pool(threads)
     try:
-        for moment in _steps_before(queries, world, since):
+        for moment in _steps_before(queries, context, since):
             step = _blank(members, rows, moment, [])
-            pool.all([pool.run(_fill, entry, step, world, walk) for entry in first])
+            pool.all([pool.run(_fill, entry, step, context, walk) for entry in first])
             after_step()
-        waiting: deque[Future[Described]] = deque()
+        waiting: deque[Future[FeatureChunk]] = deque()
         for rows in queries.chunks(queries.by_time, chunk):
             part = _blank(members, rows, hidden.take(rows), tables)
-            tasks = [pool.run(_fill, entry, part, world, walk) for entry in first]
+            tasks = [pool.run(_fill, entry, part, context, walk) for entry in first]
             if len(waiting) == _WAITING:
                 done = waiting.popleft().result()
                 yield done
                 tables.append(done.table)
             pool.all(tasks)
             after_step()
-            waiting.append(pool.run(_completed, second, part, world, walk, then))
+            waiting.append(pool.run(_completed, second, part, context, walk, then))
         while waiting:
             yield waiting.popleft().result()
     finally:
@@ -347,7 +347,7 @@ class _Pool:
 
 def build(
     queries: Slates,
-    world: World,
+    context: FeatureContext,
     out: np.ndarray,
     progress: Callable[[float], None] | None = None,
     chunk: int = CHUNK,
@@ -358,7 +358,7 @@ def build(
 
     Args:
         queries: the slates; their own clicks are hidden from the feature functions.
-        world: the past.
+        context: the past.
         out: float array (candidates, columns in registry order), in the order of ``queries``.
         progress: called with the share done.
         chunk: candidates at a time; figures do not depend on it.
@@ -377,9 +377,9 @@ def build(
         raise ValueError(f"out has shape {out.shape}, expected {(queries.candidates, len(names))}")
     done = 0
     if slate_only:
-        parts = _slate_only(queries, world, names, out, chunk)
+        parts = _slate_only(queries, context, names, out, chunk)
     else:
-        parts = describe(queries, world, names, chunk, checkpoints=checkpoints)
+        parts = compute_features(queries, context, names, chunk, checkpoints=checkpoints)
     for part in parts:
         part.lay_out(names, out, candidate_rows(queries.offsets, part.rows))
         done += part.slates.candidates
@@ -439,33 +439,35 @@ def halve(values, out):  # type: ignore[no-untyped-def]
         out[place] = sign | half
 
 
-def _slate_only(queries: Slates, world: World, names: list[str], out: np.ndarray, chunk: int) -> Iterator[Described]:
-    """Yield what ``describe`` does, with the columns of the other walks as they stand in ``out``."""
-    hidden, walk = queries.without_clicks(), Walk(world, queries)
+def _slate_only(
+    queries: Slates, context: FeatureContext, names: list[str], out: np.ndarray, chunk: int
+) -> Iterator[FeatureChunk]:
+    """Yield what ``compute_features`` does, with the columns of the other walks as they stand in ``out``."""
+    hidden, walk = queries.without_clicks(), EventCursor(context, queries)
     members = families()
     for rows in queries.chunks(np.arange(len(queries)), chunk):
         part = _blank(members, rows, hidden.take(rows), [])
         part.table[:] = out[candidate_rows(queries.offsets, rows)].T
-        yield _completed([entry for entry in members if entry.walk == "slate"], part, world, walk, lambda _: None)
+        yield _completed([entry for entry in members if entry.walk == "slate"], part, context, walk, lambda _: None)
 
 
-def _blank(members: list[Family], rows: np.ndarray, slates: Slates, tables: list[np.ndarray]) -> Described:
+def _blank(members: list[Family], rows: np.ndarray, slates: Slates, tables: list[np.ndarray]) -> FeatureChunk:
     """Return slates with room for the columns of some families, in a former table of ``tables`` if one is as large."""
     names = [column.name for entry in members for column in entry.columns]
     size = len(names) * slates.candidates
     former = tables.pop().base if tables else None
     room = former if former is not None and len(former) >= size else np.empty(size + size // 8, np.float32)
     table = room[:size].reshape(len(names), slates.candidates)
-    return Described(rows, slates, {name: place for place, name in enumerate(names)}, table)
+    return FeatureChunk(rows, slates, {name: place for place, name in enumerate(names)}, table)
 
 
-def _fill(entry: Family, part: Described, world: World, walk: Walk) -> None:
+def _fill(entry: Family, part: FeatureChunk, context: FeatureContext, walk: EventCursor) -> None:
     """Compute the columns of a family, in the order of its walk, for slates in order of time."""
     slates, where = part.slates, None
     if entry.walk == "user":
         order = _by_user(slates)
         slates, where = slates.take(order), candidate_rows(slates.offsets, order)
-    values = entry.compute(Chunk(slates, world, walk, {name: part.column(name) for name in entry.reads}))
+    values = entry.compute(Chunk(slates, context, walk, {name: part.column(name) for name in entry.reads}))
     if values.shape != (slates.candidates, len(entry.columns)):
         raise ValueError(f"feature family {entry.name} returned {values.shape} for {slates.candidates} candidates")
     for place, column in enumerate(entry.columns):
@@ -476,20 +478,24 @@ def _fill(entry: Family, part: Described, world: World, walk: Walk) -> None:
 
 
 def _completed(
-    members: list[Family], part: Described, world: World, walk: Walk, then: Callable[[Described], None]
-) -> Described:
+    members: list[Family],
+    part: FeatureChunk,
+    context: FeatureContext,
+    walk: EventCursor,
+    then: Callable[[FeatureChunk], None],
+) -> FeatureChunk:
     """Return slates with the columns of the slate walk filled in too."""
     for entry in members:
-        _fill(entry, part, world, walk)
+        _fill(entry, part, context, walk)
     then(part)
     return part
 
 
-def _steps_before(queries: Slates, world: World, since: int) -> Iterator[Slates]:
+def _steps_before(queries: Slates, context: FeatureContext, since: int) -> Iterator[Slates]:
     """Yield slates without candidates, at steps of the timeline before the first query: they only move a walk on."""
     if not len(queries):
         return
-    one, times = queries.take(queries.by_time[:1]), world.inviews.time
+    one, times = queries.take(queries.by_time[:1]), context.inviews.time
     for place in range(int(np.searchsorted(times, since)), int(np.searchsorted(times, one.time[0])), _STEP):
         yield _nothing_at(one, int(times[place]))
 

@@ -13,10 +13,9 @@ import numpy as np
 
 from ebnerd_lib.data.dataset import UNKNOWN_TIME
 from ebnerd_lib.data.slates import HOUR
-from ebnerd_lib.features.page import page_match
-from ebnerd_lib.features.ranks import behind, relative
 from ebnerd_lib.features.registry import Column, family
 from ebnerd_lib.features.users import history_past, user_past
+from ebnerd_lib.features.within_slate import behind, page_match, relative
 
 if TYPE_CHECKING:
     from ebnerd_lib.features.build import Chunk
@@ -43,7 +42,7 @@ TOPIC_HALF_LIFE = 6.0
 )
 def age(chunk: "Chunk") -> np.ndarray:
     """Age of the candidate and its hour of publication; NaN where the table has no time of publication."""
-    meta, article = chunk.world.metadata, chunk.slates.article
+    meta, article = chunk.context.metadata, chunk.slates.article
     published = meta.published[article]
     hours = np.maximum(chunk.slates.per_candidate(chunk.slates.time) - published, 0) / HOUR
     hours[published == UNKNOWN_TIME] = np.nan
@@ -85,7 +84,7 @@ def request(chunk: "Chunk") -> np.ndarray:
 )
 def article(chunk: "Chunk") -> np.ndarray:
     """What the articles table and the page say of the candidate."""
-    slates, metadata = chunk.slates, chunk.world.metadata
+    slates, metadata = chunk.slates, chunk.context.metadata
     premium = metadata.premium[slates.article]
     own = (slates.article == slates.per_candidate(slates.page)) & (slates.article > 0)
     mood = metadata.sentiment[slates.article]
@@ -101,7 +100,7 @@ def article(chunk: "Chunk") -> np.ndarray:
 )
 def page(chunk: "Chunk") -> np.ndarray:
     """How the candidate relates to the article being read; NaN on the front page and where either is unknown."""
-    slates, meta = chunk.slates, chunk.world.metadata
+    slates, meta = chunk.slates, chunk.context.metadata
     return page_match(
         slates.offsets, slates.article, slates.page, meta.category, meta.topic_starts, meta.topics, meta.vectors
     )
@@ -118,13 +117,13 @@ def page(chunk: "Chunk") -> np.ndarray:
 )
 def history(chunk: "Chunk") -> np.ndarray:
     """How the candidate relates to what the user clicked in the 21 days before the week."""
-    slates, world = chunk.slates, chunk.world
+    slates, context = chunk.slates, chunk.context
     out = np.zeros((slates.candidates, 6), dtype=np.float32)
     place, profiles = chunk.walk.read
-    for week, (past, profile) in enumerate(zip(world.histories, profiles, strict=True)):
+    for week, (past, profile) in enumerate(zip(context.histories, profiles, strict=True)):
         history_past(
             slates.user, slates.week, slates.time, slates.offsets, slates.article, week, past.offsets, past.article,
-            past.time, *world.tastes.about, place, profile, out,
+            past.time, *context.profiles.about, place, profile, out,
         )  # fmt: skip
     return out
 
@@ -320,10 +319,10 @@ def together(chunk: "Chunk") -> np.ndarray:
 )
 def seen_before(chunk: "Chunk") -> np.ndarray:
     """What this user was shown and clicked of the candidate before."""
-    slates, own = chunk.slates, chunk.world.by_user
+    slates, own = chunk.slates, chunk.context.by_user
     return user_past(
         slates.user, slates.time, slates.session, slates.offsets, slates.article, own.offsets, own.time, own.session,
-        own.slates, own.article, own.clicked, chunk.world.articles,
+        own.slates, own.article, own.clicked, chunk.context.articles,
     )  # fmt: skip
 
 

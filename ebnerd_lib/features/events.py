@@ -105,7 +105,7 @@ class Grouping:
         return getattr(of, self.side) if self.side else _NO_SIDE
 
 
-class Past:
+class EventCounts:
     """Answers queries on events, chunk after chunk in order of time.
 
     Each kind of query keeps its own tables, so a family may ask for several. Asking for a chunk that lies before
@@ -163,9 +163,9 @@ class Past:
         """Hours since the key's last event before t, NaN where there is none: float32 (candidates, 1)."""
         return self._since(slates, first=False)
 
-    def copy(self) -> "Past":
+    def copy(self) -> "EventCounts":
         """Return one that goes on from here by itself."""
-        twin = Past(self._events, self._grouping, self._by_chance)
+        twin = EventCounts(self._events, self._grouping, self._by_chance)
         twin._state = {key: [table.copy() for table in tables] for key, tables in self._state.items()}
         twin._asked = dict(self._asked)
         return twin

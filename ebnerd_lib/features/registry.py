@@ -35,7 +35,7 @@ BARRED = {
     "last_modified_time": "articles were reprocessed in bulk months later",
 }
 """Columns of a bundle that know the future, and why; no feature may be registered on them."""
-Walk = Literal["time", "user", "slate"]
+Order = Literal["time", "user", "slate"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Family:
     """A function that computes ``columns`` of a chunk as an array (candidates of the chunk, columns)."""
 
     name: str
-    walk: Walk
+    walk: Order
     columns: tuple[Column, ...]
     compute: Callable[["Chunk"], np.ndarray]
     reads: tuple[str, ...]
@@ -72,7 +72,7 @@ _FAMILIES: dict[str, Family] = {}
 
 
 def family(
-    walk: Walk, *columns: Column, reads: tuple[str, ...] = (), name: str = ""
+    walk: Order, *columns: Column, reads: tuple[str, ...] = (), name: str = ""
 ) -> Callable[[Callable[["Chunk"], np.ndarray]], Callable[["Chunk"], np.ndarray]]:
     """Register a feature function.
 

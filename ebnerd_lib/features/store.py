@@ -14,7 +14,7 @@ import pandas as pd
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import candidate_rows
 from ebnerd_lib.errors import ConfigError, StageError
-from ebnerd_lib.features.build import CHUNK, THREADS, Described, World, describe
+from ebnerd_lib.features.build import CHUNK, THREADS, FeatureChunk, FeatureContext, compute_features
 from ebnerd_lib.features.registry import allowed, columns_named, every_column
 
 COLUMNS_FILE = "features.json"
@@ -42,9 +42,9 @@ class Features:
         return self.matrix[:, self.columns.index(name)].astype(np.float32)
 
 
-def world_of(dataset: Dataset) -> World:
+def feature_context(dataset: Dataset) -> FeatureContext:
     """Return the past that a dataset's features look at."""
-    return World(dataset.log, dataset.metadata, dataset.histories, len(dataset.users))
+    return FeatureContext(dataset.log, dataset.metadata, dataset.histories, len(dataset.users))
 
 
 def write(
@@ -84,7 +84,7 @@ def write(
             files.append((first, slates, opened.enter_context(file)))
             first += len(slates)
 
-        def put(described: Described) -> None:
+        def put(described: FeatureChunk) -> None:
             for first, slates, file in files:
                 rows = described.rows - first
                 inside = (rows >= 0) & (rows < len(slates))
@@ -95,7 +95,9 @@ def write(
                     file.put(candidate_rows(slates.offsets, rows[inside]), matrix)
 
         done = 0
-        for described in describe(dataset.log, world_of(dataset), names, chunk, threads=threads, then=put):
+        for described in compute_features(
+            dataset.log, feature_context(dataset), names, chunk, threads=threads, then=put
+        ):
             done += described.slates.candidates
             if progress is not None:
                 progress(done / dataset.log.candidates)

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numba import njit
 
-from ebnerd_lib.data import mapped
+from ebnerd_lib.data import slates as mapped
 from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Metadata
 from ebnerd_lib.data.slates import HOUR, Slates, lists_of
@@ -58,7 +58,7 @@ def user_events(log: Slates, users: int) -> UserEvents:
     )
 
 
-class Tastes:
+class UserProfiles:
     """Sums over clicks: a **profile** is what a user's clicks so far have in common with an article.
 
     A profile is a row of float32: number of clicks; of those with a known sentiment, and the sums of their three

@@ -1,20 +1,236 @@
-"""The base class of all models, and how a model is found by its name."""
+"""What every model shares: batches, losses, the tuning day's AUC, the optimiser, the LightningModule."""
 
 import importlib
 import inspect
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torchmetrics import Metric
 
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.models.adamw import RowwiseAdamW
-from ebnerd_lib.models.auc import SlateAUC
-from ebnerd_lib.models.batch import Batch
-from ebnerd_lib.models.losses import LOSSES, TuningLoss
-from ebnerd_lib.models.transform import FeatureTransform
+from ebnerd_lib.models.layers import FeatureTransform
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread of the CPU within a ``with`` block or a decorated function.
+
+    With ``MKL_CBWR`` set, matrix products repeat over numbers of threads on Intel's processors alone. On one thread
+    they do on all. Networks as small as these gain little from a second one, and a GPU is not affected.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Batch(NamedTuple):
+    """Some slates, n impressions and m candidates, flat and without padding.
+
+    Attributes:
+        features: float32 (m, columns), raw values, NaN where unknown.
+        user: int64 (n,), index into the model's own users, 0 unknown.
+        article: int64 (m,), index into the model's own articles, 0 unknown.
+        slate: int64 (m,), which of the n slates a candidate belongs to.
+        place: int64 (m,), position of the candidate within its slate.
+        clicked: float32 (m,).
+        vector: float32 (m, size), the article vector of each candidate, zeros where it has none; size 0 for models
+            that do not look at vectors.
+        read: float32 (n, history, size), vectors of the articles that the user clicked last before the week.
+        was_read: bool (n, history), which places of ``read`` hold an article with a vector.
+    """
+
+    features: torch.Tensor
+    user: torch.Tensor
+    article: torch.Tensor
+    slate: torch.Tensor
+    place: torch.Tensor
+    clicked: torch.Tensor
+    vector: torch.Tensor = torch.empty(0, 0)
+    read: torch.Tensor = torch.empty(0, 0, 0)
+    was_read: torch.Tensor = torch.empty(0, 0, dtype=torch.bool)
+
+    def user_profile(self) -> torch.Tensor:
+        """Return the mean of the vectors that the user read, zeros for a user without any: float32 (n, size)."""
+        known = self.was_read.unsqueeze(2)
+        return (self.read * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
+
+
+def slate_mean(values: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Return the mean of values (m, width) over the candidates of each slate, for each candidate: (m, width)."""
+    slates = len(batch.user)
+    total = values.new_zeros(slates, values.shape[1]).index_add(0, batch.slate, values)
+    count = values.new_zeros(slates).index_add(0, batch.slate, torch.ones_like(values[:, 0]))
+    return (total / count.unsqueeze(1))[batch.slate]
+
+
+def pad(values: torch.Tensor, batch: Batch, fill: float) -> torch.Tensor:
+    """Spread one value a candidate over a (n, longest slate) tensor, ``fill`` where a slate is shorter."""
+    out = values.new_full((len(batch.user), int(batch.place.max()) + 1), fill)
+    return out.index_put((batch.slate, batch.place), values)
+
+
+def pad_rows(values: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Spread rows (m, width) over a (n, longest slate, width) tensor of zeros, and say which places are free."""
+    shape = (len(batch.user), int(batch.place.max()) + 1)
+    free = torch.ones(shape, dtype=torch.bool, device=values.device).index_put(
+        (batch.slate, batch.place), torch.zeros_like(batch.slate, dtype=torch.bool)
+    )
+    table = values.new_zeros(*shape, values.shape[1]).index_put((batch.slate, batch.place), values)
+    return table, free
+
+
+WIDE = torch.float32 if torch.backends.mps.is_available() else torch.float64
+"""Type of sums over slates: they come out the same however slates are shared by processes. Apple's GPU lacks it."""
+
+
+class SlateAUC(Metric):
+    """Mean AUC over the slates seen; slates without a click or with nothing but clicks are left out.
+
+    Ties count one half. 0 where no slate could be judged.
+    """
+
+    full_state_update = False
+    total: torch.Tensor
+    slates: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=WIDE), dist_reduce_fx="sum")
+        self.add_state("slates", torch.zeros((), dtype=WIDE), dist_reduce_fx="sum")
+
+    def update(self, scores: torch.Tensor, batch: Batch) -> None:
+        """Add the slates of a batch, ``scores`` (m,)."""
+        table = pad(scores.float(), batch, 0.0)
+        others = pad(1 - batch.clicked, batch, 0.0)
+        click = batch.clicked > 0
+        row = batch.slate[click]
+        mine = scores[click].float().unsqueeze(1)
+        wins = (((mine > table[row]) + 0.5 * (mine == table[row])) * others[row]).sum(dim=1)
+        # Sums by index_add: on a GPU, torch refuses weighted bincount where runs must repeat.
+        nothing = wins.new_zeros(len(batch.user))
+        pairs = nothing.index_add(0, row, torch.ones_like(wins)) * others.sum(dim=1)
+        evaluated = pairs > 0
+        per_slate = nothing.index_add(0, row, wins)
+        self.total += (per_slate[evaluated].to(WIDE) / pairs[evaluated]).sum()
+        self.slates += evaluated.sum()
+
+    def compute(self) -> torch.Tensor:
+        """Return the mean so far."""
+        return self.total / self.slates.clamp(min=1)
+
+
+def listwise(scores: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Softmax cross entropy of the clicked candidate against the others of its slate, the mean over clicks.
+
+    Several clicks in a slate count one by one; a slate without a click contributes nothing.
+    """
+    log_share = pad(scores, batch, float("-inf")).log_softmax(dim=1)
+    at_clicks = log_share[batch.slate, batch.place] * batch.clicked
+    return -at_clicks.sum() / batch.clicked.sum().clamp(min=1.0)
+
+
+def bce(scores: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Binary cross entropy of every candidate on its own, the mean over candidates."""
+    return F.binary_cross_entropy_with_logits(scores, batch.clicked)
+
+
+LOSSES: dict[str, Callable[[torch.Tensor, Batch], torch.Tensor]] = {"listwise": listwise, "bce": bce}
+
+
+class TuningLoss(Metric):
+    """Mean of a loss over batches, weighted by their slates, however processes share the slates of each batch.
+
+    Args:
+        loss: its name in ``LOSSES``.
+    """
+
+    full_state_update = False
+    total: torch.Tensor
+    terms: torch.Tensor
+    slates: torch.Tensor
+
+    def __init__(self, loss: str) -> None:
+        super().__init__()
+        self._loss = loss
+        # One place a batch: processes take part in every batch, so their places add up.
+        for name in ("total", "terms", "slates"):
+            self.add_state(name, torch.zeros(0, dtype=WIDE), dist_reduce_fx="sum")
+
+    def update(self, scores: torch.Tensor, batch: Batch) -> None:
+        """Add a batch, ``scores`` (m,)."""
+        batch = batch._replace(clicked=batch.clicked.to(WIDE))
+        terms = batch.clicked.sum() if self._loss == "listwise" else scores.new_tensor(len(scores), dtype=WIDE)
+        self.total = torch.cat([self.total, (LOSSES[self._loss](scores.to(WIDE), batch) * terms).reshape(1)])
+        self.terms = torch.cat([self.terms, terms.reshape(1)])
+        self.slates = torch.cat([self.slates, terms.new_tensor([len(batch.user)])])
+
+    def compute(self) -> torch.Tensor:
+        """Return the mean so far; 0 where nothing was seen."""
+        means = self.total / self.terms.clamp(min=1)
+        return (means * self.slates).sum() / self.slates.sum().clamp(min=1)
+
+
+class RowwiseAdamW(torch.optim.AdamW):
+    """AdamW (Loshchilov and Hutter, 2019) that moves only those rows of a table that the batch has looked at.
+
+    A parameter with a sparse gradient, as of ``nn.Embedding(sparse=True)``, is stepped on by row: the moments and the
+    decay of a row stand still while no batch has it, as in ``torch.optim.SparseAdam``. All others are stepped
+    on by torch's fused kernel. The state is that of AdamW, so checkpoints hold one optimizer and one schedule.
+
+    Args:
+        groups: of parameters, with their ``weight_decay``.
+        lr: learning rate.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
+        super().__init__(groups, lr=lr, fused=True)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; ``closure`` computes the loss and the gradients, if given, and its result is returned."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        tables = [
+            (group, table, table.grad)
+            for group in self.param_groups
+            for table in group["params"]
+            if table.grad is not None and table.grad.is_sparse
+        ]
+        for _, table, _ in tables:
+            table.grad = None
+        super().step()
+        for group, table, gradient in tables:
+            self._move_rows(group, table, gradient.coalesce())
+            table.grad = gradient
+        return loss
+
+    def _move_rows(self, group: dict[str, Any], table: torch.Tensor, gradient: torch.Tensor) -> None:
+        """Step on the rows of a coalesced sparse gradient."""
+        state = self.state[table]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=table.device)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
+        state["step"] += 1
+        step, (beta, beta_2) = state["step"].item(), group["betas"]
+        rows, slope = gradient.indices()[0], gradient.values()
+        mean = state["exp_avg"].index_select(0, rows).lerp_(slope, 1 - beta)
+        square = state["exp_avg_sq"].index_select(0, rows).mul_(beta_2).addcmul_(slope, slope, value=1 - beta_2)
+        state["exp_avg"].index_copy_(0, rows, mean)
+        state["exp_avg_sq"].index_copy_(0, rows, square)
+        own = table.index_select(0, rows).mul_(1 - group["lr"] * group["weight_decay"])
+        deviation = square.sqrt_().div_((1 - beta_2**step) ** 0.5).add_(group["eps"])
+        table.index_copy_(0, rows, own.addcdiv_(mean, deviation, value=-group["lr"] / (1 - beta**step)))
 
 
 class SlateModel(pl.LightningModule):
@@ -22,9 +238,9 @@ class SlateModel(pl.LightningModule):
 
     A subclass sets ``name``, builds its layers in ``__init__`` after calling this one, and implements ``score``. It
     says by ``uses_features`` whether it looks at features; if not, ``own_tier`` is its information tier. It says by
-    ``uses_vectors`` whether it looks at article vectors and at those of the user's history, and by ``looks_around``
-    whether a candidate's score depends on what else is in its slate. It names its tables of
-    ids ``user…`` and ``article…``: by these names they grow when a model learns on.
+    ``uses_vectors`` whether it looks at article vectors and at those of the user's history, and by
+    ``uses_slate_context`` whether a candidate's score depends on what else is in its slate. It names its tables of
+    ids ``user…`` and ``article…``: by these names they grow in online updates.
 
     Args:
         columns: number of feature columns it is given.
@@ -43,7 +259,7 @@ class SlateModel(pl.LightningModule):
     name: ClassVar[str]
     uses_features: ClassVar[bool] = True
     uses_vectors: ClassVar[bool] = False
-    looks_around: bool = True
+    uses_slate_context: bool = True
     own_tier: ClassVar[str] = "ids"
 
     def __init__(

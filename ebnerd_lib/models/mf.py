@@ -5,8 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ebnerd_lib.models.base import SlateModel, embedding
-from ebnerd_lib.models.batch import Batch
+from ebnerd_lib.models.base import Batch, SlateModel, embedding
 
 
 class MFIds(SlateModel):
@@ -19,7 +18,7 @@ class MFIds(SlateModel):
 
     name: ClassVar[str] = "mf_ids"
     uses_features: ClassVar[bool] = False
-    looks_around = False
+    uses_slate_context = False
 
     def __init__(self, embedding_size: int = 16, **settings: Any) -> None:
         super().__init__(embedding_size=embedding_size, **settings)
@@ -61,7 +60,7 @@ class MFFeatures(SlateModel):
 
     name: ClassVar[str] = "mf_features"
     uses_vectors: ClassVar[bool] = True
-    looks_around = False
+    uses_slate_context = False
 
     def __init__(self, embedding_size: int = 16, history_length: int = 30, **settings: Any) -> None:
         super().__init__(embedding_size=embedding_size, history_length=history_length, **settings)
@@ -80,5 +79,5 @@ class MFFeatures(SlateModel):
         pairs = (side.square() - features.square() @ self.factors.square()).sum(dim=1) / 2
         if self.hyperparameters["vector_size"]:
             side = side + self.of_article(batch.vector)
-            user = user + self.of_history(batch.taste())
+            user = user + self.of_history(batch.user_profile())
         return self.linear(features).squeeze(1) + pairs + (user[batch.slate] * side).sum(dim=1)

@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.models.base import SlateModel, embedding
-from ebnerd_lib.models.batch import Batch, pad_rows, slate_mean
-from ebnerd_lib.models.dropout import Dropout
+from ebnerd_lib.models.base import Batch, SlateModel, embedding, pad_rows, slate_mean
+from ebnerd_lib.models.layers import Dropout
 
 CONTEXTS = ("none", "mean", "attention")
 _HEADS = 4
@@ -53,7 +52,7 @@ class MLP(SlateModel):
             raise ConfigError(f"context: '{context}' joins the first hidden layer, and hidden is empty. Give it one.")
         if context == "attention" and hidden[0] % _HEADS:
             raise ConfigError(f"hidden: {hidden[0]} cannot be shared by {_HEADS} heads. Use a multiple of {_HEADS}.")
-        self.looks_around = context != "none"
+        self.uses_slate_context = context != "none"
         size = self.hyperparameters
         self.users, self.articles = (
             embedding(size["users"], embedding_size),

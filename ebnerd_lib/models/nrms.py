@@ -6,9 +6,8 @@ import torch
 from torch import nn
 
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.models.base import SlateModel
-from ebnerd_lib.models.batch import Batch
-from ebnerd_lib.models.dropout import Dropout
+from ebnerd_lib.models.base import Batch, SlateModel
+from ebnerd_lib.models.layers import Dropout
 
 
 class NRMS(SlateModel):
@@ -34,7 +33,7 @@ class NRMS(SlateModel):
     name: ClassVar[str] = "nrms"
     uses_features: ClassVar[bool] = False
     uses_vectors: ClassVar[bool] = True
-    looks_around = False
+    uses_slate_context = False
     own_tier: ClassVar[str] = "content"
 
     def __init__(

@@ -26,7 +26,7 @@ import yaml
 
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.pipeline.domain import Domain, read_domain, shown
-from ebnerd_lib.pipeline.layout import notebook_path, parameter_file, relative
+from ebnerd_lib.pipeline.paths import notebook_path, parameter_file, relative
 
 _SCALARS: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
 _PLAIN_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9_]*)?(\.[0-9_]*)?([eE][-+]?[0-9]+)?|[-+]?\.(inf|nan)", re.IGNORECASE)

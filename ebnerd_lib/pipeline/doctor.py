@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ebnerd_lib.errors import EbnerdError, first_line
-from ebnerd_lib.pipeline import layout
+from ebnerd_lib.pipeline import paths
 
 OK, WARN, WRONG = "ok", "warn", "wrong"
 """Fine; worth a look; stops `make run-all`."""
@@ -121,8 +121,8 @@ def check_machine(profile: str) -> Iterator[Finding]:
     remedy = f"close other programs, or run one stage at a time: python -m ebnerd_lib run --profile {profile} --jobs 1"
     text = f"{free:.1f} GB free, size {size} takes up to {memory} GB"
     yield Finding(OK if free >= memory else WARN, "memory", text, remedy)
-    there = sum(file.stat().st_size for file in (layout.ROOT / "outputs" / profile).rglob("*") if file.is_file()) / 1e9
-    place = layout.ROOT / "outputs" if (layout.ROOT / "outputs").is_dir() else layout.ROOT
+    there = sum(file.stat().st_size for file in (paths.ROOT / "outputs" / profile).rglob("*") if file.is_file()) / 1e9
+    place = paths.ROOT / "outputs" if (paths.ROOT / "outputs").is_dir() else paths.ROOT
     folders = {"outputs/": (place, max(outputs - there, 0)), "TMPDIR": (Path(tempfile.gettempdir()), temporary)}
     for name, (folder, needed) in folders.items():
         free = shutil.disk_usage(folder).free / 1e9
@@ -133,12 +133,11 @@ def check_machine(profile: str) -> Iterator[Finding]:
 def check_profile(profile: str) -> Iterator[Finding]:
     """Check the profile's parameters; say which of its stages are complete, failed or still to run."""
     from ebnerd_lib.pipeline.config import load_config
-    from ebnerd_lib.pipeline.fingerprint import stale_stages
     from ebnerd_lib.pipeline.pages.runs import read_runs, status
-    from ebnerd_lib.pipeline.plan import plan
+    from ebnerd_lib.pipeline.stale import plan, stale_stages
 
     try:
-        stages = layout.profile_stages(profile)
+        stages = paths.profile_stages(profile)
         plan({stage: load_config(profile, stage) for stage in stages})
     except EbnerdError as error:  # its message ends with the remedy
         yield Finding(WRONG, "parameters", str(error))
@@ -154,14 +153,14 @@ def check_profile(profile: str) -> Iterator[Finding]:
 
 def check_outputs(profile: str) -> Iterator[Finding]:
     """See that a run can write to its folders, as far as they are there, and that no process holds its locks."""
-    from ebnerd_lib.pipeline.lock import holder
+    from ebnerd_lib.pipeline.paths import holder
 
-    outputs, own = layout.ROOT / "outputs", layout.ROOT / "outputs" / profile
-    there = [folder for folder in (outputs, own, *own.glob("*")) if folder.exists()] or [layout.ROOT]
-    closed = [layout.relative(folder) for folder in there if not os.access(folder, os.W_OK | os.X_OK)]
+    outputs, own = paths.ROOT / "outputs", paths.ROOT / "outputs" / profile
+    there = [folder for folder in (outputs, own, *own.glob("*")) if folder.exists()] or [paths.ROOT]
+    closed = [paths.relative(folder) for folder in there if not os.access(folder, os.W_OK | os.X_OK)]
     text = f"{', '.join(closed)} cannot be written" if closed else "can be written"
     yield Finding(WRONG if closed else OK, "outputs/", text, "chmod -R u+rwX outputs, or make it yours")
-    held = [f"{layout.relative(file)}: {who}" for file in own.glob("logs/*.lock") if (who := holder(file))]
+    held = [f"{paths.relative(file)}: {who}" for file in own.glob("logs/*.lock") if (who := holder(file))]
     yield Finding(WRONG if held else OK, "locks", "; ".join(held) or "none is held", "wait until it ends, or `kill` it")
 
 
@@ -171,10 +170,10 @@ def check_data(profile: str) -> Iterator[Finding]:
     from ebnerd_lib.data.download import check_bundle
     from ebnerd_lib.data.layout import generated_stamp
 
-    wanted = {layout.ROOT / bundle for bundle in _bundles(profile)}
-    found = {folder for folder in (layout.ROOT / "data").glob("[!.]*") if any(folder.rglob("*.parquet"))}
+    wanted = {paths.ROOT / bundle for bundle in _bundles(profile)}
+    found = {folder for folder in (paths.ROOT / "data").glob("[!.]*") if any(folder.rglob("*.parquet"))}
     for folder in sorted(wanted | found):
-        name, remedy = layout.relative(folder), "put a bundle there, or change the parameter `bundle`"
+        name, remedy = paths.relative(folder), "put a bundle there, or change the parameter `bundle`"
         if generated := folder.name in ("smoke", "sample"):
             remedy = f"`make run-all PROFILE={folder.name}` generates it"
         elif folder.name.startswith("ebnerd_"):
@@ -195,18 +194,18 @@ def check_data(profile: str) -> Iterator[Finding]:
 
 def check_git(profile: str) -> Iterator[Finding]:
     """See that `make setup-git` was run, where this is a clone."""
-    if (layout.ROOT / ".git").exists() and shutil.which("git"):
+    if (paths.ROOT / ".git").exists() and shutil.which("git"):
         words = ["git", "config", "filter.nbstripout.clean"]
-        bare = subprocess.run(words, cwd=layout.ROOT, capture_output=True).returncode
+        bare = subprocess.run(words, cwd=paths.ROOT, capture_output=True).returncode
         text = f"commits {'would hold' if bare else 'do not hold'} outputs of notebooks"
         yield Finding(WARN if bare else OK, "git", text, "make setup-git")
 
 
 def _reinstall() -> tuple[str, str]:
     """Return the state of packages that cannot be used, and the remedy; `make` makes .venv unless PYTHON is named."""
-    if not (layout.ROOT / ".venv" / "installed").exists() and "PYTHON" not in os.environ:
+    if not (paths.ROOT / ".venv" / "installed").exists() and "PYTHON" not in os.environ:
         return WARN, "there is no .venv yet: `make run-all` makes it with all packages"
-    return WRONG, f"{layout.relative(Path(sys.executable))} -m pip install -r requirements.lock"
+    return WRONG, f"{paths.relative(Path(sys.executable))} -m pip install -r requirements.lock"
 
 
 def _bundles(profile: str) -> set[str]:
@@ -214,17 +213,17 @@ def _bundles(profile: str) -> set[str]:
     from ebnerd_lib.pipeline.config import load_config
 
     try:
-        configs = [load_config(profile, stage) for stage in layout.profile_stages(profile)]
+        configs = [load_config(profile, stage) for stage in paths.profile_stages(profile)]
     except EbnerdError:
         return set()
     return {str(config.parameters["bundle"]) for config in configs if "bundle" in config.parameters}
 
 
 def _read(name: str) -> str:
-    return (layout.ROOT / name).read_text(encoding="utf-8")
+    return (paths.ROOT / name).read_text(encoding="utf-8")
 
 
 def _public(text: str) -> str:
     """Shorten local paths, and drop what would command a terminal."""
-    text = text.replace(f"{layout.ROOT}/", "").replace(str(Path.home()), "~")
+    text = text.replace(f"{paths.ROOT}/", "").replace(str(Path.home()), "~")
     return "".join(letter for letter in text if letter.isprintable())

@@ -13,10 +13,9 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.errors import BundleError, ConfigError, first_line
 from ebnerd_lib.evaluation import compare
-from ebnerd_lib.evaluation.slices import slices_of
+from ebnerd_lib.evaluation.compare import slices_of
 from ebnerd_lib.features.registry import TIERS
-from ebnerd_lib.pipeline.json_file import write_json
-from ebnerd_lib.pipeline.layout import ROOT
+from ebnerd_lib.pipeline.paths import ROOT, write_json
 
 COLUMNS = ["impression_id", "article_id", "score"]
 PARTS = ("validation", "tuning")
@@ -62,14 +61,14 @@ def evaluate(
         if scorers[0].name == scorers[1].name:
             raise ConfigError(f"{reference}: has the name of {scores}, and tables tell scorers by name. Rename one.")
     slates, base = data.parts[part], scorers[-1].name
-    judged = [compare.judge_scorer(each, data.parts, seed) for each in scorers]
-    entries = {each.scorer.name: each.figures for each in judged}
-    difference = compare.differences(judged, base, slates, part, seed)
+    evaluated = [compare.evaluate_scorer(each, data.parts, seed) for each in scorers]
+    entries = {each.scorer.name: each.figures for each in evaluated}
+    difference = compare.differences(evaluated, base, slates, part, seed)
     metrics = {
         "models": entries,
         "differences": {"reference": base if difference else None, "scorers": difference},
-        "slices": compare.compare_slices(judged, base, slices_of(data, part), slates, part, seed),
-        "calibration": compare.calibration_curves(judged, slates, part),
+        "slices": compare.compare_slices(evaluated, base, slices_of(data, part), slates, part, seed),
+        "calibration": compare.calibration_curves(evaluated, slates, part),
     }
     file = (out or ROOT / "outputs" / "evaluate" / scorers[0].name) / "metrics.json"
     write_json(file, metrics)

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from ebnerd_lib.errors import StorageError
-from ebnerd_lib.pipeline.layout import StagePaths, relative
+from ebnerd_lib.pipeline.paths import StagePaths, relative
 
 _NO_SPACE = ("No space left on device", f"Errno {errno.ENOSPC}]", f"Errno {errno.EDQUOT}]")
 _TOO_LARGE = (f"Errno {errno.EFBIG}]", os.strerror(errno.EFBIG))

@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from ebnerd_lib.pipeline.json_file import read_json
-from ebnerd_lib.pipeline.layout import StagePaths
 from ebnerd_lib.pipeline.pages.page import is_number
+from ebnerd_lib.pipeline.paths import StagePaths, read_json
 
 
 def clock(seconds: float) -> str:

@@ -16,18 +16,26 @@ from pathlib import Path
 from typing import Any
 
 from ebnerd_lib.errors import LockedError
-from ebnerd_lib.pipeline import lock, terminal
+from ebnerd_lib.pipeline import paths as lock
+from ebnerd_lib.pipeline import terminal
 from ebnerd_lib.pipeline.config import StageConfig, load_config
 from ebnerd_lib.pipeline.failure import stage_message, storage_error
-from ebnerd_lib.pipeline.fingerprint import Hashes, fingerprint, stale_stages
 from ebnerd_lib.pipeline.interruption import end_kernels, interruptible
-from ebnerd_lib.pipeline.json_file import clear_temporary, read_json, write_json
-from ebnerd_lib.pipeline.layout import ROOT, StagePaths, notebook_path, profile_stages, relative
 from ebnerd_lib.pipeline.pages import report
 from ebnerd_lib.pipeline.pages.body import make_plain
 from ebnerd_lib.pipeline.pages.scorers import headline
-from ebnerd_lib.pipeline.plan import plan
+from ebnerd_lib.pipeline.paths import (
+    ROOT,
+    StagePaths,
+    clear_temporary,
+    notebook_path,
+    profile_stages,
+    read_json,
+    relative,
+    write_json,
+)
 from ebnerd_lib.pipeline.stage import BATCH_VARIABLE, ORPHAN_SECONDS, clear_partial
+from ebnerd_lib.pipeline.stale import Hashes, fingerprint, plan, stale_stages
 from ebnerd_lib.pipeline.terminal import say
 
 DETERMINISM = {"PYTHONHASHSEED": "0", "MKL_CBWR": "AVX2,STRICT", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}

@@ -9,16 +9,16 @@ from pytorch_lightning.plugins.environments import TorchElasticEnvironment
 
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.errors import ConfigError, StageError
-from ebnerd_lib.evaluation.results import publish_all
+from ebnerd_lib.evaluation.evaluate import save_results
 from ebnerd_lib.features import store
 from ebnerd_lib.pipeline.config import StageConfig, load_config, with_assignments, with_values
 from ebnerd_lib.pipeline.interruption import interruptible
-from ebnerd_lib.pipeline.layout import StagePaths, profile_stages, relative
 from ebnerd_lib.pipeline.parent import end_with_parent
+from ebnerd_lib.pipeline.paths import StagePaths, profile_stages, relative
 from ebnerd_lib.pipeline.stage import Stage
 from ebnerd_lib.training import ranks
-from ebnerd_lib.training.fit import Plan, quiet, train_variants
-from ebnerd_lib.training.online import Learning, learn_variants
+from ebnerd_lib.training.fit import TrainConfig, quiet, train_variants
+from ebnerd_lib.training.online import OnlineConfig, update_variants_online
 
 PREPROCESSED = "01_preprocess"
 
@@ -42,7 +42,7 @@ def train(profile: str, models: list[str], assignments: list[str]) -> None:
     """
     config = _spread(with_assignments(stage_of(profile, models), assignments))
     config = with_values(config, {"models": models}, "--model")
-    plan = Plan.of(config.parameters)
+    plan = TrainConfig.of(config.parameters)
     with interruptible(), _ended_in_order():
         quiet()
         if TorchElasticEnvironment.detect():
@@ -107,7 +107,7 @@ def _spread(config: StageConfig) -> StageConfig:
     )
 
 
-def _run(config: StageConfig, plan: Plan, stage: Stage | None) -> None:
+def _run(config: StageConfig, plan: TrainConfig, stage: Stage | None) -> None:
     """Train on all ranks, and publish on the first, which has the stage."""
     parameters, logs = config.parameters, StagePaths(config.profile, config.stage).logs
     folder = StagePaths(config.profile, PREPROCESSED).artifacts
@@ -118,8 +118,8 @@ def _run(config: StageConfig, plan: Plan, stage: Stage | None) -> None:
     )
     if stage is None:
         return
-    learned = learn_variants(fits, data, features, Learning.of(parameters))
-    stage.metrics |= publish_all(fits, learned, data, features, stage.folder, parameters["seed"])
+    learned = update_variants_online(fits, data, features, OnlineConfig.of(parameters))
+    stage.metrics |= save_results(fits, learned, data, features, stage.folder, parameters["seed"])
     manifest = stage.finish()
     for name, entry in stage.metrics["models"].items():
         print(f"{name}  validation auc {entry['validation']['auc']:.4f}")

@@ -9,9 +9,9 @@ import pandas as pd
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.features.build import Checkpoints, World, build
+from ebnerd_lib.features.build import Checkpoints, FeatureContext, build
 from ebnerd_lib.features.registry import every_column
-from ebnerd_lib.features.store import world_of
+from ebnerd_lib.features.store import feature_context
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Requests:
         read_offsets: int64 (n + 1,), user ``i`` has read ``read[read_offsets[i]:read_offsets[i + 1]]``.
         read: int32, distinct articles read before the moment, ascending for each user.
         matrix: float32 (n · p, columns). Columns that depend on the slate are those of the entire pool, which is far
-            longer than any slate of training: ``ebnerd_lib.recommend.competition`` computes them anew.
+            longer than any slate of training: ``ebnerd_lib.recommend.candidate_slates`` computes them anew.
         columns: names of the columns.
     """
 
@@ -158,8 +158,8 @@ def make_requests(
     Raises:
         ConfigError: a user has read the entire pool.
     """
-    world = world_of(dataset) if checkpoints is None else checkpoints.world
-    slates, read_offsets, read = _request_slates(dataset, world, user_ids, time, pool)
+    context = feature_context(dataset) if checkpoints is None else checkpoints.context
+    slates, read_offsets, read = _request_slates(dataset, context, user_ids, time, pool)
     unread = ~_pairs_in_pool(read_offsets, read, pool)
     done = user_ids[~unread.reshape(len(user_ids), -1).any(axis=1)]
     if len(done):
@@ -168,14 +168,14 @@ def make_requests(
         )
     columns = [column.name for column in every_column()]
     matrix = np.empty((slates.candidates, len(columns)), dtype=np.float32)
-    build(slates, world, matrix, checkpoints=checkpoints)
+    build(slates, context, matrix, checkpoints=checkpoints)
     return Requests(slates, unread, read_offsets, read, matrix, columns)
 
 
 def describe_users(dataset: Dataset, requests: Requests) -> pd.DataFrame:
     """Return who was served: history of the week, impressions before the time, candidates left to rank."""
     slates = requests.slates
-    own, _ = _own_impressions(world_of(dataset), slates.user, int(slates.time[0]))
+    own, _ = _own_impressions(feature_context(dataset), slates.user, int(slates.time[0]))
     lengths = np.stack([history.lengths for history in dataset.histories])
     return pd.DataFrame(
         {
@@ -194,7 +194,7 @@ def _draw(dataset: Dataset, number: int, seed: int) -> np.ndarray:
 
 
 def _request_slates(
-    dataset: Dataset, world: World, user_ids: np.ndarray, time: int, pool: np.ndarray
+    dataset: Dataset, context: FeatureContext, user_ids: np.ndarray, time: int, pool: np.ndarray
 ) -> tuple[Slates, np.ndarray, np.ndarray]:
     """Return the slates, and what each user has read as offsets and articles."""
     known = dataset.users["user_id"].to_numpy()[1:]
@@ -203,7 +203,7 @@ def _request_slates(
     user = np.where(found, place + 1, 0).astype(np.int32)
     log, n = dataset.log, len(user_ids)
     week = int(time >= log.time[log.week == 1].min(initial=np.iinfo(np.int64).max))
-    own, rows = _own_impressions(world, user, time)
+    own, rows = _own_impressions(context, user, time)
     latest = np.full(n, -1)
     latest[own] = rows  # in order of time: the last one stays
     slates = Slates(
@@ -225,12 +225,12 @@ def _request_slates(
     return slates, *_read(dataset, own, rows, user, week, time)
 
 
-def _own_impressions(world: World, user: np.ndarray, time: int) -> tuple[np.ndarray, np.ndarray]:
+def _own_impressions(context: FeatureContext, user: np.ndarray, time: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the users' impressions before a time, each user's in order of time: positions in ``user``, log rows."""
-    index = world.by_user
+    index = context.by_user
     own = np.repeat(np.arange(len(user)), np.diff(index.offsets)[user])
     rows = index.row[candidate_rows(index.offsets, user)]
-    past = world.log.time[rows] < time
+    past = context.log.time[rows] < time
     return own[past], rows[past]
 
 

@@ -1,4 +1,4 @@
-"""Batches of slates as array slices: no row is touched one by one."""
+"""Batches of slates as array slices."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from numba import njit
 
 from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Dataset
@@ -14,14 +15,99 @@ from ebnerd_lib.data.slates import HOUR, Slates
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.features.store import Features
-from ebnerd_lib.models.base import SlateModel
-from ebnerd_lib.models.batch import Batch
-from ebnerd_lib.training.gather import gather, spread
-from ebnerd_lib.training.negatives import keep_some
+from ebnerd_lib.models.base import Batch, SlateModel
+
+# mypy: disable-error-code="no-untyped-def"
+
+
+_BITS = {2: np.uint16, 4: np.uint32}
+
+
+def gather(matrix: np.ndarray, where: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+    """Copy some columns of some rows of a matrix: float32 (len(where), columns).
+
+    Args:
+        matrix: float32 or float16 (rows, columns), memory-mapped or not.
+        where: int (m,), rows in any order.
+        columns: int64, positions of the columns; all if not given.
+
+    >>> gather(np.array([[1.0, 2.0], [3.0, 4.0]], np.float16), np.array([1, 1, 0]), np.array([1]))
+    array([[4.],
+           [4.],
+           [2.]], dtype=float32)
+    """
+    if columns is None or np.array_equal(columns, np.arange(matrix.shape[1])):
+        values = np.take(matrix, where, axis=0, mode="clip")  # the other modes copy twice
+    else:
+        # The kernel knows no float16, and copying needs no more than the bits.
+        bits = np.asarray(matrix).view(_BITS[matrix.dtype.itemsize])
+        out = np.empty((len(where), len(columns)), bits.dtype)
+        _copy(bits, where, columns, out)
+        values = out.view(matrix.dtype)
+    # Torch turns halves into floats with the processor's own instruction, numpy one by one.
+    return values if values.dtype == np.float32 else torch.from_numpy(values).float().numpy()
+
+
+@njit(cache=True, nogil=True)
+def _copy(matrix, where, columns, out):
+    # Positions without a sign spare a branch a value.
+    for i in range(len(where)):
+        row = np.uint64(where[i])
+        for j in range(np.uint64(len(columns))):
+            out[i, j] = matrix[row, np.uint64(columns[j])]
+
+
+@njit(cache=True, nogil=True)
+def spread(offsets, rows, index, article, clicked):
+    """Spread the slates ``rows`` over their candidates.
+
+    Returns their positions, which of the slates each belongs to, its place within that, the article by ``index``
+    (int64 each), and whether it was clicked (float32).
+    """
+    size = 0
+    for row in rows:
+        size += offsets[row + 1] - offsets[row]
+    where, slate, place, own = (
+        np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64)
+    )  # fmt: skip
+    hit = np.empty(size, np.float32)
+    at = 0
+    for number in range(len(rows)):
+        begin = offsets[rows[number]]
+        for candidate in range(begin, offsets[rows[number] + 1]):
+            where[at], slate[at], place[at] = candidate, number, candidate - begin
+            own[at] = index[article[candidate]]
+            hit[at] = clicked[candidate]
+            at += 1
+    return where, slate, place, own, hit
+
+
+def keep_some(
+    slate: np.ndarray, place: np.ndarray, clicked: np.ndarray, slates: int, negatives: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose all clicked candidates of each slate and at most ``negatives`` others, any of them as likely.
+
+    Args:
+        slate: int64 (m,), ascending, which slate a candidate belongs to.
+        place: int64 (m,), its place within that.
+        clicked: float32 (m,), whether it was clicked.
+        slates: how many there are.
+        negatives: how many to keep, 1 or more.
+        rng: draws them.
+
+    Returns:
+        Positions of those kept, ascending, and their places within what is left of their slates.
+    """
+    # In order of slate, then clicks, then chance, the candidates to keep are the first ones of each slate.
+    order = np.argsort(slate + np.where(clicked > 0, 0.0, 0.25 + rng.random(len(slate)) / 2))
+    clicks = np.bincount(slate, weights=clicked, minlength=slates).astype(np.int64)
+    kept = np.sort(order[place < clicks[slate] + negatives])
+    lengths = np.bincount(slate[kept], minlength=slates)
+    return kept, np.arange(len(kept)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
 @dataclass(frozen=True)
-class Lookup:
+class IdEncoder:
     """Dataset indices to a model's own: what a model has not seen in training becomes its unknown, 0.
 
     Attributes:
@@ -33,7 +119,7 @@ class Lookup:
     article: np.ndarray
 
     @classmethod
-    def between(cls, dataset: Dataset, users: Vocabulary, articles: Vocabulary) -> "Lookup":
+    def between(cls, dataset: Dataset, users: Vocabulary, articles: Vocabulary) -> "IdEncoder":
         """Build the lookup from a dataset's tables to a model's vocabularies."""
         user = users.index_of(dataset.users["user_id"].to_numpy())
         article = articles.index_of(dataset.articles["article_id"].to_numpy())
@@ -50,7 +136,7 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True)
-class Reading:
+class HistoryReader:
     """What gives a model the vectors of candidates and of the articles that users clicked last before the week.
 
     Attributes:
@@ -66,7 +152,7 @@ class Reading:
     length: int
 
     @classmethod
-    def of(cls, dataset: Dataset, network: SlateModel) -> "Reading | None":
+    def of(cls, dataset: Dataset, network: SlateModel) -> "HistoryReader | None":
         """Return what a model needs of a dataset; ``None`` if it does not look at vectors.
 
         Raises:
@@ -129,10 +215,10 @@ class SlateBatches:
         slates: Slates,
         features: np.ndarray | Rows,
         columns: list[int],
-        lookup: Lookup,
+        lookup: IdEncoder,
         rows: np.ndarray,
         batch_size: int,
-        reading: Reading | None = None,
+        reading: HistoryReader | None = None,
         negatives: int = 0,
         draw: tuple[int, ...] = (),
         rank: int = 0,
@@ -212,8 +298,8 @@ class SlateData(pl.LightningDataModule):
     """
 
     def __init__(
-        self, dataset: Dataset, train: Features, tuning: Features, columns: list[int], lookup: Lookup, batch_size: int,
-        warmup_hours: float, seed: int, reading: Reading | None = None, negatives: int = 0,
+        self, dataset: Dataset, train: Features, tuning: Features, columns: list[int], lookup: IdEncoder,
+        batch_size: int, warmup_hours: float, seed: int, reading: HistoryReader | None = None, negatives: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self._reading, self._negatives = reading, negatives

@@ -21,10 +21,9 @@ from ebnerd_lib.data.slates import candidate_rows
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features.store import Features, usable
-from ebnerd_lib.models.averaged import Averaged
-from ebnerd_lib.models.base import SlateModel, find_model
-from ebnerd_lib.models.threads import one_thread
-from ebnerd_lib.training.batches import Lookup, Reading, SlateData, training_rows
+from ebnerd_lib.models.base import SlateModel, find_model, one_thread
+from ebnerd_lib.models.ensemble import Ensemble
+from ebnerd_lib.training.batches import HistoryReader, IdEncoder, SlateData, training_rows
 from ebnerd_lib.training.kept import BEST, Kept, find
 from ebnerd_lib.training.model_file import TrainedModel
 from ebnerd_lib.training.ranks import OwnSigterm, by_first, is_first, lightning, several
@@ -36,7 +35,7 @@ TRAINER = ("accelerator", "devices", "strategy", "num_nodes", "precision")
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainConfig:
     """How to train.
 
     Attributes:
@@ -69,7 +68,7 @@ class Plan:
             raise ConfigError(f"negatives: {self.negatives} candidates cannot be kept. Use 0 for all, or 1 or more.")
 
     @classmethod
-    def of(cls, parameters: Mapping[str, Any]) -> "Plan":
+    def of(cls, parameters: Mapping[str, Any]) -> "TrainConfig":
         """Return how the effective parameters of a stage say to train."""
         own = {
             name: parameters[name]
@@ -79,7 +78,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Fit:
+class TrainResult:
     """A trained model and how it got there: one row an epoch with train/loss, val/loss and val/auc.
 
     Of several averaged networks, the curve and the best epoch are those of the first.
@@ -137,11 +136,11 @@ def train(
     tier: str,
     name: str,
     hyperparameters: Mapping[str, Any],
-    plan: Plan,
+    plan: TrainConfig,
     logs: Path,
     report: EpochReport | None = None,
     leave_out: Sequence[str] = (),
-) -> Fit:
+) -> TrainResult:
     """Train a model.
 
     Everything that is learnt, vocabularies and transform included, comes from the training rows; the tuning
@@ -177,7 +176,7 @@ def train(
     seen = slates.take(rows)
     users, articles = Vocabulary(seen.user_id), Vocabulary(seen.article_id)
     vector_size = dataset.metadata.vectors.shape[1] if kind.uses_vectors else 0
-    lookup = Lookup.between(dataset, users, articles)
+    lookup = IdEncoder.between(dataset, users, articles)
     networks: list[SlateModel] = []
     curves, epochs = [], []
     inputs = ""
@@ -191,7 +190,7 @@ def train(
             network.transform.load_state_dict(networks[0].transform.state_dict())
         elif columns and is_first():  # the others are given it when training starts
             network.transform.fit(features["train"].matrix, candidate_rows(slates.offsets, rows), columns)
-        reading = Reading.of(dataset, network)
+        reading = HistoryReader.of(dataset, network)
         data = SlateData(
             dataset, features["train"], features["tuning"], columns, lookup,
             own.batch_size, own.warmup_hours, own.seed, reading, own.negatives,
@@ -206,9 +205,9 @@ def train(
         epochs.append(best)
         networks.append(network)
         curves.append(pd.DataFrame(curve))
-    whole = networks[0] if plan.seeds == 1 else Averaged(networks).eval()
+    whole = networks[0] if plan.seeds == 1 else Ensemble(networks).eval()
     names = [features["train"].columns[place] for place in columns]
-    return Fit(
+    return TrainResult(
         TrainedModel(name, module, tier if kind.uses_features else kind.own_tier, whole, names, users, articles),
         curves[0],
         epochs[0],
@@ -216,7 +215,7 @@ def train(
 
 
 def _run(
-    network: SlateModel, data: SlateData, name: str, plan: Plan, logs: Path, key: str, report: EpochReport | None
+    network: SlateModel, data: SlateData, name: str, plan: TrainConfig, logs: Path, key: str, report: EpochReport | None
 ) -> tuple[int, list[dict[str, Any]]]:
     """Train one network, leave it with the weights of its best epoch, and return that epoch and all figures."""
     folder = logs / name
@@ -231,7 +230,7 @@ def _run(
     return int(checkpoint["epoch"]), kept.rows
 
 
-def _kept(folder: Path, key: str, name: str, plan: Plan) -> Kept | None:
+def _kept(folder: Path, key: str, name: str, plan: TrainConfig) -> Kept | None:
     """Return what there is to go on from, if anything, and say so; where there is nothing, clear the folder."""
     kept, reason = find(folder, key)
     if kept is not None:
@@ -253,7 +252,7 @@ def _kept(folder: Path, key: str, name: str, plan: Plan) -> Kept | None:
 
 
 def _fit(
-    network: SlateModel, data: SlateData, name: str, plan: Plan, logs: Path, kept: Kept | None, key: str,
+    network: SlateModel, data: SlateData, name: str, plan: TrainConfig, logs: Path, kept: Kept | None, key: str,
     report: EpochReport | None,
 ) -> None:  # fmt: skip
     """Train a network to its last epoch, from the start or from what is kept."""
@@ -297,10 +296,10 @@ def train_variants(
     models: list[str],
     tiers: list[str],
     hyperparameters: Mapping[str, Any],
-    plan: Plan,
+    plan: TrainConfig,
     logs: Path,
     report: EpochReport | None = None,
-) -> list[Fit]:
+) -> list[TrainResult]:
     """Train each model in each tier; the first tier is the main one, the others are appended to the name.
 
     A model without features is trained once, in its own tier. Arguments and errors are those of ``train``.

@@ -14,10 +14,9 @@ from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import StageError
 from ebnerd_lib.features.registry import allowed
-from ebnerd_lib.models.averaged import Averaged
-from ebnerd_lib.models.base import SlateModel, find_model
-from ebnerd_lib.models.threads import one_thread
-from ebnerd_lib.training.batches import Lookup, Reading, SlateBatches
+from ebnerd_lib.models.base import SlateModel, find_model, one_thread
+from ebnerd_lib.models.ensemble import Ensemble
+from ebnerd_lib.training.batches import HistoryReader, IdEncoder, SlateBatches
 
 SCORE_BATCH = 1024
 """Slates scored at a time."""
@@ -28,7 +27,7 @@ class TrainedModel:
     """A model with all it needs to score slates of any dataset.
 
     Attributes:
-        name: its name in tables and files: ``<model>``, ``<model>_<tier>`` or ``<model>_learning``.
+        name: its name in tables and files: ``<model>``, ``<model>_<tier>`` or ``<model>_online``.
         module: the module of ``ebnerd_lib.models`` that holds its class.
         tier: its information tier.
         network: the model, in evaluation mode.
@@ -65,8 +64,8 @@ class TrainedModel:
         """
         self.check(names)
         columns = [names.index(name) for name in self.columns]
-        lookup = Lookup.between(dataset, self.users, self.articles)
-        reading = Reading.of(dataset, self.network)
+        lookup = IdEncoder.between(dataset, self.users, self.articles)
+        reading = HistoryReader.of(dataset, self.network)
         batches = SlateBatches(slates, matrix, columns, lookup, np.arange(len(slates)), SCORE_BATCH, reading)
         self.network.eval()
         with torch.inference_mode():
@@ -94,7 +93,7 @@ def save_model(model: TrainedModel, folder: Path) -> None:
         "tier": model.tier,
         "columns": model.columns,
         "hyperparameters": _interned(model.network.hyperparameters),
-        "averaged": model.network.size if isinstance(model.network, Averaged) else 0,
+        "averaged": model.network.size if isinstance(model.network, Ensemble) else 0,
         "users": torch.from_numpy(model.users.ids.astype(np.int64)),
         "articles": torch.from_numpy(model.articles.ids.astype(np.int64)),
         "weights": {key: value.detach().cpu().clone() for key, value in model.network.state_dict().items()},
@@ -129,7 +128,7 @@ def load_model(path: Path) -> TrainedModel:
         kind, hyperparameters = find_model(plain["module"], plain["model"]), plain["hyperparameters"]
         network = kind(**hyperparameters)
         if plain["averaged"]:
-            network = Averaged([network, *(kind(**hyperparameters) for _ in range(plain["averaged"] - 1))])
+            network = Ensemble([network, *(kind(**hyperparameters) for _ in range(plain["averaged"] - 1))])
         network.load_state_dict(plain["weights"])
     except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError, OSError, ValueError) as error:
         raise StageError(

@@ -15,17 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ebnerd_lib.data.dataset import Dataset
+from ebnerd_lib.data.dataset import PARTS, Dataset
 from ebnerd_lib.data.slates import HOUR, candidate_rows
-from ebnerd_lib.data.splits import PARTS
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features.store import Features
-from ebnerd_lib.models.losses import LOSSES
-from ebnerd_lib.models.threads import one_thread
-from ebnerd_lib.training.batches import Lookup, Reading, SlateBatches, training_rows
-from ebnerd_lib.training.fit import Fit
-from ebnerd_lib.training.gather import gather
+from ebnerd_lib.models.base import LOSSES, one_thread
+from ebnerd_lib.training.batches import HistoryReader, IdEncoder, SlateBatches, gather, training_rows
+from ebnerd_lib.training.fit import TrainResult
 from ebnerd_lib.training.model_file import SCORE_BATCH, TrainedModel
 
 UPDATE_MINUTES = (0, 1, 15, 60, 1440)
@@ -38,7 +35,7 @@ _AVERAGE = 0.01  # share of the latest weights in the running average that score
 
 
 @dataclass(frozen=True)
-class Learning:
+class OnlineConfig:
     """How to learn on.
 
     Attributes:
@@ -81,7 +78,7 @@ class Learning:
                 raise ConfigError(f"{name}: {value} is too low. Use {1 if name == 'batch_size' else 0} or more.")
 
     @classmethod
-    def of(cls, parameters: Mapping[str, Any]) -> "Learning":
+    def of(cls, parameters: Mapping[str, Any]) -> "OnlineConfig":
         """Return how the effective parameters of a stage say to learn on; those it does not have keep their default."""
         shared = ("update_minutes", "warmup_hours", "seed")
         named = {name: name if name in shared else f"update_{name}" for name in cls.__dataclass_fields__}
@@ -89,11 +86,11 @@ class Learning:
 
 
 @dataclass(frozen=True)
-class Learned:
+class OnlineResult:
     """What learning on leaves: the model's last state, and the scores given on the way.
 
     Attributes:
-        model: named ``<model>_learning``, of tier ``clicks`` whatever it started from: it has seen clicks up to the
+        model: named ``<model>_online``, of tier ``clicks`` whatever it started from: it has seen clicks up to the
             last step. It has scored nothing in this state: for figures, take ``scores``.
         scores: of ``tuning`` and ``validation``, float32 (candidates of the part,), in the order of its slates.
     """
@@ -102,47 +99,47 @@ class Learned:
     scores: dict[str, np.ndarray]
 
 
-def learn_variants(
-    fits: list[Fit],
+def update_variants_online(
+    fits: list[TrainResult],
     dataset: Dataset,
     features: dict[str, Features],
-    learning: Learning,
+    config: OnlineConfig,
     report: Callable[[dict[str, Any]], None] | None = None,
-) -> list[Learned]:
-    """Let every model of the main tier learn on; none where ``update_minutes`` is 0. See ``learn_on``."""
+) -> list[OnlineResult]:
+    """Let every model of the main tier learn on; none where ``update_minutes`` is 0. See ``update_online``."""
     main = [fit.model for fit in fits if fit.model.name == fit.model.network.name]
-    return [learn_on(model, dataset, features, learning, report) for model in main if learning.update_minutes]
+    return [update_online(model, dataset, features, config, report) for model in main if config.update_minutes]
 
 
 @one_thread()
-def learn_on(
+def update_online(
     model: TrainedModel,
     dataset: Dataset,
     features: dict[str, Features],
-    learning: Learning,
+    config: OnlineConfig,
     report: Callable[[dict[str, Any]], None] | None = None,
-) -> Learned:
+) -> OnlineResult:
     """Walk from the full hour in which the tuning day starts to the end of validation; score, then train, step by step.
 
     Args:
         model: trained on the train part; it is left as it is.
         dataset: the slates of all parts.
         features: of all parts.
-        learning: how.
+        config: how.
         report: called after each step with the name of the model and the share of impressions done.
 
     Raises:
         ConfigError: ``update_minutes`` is 0, so there are no steps.
         StageError: a column that the model sees is not among the features.
     """
-    if not learning.update_minutes:
+    if not config.update_minutes:
         raise ConfigError("update_minutes: 0 is off. Use 1, 15, 60 or 1440 to learn on.")
-    learner = _Learner(model, dataset, features, learning)
+    learner = _OnlineLearner(model, dataset, features, config)
     scores = np.full(dataset.log.candidates, np.nan, np.float32)
-    steps = step_rows(dataset, learning.update_minutes)
+    steps = step_rows(dataset, config.update_minutes)
     impressions, done = sum(len(rows) for _, rows in steps), 0
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(learning.seed)
+        torch.manual_seed(config.seed)
         for end, rows in steps:
             scores[candidate_rows(dataset.log.offsets, rows)] = learner.score(rows)
             learner.forget(end)
@@ -153,7 +150,7 @@ def learn_on(
                 report({"step": learner.name, "share": done / impressions})
     begins = np.cumsum([0] + [dataset.parts[part].candidates for part in PARTS])
     own = {part: scores[begins[PARTS.index(part)] : begins[PARTS.index(part) + 1]] for part in _SCORED}
-    return Learned(learner.finish(), own)
+    return OnlineResult(learner.finish(), own)
 
 
 def step_rows(dataset: Dataset, update_minutes: int) -> list[tuple[int, np.ndarray]]:
@@ -173,7 +170,7 @@ def step_rows(dataset: Dataset, update_minutes: int) -> list[tuple[int, np.ndarr
     return [(begin + (int(number) + 1) * length, rows) for number, rows in zip(numbers, pieces, strict=True)]
 
 
-class _Learner:
+class _OnlineLearner:
     """A model on its walk. ``rows`` are impressions by their position in ``dataset.log``.
 
     Two kinds of parameters learn in two ways. Tables of ids take each slate of a step once, in order of time, by plain
@@ -183,21 +180,21 @@ class _Learner:
     """
 
     def __init__(
-        self, model: TrainedModel, dataset: Dataset, features: dict[str, Features], learning: Learning
+        self, model: TrainedModel, dataset: Dataset, features: dict[str, Features], config: OnlineConfig
     ) -> None:
         model.check(features["train"].columns)
-        self.name = f"{model.name}_learning"
-        self._start, self._dataset, self._log, self._learning = model, dataset, dataset.log, learning
+        self.name = f"{model.name}_online"
+        self._start, self._dataset, self._log, self._config = model, dataset, dataset.log, config
         self._network = model.network.copy()
         self._loss = LOSSES[self._network.hyperparameters["loss"]]
-        self._lookup = Lookup.between(dataset, model.users, model.articles)
-        self._reading = Reading.of(dataset, model.network)
+        self._lookup = IdEncoder.between(dataset, model.users, model.articles)
+        self._reading = HistoryReader.of(dataset, model.network)
         self._new: dict[str, list[np.ndarray]] = {"user": [], "article": []}
         self._matrix = _Stacked([features[part].matrix for part in PARTS])
         self._columns = [features["train"].columns.index(name) for name in model.columns]
         self._clock: int | None = None
         self._teaches = self._log.has_choice
-        self._pool = _replay_pool(dataset, self._teaches, learning.warmup_hours)
+        self._pool = _replay_pool(dataset, self._teaches, config.warmup_hours)
         tables = {id(table.weight) for kind in self._new for table in self._network.id_tables(kind)}
         # A bias that all candidates share ranks nothing, so a model on ids alone has nothing but its tables to learn.
         learns = self._network.uses_features or self._network.uses_vectors
@@ -205,7 +202,7 @@ class _Learner:
         self._weights = {name: weight for name, weight in named if id(weight) not in tables}
         self._average = {name: weight.detach().clone() for name, weight in self._weights.items()}
         self._optimizer = (
-            self._network.adamw(list(self._weights.values()), learning.learning_rate) if self._weights else None
+            self._network.adamw(list(self._weights.values()), config.learning_rate) if self._weights else None
         )
 
     def score(self, rows: np.ndarray) -> np.ndarray:
@@ -220,7 +217,7 @@ class _Learner:
 
     def forget(self, now: int) -> None:
         """Move articles towards the unknown by the time that has passed since the last call."""
-        half_life = self._learning.half_life_hours * HOUR
+        half_life = self._config.half_life_hours * HOUR
         if half_life and self._clock is not None:
             share = 1 - 0.5 ** ((now - self._clock) / half_life)
             for table in self._network.id_tables("article"):
@@ -271,7 +268,7 @@ class _Learner:
 
     def _train_ids(self, rows: np.ndarray) -> None:
         tables = [table.weight for kind in self._new for table in self._network.id_tables(kind)]
-        rates = [self._learning.bias_rate if t.shape[1] == 1 else self._learning.vector_rate for t in tables]
+        rates = [self._config.bias_rate if t.shape[1] == 1 else self._config.vector_rate for t in tables]
         if not any(rates):
             return
         self._network.eval()
@@ -285,13 +282,13 @@ class _Learner:
 
     def _train_weights(self, rows: np.ndarray, end: int) -> None:
         assert self._optimizer is not None
-        rng = np.random.default_rng((self._learning.seed, end))
+        rng = np.random.default_rng((self._config.seed, end))
         times = self._log.time[self._pool]
-        first, last = np.searchsorted(times, [end - int(self._learning.replay_hours * HOUR), end])
-        wanted = round(self._learning.replay * len(rows)) if last > first else 0
+        first, last = np.searchsorted(times, [end - int(self._config.replay_hours * HOUR), end])
+        wanted = round(self._config.replay * len(rows)) if last > first else 0
         replayed = self._pool[rng.integers(first, last, wanted)] if wanted else rows[:0]
         self._network.train()
-        for batch in self._batches(rng.permutation(np.concatenate([rows, replayed])), self._learning.batch_size):
+        for batch in self._batches(rng.permutation(np.concatenate([rows, replayed])), self._config.batch_size):
             self._optimizer.zero_grad()
             self._loss(self._network(batch), batch).backward()
             self._optimizer.step()

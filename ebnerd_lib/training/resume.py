@@ -19,7 +19,7 @@ from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.features.store import Features
-from ebnerd_lib.training.batches import Lookup, Reading
+from ebnerd_lib.training.batches import HistoryReader, IdEncoder
 from ebnerd_lib.training.kept import BEST, in_logs, keep
 
 _ROOMS = ("data", "models", "training")
@@ -78,7 +78,11 @@ def unreadable(checkpoints: list[Path]) -> str:
 
 
 def sum_of_inputs(
-    dataset: Dataset, features: dict[str, Features], columns: list[int], lookup: Lookup, reading: Reading | None
+    dataset: Dataset,
+    features: dict[str, Features],
+    columns: list[int],
+    lookup: IdEncoder,
+    reading: HistoryReader | None,
 ) -> str:
     """Return one sum over what a network learns from: slates, features, indices, histories and vectors.
 

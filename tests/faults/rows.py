@@ -172,10 +172,10 @@ class Oracle:
             "weekend": (t // (24 * HOUR) + 3) % 7 >= 5,
             "hour_sin": math.sin(t % (24 * HOUR) / (24 * HOUR) * 2 * math.pi),
         }  # fmt: skip
-        taste = self._sum(counts)
-        return [shared | self._of_candidate(row, row.slate[place], before, counts, taste) for place in places]
+        user_profile = self._sum(counts)
+        return [shared | self._of_candidate(row, row.slate[place], before, counts, user_profile) for place in places]
 
-    def _of_candidate(self, row, a, before, counts, taste) -> dict[str, float]:
+    def _of_candidate(self, row, a, before, counts, user_profile) -> dict[str, float]:
         t, article, nobody = row.time, self.rows.articles.get(a), Article(None, False, None, None, set())
         article = article or nobody
         mine = [past for past in before if a in past.slate]
@@ -200,7 +200,7 @@ class Oracle:
         )  # fmt: skip
         values["history_category"] = alike / read if read else 0.0
         values["history_topics"] = self._topics(article.topics, counts, read)
-        values["history_vector"] = _cosine(taste, article.vector)
+        values["history_vector"] = _cosine(user_profile, article.vector)
         page = None if row.page is None else self.rows.articles.get(row.page, nobody)
         values["page_category"] = (
             math.nan if page is None else float(article.category is not None and article.category == page.category)

@@ -22,13 +22,13 @@ from hypothesis import strategies as st
 from rows import Oracle, read_rows
 from share import amount, record
 
-from ebnerd_lib.data import describe
+from ebnerd_lib.data import summary
 from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.dataset import Dataset, prepare
 from ebnerd_lib.errors import EbnerdError
 from ebnerd_lib.features.build import build
 from ebnerd_lib.features.registry import every_column
-from ebnerd_lib.features.store import world_of
+from ebnerd_lib.features.store import feature_context
 
 DEADLINE = 20.0  # seconds a case may take
 TABLES = ("articles", "train_behaviors", "train_history", "validation_behaviors", "validation_history")
@@ -698,10 +698,10 @@ def ready(folder: Path, split: str) -> tuple[Dataset, dict[str, tuple[np.ndarray
     """All that preprocessing does: open, describe, prepare, and compute the features of every part."""
     bundle = open_bundle(folder)
     dataset = prepare(bundle, split)[0]
-    describe.null_shares(bundle)
-    describe.part_counts(dataset)
-    describe.cold_start(dataset)
-    world, features = world_of(dataset), {}
+    summary.null_shares(bundle)
+    summary.part_counts(dataset)
+    summary.cold_start(dataset)
+    world, features = feature_context(dataset), {}
     for part, slates in dataset.parts.items():
         out = np.full((slates.candidates, len(every_column())), np.inf, np.float32)
         features[part] = (out, build(slates, world, out))
@@ -861,12 +861,12 @@ def test_hostile_bundles_are_refused_clearly_or_read_right(corrupt, by_hand, com
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         write_case(folder, case, style, groups)
-        judge(folder, case, corrupt.__name__, tally)
+        evaluate(folder, case, corrupt.__name__, tally)
 
     run()
 
 
-def judge(folder: Path, case: Case, kind: str, tally) -> None:
+def evaluate(folder: Path, case: Case, kind: str, tally) -> None:
     start = time.monotonic()
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):

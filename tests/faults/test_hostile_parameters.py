@@ -8,11 +8,11 @@ import pytest
 
 from ebnerd_lib.__main__ import main
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.pipeline import layout, runner
+from ebnerd_lib.pipeline import paths, runner
 from ebnerd_lib.pipeline.config import Parameter, StageConfig, load_config, read_schema
 from ebnerd_lib.pipeline.domain import FORMS
-from ebnerd_lib.pipeline.layout import ROOT, parameter_file, profile_stages
-from ebnerd_lib.pipeline.plan import plan
+from ebnerd_lib.pipeline.paths import ROOT, parameter_file, profile_stages
+from ebnerd_lib.pipeline.stale import plan
 
 PROFILE = "hostile"
 SCHEMAS = {file.stem: read_schema(file) for file in sorted((ROOT / "notebooks").glob("*.ipynb"))}
@@ -26,7 +26,7 @@ def project(tmp_path, monkeypatch) -> Path:
     for name in ("notebooks", "ebnerd_lib"):
         (tmp_path / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "params" / "smoke", tmp_path / "params" / PROFILE)
-    for module in (layout, runner):
+    for module in (paths, runner):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     return tmp_path
 

@@ -20,20 +20,20 @@ from ebnerd_lib.features import store
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.models.base import SlateModel
 from ebnerd_lib.training import kept, resume
-from ebnerd_lib.training.batches import Lookup, Reading
-from ebnerd_lib.training.fit import Plan, train, train_variants
+from ebnerd_lib.training.batches import HistoryReader, IdEncoder
+from ebnerd_lib.training.fit import TrainConfig, train, train_variants
 from ebnerd_lib.training.model_file import save_model
 
 pytestmark = pytest.mark.slow
 
-PLAN = Plan(epochs=3, patience=3, batch_size=700, warmup_hours=24, seed=0)
+PLAN = TrainConfig(epochs=3, patience=3, batch_size=700, warmup_hours=24, seed=0)
 SETTINGS = {"embedding_size": 4, "hidden": [16], "dropout": 0.2, "schedule": "constant", "learning_rate": 1e-2}
 STAGE = ["mlp", "mlp_exposure"]
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["ebnerd_lib.training.fit", "ebnerd_lib.features.store"])
 
 
-def stage(folder: Path, out: Path, plan: Plan, death: tuple[str, int] | None) -> None:
+def stage(folder: Path, out: Path, plan: TrainConfig, death: tuple[str, int] | None) -> None:
     """Train two models of two networks each, as a stage does; ``death`` says before which call it is killed."""
     (out / "logs").mkdir(parents=True, exist_ok=True)
     sys.stdout = (out / "said.txt").open("w", encoding="utf-8")
@@ -69,7 +69,9 @@ def _die(what: str, call: int) -> None:
     setattr(holder, name, counted)
 
 
-def run(folder: Path, out: Path, plan: Plan = PLAN, death: tuple[str, int] | None = None, after: float | None = None):
+def run(
+    folder: Path, out: Path, plan: TrainConfig = PLAN, death: tuple[str, int] | None = None, after: float | None = None
+):
     """Run ``stage`` in a process; returns its exit code. ``after`` kills it from outside, in seconds."""
     process = SERVER.Process(target=stage, args=(folder, out, plan, death))
     process.start()
@@ -165,7 +167,7 @@ def trained(smoke, ready, tmp_path):
     """A function that trains in this process, cut off in epoch ``at`` if that is given."""
     features = {part: store.read(ready, part) for part in smoke.parts}
 
-    def go(at: int | None = None, plan: Plan = PLAN, data=smoke, given=features, **settings):
+    def go(at: int | None = None, plan: TrainConfig = PLAN, data=smoke, given=features, **settings):
         heard = []
 
         def report(progress):
@@ -229,13 +231,13 @@ def test_other_code_or_another_torch_is_trained_anew(trained, monkeypatch, name)
 
 
 def test_vectors_and_histories_count_where_a_model_looks_at_them(smoke):
-    lookup = Lookup(np.arange(3), np.arange(3))
-    reading = Reading(smoke.vectors, smoke.vectors.any(axis=1), smoke.histories, 3)
+    lookup = IdEncoder(np.arange(3), np.arange(3))
+    reading = HistoryReader(smoke.vectors, smoke.vectors.any(axis=1), smoke.histories, 3)
     sums = {resume.sum_of_inputs(smoke, {}, [], lookup, None), resume.sum_of_inputs(smoke, {}, [], lookup, reading)}
     other = replace(smoke.histories[0], time=smoke.histories[0].time + 1)
     sums.add(resume.sum_of_inputs(smoke, {}, [], lookup, replace(reading, histories=[other, smoke.histories[1]])))
     sums.add(resume.sum_of_inputs(smoke, {}, [], lookup, replace(reading, vectors=smoke.vectors + 1)))
-    sums.add(resume.sum_of_inputs(smoke, {}, [], Lookup(np.arange(3)[::-1].copy(), lookup.article), None))
+    sums.add(resume.sum_of_inputs(smoke, {}, [], IdEncoder(np.arange(3)[::-1].copy(), lookup.article), None))
     assert len(sums) == 5
 
 

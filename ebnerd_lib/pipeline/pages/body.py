@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from ebnerd_lib.pipeline import layout
+from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline.pages.page import plain
 
 _DISPLAYED = ["image/svg+xml", "image/png", "image/jpeg", "text/html", "text/markdown", "text/plain"]
@@ -28,7 +28,7 @@ def cells(executed: Any) -> str:
     _make_plain(executed)
     exporter = HTMLExporter(
         config=Config({"NbConvertBase": {"display_data_priority": _DISPLAYED}}),
-        extra_template_basedirs=[str(layout.ROOT / "templates")],
+        extra_template_basedirs=[str(paths.ROOT / "templates")],
         template_name="report",
         exclude_anchor_links=True,
     )

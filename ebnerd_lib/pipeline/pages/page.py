@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ebnerd_lib.pipeline import layout
-from ebnerd_lib.pipeline.json_file import write_whole
+from ebnerd_lib.pipeline import paths
+from ebnerd_lib.pipeline.paths import write_whole
 
 TIERS = {
     "ids": "the identities of readers and articles, as far as training saw them",
@@ -30,7 +30,7 @@ def fill(template: str, **context: Any) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(layout.ROOT / "templates"),
+        loader=jinja2.FileSystemLoader(paths.ROOT / "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -105,7 +105,7 @@ def machinery(*modules: Path) -> str:
     total = hashlib.sha256()
     for module in (Path(__file__), *modules):
         total.update(module.read_bytes())
-    templates = layout.ROOT / "templates"
+    templates = paths.ROOT / "templates"
     for file in sorted(path for path in templates.rglob("*") if path.is_file()):
         total.update(file.relative_to(templates).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return total.hexdigest()
@@ -158,7 +158,7 @@ def printable(text: str) -> str:
 def plain(text: str) -> str:
     r"""Drop terminal escapes, lines that were written over, and the prefixes of local paths.
 
-    >>> plain("\x1b[31mred\x1b[0m, " + str(layout.ROOT / "ebnerd_lib" / "errors.py") + ", /home/ann/x")
+    >>> plain("\x1b[31mred\x1b[0m, " + str(paths.ROOT / "ebnerd_lib" / "errors.py") + ", /home/ann/x")
     'red, ebnerd_lib/errors.py, ~/x'
     """
     text = printable(text)
@@ -171,7 +171,7 @@ def plain(text: str) -> str:
 
 def _local_prefixes() -> list[tuple[str, str]]:
     """Return folders whose paths are no reader's business, longest first, each with what to write instead."""
-    root, home = str(layout.ROOT), str(Path.home())
+    root, home = str(paths.ROOT), str(Path.home())
     pairs = {root: "", home: "~/", sys.prefix: "…/", sys.base_prefix: "…/", site.getuserbase(): "…/"}
     pairs[root] = ""
     if root.startswith(home + "/"):

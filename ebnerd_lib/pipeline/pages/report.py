@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ebnerd_lib.errors import EbnerdError
-from ebnerd_lib.pipeline import layout
-from ebnerd_lib.pipeline.layout import StagePaths
+from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline.pages import body as bodies
 from ebnerd_lib.pipeline.pages import runs as known
-from ebnerd_lib.pipeline.pages import scorers as judged
+from ebnerd_lib.pipeline.pages import scorers as evaluated
 from ebnerd_lib.pipeline.pages.page import TIERS, fill, is_number, is_rendered, machinery, page_key, plain, write_page
 from ebnerd_lib.pipeline.pages.runs import Run, read_runs, status
+from ebnerd_lib.pipeline.paths import StagePaths
 
-_PARTS = [Path(__file__), Path(bodies.__file__), Path(known.__file__), Path(judged.__file__)]
+_PARTS = [Path(__file__), Path(bodies.__file__), Path(known.__file__), Path(evaluated.__file__)]
 """The modules that say how pages look."""
 
 
@@ -55,12 +55,12 @@ def render_all() -> list[str]:
     Returns:
         A line a profile, what was rendered or why it was not.
     """
-    from ebnerd_lib.pipeline.fingerprint import stale_stages  # reads YAML, for which a check has no time
+    from ebnerd_lib.pipeline.stale import stale_stages
 
     lines = []
     for profile in _profiles():
         try:
-            stages = layout.profile_stages(profile)
+            stages = paths.profile_stages(profile)
             rendered = render_profile(profile, stages, stale_stages(profile, stages))
         except EbnerdError as error:
             lines.append(f"{profile}: not rendered: {error}")
@@ -72,7 +72,7 @@ def render_all() -> list[str]:
 
 def overview_file() -> Path:
     """Return the index over all profiles."""
-    return layout.ROOT / "outputs" / "index.html"
+    return paths.ROOT / "outputs" / "index.html"
 
 
 def render_overview() -> None:
@@ -82,22 +82,22 @@ def render_overview() -> None:
     for profile in _profiles():
         stages, stale = _stages(profile)
         runs = read_runs(profile, stages, stale)
-        rows.append({"profile": profile, **_summary(runs, judged.scorers(runs)), **known.origin(runs)})
+        rows.append({"profile": profile, **_summary(runs, evaluated.scorers(runs)), **known.origin(runs)})
     key = page_key(machinery(*_PARTS), rows)
     if outputs.is_dir() and not is_rendered(overview_file(), key):
         write_page(overview_file(), fill("overview.html.j2", rows=rows), key)
 
 
 def _profiles() -> list[str]:
-    return [profile for profile in layout.profiles() if StagePaths(profile, "").outputs.is_dir()]
+    return [profile for profile in paths.profiles() if StagePaths(profile, "").outputs.is_dir()]
 
 
 def _stages(profile: str) -> tuple[list[str], dict[str, str]]:
     """Return the stages of a profile and what changed since they ran; of one with a wrong file, what is told of it."""
-    from ebnerd_lib.pipeline.fingerprint import stale_stages
+    from ebnerd_lib.pipeline.stale import stale_stages
 
     try:
-        stages = layout.profile_stages(profile)
+        stages = paths.profile_stages(profile)
         return stages, stale_stages(profile, stages)
     except EbnerdError as error:
         found = sorted(path.parent.name for path in StagePaths(profile, "").outputs.glob("artifacts/*/manifest.json"))
@@ -115,7 +115,7 @@ def _report(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Path, f
     place = runs.index(run)
     record = _record(run, executed, failed)
     earlier = run.by_hand and not failed
-    own = [] if failed or earlier else judged.own_scorers(run, runs)
+    own = [] if failed or earlier else evaluated.own_scorers(run, runs)
     return fill(
         "report.html.j2",
         stage=run.stage,
@@ -131,7 +131,7 @@ def _report(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Path, f
         bundle=record.get("parameters", {}).get("bundle", origin["bundle"]),
         status=("failed", run.failure or _error_line(executed)) if failed else status(run, runs),
         scorers=own,
-        scale=judged.scale(own),
+        scale=evaluated.scale(own),
         headline=[] if failed or earlier else _headline(run),
         earlier=earlier,
         before=next((other for other in reversed(runs[:place]) if other.page), None),
@@ -187,14 +187,14 @@ def _error_line(executed: Any) -> str:
 
 def _index(profile: str, runs: list[Run], origin: dict[str, Any]) -> str:
     records = [run.manifest for run in runs if run.manifest]
-    found = judged.scorers(runs)
+    found = evaluated.scorers(runs)
     return fill(
         "index.html.j2",
         profile=profile,
         summary=_summary(runs, found),
         rows=[(run, *status(run, runs)) for run in runs],
         scorers=found,
-        scale=judged.scale(found),
+        scale=evaluated.scale(found),
         tiers=TIERS,
         records=records,
         latest=max(records, key=lambda record: str(record.get("started")), default=None),

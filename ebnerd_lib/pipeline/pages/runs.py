@@ -12,10 +12,9 @@ from typing import Any
 
 from ebnerd_lib.data.layout import generated_stamp
 from ebnerd_lib.errors import EbnerdError
-from ebnerd_lib.pipeline import layout
-from ebnerd_lib.pipeline.json_file import read_json
-from ebnerd_lib.pipeline.layout import StagePaths
+from ebnerd_lib.pipeline import paths as layout
 from ebnerd_lib.pipeline.pages.page import plain
+from ebnerd_lib.pipeline.paths import StagePaths, read_json
 
 BY_HAND = ("interactive", "train")
 """The runs, as manifests name them, that are not the runner's: the next one of these runs the stage again."""

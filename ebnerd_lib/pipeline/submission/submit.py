@@ -12,13 +12,11 @@ import numpy as np
 from ebnerd_lib.data.layout import TEST, check_hidden_files
 from ebnerd_lib.data.slates import candidate_rows
 from ebnerd_lib.errors import SubmissionError
-from ebnerd_lib.features.build import describe
+from ebnerd_lib.features.build import compute_features
 from ebnerd_lib.pipeline.config import load_config
-from ebnerd_lib.pipeline.fingerprint import sha256
-from ebnerd_lib.pipeline.json_file import write_json
-from ebnerd_lib.pipeline.layout import ROOT, StagePaths, profile_stages
-from ebnerd_lib.pipeline.manifest import environment, peak_memory_mb
 from ebnerd_lib.pipeline.parent import is_alive
+from ebnerd_lib.pipeline.paths import ROOT, StagePaths, environment, peak_memory_mb, profile_stages, write_json
+from ebnerd_lib.pipeline.stale import sha256
 from ebnerd_lib.pipeline.submission.predictions import ranks_of, write_predictions
 from ebnerd_lib.pipeline.submission.progress import Progress
 from ebnerd_lib.pipeline.submission.week import HiddenWeek
@@ -114,7 +112,7 @@ def rank(model: TrainedModel, week: HiddenWeek, progress: Callable[[float], None
     ranks = np.zeros(week.candidates, np.min_scalar_type(longest))
     done = 0
     for group in week.groups(max(1, -(-week.candidates // GROUP_CANDIDATES))):
-        for part in describe(group.slates, group.world, model.columns, after_step=week.release):
+        for part in compute_features(group.slates, group.context, model.columns, after_step=week.release):
             scores = model.score(group.dataset, part.slates, part.matrix(model.columns), model.columns)
             lost = int((~np.isfinite(scores)).sum())
             if lost:

@@ -22,7 +22,7 @@ from ebnerd_lib.data.ragged import Ragged
 from ebnerd_lib.data.schema import BEHAVIORS, TEST_BEHAVIORS
 from ebnerd_lib.data.slates import Slates, concatenate
 from ebnerd_lib.data.vocabulary import Vocabulary
-from ebnerd_lib.features.build import World
+from ebnerd_lib.features.build import FeatureContext
 from ebnerd_lib.features.events import Timeline
 
 Progress = Callable[[str, float], None]
@@ -41,13 +41,13 @@ class Group:
     Attributes:
         rows: int64 (n,), rows of the test file.
         slates: what is to be ranked there.
-        world: the past of everybody's articles and of these users.
+        context: the past of everybody's articles and of these users.
         dataset: tables by the same indices.
     """
 
     rows: np.ndarray
     slates: Slates
-    world: World
+    context: FeatureContext
     dataset: Dataset
 
 
@@ -156,9 +156,9 @@ class HiddenWeek:
         )
         mine = np.flatnonzero(self._readers % count == number)
         histories = [self._history(mine[:0]), self._history(mine)]
-        world = World(log, known.metadata, histories, len(self.users), self._timeline)
+        context = FeatureContext(log, known.metadata, histories, len(self.users), self._timeline)
         dataset = Dataset(known.articles, known.users, {}, histories, known.vectors)
-        return Group(rows, self._slates(self._asked, rows, 1), world, dataset)
+        return Group(rows, self._slates(self._asked, rows, 1), context, dataset)
 
     def release(self) -> None:
         """Let go of the memory of the timeline's parts that were walked over."""

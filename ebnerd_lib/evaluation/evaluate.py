@@ -1,6 +1,7 @@
-"""Judge the scores of one scorer: every figure that a table shows of it, in the form of ``metrics.json``."""
+"""Evaluate the scores of one scorer: every metric that a table shows of it, in the form of ``metrics.json``."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,14 +10,19 @@ import pyarrow.parquet as pq
 
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates, lists_of
+from ebnerd_lib.data.summary import cold_start, seen_candidates
 from ebnerd_lib.evaluation.calibration import Calibration, classification, fit_calibration
 from ebnerd_lib.evaluation.intervals import user_bootstrap
 from ebnerd_lib.evaluation.metrics import METRICS, mean_metrics, per_slate
+from ebnerd_lib.features.store import Features
+from ebnerd_lib.training.fit import TrainResult
+from ebnerd_lib.training.model_file import TrainedModel, save_model
+from ebnerd_lib.training.online import OnlineResult
 
 Figures = dict[str, float | int | list[float]]
 
 
-def judge(scores: np.ndarray, slates: Slates, calibration: Calibration | None, seed: int = 0) -> Figures:
+def evaluate(scores: np.ndarray, slates: Slates, calibration: Calibration | None, seed: int = 0) -> Figures:
     """Compute all figures of scores on slates.
 
     Args:
@@ -33,8 +39,8 @@ def judge(scores: np.ndarray, slates: Slates, calibration: Calibration | None, s
     figures = with_intervals(values, slates.user_id, seed)
     if calibration is not None:
         figures.update(classification(calibration.probability(scores), slates.clicked, calibration.threshold))
-    judged = int((~np.isnan(values[:, 0])).sum())
-    return {**figures, "impressions": judged, "left_out": len(slates) - judged}
+    evaluated = int((~np.isnan(values[:, 0])).sum())
+    return {**figures, "impressions": evaluated, "left_out": len(slates) - evaluated}
 
 
 def with_intervals(values: np.ndarray, user: np.ndarray, seed: int = 0) -> Figures:
@@ -53,7 +59,7 @@ def with_intervals(values: np.ndarray, user: np.ndarray, seed: int = 0) -> Figur
     return figures
 
 
-def judge_both(
+def evaluate_both(
     tier: str, tuning_scores: np.ndarray, tuning: Slates, scores: np.ndarray, validation: Slates, seed: int = 0
 ) -> tuple[dict[str, object], Calibration]:
     """Calibrate on the tuning day and judge there and on validation: one entry of ``metrics.json``."""
@@ -61,8 +67,8 @@ def judge_both(
     calibration = fit_calibration(tuning_scores, tuning.clicked)
     entry: dict[str, object] = {
         "tier": tier,
-        "validation": judge(scores, validation, calibration, seed),
-        "tuning": judge(tuning_scores, tuning, calibration, seed),
+        "validation": evaluate(scores, validation, calibration, seed),
+        "tuning": evaluate(tuning_scores, tuning, calibration, seed),
     }
     return entry, calibration
 
@@ -103,7 +109,7 @@ def load_scores(path: Path, slates: Slates) -> np.ndarray:
     return lists_of(scores, offsets, place)
 
 
-def judge_saved(
+def evaluate_saved(
     name: str, tier: str, scores: dict[str, np.ndarray], dataset: Dataset, folder: Path, seed: int = 0
 ) -> dict[str, object]:
     """Write the scores of ``tuning`` and ``validation`` and judge them as saved: an entry of ``metrics.json``.
@@ -116,7 +122,7 @@ def judge_saved(
         save_scores(path, dataset.parts[part], scores[part])
         saved[part] = load_scores(path, dataset.parts[part])
     tuning, validation = dataset.parts["tuning"], dataset.parts["validation"]
-    return judge_both(tier, saved["tuning"], tuning, saved["validation"], validation, seed)[0]
+    return evaluate_both(tier, saved["tuning"], tuning, saved["validation"], validation, seed)[0]
 
 
 def results_table(entries: dict[str, dict[str, object]], split: str = "validation") -> pd.DataFrame:
@@ -131,3 +137,66 @@ def results_table(entries: dict[str, dict[str, object]], split: str = "validatio
             | {key: figures[key] for key in (*METRICS[1:], "logloss", "f1", "accuracy", "impressions")}
         )
     return pd.DataFrame(rows).sort_values("auc", ascending=False, kind="stable", ignore_index=True)
+
+
+def save_and_evaluate(
+    model: TrainedModel,
+    dataset: Dataset,
+    features: dict[str, Features],
+    folder: Path,
+    seed: int = 0,
+    scores: dict[str, np.ndarray] | None = None,
+) -> dict[str, object]:
+    """Write a trained model's file and scores and judge the scores as saved: its entry of ``metrics.json``.
+
+    Writes ``model_<name>.pt``, ``scores_<name>.parquet`` (validation) and ``tuning_<name>.parquet``.
+
+    Args:
+        model: the model.
+        dataset: the slates.
+        features: of the parts ``tuning`` and ``validation``.
+        folder: existing, where to write.
+        seed: of the bootstrap.
+        scores: of both parts in the order of their slates, where they were given on the way, as by a model that learns
+            on; its file holds the last state, which has seen what it would score. Scored here if not given.
+
+    Raises:
+        ValueError: scores are missing or not finite.
+    """
+    save_model(model, folder)
+    if scores is None:
+        scores = {
+            part: model.score(dataset, dataset.parts[part], features[part].matrix, features[part].columns)
+            for part in ("tuning", "validation")
+        }
+    entry = evaluate_saved(model.name, model.tier, scores, dataset, folder, seed)
+    return {**entry, "parameters": model.parameters}
+
+
+def save_results(
+    fits: list[TrainResult],
+    learned: list[OnlineResult],
+    dataset: Dataset,
+    features: dict[str, Features],
+    folder: Path,
+    seed: int,
+) -> dict[str, Any]:
+    """Publish all models of a training stage, see ``save_and_evaluate``.
+
+    Args:
+        fits: the trained models.
+        learned: those that have learnt on, with the scores they gave on the way.
+        dataset: the slates.
+        features: of the parts ``tuning`` and ``validation``.
+        folder: existing, where to write.
+        seed: of the bootstrap.
+
+    Returns:
+        What the stage's ``metrics.json`` holds: ``models``, an entry a model, and, where one of them knows articles by
+        their ids alone, ``ids``, what such a model can tell apart on validation.
+    """
+    entries = {fit.model.name: save_and_evaluate(fit.model, dataset, features, folder, seed) for fit in fits}
+    for walk in learned:
+        entries[walk.model.name] = save_and_evaluate(walk.model, dataset, features, folder, seed, walk.scores)
+    known = {**cold_start(dataset), **seen_candidates(dataset, "validation")}
+    return {"models": entries} | ({"ids": known} if any(fit.model.tier == "ids" for fit in fits) else {})

@@ -1,14 +1,13 @@
-"""What a bundle looks like, in figures: the tables and curves of the preprocessing report."""
+"""A bundle in numbers: the tables that 01_preprocess shows."""
 
 import numpy as np
 import pandas as pd
 
-from ebnerd_lib.data import mapped
+from ebnerd_lib.data import slates as mapped
 from ebnerd_lib.data.bundle import Bundle
-from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
+from ebnerd_lib.data.dataset import PARTS, UNKNOWN_TIME, Dataset
 from ebnerd_lib.data.layout import SPLITS
 from ebnerd_lib.data.slates import HOUR, marked
-from ebnerd_lib.data.splits import PARTS
 
 _AT_A_TIME = 1 << 17  # slates: memory is bounded by these, not by all
 AGE_EDGES = (0, 1, 2, 4, 8, 16, 24, 48, 96, 240, 720, np.inf)

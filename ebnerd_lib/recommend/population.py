@@ -1,4 +1,4 @@
-"""What many users' lists are like: beyond accuracy, for models and for rules without training."""
+"""Lists of many users."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +9,8 @@ import pandas as pd
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.schema import SENTIMENT_LABELS
 from ebnerd_lib.data.slates import HOUR, Slates
-from ebnerd_lib.evaluation import beyond
-from ebnerd_lib.evaluation.space import ArticleSpace
+from ebnerd_lib.evaluation import diversity
+from ebnerd_lib.evaluation.diversity import ArticleSpace
 from ebnerd_lib.recommend.lists import articles_of
 from ebnerd_lib.recommend.requests import Requests, shown_between
 
@@ -68,12 +68,12 @@ def beyond_table(
     for own in lists:
         articles = articles_of(requests, own.picked)
         values = {
-            "diversity": beyond.intralist_diversity(articles, space.vectors),
-            "serendipity": beyond.serendipity(articles, requests.read_offsets, requests.read, space.vectors),
-            "novelty": beyond.mean_over_list(articles, beyond.surprise(clicks)),
-            "novelty_week": beyond.mean_over_list(articles, beyond.surprise(of_late)),
+            "diversity": diversity.intralist_diversity(articles, space.vectors),
+            "serendipity": diversity.serendipity(articles, requests.read_offsets, requests.read, space.vectors),
+            "novelty": diversity.mean_over_list(articles, diversity.surprise(clicks)),
+            "novelty_week": diversity.mean_over_list(articles, diversity.surprise(of_late)),
         }
-        given, covered = articles[articles >= 0], beyond.coverage(articles)
+        given, covered = articles[articles >= 0], diversity.coverage(articles)
         rows.append(
             {"list": own.name, "tier": own.tier}
             | {key: value for name in MEANS for key, value in _mean(name, values[name], seed).items()}
@@ -110,7 +110,7 @@ def distribution_table(
     code = dataset.metadata.category
     names = [NO_CATEGORY, *(str(name) for name in _category_names(dataset))]
     category = pd.DataFrame(
-        {name: beyond.class_shares(articles, code, len(names)) for name, articles in columns.items()}
+        {name: diversity.class_shares(articles, code, len(names)) for name, articles in columns.items()}
     )
     category.insert(0, "value", names)
     category = category[category[list(columns)].gt(0).any(axis=1)]
@@ -130,7 +130,7 @@ def _clicks(slates: Slates, size: int) -> np.ndarray:
 
 
 def _mean(name: str, values: np.ndarray, seed: int) -> dict[str, Any]:
-    own = beyond.mean_interval(values, seed=seed)
+    own = diversity.mean_interval(values, seed=seed)
     ends = [own.low, own.high] if own.users else None
     return {name: own.mean, f"{name}_ci": ends, f"{name}_users": own.users}
 

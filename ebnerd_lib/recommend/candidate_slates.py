@@ -1,11 +1,4 @@
-"""Score live articles in slates as long and as hard as those of training.
-
-Hundreds of articles are live at a moment, and a slate of training has about ten: ranks and ratios within the pool
-would lie far outside what a model was trained on, and a model that looks at the whole slate was never shown
-one so long. So the pool is cut into slates of training's typical length. A third of each are articles to be judged;
-the rest are articles to compete with, drawn in proportion to how much they are in view now, as in the slates of
-the log. Every live article is judged once a draw, against other competitors in each, and its score is the mean.
-"""
+"""Candidate slates: live articles in slates as long and as hard as logged ones."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,20 +10,20 @@ import pandas as pd
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.features.build import CHUNK, World, build
+from ebnerd_lib.features.build import CHUNK, FeatureContext, build
 from ebnerd_lib.features.registry import every_column
-from ebnerd_lib.features.store import Features, world_of
+from ebnerd_lib.features.store import Features, feature_context
 from ebnerd_lib.recommend.requests import Requests
 from ebnerd_lib.training.model_file import TrainedModel
 
-JUDGED_SHARE = 3
+TARGET_SHARE = 3
 """One in so many of a slate is judged: the fewer, the truer to the slates of the log, and the dearer."""
 _COMPARED = ("age_hours", "inviews_1h", "inviews_24h", "clicks_1h", "clicks_24h", "rate_24h", "lift_6h")
 _SAMPLE = 200_000
 
 
 @dataclass(frozen=True)
-class Competition:
+class CandidateSlates:
     """Slates of live articles, the same for every user.
 
     Attributes:
@@ -43,7 +36,7 @@ class Competition:
 
     offsets: np.ndarray
     place: np.ndarray
-    judged: np.ndarray
+    evaluated: np.ndarray
     length: int
     draws: int
 
@@ -55,14 +48,14 @@ class Field:
     slates: Slates
     matrix: np.ndarray
     where: np.ndarray
-    judged: np.ndarray
+    evaluated: np.ndarray
 
     @cached_property
     def alone(self) -> Slates:
         """The slates without those that are only there to compete with."""
-        slates, judged = self.slates, self.judged
-        kept = np.concatenate(([0], np.cumsum(judged)))[slates.offsets].astype(np.int64)
-        own = {name: getattr(slates, name)[judged] for name in ("article_id", "article", "clicked")}
+        slates, evaluated = self.slates, self.evaluated
+        kept = np.concatenate(([0], np.cumsum(evaluated)))[slates.offsets].astype(np.int64)
+        own = {name: getattr(slates, name)[evaluated] for name in ("article_id", "article", "clicked")}
         return replace(slates, offsets=kept, **own)
 
 
@@ -73,7 +66,7 @@ def typical_length(slates: Slates) -> int:
     return int(lengths[np.searchsorted(total, total[-1] / 2)])
 
 
-def draw_slates(requests: Requests, length: int, draws: int, exposure: bool, seed: int) -> Competition:
+def draw_slates(requests: Requests, length: int, draws: int, exposure: bool, seed: int) -> CandidateSlates:
     """Cut the pool into slates of ``length``, several times.
 
     Which articles are judged together and against which depends on the seed and on the pool, not on the user: who
@@ -93,33 +86,35 @@ def draw_slates(requests: Requests, length: int, draws: int, exposure: bool, see
         raise ConfigError(f"slate_draws: {draws} draws judge nothing. Draw at least 1.")
     size = len(requests.pool)
     if size <= length:
-        return Competition(np.array([0, size]), np.arange(size), np.ones(size, dtype=bool), size, 1)
+        return CandidateSlates(np.array([0, size]), np.arange(size), np.ones(size, dtype=bool), size, 1)
     weight = requests.column("inviews_decay_1h")[0].astype(np.float64) if exposure else np.ones(size)
     every = [
-        _cut(np.random.default_rng((seed, draw)), requests.pool, weight, length, max(1, length // JUDGED_SHARE))
+        _cut(np.random.default_rng((seed, draw)), requests.pool, weight, length, max(1, length // TARGET_SHARE))
         for draw in range(draws)
     ]
     place = np.concatenate([members.ravel() for members, _ in every])
-    judged = np.concatenate([own.ravel() for _, own in every])
+    evaluated = np.concatenate([own.ravel() for _, own in every])
     offsets = np.arange(len(place) // length + 1, dtype=np.int64) * length
-    return Competition(offsets, place, judged, length, draws)
+    return CandidateSlates(offsets, place, evaluated, length, draws)
 
 
 def score_live(
-    models: list[TrainedModel], dataset: Dataset, requests: Requests, competition: Competition
+    models: list[TrainedModel], dataset: Dataset, requests: Requests, competition: CandidateSlates
 ) -> dict[str, np.ndarray]:
     """Return, by model, the mean score of every live article over its slates: float32 (users, pool)."""
     totals = {model.name: np.zeros(requests.slates.candidates) for model in models}
     for field in fields(dataset, requests, competition):
         for model in models:
-            totals[model.name] += _judged_sums(model, dataset, field, field.matrix, requests)
+            totals[model.name] += _target_sums(model, dataset, field, field.matrix, requests)
     return {
         name: (total / competition.draws).astype(np.float32).reshape(len(requests), -1)
         for name, total in totals.items()
     }
 
 
-def group_effects(model: TrainedModel, dataset: Dataset, requests: Requests, competition: Competition) -> pd.DataFrame:
+def group_effects(
+    model: TrainedModel, dataset: Dataset, requests: Requests, competition: CandidateSlates
+) -> pd.DataFrame:
     """Return by how much each feature group changes each live article's score against the mean of its slates.
 
     One column a group, one row a row of the requests: the score less the score with the group's features at their
@@ -131,16 +126,18 @@ def group_effects(model: TrainedModel, dataset: Dataset, requests: Requests, com
             groups.setdefault(column.group, []).append(requests.columns.index(column.name))
     effects = {group: np.zeros(requests.slates.candidates) for group in groups}
     for field in fields(dataset, requests, competition):
-        base = _judged_sums(model, dataset, field, field.matrix, requests)
+        base = _target_sums(model, dataset, field, field.matrix, requests)
         for group, places in groups.items():
             changed = field.matrix.copy()
             changed[:, places] = _slate_means(field.matrix[:, places], field.slates)
-            effects[group] += base - _judged_sums(model, dataset, field, changed, requests)
+            effects[group] += base - _target_sums(model, dataset, field, changed, requests)
     index = range(requests.slates.candidates)
     return pd.DataFrame({group: effect / competition.draws for group, effect in effects.items()}, index=index)
 
 
-def against_training(train: Features, dataset: Dataset, requests: Requests, competition: Competition) -> pd.DataFrame:
+def against_training(
+    train: Features, dataset: Dataset, requests: Requests, competition: CandidateSlates
+) -> pd.DataFrame:
     """Compare columns that depend on the slate: in training, in the competition, and in the pool taken as one slate.
 
     Returns:
@@ -156,30 +153,32 @@ def against_training(train: Features, dataset: Dataset, requests: Requests, comp
             continue
         place = requests.columns.index(name)
         trained = sample[:, train.columns.index(name)].astype(np.float32)
-        judged = np.concatenate([field.matrix[field.judged, place] for field in every])
+        evaluated = np.concatenate([field.matrix[field.evaluated, place] for field in every])
         rows.append(
             {
                 "column": name,
                 "training": float(np.nanquantile(trained, 0.99)),
-                "slates": float(np.nanquantile(judged, 0.99)),
+                "slates": float(np.nanquantile(evaluated, 0.99)),
                 "pool": float(np.nanquantile(requests.matrix[:, place], 0.99)),
-                "outside": float(((judged < np.nanmin(trained)) | (judged > np.nanmax(trained))).mean()),
+                "outside": float(((evaluated < np.nanmin(trained)) | (evaluated > np.nanmax(trained))).mean()),
             }
         )
     return pd.DataFrame(rows)
 
 
-def fields(dataset: Dataset, requests: Requests, competition: Competition, chunk: int = CHUNK) -> Iterator[Field]:
+def fields(dataset: Dataset, requests: Requests, competition: CandidateSlates, chunk: int = CHUNK) -> Iterator[Field]:
     """Yield the slates of all users with their features, about ``chunk`` candidates at a time."""
-    world, size = world_of(dataset), len(requests.pool)
+    context, size = feature_context(dataset), len(requests.pool)
     users = max(1, chunk // len(competition.place))
     for start in range(0, len(requests), users):
         rows = np.arange(start, min(start + users, len(requests)))
         where = (rows[:, None] * size + competition.place).ravel()
-        yield _field(world, requests, competition, rows, where)
+        yield _field(context, requests, competition, rows, where)
 
 
-def _field(world: World, requests: Requests, competition: Competition, rows: np.ndarray, where: np.ndarray) -> Field:
+def _field(
+    context: FeatureContext, requests: Requests, competition: CandidateSlates, rows: np.ndarray, where: np.ndarray
+) -> Field:
     request = requests.slates
     count = len(competition.offsets) - 1
     per_slate = {
@@ -196,20 +195,20 @@ def _field(world: World, requests: Requests, competition: Competition, rows: np.
         **per_slate,
     )
     matrix = requests.matrix[where]
-    build(slates, world, matrix, slate_only=True)
-    return Field(slates, matrix, where, np.tile(competition.judged, len(rows)))
+    build(slates, context, matrix, slate_only=True)
+    return Field(slates, matrix, where, np.tile(competition.evaluated, len(rows)))
 
 
-def _judged_sums(
+def _target_sums(
     model: TrainedModel, dataset: Dataset, field: Field, matrix: np.ndarray, requests: Requests
 ) -> np.ndarray:
     """Sum the scores of the judged by row of the requests: float64 (n · p,)."""
-    judged = field.judged
-    if model.network.looks_around:
-        scores = model.score(dataset, field.slates, matrix, requests.columns)[judged]
+    evaluated = field.evaluated
+    if model.network.uses_slate_context:
+        scores = model.score(dataset, field.slates, matrix, requests.columns)[evaluated]
     else:  # the features say all that it learns of the competitors
-        scores = model.score(dataset, field.alone, matrix[judged], requests.columns)
-    return np.bincount(field.where[judged], weights=scores, minlength=requests.slates.candidates)
+        scores = model.score(dataset, field.alone, matrix[evaluated], requests.columns)
+    return np.bincount(field.where[evaluated], weights=scores, minlength=requests.slates.candidates)
 
 
 def _cut(

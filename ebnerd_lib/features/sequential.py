@@ -1,17 +1,15 @@
-"""State that runs along the log impression by impression.
-
-It holds the strength of articles, what is clicked together, and what users did so far.
-"""
-
-# mypy: disable-error-code="no-untyped-def"
+"""State that moves impression by impression along the log."""
 
 import numpy as np
 from numba import njit
 
-from ebnerd_lib.data import mapped
+from ebnerd_lib.data import slates as mapped
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.features.events import in_order
-from ebnerd_lib.features.users import Tastes, own_past
+from ebnerd_lib.features.users import UserProfiles, own_past
+
+# mypy: disable-error-code="no-untyped-def"
+
 
 RECENT = 5
 """Clicks of a user that count as the last ones."""
@@ -28,8 +26,8 @@ class LogStream:
         tastes: what profiles of users are made of.
     """
 
-    def __init__(self, log: Slates, articles: int, users: int, tastes: Tastes) -> None:
-        self._log, self._articles, self._users, self._tastes = log, articles, users, tastes
+    def __init__(self, log: Slates, articles: int, users: int, profiles: UserProfiles) -> None:
+        self._log, self._articles, self._users, self._tastes = log, articles, users, profiles
         self._strength: dict[float, tuple[np.ndarray, np.ndarray]] = {}
         self._together: tuple[np.ndarray, ...] | None = None
         self._own: tuple[np.ndarray, ...] | None = None

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ebnerd_lib.models.base import SlateModel
-from ebnerd_lib.models.batch import Batch
+from ebnerd_lib.models.base import Batch, SlateModel
 
 
-class Averaged(SlateModel):
+class Ensemble(SlateModel):
     """Score = mean of the members' scores.
 
     Networks that differ by their seed alone err in different places, so their mean ranks a little better than any.
@@ -25,7 +24,7 @@ class Averaged(SlateModel):
         self.hyperparameters = dict(first.hyperparameters)
         self.name, self.own_tier = first.name, first.own_tier  # type: ignore[misc]
         self.uses_features, self.uses_vectors = first.uses_features, first.uses_vectors  # type: ignore[misc]
-        self.looks_around = first.looks_around
+        self.uses_slate_context = first.uses_slate_context
         del self.transform  # each member has its own
         self.members = nn.ModuleList(members)
 
@@ -44,7 +43,7 @@ class Averaged(SlateModel):
             member.reindex(kind, source)  # type: ignore[operator]
         self.hyperparameters[f"{kind}s"] = len(source)
 
-    def copy(self) -> "Averaged":
+    def copy(self) -> "Ensemble":
         """Return the mean of copies of the members."""
-        copy = Averaged([member.copy() for member in self.members])  # type: ignore[operator]
+        copy = Ensemble([member.copy() for member in self.members])  # type: ignore[operator]
         return copy.train(self.training)

@@ -1,14 +1,60 @@
-"""Beyond accuracy: what lists of recommendations are like, as pure functions of arrays.
+"""Beyond accuracy: how diverse, new and covering recommended lists are."""
 
-Everywhere ``lists`` is an integer array (n, k) of article indices, one row a user, −1 where a list is shorter than k.
-Distances are cosine distances of article vectors; an article without a vector (a row of zeros) has no distance to
-anything: its pairs are left out of means, never taken for 0. A list of which nothing can be said has NaN, and
-``mean_interval`` leaves it out and says how many it used.
-"""
-
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+
+from ebnerd_lib.data.dataset import Dataset, Metadata
+
+
+@dataclass(frozen=True)
+class ArticleSpace:
+    """Where each article lies.
+
+    Attributes:
+        name: what the vectors are made of, for captions.
+        vectors: float32 (articles, size), of length 1, zeros for an article of which nothing is known.
+    """
+
+    name: str
+    vectors: np.ndarray
+
+    @property
+    def known(self) -> np.ndarray:
+        """Which articles have a place: bool (articles,)."""
+        return np.asarray(self.vectors.any(axis=1))
+
+
+def article_space(dataset: Dataset) -> ArticleSpace:
+    """Return the bundle's article vectors, or, where it has none, categories and topics."""
+    if dataset.vectors is not None and dataset.vectors.any():
+        return ArticleSpace("article vectors", dataset.vectors)
+    return ArticleSpace("categories and topics", category_vectors(dataset.metadata))
+
+
+def category_vectors(metadata: Metadata) -> np.ndarray:
+    """Describe each article by its category and its topics: float32 (articles, categories + topics), of length 1.
+
+    One column a category and one a topic, those that the article has sharing one weight for the category and
+    one for all topics. The cosine of two articles that have both is the mean of 1 for the same category, 0
+    for another, and of the cosine of their sets of topics. Zeros where neither is known.
+    """
+    articles, topics = len(metadata.category), metadata.topic_count
+    categories = int(metadata.category.max(initial=0))
+    category = np.zeros((articles, categories), np.float32)
+    known = np.flatnonzero(metadata.category > 0)
+    category[known, metadata.category[known] - 1] = 1.0
+    topic = np.zeros((articles, topics), np.float32)
+    owner = np.repeat(np.arange(articles), np.diff(metadata.topic_starts))
+    topic[owner, metadata.topics] = 1.0
+    return _unit(np.concatenate([category, _unit(topic)], axis=1))
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+
 
 CI_DRAWS = 1000
 
@@ -64,16 +110,16 @@ def serendipity(lists: np.ndarray, offsets: np.ndarray, history: np.ndarray, vec
     """
     rows, known = _unit_rows(lists, vectors)
     user = np.repeat(np.arange(len(lists)), np.diff(offsets))
-    taste = np.zeros((len(lists), vectors.shape[1]))
+    user_profile = np.zeros((len(lists), vectors.shape[1]))
     read = np.zeros(len(lists), dtype=np.int64)
     for start in range(0, len(history), 1 << 14):  # bounded memory: a history may hold a thousand articles
         part = slice(start, start + (1 << 14))
         own, has = _unit_rows(history[part, None], vectors)
         starts = np.flatnonzero(np.diff(user[part], prepend=-1))
-        taste[user[part][starts]] += np.add.reduceat(own[:, 0], starts)
+        user_profile[user[part][starts]] += np.add.reduceat(own[:, 0], starts)
         read[user[part][starts]] += np.add.reduceat(has[:, 0].astype(np.int64), starts)
     pairs = known.sum(axis=1) * read
-    similar = (rows.sum(axis=1) * taste).sum(axis=1)
+    similar = (rows.sum(axis=1) * user_profile).sum(axis=1)
     mean = np.divide(similar, pairs, out=np.full(len(lists), np.nan), where=pairs > 0)
     return np.clip(1.0 - mean, 0.0, 2.0)
 

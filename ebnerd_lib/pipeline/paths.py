@@ -1,0 +1,354 @@
+"""Where the outputs lie, how files are written whole, and who holds them."""
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ebnerd_lib.errors import ConfigError, LockedError, StorageError
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The project's folder; every path in artifacts and reports is relative to it."""
+
+
+@dataclass(frozen=True)
+class StagePaths:
+    """The files of one stage of a profile."""
+
+    profile: str
+    stage: str
+
+    @property
+    def outputs(self) -> Path:
+        """The folder of the profile."""
+        return ROOT / "outputs" / self.profile
+
+    @property
+    def artifacts(self) -> Path:
+        """The artifacts; appears whole or not at all."""
+        return self.outputs / "artifacts" / self.stage
+
+    @property
+    def manifest(self) -> Path:
+        """What ran, with durations and memory."""
+        return self.artifacts / "manifest.json"
+
+    @property
+    def executed(self) -> Path:
+        """The executed notebook of the last complete run."""
+        return self.outputs / "notebooks" / f"{self.stage}.ipynb"
+
+    @property
+    def failed(self) -> Path:
+        """The notebook of a failed run, executed so far."""
+        return self.outputs / "notebooks" / f"{self.stage}.failed.ipynb"
+
+    @property
+    def report(self) -> Path:
+        """The rendered report of the last complete run."""
+        return self.outputs / "reports" / f"{self.stage}.html"
+
+    @property
+    def failed_report(self) -> Path:
+        """The rendered report of a failed run."""
+        return self.outputs / "reports" / f"{self.stage}.failed.html"
+
+    @property
+    def hashes(self) -> Path:
+        """Sums of files seen, shared by the stages of the profile."""
+        return self.outputs / "logs" / "hashes.json"
+
+    @property
+    def failure(self) -> Path:
+        """Why the last batch run failed; absent where it did not."""
+        return self.logs / "failure.json"
+
+    @property
+    def progress(self) -> Path:
+        """What a running stage tells of its progress, one JSON object a line."""
+        return self.logs / "progress.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        """The lock of the stage, or of the whole profile where no stage is named."""
+        return self.outputs / "logs" / f"{self.stage or 'run'}.lock"
+
+    @property
+    def logs(self) -> Path:
+        """Logs and checkpoints; not artifacts: they hold times and hosts."""
+        return self.outputs / "logs" / self.stage
+
+
+def notebook_path(stage: str) -> Path:
+    """Return the source notebook of a stage."""
+    return ROOT / "notebooks" / f"{stage}.ipynb"
+
+
+def parameter_file(profile: str, stage: str) -> Path:
+    """Return the parameter file of a stage in a profile."""
+    return ROOT / "params" / profile / f"{stage}.yaml"
+
+
+def profiles() -> list[str]:
+    """Return the names of all profiles, the folders of ``params``."""
+    return sorted(p.name for p in (ROOT / "params").glob("*") if p.is_dir())
+
+
+def profile_stages(profile: str) -> list[str]:
+    """Return the stages of a profile, the notebooks that it has a parameter file for, in order of their number.
+
+    Raises:
+        ConfigError: there is no such profile, or it has a parameter file without a notebook.
+    """
+    folder = ROOT / "params" / profile
+    known = profiles()
+    if profile not in known:
+        raise ConfigError(f"params/{profile}: no such profile. Use one of {', '.join(known)}.")
+    stages = sorted(path.stem for path in folder.glob("*.yaml"))
+    lost = [stage for stage in stages if not notebook_path(stage).exists()]
+    if lost:
+        raise ConfigError(
+            f"params/{profile}/{lost[0]}.yaml: there is no notebooks/{lost[0]}.ipynb. Rename or remove it."
+        )
+    if not stages:
+        raise ConfigError(f"params/{profile}: no parameter files. A profile runs the notebooks it has one for.")
+    return stages
+
+
+def relative(path: Path) -> str:
+    """Return a path as it may be recorded: relative to the project's folder, through links that lie in it."""
+    for whole in (Path(os.path.normpath(path.absolute())), path.resolve()):
+        if whole.is_relative_to(ROOT):
+            return whole.relative_to(ROOT).as_posix()
+    return path.name
+
+
+def read_json(file: Path) -> dict[str, Any] | None:
+    """Return the object that a file holds; ``None`` where it is missing, broken or holds none."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write an object as JSON with `write_whole`.
+
+    Raises:
+        ValueError: a number is not finite.
+        OSError: there is no space or no permission.
+    """
+    write_whole(file, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file under a temporary name and put it in its place; folders are made.
+
+    Raises:
+        OSError: there is no space or no permission. What was there before is left as it was.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(file)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # the system names no file for a write
+            error.filename = str(file)
+        raise
+
+
+def clear_temporary(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder."""
+    for rest in folder.glob(".*.tmp"):
+        rest.unlink(missing_ok=True)
+
+
+PACKAGES = (
+    "numpy", "pandas", "pyarrow", "numba", "torch", "pytorch-lightning", "torchmetrics", "matplotlib", "papermill",
+    "nbconvert", "jupyterlab", "ipykernel",
+)  # fmt: skip
+
+
+def environment() -> dict[str, Any]:
+    """Return git state, versions, platform, device and threads; nothing that names a person, host or folder."""
+    return {
+        "git": _git(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": _device(),
+        "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
+    }
+
+
+def peak_memory_mb() -> float:
+    """Return the peak resident memory of this process in MB, mapped files included; 0 where it cannot be told."""
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return the artifacts in a folder, the manifest itself left out, by name."""
+    return sorted(path for path in folder.iterdir() if path.name != "manifest.json")
+
+
+def _git() -> dict[str, Any]:
+    try:
+        commit = _run("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_run("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+
+
+def _run(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _device() -> str:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return "cpu"
+    if torch.cuda.is_available():
+        return f"cuda ({torch.cuda.get_device_name(0)})"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_POLL_SECONDS = 0.05
+_held: dict[Path, int] = {}
+"""Descriptors of the locks that this process holds."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that holds a lock, or held it when it was killed."""
+
+    pid: int
+    since: str
+    task: str
+
+    def __str__(self) -> str:
+        return f"{self.task}, pid {self.pid} since {self.since}"
+
+
+def acquire(file: Path, task: str, wait: float = 0.0) -> Holder | None:
+    """Take a lock for this process; nothing happens where it has it already.
+
+    Args:
+        file: the lock; it is made with its folder and never removed.
+        task: what this process does, for the message to others.
+        wait: seconds to wait for another holder.
+
+    Returns:
+        The process that held the lock and ended without releasing it; ``None`` where the last one did release it.
+
+    Raises:
+        LockedError: another process holds it.
+        StorageError: the system or its file system has no locks.
+        OSError: the file cannot be made or written.
+    """
+    if file in _held:
+        return None
+    if fcntl is None:
+        raise StorageError("Windows has no `fcntl` locks: run this on Linux, macOS or in WSL.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _wait_for(descriptor, file, time.monotonic() + wait)
+        last = _read(descriptor)
+        now = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
+        _write(descriptor, json.dumps(asdict(Holder(os.getpid(), now, task))))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    _held[file] = descriptor
+    return last
+
+
+def release(file: Path) -> None:
+    """Give a lock back; nothing happens where this process does not have it."""
+    descriptor = _held.pop(file, None)
+    if descriptor is not None:
+        os.ftruncate(descriptor, 0)
+        os.close(descriptor)
+
+
+def holder(file: Path) -> Holder | None:
+    """Return who holds a lock, without taking it; ``None`` where nobody does, or this process."""
+    if fcntl is None or file in _held:
+        return None
+    try:
+        descriptor = os.open(file, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _read(descriptor) or Holder(0, "", "another process")
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _wait_for(descriptor: int, file: Path, until: float) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise LockedError(_refusal(file, _read(descriptor))) from None
+        except OSError as error:
+            raise StorageError(
+                f"{relative(file)}: the file system has no locks ({error.strerror}). "
+                "Put outputs/ on one that has, for instance as a link."
+            ) from None
+        time.sleep(_POLL_SECONDS)
+
+
+def _refusal(file: Path, holder: Holder | None) -> str:
+    kill = f"`kill {holder.pid}`" if holder else "`kill`"
+    return (
+        f"{relative(file)} is held by {holder or 'another process'}. Wait until it has ended (a notebook open in "
+        f"Jupyter: run its last cell or restart its kernel) or end it with {kill}, then start again."
+    )
+
+
+def _read(descriptor: int) -> Holder | None:
+    """Return the holder that the file names; ``None`` where it names none or is being written."""
+    try:
+        return Holder(**json.loads(os.pread(descriptor, 4096, 0)))
+    except (ValueError, TypeError):
+        return None
+
+
+def _write(descriptor: int, text: str) -> None:
+    content = text.encode()
+    os.pwrite(descriptor, content, 0)
+    os.ftruncate(descriptor, len(content))
