@@ -22,8 +22,8 @@ from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.dataset import Dataset, prepare
 from ebnerd_lib.errors import EbnerdError
 from ebnerd_lib.features.build import build
+from ebnerd_lib.features.context import feature_context
 from ebnerd_lib.features.registry import every_column
-from ebnerd_lib.features.store import feature_context
 
 BEHAVIORS = ("train_behaviors", "validation_behaviors")
 HISTORIES = ("train_history", "validation_history")
