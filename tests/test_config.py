@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.pipeline import paths
-from ebnerd_lib.pipeline.config import StageConfig, code_cells, from_namespace, load_config, read_schema
+from ebnerd_lib.pipeline.params import StageConfig, code_cells, from_namespace, load_config, read_schema
 from ebnerd_lib.pipeline.paths import notebook_path, profile_stages
 
 REPO = Path(__file__).resolve().parents[1]

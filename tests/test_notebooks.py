@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from ebnerd_lib.pipeline.config import code_cells, read_schema
+from ebnerd_lib.pipeline.params import code_cells, read_schema
 from ebnerd_lib.pipeline.paths import ROOT, profile_stages
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

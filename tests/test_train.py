@@ -23,7 +23,7 @@ from ebnerd_lib.features import store
 from ebnerd_lib.features.store import usable
 from ebnerd_lib.models.base import Batch, TuningLoss, listwise
 from ebnerd_lib.pipeline import train as verb
-from ebnerd_lib.pipeline.config import load_config, with_assignments
+from ebnerd_lib.pipeline.params import load_config, with_assignments
 from ebnerd_lib.training import ranks
 from ebnerd_lib.training.batches import IdEncoder, SlateData
 from ebnerd_lib.training.fit import TrainConfig

@@ -5,12 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from ebnerd_lib.pipeline.domain import FORMS
 
 from ebnerd_lib.__main__ import main
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.pipeline import paths, runner
-from ebnerd_lib.pipeline.config import Parameter, StageConfig, load_config, read_schema
-from ebnerd_lib.pipeline.domain import FORMS
+from ebnerd_lib.pipeline.params import Parameter, StageConfig, load_config, read_schema
 from ebnerd_lib.pipeline.paths import ROOT, parameter_file, profile_stages
 from ebnerd_lib.pipeline.stale import plan
 
