@@ -35,7 +35,6 @@ Time = Annotated[str, Field(pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:
 Tier = Literal["ids", "content", "exposure", "clicks"]
 Names = Annotated[list[Name], AfterValidator(_each_once)]
 Id = Annotated[int, Field(ge=0, le=4_294_967_295)]
-Ids = Annotated[list[Id], AfterValidator(_each_once)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
 
 
@@ -149,7 +148,7 @@ class TrainMLP(TrainParameters, OnlineParameters):
 class Recommend(ListParameters):
     """Parameters of ``04_recommend``."""
 
-    user_ids: Ids = Field(max_length=10_000, description="users to serve; none samples as many as `users` says")
+    user_ids: list[Id] = Field(max_length=10_000, description="users to serve; none samples as many as `users` says")
     users: int = Field(ge=1, le=100_000, description="users sampled from validation")
     time: Time = Field(description="moment of the request, as 2023-05-30T12:00:00; none is the end of validation")
     reference_users: int = Field(ge=2, le=1_000_000, description="users sampled for metrics over users")
@@ -168,7 +167,7 @@ class Explore(ListParameters):
     """Parameters of ``06_explore``."""
 
     bundle: Folder = Field(description="folder of the bundle that 01 read")
-    user_ids: Ids = Field(max_length=1, description="the user of the example; none samples one")
+    user_ids: list[Id] = Field(max_length=1, description="the user of the example; none samples one")
     history_rows: int = Field(ge=1, le=1000, description="latest clicks of the history that are shown")
 
 

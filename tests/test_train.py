@@ -295,7 +295,7 @@ def test_models_of_no_stage_or_of_several_are_refused(models, message):
     ("text", "message"),
     [
         ("epoch=3", "--set: unknown key 'epoch'; did you mean 'epochs'?"),
-        ("epochs=three", "--set: epochs must be int"),
+        ("epochs=three", "--set: epochs: 'three'"),
         ("epochs", "--set: 'epochs' is not of the form key=value"),
         ("hidden=[", "--set: 'hidden=[' is not of the form key=value"),
         ("profile=sample", "--set: profile is given by"),

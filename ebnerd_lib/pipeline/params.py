@@ -216,7 +216,7 @@ def shown(value: object) -> str:
     try:
         text = ascii(value)
     except (ValueError, RecursionError):  # Python writes no number of more than 4,300 digits
-        text = f"a {type(value).__name__}"
+        text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
