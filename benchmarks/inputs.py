@@ -14,7 +14,7 @@ from ebnerd_lib.data.sample import GENERATOR_VERSION, generate
 from ebnerd_lib.features import store
 from ebnerd_lib.features.build import write_features
 from ebnerd_lib.features.store import Features
-from ebnerd_lib.pipeline.config import load_config
+from ebnerd_lib.pipeline.params import load_config
 from ebnerd_lib.pipeline.paths import read_json
 from ebnerd_lib.training.fit import TrainConfig, TrainResult, train
 

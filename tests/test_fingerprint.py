@@ -13,7 +13,7 @@ import pytest
 from ebnerd_lib.errors import BundleError
 from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline import stale as fp
-from ebnerd_lib.pipeline.config import StageConfig, code_cells, load_config
+from ebnerd_lib.pipeline.params import StageConfig, code_cells, load_config
 from ebnerd_lib.pipeline.paths import notebook_path
 from ebnerd_lib.pipeline.stale import Hashes, fingerprint, input_files, sha256, stage_modules
 

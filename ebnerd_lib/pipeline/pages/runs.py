@@ -136,7 +136,7 @@ def origin(runs: list[Run]) -> dict[str, Any]:
 
 def _declared_origin(runs: list[Run]) -> dict[str, Any]:
     """Return the origin that the parameter files declare, for a profile of which no stage is complete."""
-    from ebnerd_lib.pipeline.config import load_config
+    from ebnerd_lib.pipeline.params import load_config
 
     with contextlib.suppress(EbnerdError):
         for run in runs:
