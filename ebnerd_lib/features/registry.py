@@ -23,7 +23,14 @@ from ebnerd_lib.errors import ConfigError
 if TYPE_CHECKING:
     from ebnerd_lib.features.build import Chunk
 
-TIERS = ("ids", "content", "exposure", "clicks")
+TIER_MEANINGS = {
+    "ids": "the identities of users and articles, as far as training saw them",
+    "content": "also what was published before t, the user's own history and the request",
+    "exposure": "also what was in view before t",
+    "clicks": "also what was clicked before t",
+}
+"""What a scorer of each tier may know when it scores an impression at time t; each adds to the one before."""
+TIERS = tuple(TIER_MEANINGS)
 BARRED = {
     "total_inviews": "it is a total of the week after publication",
     "total_pageviews": "it is a total of the week after publication",
