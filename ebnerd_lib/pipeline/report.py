@@ -421,7 +421,7 @@ class Body:
     Attributes:
         title: the notebook's first heading, which is taken out; empty if it has none.
         question: the paragraph that begins with **Question.**, which is taken out; empty if there is none.
-        contents: ``(level, anchor, text)`` of its other headings.
+        contents: ``(anchor, text)`` of its other headings, down to the third level.
         html: the cells.
     """
 
@@ -464,7 +464,7 @@ class Body:
             elif target.scheme or target.netloc or target.path:
                 link.unwrap()
 
-    def _anchor_headings(self) -> list[tuple[int, str, str]]:
+    def _anchor_headings(self) -> list[tuple[str, str]]:
         """Give every heading the anchor that Jupyter gives it, numbered where it occurs again."""
         contents, seen = [], {"top", "failed-cell"}
         for heading in self._soup.select(".markdown :is(h1, h2, h3, h4)"):
@@ -476,7 +476,7 @@ class Body:
             seen.add(anchor)
             heading["id"] = anchor
             if heading.name in ("h1", "h2", "h3"):
-                contents.append((max(int(heading.name[1]), 2), quote(anchor), text))
+                contents.append((quote(anchor), text))
         return contents
 
     def _frame(self, table: Any, number: int) -> None:

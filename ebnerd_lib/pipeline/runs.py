@@ -182,8 +182,8 @@ def own_scorers(run: Run, runs: list[Run]) -> list[dict[str, Any]]:
     """Return the models that a stage evaluated, or its baselines if it has none, each with the baseline to beat.
 
     ``against`` is the baseline of the same or a lower tier with the highest AUC: its ``name`` and ``tier``, the
-    ``difference`` to it, and whether the two intervals lie apart: ``above``, ``below``, or
-    ``like`` if they overlap or are not known. It is ``None`` for baselines, and where there is no such baseline.
+    ``difference`` to it, and whether the two intervals lie apart: ``above``, ``below`` or
+    ``overlaps``, also if one is not known. It is ``None`` for baselines, and where there is no such baseline.
     """
     baselines = [scorer for scorer in scorers(runs) if scorer["kind"] == "baseline"]
     own = scorers([run])
@@ -200,7 +200,7 @@ def _against(scorer: dict[str, Any], baselines: list[dict[str, Any]]) -> dict[st
     best = max((b for b in baselines if b["tier"] in known), key=lambda b: b["auc"], default=None)
     if best is None:
         return None
-    verdict = "like"
+    verdict = "overlaps"
     if scorer["interval"] and best["interval"]:
         if scorer["interval"][0] > best["interval"][1]:
             verdict = "above"
