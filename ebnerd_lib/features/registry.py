@@ -21,7 +21,14 @@ import numpy as np
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features.context import Chunk
 
-TIERS = ("ids", "content", "exposure", "clicks")
+TIER_MEANINGS = {
+    "ids": "the identities of users and articles, as far as training saw them",
+    "content": "also what was published before t, the user's own history and the request",
+    "exposure": "also what was in view before t",
+    "clicks": "also what was clicked before t",
+}
+"""What a scorer of each tier may know when it scores an impression at time t; each adds to the one before."""
+TIERS = tuple(TIER_MEANINGS)
 BARRED = {
     "total_inviews": "it is a total of the week after publication",
     "total_pageviews": "it is a total of the week after publication",
