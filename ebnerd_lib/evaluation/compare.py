@@ -9,20 +9,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates, candidate_rows
 from ebnerd_lib.data.summary import candidate_age, hour_of_day
-from ebnerd_lib.errors import ConfigError, StageError
-from ebnerd_lib.evaluation.baselines import BASELINES
-from ebnerd_lib.evaluation.calibration import expected_calibration_error, fit_calibration, reliability
-from ebnerd_lib.evaluation.evaluate import candidates_as_saved, evaluate, load_scores, with_intervals
+from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.evaluation.calibration import expected_calibration_error, reliability
+from ebnerd_lib.evaluation.evaluate import SCORED, Evaluated, Scorer, find_scores, load_scores, with_intervals
 from ebnerd_lib.evaluation.intervals import FEW_USERS, user_bootstrap
 from ebnerd_lib.evaluation.metrics import METRICS, per_slate
 from ebnerd_lib.features.registry import every_column
 from ebnerd_lib.features.store import Features
-from ebnerd_lib.training.model_file import TrainedModel
+from ebnerd_lib.training.model_file import ONLINE, TrainedModel
 
 _HISTORY = (1, 10, 50, 200)
 _LENGTH = (6, 11, 21, 41)
@@ -78,7 +76,7 @@ def slices_of(dataset: Dataset, part: str = "validation") -> list[Slice]:
     return [piece for cut in cuts for piece in cut if piece.rows.any()]
 
 
-def slice_figures(
+def slice_metrics(
     slices: list[Slice], auc: dict[str, np.ndarray], user: np.ndarray, reference: str, seed: int = 0
 ) -> list[dict[str, Any]]:
     """Return the AUC of every scorer on every slice, and its paired difference to the reference.
@@ -181,12 +179,12 @@ def permutation_importance(
         ``drop_ci``, the 95 % interval of the paired difference.
 
     Raises:
-        ConfigError: the model learns on, so its file has learnt from the slates that it would score.
+        ConfigError: the model was updated online, so its file has seen the clicks of the slates that it would score.
     """
-    if model.name.endswith("_online"):
+    if model.is_online:
         raise ConfigError(
-            f"importance: {model.name} learns on, and its file holds what it learnt from {part}. Name the model that "
-            f"it started from, {model.name.removesuffix('_online')}."
+            f"importance: {model.name} was updated online, and its file has seen the clicks of {part}. Name the model "
+            f"that it started from, {model.name.removesuffix(ONLINE)}."
         )
     slates = dataset.parts[part].take(rows)
     matrix = features.matrix[candidate_rows(dataset.parts[part].offsets, rows)].astype(np.float32)
@@ -236,40 +234,6 @@ def _order(group: np.ndarray, slates: Slates, rng: np.random.Generator) -> np.nd
     return rng.permutation(slates.candidates)
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """The scores of one scorer.
-
-    Attributes:
-        name: in tables.
-        tier: its information tier.
-        scores: float (m,) by part, one a candidate in the order of the part's slates; ``tuning`` may be absent.
-        parameters: number of trained parameters, ``None`` where it is not known.
-    """
-
-    name: str
-    tier: str
-    scores: Mapping[str, np.ndarray]
-    parameters: int | None = None
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """A scorer with its figures.
-
-    Attributes:
-        scorer: the scorer.
-        figures: its entry of ``metrics.json``.
-        values: float64 (n, metrics) by part: ``per_slate`` of its scores.
-        probability: float64 (m,) by part: of a click, by the logistic curve of the tuning day; empty without one.
-    """
-
-    scorer: Scorer
-    figures: dict[str, Any]
-    values: dict[str, np.ndarray]
-    probability: dict[str, np.ndarray]
-
-
 def saved_scorers(folder: Path, dataset: Dataset) -> list[Scorer]:
     """Read every model that a training stage left: its scores, tier and number of parameters.
 
@@ -285,50 +249,11 @@ def saved_scorers(folder: Path, dataset: Dataset) -> list[Scorer]:
         Scorer(
             name,
             entry["tier"],
-            {
-                part: _saved_scores(folder / f"{kind}_{name}.parquet", dataset.parts[part])
-                for part, kind in (("tuning", "tuning"), ("validation", "scores"))
-            },
+            {part: load_scores(find_scores(name, part, [folder]), dataset.parts[part]) for part in SCORED},
             entry.get("parameters"),
         )
         for name, entry in models.items()
     ]
-
-
-def baseline_scorers(dataset: Dataset, features: Mapping[str, Features], seed: int = 0) -> list[Scorer]:
-    """Return the baselines' scores, computed anew from the saved features and rounded as saved scores are."""
-    return [
-        Scorer(
-            name,
-            tier,
-            {
-                part: np.asarray(score(dataset, features[part], part, seed), dtype=np.float32)
-                for part in ("tuning", "validation")
-            },
-        )
-        for name, (tier, score) in BASELINES.items()
-    ]
-
-
-def evaluate_scorer(scorer: Scorer, parts: Mapping[str, Slates], seed: int = 0) -> Evaluated:
-    """Compute the figures of a scorer on each part that it scored.
-
-    Probabilities come from a logistic curve fitted on the tuning day; without scores of it there are no
-    figures of probabilities.
-    """
-    tuning = scorer.scores.get("tuning")
-    calibration = None if tuning is None else fit_calibration(tuning, parts["tuning"].clicked)
-    figures: dict[str, Any] = {"tier": scorer.tier}
-    if scorer.parameters is not None:
-        figures["parameters"] = scorer.parameters
-    values, probability = {}, {}
-    for part, scores in scorer.scores.items():
-        slates = parts[part]
-        figures[part] = evaluate(scores, slates, calibration, seed)
-        values[part] = per_slate(scores, slates.clicked, slates.offsets)
-        if calibration is not None:
-            probability[part] = calibration.probability(scores)
-    return Evaluated(scorer, figures, values, probability)
 
 
 def find_reference(evaluated: list[Evaluated], name: str) -> Evaluated:
@@ -357,7 +282,7 @@ def differences(
     return {
         each.scorer.name: {
             "tier": each.scorer.tier,
-            **with_intervals(each.values[part] - base.values[part], slates.user_id, seed),
+            **with_intervals(each.parts[part].values - base.parts[part].values, slates.user_id, seed),
         }
         for each in evaluated
         if each is not base
@@ -372,10 +297,10 @@ def compare_slices(
     part: str = "validation",
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Return the AUC of every scorer on every slice, see ``slice_figures``."""
+    """Return the AUC of every scorer on every slice, see ``slice_metrics``."""
     find_reference(evaluated, reference)
-    auc = {each.scorer.name: each.values[part][:, 0] for each in evaluated}
-    return slice_figures(slices, auc, slates.user_id, reference, seed)
+    auc = {each.scorer.name: each.parts[part].values[:, 0] for each in evaluated}
+    return slice_metrics(slices, auc, slates.user_id, reference, seed)
 
 
 def calibration_curves(
@@ -388,8 +313,9 @@ def calibration_curves(
     """
     found = {}
     for each in evaluated:
-        if part in each.probability:
-            curve = reliability(each.probability[part], slates.clicked)
+        probability = each.parts[part].probability
+        if probability is not None:
+            curve = reliability(probability, slates.clicked)
             found[each.scorer.name] = {"ece": expected_calibration_error(curve), "curve": curve.to_dict("records")}
     return found
 
@@ -491,16 +417,3 @@ def with_interval(value: float, interval: list[float] | None, sign: str = "") ->
     if interval is None:
         return f"{value:{sign}.4f}"
     return f"{value:{sign}.4f} [{interval[0]:{sign}.4f}, {interval[1]:{sign}.4f}]"
-
-
-def _saved_scores(path: Path, slates: Slates) -> np.ndarray:
-    if not path.exists():
-        raise StageError(f"{path}: no such file. Run the training stage for this profile again.")
-    table = pq.read_table(path, columns=["impression_id", "article_id"])
-    same = all(np.array_equal(table[name], ids) for name, ids in candidates_as_saved(slates).items())
-    if not same:
-        raise StageError(
-            f"{path}: its {table.num_rows} rows are not the {slates.candidates} candidates of these slates in their "
-            "order. Run the training stage for this profile again."
-        )
-    return load_scores(path, slates)
