@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,10 +11,10 @@ from hypothesis import strategies as st
 
 from ebnerd_lib import plots
 from ebnerd_lib.data.dataset import Dataset
-from ebnerd_lib.errors import ConfigError, StageError
+from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.evaluation import diversity as beyond
+from ebnerd_lib.evaluation.baselines import click_counts
 from ebnerd_lib.evaluation.diversity import ArticleSpace, article_space, category_vectors
-from ebnerd_lib.evaluation.evaluate import save_scores
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.recommend import lists, population
 from ebnerd_lib.recommend import requests as rec
@@ -135,18 +134,18 @@ def test_a_long_history_is_summed_piece_by_piece():
 
 
 def test_novelty_by_hand():
-    surprise = beyond.surprise(np.array([0, 1, 5, 0]))  # with one each: 1, 2, 6 and 1 of 10
-    np.testing.assert_allclose(surprise, -np.log2([0.1, 0.2, 0.6, 0.1]))
-    novelty = beyond.mean_over_list(np.array([[1, 2], [3, -1], [-1, -1]]), surprise)
+    information = beyond.self_information(np.array([0, 1, 5, 0]))  # with one each: 1, 2, 6 and 1 of 10
+    np.testing.assert_allclose(information, -np.log2([0.1, 0.2, 0.6, 0.1]))
+    novelty = beyond.mean_over_list(np.array([[1, 2], [3, -1], [-1, -1]]), information)
     np.testing.assert_allclose(novelty, [-(np.log2(0.2) + np.log2(0.6)) / 2, -np.log2(0.1), np.nan])
 
 
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=20))
 def test_the_less_clicked_the_more_novel(clicks):
-    surprise = beyond.surprise(np.array(clicks))
-    assert np.exp2(-surprise).sum() == pytest.approx(1)
+    information = beyond.self_information(np.array(clicks))
+    assert np.exp2(-information).sum() == pytest.approx(1)
     order = np.argsort(clicks, kind="stable")
-    assert (np.diff(surprise[order]) <= 1e-12).all()
+    assert (np.diff(information[order]) <= 1e-12).all()
 
 
 def test_coverage_counts_each_article_once():
@@ -319,7 +318,7 @@ def test_scores_that_cannot_be_ranked(scores, message):
 def served(smoke) -> rec.Requests:
     time = rec.moment(smoke, "")
     return rec.make_requests(
-        smoke, rec.reference_audience(smoke, 12, 0), time, rec.live_articles(smoke, time, 24, True)
+        smoke, rec.reference_population(smoke, 12, 0), time, rec.live_articles(smoke, time, 24, True)
     )
 
 
@@ -335,19 +334,21 @@ def asked(tiny) -> rec.Requests:
     return rec.make_requests(tiny, np.array([9, 8, 123_456], np.uint32), at("26T10:00"), pool)
 
 
-def test_the_audience_is_drawn_from_validation_by_seed(smoke):
-    drawn = rec.reference_audience(smoke, 30, 0)
-    assert len(set(drawn.tolist())) == 30
-    assert set(drawn.tolist()) <= set(smoke.parts["validation"].user_id.tolist())
+def test_the_population_is_sampled_from_validation_with_the_seed(smoke):
+    sampled = rec.reference_population(smoke, 30, 0)
+    assert len(set(sampled.tolist())) == 30
+    assert set(sampled.tolist()) <= set(smoke.parts["validation"].user_id.tolist())
     assert (
-        drawn.tolist() == rec.reference_audience(smoke, 30, 0).tolist() != rec.reference_audience(smoke, 30, 1).tolist()
+        sampled.tolist()
+        == rec.reference_population(smoke, 30, 0).tolist()
+        != rec.reference_population(smoke, 30, 1).tolist()
     )
 
 
 @pytest.mark.parametrize("number", [-1, 0, 1])
-def test_an_audience_without_a_spread(smoke, number):
+def test_a_population_without_a_spread(smoke, number):
     with pytest.raises(ConfigError, match=f"reference_users: {number} users have no interval"):
-        rec.reference_audience(smoke, number, 0)
+        rec.reference_population(smoke, number, 0)
 
 
 def test_lists_without_diversity_are_those_of_a_sort(smoke, served, scores):
@@ -457,7 +458,7 @@ def validation_scores(smoke) -> np.ndarray:
     return (np.random.default_rng(0).random(validation.candidates) + 0.3 * validation.clicked).astype(np.float32)
 
 
-def test_without_diversity_validation_is_judged_as_ever(smoke, validation_scores):
+def test_without_diversity_validation_has_its_metrics(smoke, validation_scores):
     validation = smoke.parts["validation"]
     every = np.flatnonzero(validation.has_choice)
     table = lists.on_validation(smoke, validation_scores, every, article_space(smoke), 0, (0.0, 1.0))
@@ -467,26 +468,6 @@ def test_without_diversity_validation_is_judged_as_ever(smoke, validation_scores
     assert table["ndcg@10"][1] < table["ndcg@10"][0] and table["diversity"][1] > table["diversity"][0]
     low, high = table["ndcg@10_ci"][0]
     assert low < table["ndcg@10"][0] < high
-
-
-def test_impressions_are_drawn_by_seed_among_those_that_can_be_judged(smoke):
-    rows = lists.draw_impressions(smoke, 50, 0)
-    assert len(set(rows.tolist())) == 50
-    assert smoke.parts["validation"].has_choice[rows].all()
-    assert rows.tolist() == lists.draw_impressions(smoke, 50, 0).tolist()
-    assert rows.tolist() != lists.draw_impressions(smoke, 50, 1).tolist()
-    assert len(lists.draw_impressions(smoke, 10**9, 0)) == smoke.parts["validation"].has_choice.sum()
-    with pytest.raises(ConfigError, match="tradeoff_impressions: 0 impressions"):
-        lists.draw_impressions(smoke, 0, 0)
-
-
-def test_saved_scores_are_those_of_the_stage_that_has_them(smoke, validation_scores, tmp_path):
-    first, second = (tmp_path / name for name in ("first", "second"))
-    first.mkdir(), second.mkdir()
-    save_scores(second / "scores_mlp.parquet", smoke.parts["validation"], validation_scores)
-    np.testing.assert_array_equal(lists.saved_scores("mlp", smoke, [first, second]), validation_scores)
-    with pytest.raises(StageError, match="models: there are no saved scores of 'nrms'"):
-        lists.saved_scores("nrms", smoke, [Path(first), Path(second)])
 
 
 def test_price_on_live_lists(smoke, served, scores):
@@ -528,12 +509,12 @@ def test_the_trade_off_is_drawn_with_its_weights():
         {"diversity_weight": [0.0, 0.5], "diversity": [0.8, 0.9], "ndcg@10": [0.6, 0.5], "ndcg@10_ci": [[0.5, 0.7]] * 2}
     )
     (axis,) = plots.trade_off({"mlp": table}).axes
-    assert [text.get_text() for text in axis.texts] == ["0", "0.5", "mlp"]
+    assert [text.get_text() for text in axis.texts] == ["0", "0.5"]
     assert axis.get_ylabel() == "nDCG@10"
 
 
 def test_the_tiny_bundle_has_what_these_tests_count(tiny: Dataset):
-    clicks = population.clicks_before_validation(tiny)
+    clicks = click_counts([tiny.parts["train"], tiny.parts["tuning"]], len(tiny.articles))
     assert dict(zip(tiny.articles["article_id"], clicks, strict=True)) == {
         0: 0, 1001: 1, 1002: 1, 1003: 1, 1004: 1, 1005: 1, 1006: 1, 1007: 0, 1008: 0, 1009: 0, 1010: 0, 1011: 0,
         1012: 0, 1099: 0,

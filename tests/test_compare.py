@@ -168,7 +168,7 @@ def test_the_table_has_all_scorers_by_auc_with_tier_and_parameters(smoke, evalua
     assert list(table["scorer"]) == ["a", "equal", "noised"]
     assert list(table["tier"]) == ["clicks", "content", "clicks"]
     assert table["parameters"].to_list()[0] == 7 and table["parameters"].isna().to_list() == [False, True, True]
-    assert list(table["auc less a's"])[:2] == ["reference", "+0.0000 [+0.0000, +0.0000]"]
+    assert list(table["ΔAUC vs. a"])[:2] == ["reference", "+0.0000 [+0.0000, +0.0000]"]
     low, high = entries["a"]["validation"]["auc_ci"]
     assert table["auc"][0] == f"{entries['a']['validation']['auc']:.4f} [{low:.4f}, {high:.4f}]"
 

@@ -222,7 +222,7 @@ def as_in_04(data, model, users, time, settings: Settings) -> pd.DataFrame:
     pool = rec.live_articles(data, time, settings.pool_hours, exposure)
     requests = rec.make_requests(data, users, time, pool)
     length = candidate_slates.typical_length(data.parts["train"])
-    slates = candidate_slates.draw_slates(requests, length, settings.slate_draws, exposure, settings.seed)
+    slates = candidate_slates.sample_slates(requests, length, settings.slate_draws, exposure, settings.seed)
     scores = candidate_slates.score_live([model], data, requests, slates)[model.name]
     picked = lists.pick(requests, scores, article_space(data), settings.k, settings.diversity)
     return lists.recommend(model, data, requests, slates, scores, picked)

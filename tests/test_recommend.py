@@ -52,7 +52,9 @@ def linear_model(data: Dataset, weights: dict[str, float], tier="clicks") -> Tra
 
 
 def slates_of(data: Dataset, requests: rec.Requests, exposure: bool = True) -> candidate_slates.CandidateSlates:
-    return candidate_slates.draw_slates(requests, candidate_slates.typical_length(data.parts["train"]), 2, exposure, 0)
+    return candidate_slates.sample_slates(
+        requests, candidate_slates.typical_length(data.parts["train"]), 2, exposure, 0
+    )
 
 
 def recommend(model: TrainedModel, data: Dataset, requests: rec.Requests, k: int, diversity=0.0) -> pd.DataFrame:
@@ -369,8 +371,8 @@ def test_typical_length_against_a_loop(lengths):
     )
 
 
-def test_every_live_article_is_judged_once_a_draw_in_slates_of_one_length(smoke, served):
-    slates = candidate_slates.draw_slates(served, 12, 3, True, 0)
+def test_every_live_article_is_evaluated_once_a_draw_in_slates_of_one_length(smoke, served):
+    slates = candidate_slates.sample_slates(served, 12, 3, True, 0)
     assert set(np.diff(slates.offsets).tolist()) == {12}
     assert np.bincount(slates.place[slates.evaluated], minlength=len(served.pool)).tolist() == [3] * len(served.pool)
     rows = slates.place.reshape(-1, 12)
@@ -379,32 +381,32 @@ def test_every_live_article_is_judged_once_a_draw_in_slates_of_one_length(smoke,
 
 
 def test_competitors_come_in_proportion_to_their_time_in_view(served):
-    slates = candidate_slates.draw_slates(served, 12, 8, True, 0)
+    slates = candidate_slates.sample_slates(served, 12, 8, True, 0)
     weight = served.column("inviews_decay_1h")[0]
     often = np.bincount(slates.place[~slates.evaluated], minlength=len(weight))
     third = len(weight) // 3
     rarest, most = np.argsort(weight)[:third], np.argsort(-weight)[:third]
     assert often[most].sum() > 10 * often[rarest].sum()
-    alike = candidate_slates.draw_slates(served, 12, 8, False, 0)
+    alike = candidate_slates.sample_slates(served, 12, 8, False, 0)
     often = np.bincount(alike.place[~alike.evaluated], minlength=len(weight))
     assert often[most].sum() == pytest.approx(often[rarest].sum(), rel=0.1)
 
 
 def test_slates_repeat_by_seed(served):
-    one, again, other = (candidate_slates.draw_slates(served, 12, 2, True, seed) for seed in (0, 0, 1))
+    one, again, other = (candidate_slates.sample_slates(served, 12, 2, True, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one.place, again.place)
     assert (one.place != other.place).any()
 
 
 def test_articles_that_nobody_sees_fill_up_where_others_run_out(asked):
     blind = replace(asked, matrix=np.where(np.array(asked.columns) == "inviews_decay_1h", 0.0, asked.matrix))
-    slates = candidate_slates.draw_slates(blind, 2, 1, True, 0)
+    slates = candidate_slates.sample_slates(blind, 2, 1, True, 0)
     assert sorted(slates.place[slates.evaluated].tolist()) == [0, 1, 2]
     assert len(slates.place) == 6
 
 
 def test_a_pool_no_longer_than_a_slate_is_one_slate(asked):
-    slates = candidate_slates.draw_slates(asked, 3, 5, True, 0)
+    slates = candidate_slates.sample_slates(asked, 3, 5, True, 0)
     assert (slates.place.tolist(), slates.offsets.tolist(), slates.draws) == ([0, 1, 2], [0, 3], 1)
     assert slates.evaluated.all()
 
@@ -412,7 +414,7 @@ def test_a_pool_no_longer_than_a_slate_is_one_slate(asked):
 @pytest.mark.parametrize("draws", [0, -1])
 def test_no_draw(asked, draws):
     with pytest.raises(ConfigError, match="slate_draws: "):
-        candidate_slates.draw_slates(asked, 3, draws, True, 0)
+        candidate_slates.sample_slates(asked, 3, draws, True, 0)
 
 
 def within_slate_columns() -> list[str]:
@@ -447,7 +449,7 @@ def test_columns_of_the_slate_are_what_preprocessing_would_compute(smoke, served
 
 
 def test_score_of_a_live_article_is_the_mean_over_its_slates(smoke, served, mlp):
-    slates = candidate_slates.draw_slates(served, 12, 3, True, 0)
+    slates = candidate_slates.sample_slates(served, 12, 3, True, 0)
     field = next(candidate_slates.fields(smoke, served, slates, chunk=10**9))
     scores = mlp.score(smoke, field.slates, field.matrix, served.columns)
     live = candidate_slates.score_live([mlp], smoke, served, slates)["mlp"].ravel()
@@ -466,8 +468,10 @@ def test_scores_do_not_depend_on_who_else_is_served(smoke, served, mlp):
         np.testing.assert_allclose(own[0], every[row], rtol=1e-5, atol=1e-6)
 
 
-def test_columns_against_training_as_the_notebook_shows_them(smoke, smoke_train, served):
-    table = candidate_slates.against_training(smoke_train, smoke, served, slates_of(smoke, served)).set_index("column")
+def test_columns_compare_with_training_as_the_notebook_shows_them(smoke, smoke_train, served):
+    table = candidate_slates.compare_with_training(smoke_train, smoke, served, slates_of(smoke, served)).set_index(
+        "column"
+    )
     assert table.loc["slate_length", "pool"] == len(served.pool)
     assert table.loc["slate_length", "slates"] == candidate_slates.typical_length(smoke.parts["train"])
     assert (table["outside"] == 0).all()

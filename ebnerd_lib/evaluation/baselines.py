@@ -1,11 +1,12 @@
 """Scorers without training, which every model is compared with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ebnerd_lib.data.dataset import Dataset
+from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.evaluation.evaluate import SCORED, Scorer, evaluate_scorer
 from ebnerd_lib.features.store import Features
 
@@ -30,12 +31,15 @@ def by_recency(age: np.ndarray) -> np.ndarray:
 
 def popularity(dataset: Dataset, features: Features, part: str, seed: int) -> np.ndarray:
     """Score by the clicks of the train week before the part begins, frozen there."""
-    counts = np.zeros(len(dataset.articles))
-    for earlier in _BEFORE[part]:
-        slates = dataset.parts[earlier]
-        counts += np.bincount(slates.article[slates.clicked], minlength=len(counts))
-    counts[0] = 0
+    counts = click_counts([dataset.parts[earlier] for earlier in _BEFORE[part]], len(dataset.articles))
     return counts[dataset.parts[part].article]
+
+
+def click_counts(slates: Iterable[Slates], articles: int) -> np.ndarray:
+    """Count the clicks on each known article: int64 (articles,), 0 for the unknown one."""
+    clicks = sum((np.bincount(own.article[own.clicked], minlength=articles) for own in slates), np.zeros(1, np.int64))
+    clicks[0] = 0
+    return clicks
 
 
 def _column(name: str) -> Baseline:

@@ -82,14 +82,14 @@ def slice_metrics(
     """Return the AUC of every scorer on every slice, and its paired difference to the reference.
 
     Args:
-        slices: see ``slices_of``; those of which no impression can be judged are left out.
-        auc: float64 (n,) by scorer, NaN where an impression cannot be judged; the same ones for all scorers.
+        slices: see ``slices_of``; those of which no impression can be evaluated are left out.
+        auc: float64 (n,) by scorer, NaN where an impression cannot be evaluated; the same ones for all scorers.
         user: int (n,), whose impression it is.
         reference: one of the scorers.
         seed: of the bootstrap over users.
 
     Returns:
-        One record a slice: ``dimension``, ``slice``, ``impressions`` judged, their ``users``, and ``scorers``: by
+        One record a slice: ``dimension``, ``slice``, ``impressions`` evaluated, their ``users``, and ``scorers``: by
         name ``auc``, ``auc_ci`` and, for all but the reference, ``difference`` and ``difference_ci``. Intervals are
         ``None`` where there are fewer than ``FEW_USERS`` users.
     """
@@ -151,7 +151,7 @@ def _labels(edges: tuple[int, ...], unit: str = "", whole: bool = False) -> list
 
 
 def sample_impressions(slates: Slates, impressions: int, seed: int = 0) -> np.ndarray:
-    """Draw impressions that can be judged, in the order of the file: all where there are not so many."""
+    """Sample impressions that can be evaluated, in the order of the file: all where there are not so many."""
     able = np.flatnonzero(slates.has_choice)
     return np.sort(np.random.default_rng(seed).choice(able, min(impressions, len(able)), replace=False))
 
@@ -270,7 +270,7 @@ def differences(
 ) -> dict[str, dict[str, Any]]:
     """Return what each scorer's metrics exceed the reference's by, impression by impression.
 
-    The intervals draw the same users for both. A scorer with equal scores differs by exactly 0, interval [0, 0].
+    The intervals sample the same users for both. A scorer with equal scores differs by exactly 0, interval [0, 0].
 
     Returns:
         By name of every other scorer: its ``tier``, the mean difference of each metric and its ``<metric>_ci``.
@@ -335,20 +335,20 @@ def comparison_table(
         entries: of ``metrics.json``, by name.
         difference: see ``differences``; empty where nothing is compared.
         reference: the name that differences refer to.
-        part: whose figures to show.
+        part: whose metrics to show.
     """
     rows = []
     for name, entry in sorted(entries.items(), key=lambda item: -item[1][part]["auc"]):
-        figures = entry[part]
+        metrics = entry[part]
         row = {"scorer": name, "tier": entry["tier"], "parameters": entry.get("parameters")}
         if part != "tuning":
             row["auc, tuning day"] = entry.get("tuning", {}).get("auc")
-        row |= {metric: with_interval(figures[metric], figures[f"{metric}_ci"]) for metric in METRICS}
+        row |= {metric: with_interval(metrics[metric], metrics[f"{metric}_ci"]) for metric in METRICS}
         if difference:
             own = difference.get(name)
-            row[f"auc less {reference}'s"] = with_interval(own["auc"], own["auc_ci"], "+") if own else "reference"
-        row |= {key: figures.get(key) for key in ("logloss", "f1", "accuracy")}
-        rows.append(row | {"impressions": figures["impressions"]})
+            row[f"ΔAUC vs. {reference}"] = with_interval(own["auc"], own["auc_ci"], "+") if own else "reference"
+        row |= {key: metrics.get(key) for key in ("logloss", "f1", "accuracy")}
+        rows.append(row | {"impressions": metrics["impressions"]})
     table = pd.DataFrame(rows)
     numbers = [c for c in table.columns if c in ("auc, tuning day", "logloss", "f1", "accuracy")]
     return table.astype({"parameters": "Int64"} | dict.fromkeys(numbers, float))
@@ -364,17 +364,17 @@ def difference_table(difference: Mapping[str, Mapping[str, Any]]) -> pd.DataFram
     return pd.DataFrame(rows, columns=["scorer", "tier", *METRICS])
 
 
-def slice_table(records: list[dict[str, Any]], figure: str = "auc") -> pd.DataFrame:
-    """Tabulate slices against scorers: ``auc`` or ``difference`` with its 95 % interval; – where there is none."""
-    sign = "+" if figure == "difference" else ""
+def slice_table(records: list[dict[str, Any]], value: str = "auc") -> pd.DataFrame:
+    """Tabulate slices by scorers: ``auc`` or ``difference`` with its 95 % interval; – where there is none."""
+    sign = "+" if value == "difference" else ""
     return pd.DataFrame(
         [
             {"": record["dimension"], "slice": record["slice"]}
             | {key: record[key] for key in ("impressions", "users")}
             | {
-                name: with_interval(own[figure], own[f"{figure}_ci"], sign)
+                name: with_interval(own[value], own[f"{value}_ci"], sign)
                 for name, own in record["scorers"].items()
-                if figure in own
+                if value in own
             }
             for record in records
         ]
@@ -409,7 +409,7 @@ def run_table(manifests: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def with_interval(value: float, interval: list[float] | None, sign: str = "") -> str:
-    """Write a figure with its interval, in four digits.
+    """Write a value with its interval, in four digits.
 
     >>> with_interval(0.78749, [0.7845, 0.79052]), with_interval(0.004, None, "+")
     ('0.7875 [0.7845, 0.7905]', '+0.0040')

@@ -360,7 +360,9 @@ class Recommender:
         if self._last is None or self._last[0] != key:
             live = rec.live_articles(self._dataset, time, settings.pool_hours, exposure)
             requests = rec.make_requests(self._dataset, np.array([user_id], np.uint32), time, live, self._checkpoints)
-            slates = candidate_slates.draw_slates(requests, self._length, settings.slate_draws, exposure, settings.seed)
+            slates = candidate_slates.sample_slates(
+                requests, self._length, settings.slate_draws, exposure, settings.seed
+            )
             self._last = key, (requests, slates)
         return self._last[1]
 
