@@ -354,14 +354,6 @@ def test_the_life_of_an_article_by_hour(tiny, article, rows):
     assert ((found["low"] <= found["rate"]) & (found["rate"] <= found["high"])).all()
 
 
-def test_hours_add_up_to_the_log(smoke):
-    log = smoke.log
-    for place in np.unique(log.article)[:: max(1, len(np.unique(log.article)) // 20)]:
-        found = life(smoke, int(place))
-        assert found["inviews"].sum() == (log.article == place).sum()
-        assert found["clicks"].sum() == log.clicked[log.article == place].sum()
-
-
 @pytest.mark.parametrize("article", [0, 999, 1050, 5000])
 def test_an_article_that_nobody_knows(tiny, article):
     with pytest.raises(ConfigError, match=rf"article: {article} is in no table"):
