@@ -9,7 +9,7 @@ import torch
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, candidate_rows
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.evaluation.evaluate import load_scores, save_and_evaluate
+from ebnerd_lib.evaluation.evaluate import load_scores, save_results
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features import store
 from ebnerd_lib.features.store import Features
@@ -219,7 +219,7 @@ def test_what_is_published_are_the_scores_given_on_the_way_and_a_model_that_load
     smoke, features, daily, name, tmp_path
 ):
     learned = daily[name]
-    entry = save_and_evaluate(learned.model, smoke, features, tmp_path, 0, learned.scores)
+    entry = save_results([], [learned], smoke, features, tmp_path, 0)["models"][f"{name}_online"]
     assert entry["tier"] == learned.model.tier == "clicks"
     for part, kind in (("validation", "scores"), ("tuning", "tuning")):
         np.testing.assert_array_equal(
