@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
         return int(options.verb(options))
     except EbnerdError as error:
         # Names of files and columns may hold what commands a terminal.
-        from ebnerd_lib.pipeline.pages.page import printable
+        from ebnerd_lib.pipeline.runs import printable
 
         print(printable(f"{type(error).__name__}: {error}"), file=sys.stderr)
         return 1
@@ -127,7 +127,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _reports(options: argparse.Namespace) -> int:
-    from ebnerd_lib.pipeline.pages.report import overview_file, render_all
+    from ebnerd_lib.pipeline.report import overview_file, render_all
 
     for line in render_all():
         print(line)

@@ -229,8 +229,7 @@ def test_the_closure_of_a_notebook_is_what_python_finds(stage, tmp_path):
     (tmp_path / "script.py").write_text("\n".join(imports))
     finder = ModuleFinder(path=[str(REPO)])
     finder.run_script(str(tmp_path / "script.py"))
-    files = {name: module.__file__ for name, module in finder.modules.items() if name.startswith("ebnerd_lib")}
-    found = {Path(file).resolve() for file in files.values()}
+    found = {Path(m.__file__).resolve() for name, m in finder.modules.items() if name.startswith("ebnerd_lib")}
     assert len(found) > 10
     assert set(stage_modules(config)) == found
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from ebnerd_lib.pipeline.pages.page import is_number
 from ebnerd_lib.pipeline.paths import StagePaths, read_json
+from ebnerd_lib.pipeline.runs import is_number
 
 
 def clock(seconds: float) -> str:

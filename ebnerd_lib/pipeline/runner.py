@@ -17,12 +17,9 @@ from typing import Any
 
 from ebnerd_lib.errors import LockedError
 from ebnerd_lib.pipeline import paths as lock
-from ebnerd_lib.pipeline import terminal
+from ebnerd_lib.pipeline import report, terminal
 from ebnerd_lib.pipeline.failure import stage_message, storage_error
 from ebnerd_lib.pipeline.interruption import end_kernels, interruptible
-from ebnerd_lib.pipeline.pages import report
-from ebnerd_lib.pipeline.pages.body import make_plain
-from ebnerd_lib.pipeline.pages.scorers import headline
 from ebnerd_lib.pipeline.params import StageConfig, load_config
 from ebnerd_lib.pipeline.paths import (
     ROOT,
@@ -34,6 +31,8 @@ from ebnerd_lib.pipeline.paths import (
     relative,
     write_json,
 )
+from ebnerd_lib.pipeline.report import make_plain
+from ebnerd_lib.pipeline.runs import headline
 from ebnerd_lib.pipeline.stage import BATCH_VARIABLE, ORPHAN_SECONDS, clear_partial
 from ebnerd_lib.pipeline.stale import Hashes, fingerprint, plan, stale_stages
 from ebnerd_lib.pipeline.terminal import say

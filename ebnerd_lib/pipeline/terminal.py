@@ -9,8 +9,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from ebnerd_lib.pipeline.pages.page import printable
 from ebnerd_lib.pipeline.progress import Row, clock, last_seconds, left
+from ebnerd_lib.pipeline.runs import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
