@@ -16,8 +16,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from ebnerd_lib.features.registry import TIERS
+from ebnerd_lib.pipeline import params, report, runs
 from ebnerd_lib.pipeline import paths as layout
-from ebnerd_lib.pipeline import report, runs
 from ebnerd_lib.pipeline.paths import StagePaths
 
 PROFILE = "tiny"
@@ -377,7 +377,8 @@ def test_checking_imports_nothing_that_renders(project):
 
 
 @pytest.fixture
-def scored(project):
+def scored(project, monkeypatch):
+    monkeypatch.setattr(params, "CONFIGS", {})  # the notebooks here have one parameter
     complete("01_preprocess", {"baselines": {"random": entry("ids", 0.5), "popular": entry("clicks", 0.61)}}, [])
     complete("02_train_mf", {"models": {"mf_ids": entry("ids", 0.53)}}, [])
     complete("03_train_mlp", {"models": {"mlp": entry("clicks", 0.7123), SCRIPT: entry("content", 0.4)}}, [])

@@ -231,7 +231,7 @@ def plan(configs: dict[str, StageConfig]) -> list[list[str]]:
 
 
 def _trained(config: StageConfig) -> list[str]:
-    """Return the names that models of a training stage may have: a model without features has no tiers beside one."""
+    """Return the names that the models of a training stage may have; those of tiers only if they use features."""
     if "module" not in config.parameters:
         return []
     tiers, online = config.parameters.get("tiers", [])[1:], bool(config.parameters.get("update_minutes"))
@@ -243,9 +243,7 @@ def _check_names(config: StageConfig, key: str, known: list[str]) -> None:
     """Refuse a name in a parameter's list that is not known."""
     for place, name in enumerate(config.parameters.get(key, [])):
         if name not in known:
-            file, near = (
-                relative(parameter_file(config.profile, config.stage)),
-                difflib.get_close_matches(name, known, 1),
-            )
+            file = relative(parameter_file(config.profile, config.stage))
+            near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean '{near[0]}'?" if near else "."
             raise ConfigError(f"{file}: {key}[{place}]: '{name}' is not one of {', '.join(known) or 'none'}{hint}")
