@@ -435,9 +435,8 @@ class Body:
         self._lead_links()
         heading = self._soup.select_one(".markdown h1")
         self.title = heading.extract().get_text().strip() if heading else ""
-        mark = self._soup.find(lambda tag: tag.name == "strong" and tag.get_text().strip() == "Question.")
-        question = mark.parent.extract().get_text() if mark and mark.parent else ""
-        self.question = question.strip().removeprefix("Question.").strip()
+        question = self._soup.select_one('.markdown > p:has(> strong:first-child:-soup-contains("Question."))')
+        self.question = question.extract().get_text().strip().removeprefix("Question.").strip() if question else ""
         self.contents = self._anchor_headings()
         for number, table in enumerate(self._soup.find_all("table"), 1):
             _align(table)
