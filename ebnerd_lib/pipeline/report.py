@@ -489,15 +489,13 @@ class Body:
             caption.name = "figcaption"
             figure.insert(0, caption.extract())
             label = f"{label}. {caption.get_text().strip()}"
-            caption.insert(0, self._tag("span", {"class": "number"}, f"Table {number}. "))
+            caption.insert(0, f"Table {number}. ")
         box["aria-label"] = label
 
     def _caption(self, picture: Any, number: int) -> None:
         """Write the description of a picture below it too; those who hear it need not hear it twice."""
-        caption = self._tag("figcaption", {"aria-hidden": "true"})
-        caption.append(self._tag("span", {"class": "number"}, f"Figure {number}. "))
-        caption.append(str(picture.img.get("alt", "")) if picture.img else "")
-        picture.append(caption)
+        description = str(picture.img.get("alt", "")) if picture.img else ""
+        picture.append(self._tag("figcaption", {"aria-hidden": "true"}, f"Figure {number}. {description}"))
 
     def _fold(self, output: Any) -> None:
         """Fold what a cell tagged ``fold`` shows: it is long, and for those who look for it."""
