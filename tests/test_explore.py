@@ -25,8 +25,8 @@ from ebnerd_lib.explore.read_time import ReadTimes
 from ebnerd_lib.explore.recommendation import Recommender, Settings, repeated
 from ebnerd_lib.explore.slate import CLICKED, SHOWN, SavedScores, outcome, shown_slate
 from ebnerd_lib.features.build import Checkpoints, build
+from ebnerd_lib.features.context import feature_context
 from ebnerd_lib.features.registry import allowed, every_column
-from ebnerd_lib.features.store import feature_context
 from ebnerd_lib.models.base import find_model
 from ebnerd_lib.pipeline.paths import ROOT
 from ebnerd_lib.recommend import candidate_slates, lists

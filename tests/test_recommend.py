@@ -19,6 +19,7 @@ from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.evaluation.diversity import article_space
 from ebnerd_lib.features import store
 from ebnerd_lib.features.build import build
+from ebnerd_lib.features.context import feature_context
 from ebnerd_lib.features.registry import allowed, every_column
 from ebnerd_lib.models.base import find_model
 from ebnerd_lib.recommend import candidate_slates
@@ -442,7 +443,7 @@ def test_columns_of_the_slate_are_what_preprocessing_would_compute(smoke, served
     rows = np.arange(0, len(field.slates), 50)
     some = field.slates.take(rows)
     expected = np.empty((some.candidates, len(served.columns)), np.float32)
-    build(some, store.feature_context(smoke), expected)
+    build(some, feature_context(smoke), expected)
     np.testing.assert_array_equal(field.matrix[candidate_rows(field.slates.offsets, rows)], expected)
 
 

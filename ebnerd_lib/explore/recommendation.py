@@ -9,7 +9,7 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.evaluation.diversity import article_space
 from ebnerd_lib.features.build import Checkpoints
-from ebnerd_lib.features.store import feature_context
+from ebnerd_lib.features.context import feature_context
 from ebnerd_lib.recommend import candidate_slates as competition
 from ebnerd_lib.recommend import lists
 from ebnerd_lib.recommend import requests as rec

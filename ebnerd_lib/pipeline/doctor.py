@@ -132,7 +132,7 @@ def check_machine(profile: str) -> Iterator[Finding]:
 
 def check_profile(profile: str) -> Iterator[Finding]:
     """Check the profile's parameters; say which of its stages are complete, failed or still to run."""
-    from ebnerd_lib.pipeline.config import load_config
+    from ebnerd_lib.pipeline.params import load_config
     from ebnerd_lib.pipeline.runs import read_runs
     from ebnerd_lib.pipeline.stale import plan, stale_stages
 
@@ -210,7 +210,7 @@ def _reinstall() -> tuple[str, str]:
 
 def _bundles(profile: str) -> set[str]:
     """Return the bundles that a profile reads; none where its parameters are wrong, which ``check_profile`` reports."""
-    from ebnerd_lib.pipeline.config import load_config
+    from ebnerd_lib.pipeline.params import load_config
 
     try:
         configs = [load_config(profile, stage) for stage in paths.profile_stages(profile)]

@@ -18,9 +18,9 @@ from typing import Any
 from ebnerd_lib.errors import LockedError
 from ebnerd_lib.pipeline import paths as lock
 from ebnerd_lib.pipeline import report, terminal
-from ebnerd_lib.pipeline.config import StageConfig, load_config
 from ebnerd_lib.pipeline.failure import stage_message, storage_error
 from ebnerd_lib.pipeline.interruption import end_kernels, interruptible
+from ebnerd_lib.pipeline.params import StageConfig, load_config
 from ebnerd_lib.pipeline.paths import (
     ROOT,
     StagePaths,

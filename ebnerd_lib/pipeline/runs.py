@@ -135,7 +135,7 @@ def origin(runs: list[Run]) -> dict[str, Any]:
         bundle = next((r["parameters"]["bundle"] for r in records if "bundle" in r.get("parameters", {})), None)
         stamps = (record.get("generated") for record in records)
         return {"generated": next((stamp for stamp in stamps if isinstance(stamp, dict)), None), "bundle": bundle}
-    from ebnerd_lib.pipeline.config import load_config
+    from ebnerd_lib.pipeline.params import load_config
 
     with contextlib.suppress(EbnerdError):
         for run in runs:

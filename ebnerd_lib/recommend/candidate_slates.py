@@ -10,9 +10,10 @@ import pandas as pd
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.features.build import CHUNK, FeatureContext, build
+from ebnerd_lib.features.build import CHUNK, build
+from ebnerd_lib.features.context import FeatureContext, feature_context
 from ebnerd_lib.features.registry import every_column
-from ebnerd_lib.features.store import Features, feature_context
+from ebnerd_lib.features.store import Features
 from ebnerd_lib.recommend.requests import Requests
 from ebnerd_lib.training.model_file import TrainedModel
 

@@ -9,9 +9,9 @@ import pandas as pd
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.features.build import Checkpoints, FeatureContext, build
+from ebnerd_lib.features.build import Checkpoints, build
+from ebnerd_lib.features.context import FeatureContext, feature_context
 from ebnerd_lib.features.registry import every_column
-from ebnerd_lib.features.store import feature_context
 
 
 @dataclass(frozen=True)
