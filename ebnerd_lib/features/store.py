@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ebnerd_lib.errors import StageError
+from ebnerd_lib.features import catalogue as catalogue  # registers the features
 from ebnerd_lib.features.registry import allowed, columns_named, every_column
 
 COLUMNS_FILE = "features.json"
