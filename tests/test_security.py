@@ -181,6 +181,16 @@ def test_html_of_an_output_loses_all_that_acts(html):
     assert Page(html).active, "the check sees it"
 
 
+def test_only_allowed_elements_and_attributes_are_kept():
+    html = (
+        '<marquee behavior="x"><b id="x" class="c" style="color: red">kept</b></marquee><style>b {}</style><math>'
+        '<mtext><table><mglyph><style><!--</style><img title="--&gt;&lt;img src=1 onerror=x()&gt;"></table></mtext>'
+    )
+    cleaned = Body(html, {}).html
+    assert '<b class="c">kept</b>' in cleaned and Page(cleaned).active == []
+    assert not re.search("<(marquee|style|math|img)", cleaned) and "b {}" not in cleaned
+
+
 def test_names_of_columns_captions_and_categories_are_text():
     html = tables.show(pd.DataFrame({HOSTILE[1]: [HOSTILE[0]]}, index=[HOSTILE[0]]), HOSTILE[0], index=True).to_html()
     assert Page(html).active == [] and html.count("&lt;script&gt;") == 3 and "&lt;img src=x" in html

@@ -435,9 +435,8 @@ class Body:
         self._lead_links()
         heading = self._soup.select_one(".markdown h1")
         self.title = heading.extract().get_text().strip() if heading else ""
-        mark = self._soup.find(lambda tag: tag.name == "strong" and tag.get_text().strip() == "Question.")
-        question = mark.parent.extract().get_text() if mark and mark.parent else ""
-        self.question = question.strip().removeprefix("Question.").strip()
+        question = self._soup.select_one('.markdown > p:has(> strong:first-child:-soup-contains("Question."))')
+        self.question = question.extract().get_text().strip().removeprefix("Question.").strip() if question else ""
         self.contents = self._anchor_headings()
         for number, table in enumerate(self._soup.find_all("table"), 1):
             _align(table)
@@ -490,15 +489,13 @@ class Body:
             caption.name = "figcaption"
             figure.insert(0, caption.extract())
             label = f"{label}. {caption.get_text().strip()}"
-            caption.insert(0, self._tag("span", {"class": "number"}, f"Table {number}. "))
+            caption.insert(0, f"Table {number}. ")
         box["aria-label"] = label
 
     def _caption(self, picture: Any, number: int) -> None:
         """Write the description of a picture below it too; those who hear it need not hear it twice."""
-        caption = self._tag("figcaption", {"aria-hidden": "true"})
-        caption.append(self._tag("span", {"class": "number"}, f"Figure {number}. "))
-        caption.append(str(picture.img.get("alt", "")) if picture.img else "")
-        picture.append(caption)
+        description = str(picture.img.get("alt", "")) if picture.img else ""
+        picture.append(self._tag("figcaption", {"aria-hidden": "true"}, f"Figure {number}. {description}"))
 
     def _fold(self, output: Any) -> None:
         """Fold what a cell tagged ``fold`` shows: it is long, and for those who look for it."""
