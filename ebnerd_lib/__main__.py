@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     download.add_argument(
         "--url", help="of the archive or of the folder it lies in (default: EBNERD_URL, else as published)"
     )
-    download.add_argument("--sha256", help="sum that the archive must have")
+    download.add_argument("--sha256", help="checksum that the archive must have")
     download.add_argument(
         "--accept-license",
         action="store_true",
@@ -151,17 +151,24 @@ def _sample(options: argparse.Namespace) -> int:
 
 
 def _download(options: argparse.Namespace) -> int:
-    from ebnerd_lib.data.download import ask_terms, download, next_command, pending
+    from ebnerd_lib.data.download import download
+    from ebnerd_lib.data.layout import VECTORS
 
-    given = options.accept_license or os.environ.get("ACCEPT_LICENSE") == "yes"
+    accepted = options.accept_license or os.environ.get("ACCEPT_LICENSE") == "yes"
     url = options.url or os.environ.get("EBNERD_URL")
     try:
-        folder = download(options.bundle, options.out, lambda: ask_terms(options.bundle, given), url, options.sha256)
+        folder = download(options.bundle, options.out, accepted, url, options.sha256)
     except KeyboardInterrupt:
-        if options.bundle in pending(options.out):
-            print("\nWhat has come is kept: the same command goes on from there.", file=sys.stderr)
+        if (options.out / f".{options.bundle}.download" / "archive").exists():
+            print("\nWhat has come is kept: rerun the command to resume.", file=sys.stderr)
         raise
-    print(f"next: {next_command(options.bundle, folder)}")
+    run = "make run-all PROFILE="
+    commands = {
+        "ebnerd_testset": "python -m ebnerd_lib submit --profile ebnerd_large --model mlp_exposure "
+        f"--test {folder} --out predictions.zip",
+        "ebnerd_vectors": f"ln {folder / VECTORS} {options.out}/ebnerd_demo/ && {run}ebnerd_demo",
+    }
+    print(f"{folder} is whole. Next: {commands.get(options.bundle, run + options.bundle)}")
     return 0
 
 
@@ -172,7 +179,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _unpack(options: argparse.Namespace) -> int:
-    from ebnerd_lib.data.archive import unpack
+    from ebnerd_lib.data.download import unpack
 
     unpack(options.archive, options.out)
     print(f"unpacked to {options.out}")

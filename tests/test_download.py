@@ -1,376 +1,330 @@
-"""Fetching a bundle from a local server: cut, changed, wrong, silent, hostile, and with no room for it."""
+"""Downloads from a local server that cuts, changes and refuses; archives that are good, unsafe and damaged."""
 
-import errno
-import fcntl
 import hashlib
 import io
 import json
-import os
+import random
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
-import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 
 from ebnerd_lib.__main__ import INTERRUPTED, main
-from ebnerd_lib.data import archive as archives
-from ebnerd_lib.data import schema, transfer
-from ebnerd_lib.data.download import BUNDLES, ask_terms, download, pending, work_folder
+from ebnerd_lib.data import schema
+from ebnerd_lib.data.download import BUNDLES, download, unpack
 from ebnerd_lib.data.layout import VECTORS
-from ebnerd_lib.errors import BundleError, DownloadError, LicenceError, LockedError, StorageError
+from ebnerd_lib.errors import BundleError, DownloadError, LockedError
 from ebnerd_lib.pipeline.paths import ROOT
 
 NAME = "ebnerd_demo"
-PIECE = 1 << 14
-PATIENCE = 60  # seconds to wait for what must happen
+ATTEMPTS, PATIENCE = 5, 60  # of the client; seconds to wait for what must happen
 
 
 class Server(ThreadingHTTPServer):
     """Serves one file, with the faults that a test asks for."""
 
-    daemon_threads = True
-
     def __init__(self, content: bytes) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.content = content
-        self.etag: str | None = '"one"'
-        self.modified: str | None = None
+        self.validators: dict[str, str] = {"ETag": '"one"'}
         self.cuts: list[int] = []  # bytes after which each of the next answers is cut; then they are whole
         self.instead: list[tuple[int, dict[str, str]]] = []  # statuses and headers of the next answers
-        self.wrong_part = False  # whether a part begins a byte too early, and is as long as the one asked for
-        self.hold_after: int | None = None  # bytes after which an answer waits for ``release``
+        self.ranges = "obeyed"  # or "ignored", or "wrong": a byte too early
+        self.hold_after = 10**9  # bytes after which an answer waits for ``release``
         self.release = threading.Event()
         self.asked: list[tuple[str, str | None]] = []  # path and Range of each request
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def handle_error(self, request, client_address) -> None:  # clients are killed here
-        pass
-
 
 class Handler(BaseHTTPRequestHandler):
-    server: Server
-
     def do_GET(self) -> None:
-        server, wanted = self.server, self.headers.get("Range")
+        server, wanted, size = self.server, self.headers.get("Range"), len(self.server.content)
         server.asked.append((self.path, wanted))
-        size = len(server.content)
         if server.instead:
-            status, headers = server.instead.pop(0)
-            return self.answer(status, **headers)
-        body, validators = server.content, {"ETag": server.etag, "Last-Modified": server.modified}
-        if not wanted or self.headers.get("If-Range") not in validators.values():
-            self.answer(200, len(body), **validators)
-            return self.send(body)
-        start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            return self.answer(*server.instead.pop(0))
+        known = self.headers.get("If-Range") in server.validators.values()
+        if not wanted or not known or server.ranges == "ignored":
+            return self.answer(200, server.validators, server.content)
+        start = int(wanted[6:-1]) - (server.ranges == "wrong")
         if start >= size:
-            return self.answer(416)
-        body = body[start - 1 : -1] if server.wrong_part else body[start:]
-        span = {"Content-Range": f"bytes {start - server.wrong_part}-{size - 1}/{size}"}
-        self.answer(206, len(body), **span, **validators)
-        return self.send(body)
+            return self.answer(416, {})
+        return self.answer(206, {"Content-Range": f"bytes {start}-{size - 1}/{size}"}, server.content[start:])
 
-    def answer(self, status: int, length: int = 0, **headers: str | None) -> None:
+    def answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         self.send_response(status)
-        for name, value in {"Content-Length": str(length), **headers}.items():
-            if value is not None:
-                self.send_header(name, value)
+        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+            self.send_header(name, value)
         self.end_headers()
-
-    def send(self, body: bytes) -> None:
-        server = self.server
-        cut = server.cuts.pop(0) if server.cuts else len(body)
-        for place in range(0, cut, PIECE):
-            if server.hold_after is not None and place >= server.hold_after:
-                server.release.wait(PATIENCE)
-            self.wfile.write(body[place : min(place + PIECE, cut)])
-
-    def log_message(self, *words) -> None:
-        pass
-
-
-@pytest.fixture
-def serve(monkeypatch) -> Iterator[Callable[[bytes], Server]]:
-    """A function that serves a file and returns its server."""
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(transfer, "WAIT_SECONDS", 0.01)
-    servers = []
-
-    def start(content: bytes) -> Server:
-        servers.append(Server(content))
-        threading.Thread(target=servers[-1].serve_forever, args=(0.02,), daemon=True).start()
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.release.set()
-        server.shutdown()
-        server.server_close()
-
-
-def packed(folder: Path, around: str = "") -> bytes:
-    """Zip the tables below a folder, in a folder of their own if one is named."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(folder.rglob("*.parquet")):
-            archive.write(file, around + file.relative_to(folder).as_posix())
-    return stream.getvalue()
+        body = body[: self.server.cuts.pop(0)] if self.server.cuts else body
+        self.wfile.write(body[: self.server.hold_after])
+        if len(body) > self.server.hold_after:
+            self.server.release.wait(PATIENCE)
+            self.wfile.write(body[self.server.hold_after :])
 
 
 @pytest.fixture(scope="module")
 def bundle(tiny_path, tmp_path_factory) -> Path:
-    """The tiny bundle with article vectors of noise, so that its archive has more than 200 kB."""
-    folder = tmp_path_factory.mktemp("served") / "bundle"
-    shutil.copytree(tiny_path, folder)
-    noise = np.random.default_rng(0).random((200, 300), np.float32)
-    ids = pa.array(range(1_001, 1_201), pa.int32())
-    pq.write_table(pa.table({"article_id": ids, "vector": list(noise)}), folder / VECTORS)
+    """The tiny bundle with files of noise and of zeros: the archive has 200 kB, and less than it unpacks to."""
+    folder = shutil.copytree(tiny_path, tmp_path_factory.mktemp("served") / "bundle")
+    (folder / "noise").write_bytes(random.Random(0).randbytes(200_000))
+    (folder / "zeros").write_bytes(bytes(1_000_000))
     return folder
 
 
 @pytest.fixture
-def server(serve, bundle) -> Server:
-    return serve(packed(bundle))
+def server(bundle, monkeypatch) -> Iterator[Server]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr("ebnerd_lib.data.download.time", SimpleNamespace(sleep=lambda seconds: None))
+    with Server(packed(contents(bundle))) as running:
+        threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
+        yield running
+        running.release.set()
+        running.shutdown()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def packed(entries: dict[str, bytes], kind: str = "zip") -> bytes:
+    """Pack files; one that is called link is a link."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") if kind == "zip" else tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        for name, content in entries.items():
+            if kind == "zip":
+                member = zipfile.ZipInfo(name)
+                member.external_attr = (0o120777 if name == "link" else 0o100644) << 16
+                archive.writestr(member, content, zipfile.ZIP_DEFLATED)
+            else:
+                member = tarfile.TarInfo(name)
+                member.size, member.linkname = len(content), "articles.parquet"
+                member.type = tarfile.SYMTYPE if name == "link" else tarfile.REGTYPE
+                archive.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
 
 
 def get(server: Server, out: Path, name: str = NAME, **options) -> Path:
-    return download(name, out, lambda: True, server.url, **options)
+    return download(name, out, True, server.url, **options)
 
 
-def command(server: Server, out: Path) -> list[str]:
-    words = [sys.executable, "-m", "ebnerd_lib", "download", "--bundle", NAME, "--url", server.url]
-    return [*words, "--accept-license", "--out", str(out)]
+def kept(out: Path) -> int:
+    return sum(part.stat().st_size for part in out.glob(f".{NAME}.download/archive"))
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def start(server: Server, out: Path, before: Callable[[], object]) -> subprocess.Popen[str]:
+    """Start the command in a process of its own, in which a function is called first."""
+    words = f"-m ebnerd_lib download --bundle {NAME} --url {server.url} --accept-license --out".split()
+    words = [sys.executable, *words, str(out)]
+    return subprocess.Popen(words, cwd=ROOT, preexec_fn=before, stderr=subprocess.PIPE, text=True)
 
 
 def assert_whole(folder: Path, bundle: Path) -> None:
     """See that a folder holds the bundle's files and the record, and nothing lies beside it."""
-    found = files(folder)
-    found.pop("downloaded.json")
-    assert found == files(bundle)
+    found = contents(folder)
+    found.pop("downloaded.json", None)
+    assert found == contents(bundle)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-def test_a_bundle_is_fetched_checked_unpacked_and_recorded_without_secrets(server, bundle, tmp_path, capsys):
-    secret, good = "5b1f7c2e90d34", hashlib.sha256(server.content).hexdigest()
-    address = f"{server.url}/mine.zip?signature={secret}"
-    folder = download(NAME, tmp_path / "data", lambda: True, address, sha256=good.upper())
+def test_a_bundle_is_downloaded_and_recorded_and_no_secret_is_told(server, bundle, tmp_path, capsys):
+    address = f"{server.url.replace('//', '//me:pa55@')}/mine.zip?signature=5ecret"
+    good = hashlib.sha256(server.content).hexdigest()
+    folder = download(NAME, tmp_path / "data", True, address, sha256=good.upper())
     assert_whole(folder, bundle)
-    record = json.loads((folder / "downloaded.json").read_text())
-    assert record["sha256"] == good and record["sha256_checked"] is True
-    assert (record["url"], record["size"]) == (f"{server.url}/mine.zip", len(server.content))
-    assert server.asked == [(f"/mine.zip?signature={secret}", None)]
-    told = capsys.readouterr().out
-    assert secret not in told and "24,724" in told, "the rows of the published bundle, which this is not"
+    assert json.loads((folder / "downloaded.json").read_text()) == {"url": f"{server.url}/mine.zip", "sha256": good}
+    assert server.asked == [("/mine.zip?signature=5ecret", None)]
+    told, server.instead = capsys.readouterr().out, [(404, {})] + [(503, {})] * ATTEMPTS
+    for url in (address, address, re.sub(r":\d+/", ":9/", address), address.replace("http", "ftp")):
+        with pytest.raises(DownloadError) as error:
+            download(NAME, tmp_path / "other", True, url)
+        told += str(error.value)
+    assert "mine.zip" in told and "pa55" not in told and "5ecret" not in told
 
 
-def test_a_cut_is_resumed_without_fetching_twice_and_given_up_where_it_stays(server, bundle, tmp_path):
-    server.cuts = [100_000, 50_000, 1] + [0] * transfer.ATTEMPTS
-    with pytest.raises(DownloadError, match="150,001"):
-        get(server, tmp_path / "data")
-    assert [part for _, part in server.asked[:4]] == [None, "bytes=100000-", "bytes=150000-", "bytes=150001-"]
-    assert not (tmp_path / "data" / NAME).exists()
-    assert pending(tmp_path / "data") == {NAME: (150_001, len(server.content))}
-    server.cuts = []
-    assert_whole(get(server, tmp_path / "data"), bundle)
-    assert server.asked[-1][1] == "bytes=150001-"
+def test_a_cut_is_resumed_and_given_up_where_it_stays(server, bundle, tmp_path):
+    server.validators = {"Last-Modified": "Mon, 01 May 2023 00:00:00 GMT"}
+    server.cuts = [150_000, 50_000] + [0] * ATTEMPTS
+    with pytest.raises(DownloadError, match=server.url):
+        get(server, tmp_path)
+    starts = [int(wanted[6:-1]) for _, wanted in server.asked[1:]]
+    assert len(starts) == ATTEMPTS - 1 and starts == sorted(starts) and 0 < starts[0] <= 150_000
+    assert kept(tmp_path) == starts[-1] and not (tmp_path / NAME).exists()
+    span = {"Content-Range": f"bytes {starts[-1]}-{len(server.content) - 1}/{len(server.content)}"}
+    server.cuts, server.instead = [], [(206, span)]  # an answer with less than it announces
+    assert_whole(get(server, tmp_path), bundle)
+    assert [part for _, part in server.asked[ATTEMPTS:]] == [f"bytes={starts[-1]}-"] * 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_download_that_is_stopped_resumes(server, bundle, tmp_path, number):
-    out, server.hold_after = tmp_path / "data", 4 * PIECE  # it cannot be over before the signal comes
-    process = subprocess.Popen(
-        command(server, out), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-    deadline = time.monotonic() + PATIENCE
-    while pending(out).get(NAME, (0, 0))[0] < 4 * PIECE:
-        assert process.poll() is None and time.monotonic() < deadline
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, INTERRUPTED)])
+def test_a_download_that_is_stopped_resumes(server, bundle, tmp_path, number, code):
+    server.hold_after = 150_000  # it cannot be over before the signal comes
+    process = start(server, tmp_path, lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    while not kept(tmp_path) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(number)
     _, errors = process.communicate(timeout=PATIENCE)
     server.release.set()
-    assert process.returncode == (INTERRUPTED if number == signal.SIGINT else -signal.SIGKILL)
-    assert "Traceback" not in errors
-    assert pending(out) == {NAME: (4 * PIECE, len(server.content))} and not (out / NAME).exists()
-    (work_folder(out / NAME) / "bundle" / "train").mkdir(parents=True)  # as a kill while unpacking leaves it
-    assert_whole(get(server, out), bundle)
-    assert server.asked[-1] == ("/ebnerd_demo.zip", f"bytes={4 * PIECE}-")
+    assert process.returncode == code and not (tmp_path / NAME).exists()
+    assert ("resume" in errors) == (number == signal.SIGINT) and "Traceback" not in errors
+    have = kept(tmp_path)
+    (tmp_path / f".{NAME}.download" / "unpacked").mkdir()
+    (tmp_path / f".{NAME}.download" / "unpacked" / "old").touch()  # as a kill while unpacking leaves it
+    assert_whole(get(server, tmp_path), bundle)
+    assert server.asked[-1] == ("/ebnerd_demo.zip", f"bytes={have}-")
 
 
-@pytest.mark.parametrize("how", ["another etag", "another date", "no validator", "a wrong part", "shorter"])
-def test_parts_of_two_versions_are_never_glued(serve, bundle, tmp_path, how):
-    whole = packed(bundle)
-    server = serve(bytes(len(whole) + 100_000))
-    if how in ("another date", "no validator"):
-        server.etag = None
-        server.modified = "Mon, 01 May 2023 00:00:00 GMT" if how == "another date" else None
-    server.cuts = [len(whole) + 10 if how == "shorter" else 60_000] + [0] * transfer.ATTEMPTS
+@pytest.mark.parametrize("how", ["etag", "date", "address", "no validator", "ignored", "wrong", "shorter"])
+def test_parts_of_two_versions_are_never_glued(server, bundle, tmp_path, how):
+    whole, server.content = server.content, bytes(len(server.content) + 100_000 * (how != "address"))
+    first = {"date": {"Last-Modified": "Mon, 01 May 2023 00:00:00 GMT"}, "no validator": {}}
+    later = {"date": {"Last-Modified": "Tue, 02 May 2023 00:00:00 GMT"}, "etag": {"ETag": '"two"'}}
+    server.validators = first.get(how, server.validators)
+    server.cuts = [len(whole) + 70_000 if how == "shorter" else 100_000] + [0] * ATTEMPTS
     with pytest.raises(DownloadError):
         get(server, tmp_path)
-    server.cuts, server.content, server.wrong_part = [], whole, how == "a wrong part"
-    if how == "another etag":
-        server.etag = '"two"'
-    if how == "another date":
-        server.modified = "Tue, 02 May 2023 00:00:00 GMT"
+    server.cuts, server.content, server.ranges = [], whole, how
+    server.validators = later.get(how, server.validators)
+    server.url += {"address": "/other.zip"}.get(how, "")
     assert_whole(get(server, tmp_path), bundle)
 
 
-def test_a_busy_server_is_asked_again_and_one_that_refuses_is_not(server, bundle, tmp_path):
-    server.instead = [(503, {}), (500, {}), (429, {})]
+def test_a_server_that_fails_is_asked_again_and_one_that_refuses_is_not(server, bundle, tmp_path):
+    server.instead = [(503, {}), (500, {})]
     assert_whole(get(server, tmp_path / "a"), bundle)
-    server.instead, server.asked = [(404, {})], []
-    with pytest.raises(DownloadError, match=r"404 .*EBNERD_URL"):
-        get(server, tmp_path / "b")
-    assert len(server.asked) == 1 and not (tmp_path / "b" / NAME).exists()
+    for answer in ((404, {}), (403, {}), (200, {"Content-Type": "text/html; charset=utf-8"})):
+        server.instead, server.asked = [answer], []
+        with pytest.raises(DownloadError, match=str(answer[0])):
+            get(server, tmp_path / "b")
+        assert len(server.asked) == 1 and not (tmp_path / "b" / NAME).exists()
 
 
-def test_no_server_and_a_silent_one_are_given_up(server, tmp_path, monkeypatch):
-    with pytest.raises(DownloadError, match=r"127\.0\.0\.1:9"):
-        download(NAME, tmp_path, lambda: True, "http://127.0.0.1:9")
-    monkeypatch.setattr(transfer, "SILENT_SECONDS", 0.05)
-    monkeypatch.setattr(transfer, "ATTEMPTS", 2)
-    server.hold_after = 0
-    with pytest.raises(DownloadError, match=server.url):
-        get(server, tmp_path)
-
-
-def test_only_http_addresses_are_taken_and_redirects_followed(server, serve, bundle, tmp_path):
-    other = serve(b"")
-    other.instead = [(302, {"Location": f"{server.url}/moved.zip"})] * 2
-    server.cuts = [10_000]
-    assert_whole(get(other, tmp_path / "data"), bundle)
-    assert server.asked == [("/moved.zip", None), ("/moved.zip", "bytes=10000-")]
-    for address in ("file:///etc/hosts", "ftp://127.0.0.1/a.zip", "http:///a.zip"):
-        other.instead = [(302, {"Location": address})] * transfer.ATTEMPTS
-        for url in (address, f"{other.url}/a.zip"):
-            with pytest.raises(DownloadError):
-                transfer.fetch(url, tmp_path / "a", lambda done, total: None)
-    asked = urllib.request.Request("https://a/x")
-    with pytest.raises(DownloadError, match="http://b/x"):
-        transfer.Redirects().redirect_request(asked, None, 302, "Found", {}, "http://b/x")
-
-
-def test_wrong_archives_and_names_leave_nothing(serve, bundle, tmp_path):
-    part, odd = shutil.copytree(bundle, tmp_path / "part"), shutil.copytree(bundle, tmp_path / "odd")
-    (part / "train" / "history.parquet").unlink()
-    pq.write_table(pa.table({"article_id": [1]}), odd / "articles.parquet")
-    for content, options, kind, named in [
-        (b"<html>log in</html>", {}, BundleError, "zip"),
+def test_wrong_archives_and_names_leave_nothing(server, bundle, tmp_path):
+    files = contents(bundle)
+    part = {name: content for name, content in files.items() if name != "train/history.parquet"}
+    for server.content, options, kind, named in [
+        (b"<html>log in</html>", {}, BundleError, "http://"),
         (packed(part), {}, BundleError, "train/history.parquet"),
-        (packed(odd), {}, BundleError, "articles.parquet"),
-        (packed(bundle), {"sha256": "0" * 64}, DownloadError, "0" * 64),
-        (packed(bundle), {"sha256": "abc"}, DownloadError, "abc"),
-        (packed(bundle), {"name": "ebnerd_testset"}, BundleError, "test/behaviors.parquet"),
-        (packed(bundle), {"name": "ebnerd_tiny"}, DownloadError, "ebnerd_tiny"),
+        (packed(files | {"articles.parquet": files["train/history.parquet"]}), {}, BundleError, "articles.parquet"),
+        (packed(files), {"sha256": "0" * 64}, DownloadError, "0" * 64),
+        (packed(files), {"name": "ebnerd_testset"}, BundleError, "test/behaviors.parquet"),
+        (packed(files), {"name": "ebnerd_tiny"}, DownloadError, "ebnerd_tiny"),
     ]:
-        with pytest.raises(kind) as error:
-            get(serve(content), tmp_path / "data", **options)
-        assert named in str(error.value) and str(tmp_path) not in str(error.value)
-        assert not (tmp_path / "data").exists() or not any((tmp_path / "data").iterdir())
+        with pytest.raises(kind, match=re.escape(named)) as error:
+            get(server, tmp_path, **options)
+        assert str(tmp_path) not in str(error.value) and not any(tmp_path.iterdir())
 
 
 def test_a_bundle_that_is_there_is_left_as_it_is(server, bundle, tmp_path):
     folder = shutil.copytree(bundle, tmp_path / NAME)
-    before = files(folder)
-    assert download(NAME, tmp_path, lambda: pytest.fail("asked for the terms"), server.url) == folder
+    assert download(NAME, tmp_path, False, server.url) == folder, "and nobody is asked for the terms"
     (folder / "articles.parquet").unlink()
     with pytest.raises(BundleError, match=r"articles\.parquet"):
         get(server, tmp_path)
-    del before["articles.parquet"]
-    assert files(folder) == before and not server.asked
+    with pytest.raises(DownloadError, match="64"):
+        get(server, tmp_path / "other", sha256="abc")
+    assert contents(folder).keys() == contents(bundle).keys() - {"articles.parquet"} and not server.asked
 
 
 def test_two_downloads_of_a_bundle_do_not_meet(server, tmp_path):
-    work = work_folder(tmp_path / NAME)
-    work.mkdir()
-    holder = os.open(work, os.O_RDONLY)
-    fcntl.flock(holder, fcntl.LOCK_EX)
-    with pytest.raises(LockedError, match=NAME):
+    (tmp_path / f".{NAME}.download").mkdir()
+    with FileLock(tmp_path / f".{NAME}.download" / "lock"), pytest.raises(LockedError, match=NAME):
         get(server, tmp_path)
-    os.close(holder)
     assert not server.asked
 
 
-def test_a_limit_on_the_size_of_files_keeps_what_came(server, bundle, tmp_path):
-    done = subprocess.run(
-        command(server, tmp_path), cwd=ROOT, capture_output=True, text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, 90_000)),
-    )  # fmt: skip
-    assert done.returncode == 1 and done.stderr.startswith("StorageError: ") and done.stderr.count("\n") == 1
-    assert "ulimit" in done.stderr and pending(tmp_path) == {NAME: (90_000, len(server.content))}
+@pytest.mark.parametrize("share", [0.3, 1])
+def test_a_full_disk_keeps_what_came(server, bundle, tmp_path, share):
+    limit = int(share * len(server.content))  # of a file: the archive does not fit, or what it unpacks to
+    process = start(server, tmp_path, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert errors.startswith("StorageError: ") and errors.count("\n") == 1
+    have = kept(tmp_path)
+    assert 0 < have <= limit and not list(tmp_path.glob("*/unpacked"))
     assert_whole(get(server, tmp_path), bundle)
-    assert server.asked[-1] == ("/ebnerd_demo.zip", "bytes=90000-")
+    assert server.asked[1:] == ([("/ebnerd_demo.zip", f"bytes={have}-")] if share < 1 else [])
 
 
-def test_a_full_disk_is_told_beforehand_or_keeps_the_archive(server, bundle, tmp_path, monkeypatch):
-    def fill(source, stream, length):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    size = len(server.content)
-    usage = shutil.disk_usage(tmp_path)._replace(free=2 * size)
-    for owner, name, value, kept in (
-        (shutil, "disk_usage", lambda path: usage, {}),
-        (archives.shutil, "copyfileobj", fill, {NAME: (size, size)}),
-    ):
-        with monkeypatch.context() as patch, pytest.raises(StorageError, match=str(tmp_path)):
-            patch.setattr(owner, name, value)
-            get(server, tmp_path)
-        assert pending(tmp_path) == kept and not (tmp_path / NAME).exists()
-    assert_whole(get(server, tmp_path), bundle)
-    assert len(server.asked) == 2, "the archive is not fetched again"
-
-
-def test_only_yes_is_yes_and_a_refusal_writes_nothing(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", type("Terminal", (), {"isatty": lambda self: True})())
-    for answers, accepted in ((["no"], False), (["", "maybe", " YES "], True)):
-        assert ask_terms(NAME, False, lambda question, left=answers: left.pop(0)) is accepted and not answers
-    with pytest.raises(LicenceError, match=r"recsys\.eb\.dk"):
-        download(NAME, tmp_path / "data", lambda: False, server.url)
-    assert not server.asked and not any(tmp_path.iterdir())
-
-
-def test_without_a_terminal_the_terms_must_be_accepted_beforehand(server, bundle, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "stdin", io.StringIO())
+def test_the_terms_are_asked_for_where_they_were_not_accepted_beforehand(server, bundle, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("EBNERD_URL", server.url)
-    words = ["download", "--bundle", NAME, "--out", str(tmp_path / "data")]
-    for accepted in ("", "no"):
+    words, answers = ["download", "--bundle", NAME, "--out"], ["", "no", "maybe", "yes"]
+    for terminal, accepted in ((False, ""), (False, "no"), (True, "")):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda is_one=terminal: is_one))
+        monkeypatch.setattr("builtins.input", lambda *prompt: answers.pop(0))
         monkeypatch.setenv("ACCEPT_LICENSE", accepted)
-        assert main(words) == 1 and "ACCEPT_LICENSE=yes" in capsys.readouterr().err
-    assert not server.asked and not any(tmp_path.iterdir())
-    monkeypatch.setenv("ACCEPT_LICENSE", "yes")
-    assert main(words) == 0
+        assert main([*words, str(tmp_path / "data")]) == 1 and capsys.readouterr().err.startswith("LicenceError: ")
+        assert not server.asked and not any(tmp_path.iterdir())
+    assert main([*words, str(tmp_path / "data")]) == 0 and not answers
     assert_whole(tmp_path / "data" / NAME, bundle)
+    monkeypatch.setenv("ACCEPT_LICENSE", "yes")
+    assert main([*words, str(tmp_path / "more")]) == 0 and f"make run-all PROFILE={NAME}" in capsys.readouterr().out
 
 
-def test_the_test_set_and_article_vectors_come_out_of_the_folder_around_them(serve, bundle, tmp_path):
-    testset, vectors = tmp_path / "testset", tmp_path / "vectors"
-    (testset / "test").mkdir(parents=True)
-    tables = {"articles": schema.ARTICLES, "test/behaviors": schema.TEST_BEHAVIORS, "test/history": schema.HISTORY}
-    for name, columns in tables.items():
-        pq.write_table(schema.arrow_schema(columns).empty_table(), testset / f"{name}.parquet")
-    vectors.mkdir()
-    shutil.copy(bundle / VECTORS, vectors)
-    for folder, name in ((testset, "ebnerd_testset"), (vectors, "ebnerd_vectors")):
-        assert_whole(get(serve(packed(folder, "around/")), tmp_path / f"{name}-data", name), folder)
+@pytest.mark.parametrize("name", ["ebnerd_testset", "ebnerd_vectors"])
+def test_the_test_set_and_article_vectors_come_out_of_the_folder_around_them(name, server, tmp_path):
+    source = tmp_path / "source"
+    (source / "test").mkdir(parents=True)
+    if name == "ebnerd_vectors":
+        pq.write_table(pa.table({"article_id": pa.array([1], pa.int32()), "vector": [[0.5]]}), source / VECTORS)
+    else:
+        tables = {"articles": schema.ARTICLES, "test/behaviors": schema.TEST_BEHAVIORS, "test/history": schema.HISTORY}
+        for table, columns in tables.items():
+            pq.write_table(schema.arrow_schema(columns).empty_table(), source / f"{table}.parquet")
+    junk = {"__MACOSX/._articles.parquet": b"x", "around/.DS_Store": b"x"}
+    server.content = packed({f"around/{file}": content for file, content in contents(source).items()} | junk)
+    (tmp_path / "a.zip").write_bytes(server.content)
+    unpack(tmp_path / "a.zip", tmp_path / "unpacked" / "any")
+    assert_whole(tmp_path / "unpacked" / "any", source)
+    assert_whole(get(server, tmp_path / "data", name), source)
 
 
-def test_every_profile_of_ebnerd_has_a_bundle_to_fetch():
+@pytest.mark.parametrize("kind", ["zip", "gztar", "tar"])
+def test_an_archive_is_unpacked_to_an_empty_folder_only(kind, tiny_path, tmp_path, capsys):
+    (out := tmp_path / "data" / "any").mkdir(parents=True)
+    archive = shutil.make_archive(str(tmp_path / "made"), kind, tiny_path.parent, tiny_path.name)
+    for code in (0, 1):
+        assert main(["unpack", "--archive", archive, "--out", str(out)]) == code
+        assert_whole(out, tiny_path)
+    assert str(out) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_unsafe_damaged_or_locked_archive_leaves_nothing(kind, tiny_path, tmp_path, monkeypatch):
+    def refuse(content: bytes, named: str) -> None:
+        archive.write_bytes(content)
+        with pytest.raises(BundleError, match=re.escape(named)) as error:
+            unpack(archive, tmp_path / "data")
+        assert str(archive) in str(error.value) and "\n" not in str(error.value)
+        assert [path.name for path in tmp_path.iterdir()] == [archive.name]
+
+    files, archive = contents(tiny_path), tmp_path / "archive"
+    for name in ("../evil", "train/../../evil", "/evil", "link"):
+        refuse(packed(files | {name: b""}, kind), name)
+    whole = packed(files, kind)
+    for content in (whole[: len(whole) // 2], b"<html>", packed({}, kind)):
+        refuse(content, str(archive))
+    if kind == "zip":
+        locked = bytearray(packed({"articles.parquet": b"x"}))
+        locked[6] |= 1  # the flag of its header, and of its entry in the directory at the end
+        locked[locked.rindex(b"PK\x01\x02") + 8] |= 1
+        refuse(bytes(locked), "password")
+    monkeypatch.setattr("ebnerd_lib.data.download.MOST_BYTES", sum(map(len, files.values())) - 1)
+    refuse(whole, "bytes")
+
+
+def test_every_profile_of_ebnerd_has_a_bundle_to_download():
     assert {path.name for path in (ROOT / "params").glob("ebnerd_*")} <= set(BUNDLES)
