@@ -88,8 +88,10 @@ def run(profile: str, jobs: int | None = None) -> int:
             say(f"interrupted: {len(kept)} stages are complete and kept{names}. Rerun the command to resume.", True)
             return 130
         except OSError as error:
-            place = relative(Path(os.fsdecode(error.filename or whole.outputs)))
-            raise StorageError(with_remedy(profile, f"{place}: {error.strerror or error}")) from error
+            named = error.filename if isinstance(error.filename, str | bytes) else whole.outputs
+            message = f"{relative(Path(os.fsdecode(named)))}: {error.strerror or error}"
+            other = f"See that {relative(whole.outputs)}/ can be read and written"
+            raise StorageError(with_remedy(profile, message, other)) from error
         finally:
             lock.release(whole.lock)
 
@@ -249,11 +251,17 @@ def is_fresh(config: StageConfig, wanted: str, hashes: Hashes) -> bool:
     return manifest["fingerprint"] == wanted and manifest["outputs"] == outputs and paths.executed.exists()
 
 
-def with_remedy(profile: str, message: str) -> str:
-    """Return a message of a failure with what to do about it, where the cause is the disk or the memory."""
+def with_remedy(profile: str, message: str, other: str = "") -> str:
+    """Return a message of a failure with what to do about it.
+
+    Args:
+        profile: whose outputs are written.
+        message: what went wrong.
+        other: the remedy where the cause is neither the disk nor the memory; the message stays as it is without one.
+    """
     outputs = StagePaths(profile, "").outputs
     there = next(folder for folder in (outputs, *outputs.parents) if folder.is_dir())
-    free, remedy = shutil.disk_usage(there).free, ""
+    free, remedy = shutil.disk_usage(there).free, other
     for numbers, text in _REMEDIES.items():
         if any(f"Errno {number}]" in message or os.strerror(number) in message for number in numbers):
             remedy = text
@@ -273,7 +281,8 @@ def with_remedy(profile: str, message: str) -> str:
 def say(line: str, error: bool = False) -> None:
     """Print a line that commands no terminal; characters that the encoding lacks are replaced."""
     stream = sys.stderr if error else sys.stdout
-    print(_writable(line, getattr(stream, "encoding", None) or "utf-8"), file=stream, flush=True)
+    terminal = getattr(stream, "rich_proxied_file", stream)  # under the rows that rich shows
+    print(_writable(line, getattr(terminal, "encoding", None) or "utf-8"), file=stream, flush=True)
 
 
 @contextlib.contextmanager
@@ -408,7 +417,7 @@ def _failure(each: _Running, paths: StagePaths, wanted: str) -> str:
     if each.note.exists() and (text := each.note.read_text(encoding="utf-8").strip()):
         return text
     if code == -signal.SIGKILL:
-        return "Kernel died: the process of the stage was killed"
+        return "Kernel died with the process of the stage"
     if code != 0:
         return f"the process of the stage ended with code {code} and without a message"
     if (read_json(paths.manifest) or {}).get("fingerprint") != wanted:
