@@ -7,6 +7,7 @@
 import contextlib
 import json
 import os
+import shutil
 import sys
 import threading
 from functools import partial
@@ -125,15 +126,19 @@ def _tell_section(progress: Path, cell: Any, cell_index: int) -> None:
             stream.write(json.dumps({"heading": heading}) + "\n")
 
 
-def _end_with_input() -> None:
-    """End this process once the runner has ended, whichever way: its end of the pipe is closed then."""
+def _end_with_input(folder: Path) -> None:
+    """End this process once the runner has ended, whichever way: its end of the pipe is closed then.
+
+    What it would have removed goes: the folder of the sockets.
+    """
     sys.stdin.read()
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
 def main(profile: str, stage: str, given: str, note: str) -> int:
     """Run a stage for the runner and write to the file ``note`` why it failed. Returns the exit code."""
-    threading.Thread(target=_end_with_input, daemon=True).start()
+    threading.Thread(target=_end_with_input, args=[Path(note).parent], daemon=True).start()
     paths = StagePaths(profile, stage)
     try:
         message = execute(paths, json.loads(given), Path(note).with_name(str(os.getpid())))
