@@ -6,7 +6,7 @@ from benchmarks import inputs
 from benchmarks.measure import Row, Run, alternate
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR
-from ebnerd_lib.features import store
+from ebnerd_lib.features.build import write_features
 from ebnerd_lib.features.registry import every_column
 
 WINDOWS = {"30m": 0.5, "1h": 1.0, "3h": 3.0, "6h": 6.0, "24h": 24.0, "48h": 48.0, "week": 168.0}
@@ -20,8 +20,8 @@ def measure(run: Run) -> list[Row]:
     columns, shared = [column.name for column in every_column()], counts(data)
     others = [name for name in columns if name not in shared]
     took = alternate(
-        every=lambda: store.write(inputs.slates(bundle), run.work),
-        shared=lambda: store.write(inputs.slates(bundle), run.work, leave_out=others),
+        every=lambda: write_features(inputs.slates(bundle), run.work),
+        shared=lambda: write_features(inputs.slates(bundle), run.work, leave_out=others),
         rival=lambda: np.save(run.work / "rival.npy", np.stack([*counts(inputs.slates(bundle)).values()], axis=1)),
     )
     about = f"size {size}, {data.log.candidates:,} candidates from parquet to disk"

@@ -12,8 +12,9 @@ from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.sample import GENERATOR_VERSION, generate
 from ebnerd_lib.features import store
+from ebnerd_lib.features.build import write_features
 from ebnerd_lib.features.store import Features
-from ebnerd_lib.pipeline.config import load_config
+from ebnerd_lib.pipeline.params import load_config
 from ebnerd_lib.pipeline.paths import read_json
 from ebnerd_lib.training.fit import TrainConfig, TrainResult, train
 
@@ -40,7 +41,7 @@ def preprocess(size: str, folder: Path) -> Dataset:
     folder.mkdir(parents=True, exist_ok=True)
     data, given = slates(bundle(size)), load_config(PROFILES[size], "01_preprocess").parameters
     datasets.save(data, folder)
-    store.write(data, folder, half=given["stored_as"] == "float16", leave_out=given["leave_out"])
+    write_features(data, folder, half=given["stored_as"] == "float16", leave_out=given["leave_out"])
     return data
 
 

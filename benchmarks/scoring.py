@@ -40,7 +40,7 @@ def _lists(run: Run, size: str) -> Row:
     pool = requests.live_articles(data, moment, POOL_HOURS, exposure=True)
     asked = requests.make_requests(data, requests.choose_users(data, [], USERS, seed=0), moment, pool)
     length = candidate_slates.typical_length(data.parts["train"])
-    slates = candidate_slates.draw_slates(asked, length, TIMES_SCORED, True, seed=0)
+    slates = candidate_slates.sample_slates(asked, length, TIMES_SCORED, True, seed=0)
     space, fields = article_space(data), list(candidate_slates.fields(data, asked, slates))
 
     def pick() -> None:

@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
     except EbnerdError as error:
         # Names of files and columns may hold what commands a terminal.
-        from ebnerd_lib.pipeline.pages.page import printable
+        from ebnerd_lib.pipeline.runs import printable
 
         print(printable(f"{type(error).__name__}: {error}"), file=sys.stderr)
         return 1
@@ -61,7 +61,7 @@ def run(profile: str, jobs: int | None) -> int:
 @verbs.command()
 def reports() -> None:
     """Render the pages of all profiles again, without running anything."""
-    from ebnerd_lib.pipeline.pages.report import overview_file, render_all
+    from ebnerd_lib.pipeline.report import overview_file, render_all
 
     for line in render_all():
         print(line)

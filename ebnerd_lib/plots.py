@@ -1,7 +1,7 @@
 """One function a figure, each returning a matplotlib ``Figure``; ``image`` turns it into what a notebook shows.
 
-Figures are SVG in two colour schemes: every colour below is a variable of the picture, whose value hangs on whether the
-reader's system is light or dark. Lines carry their names beside them, in place of a legend.
+Figures are SVG in two colour schemes: every colour below is a variable of the picture, whose value depends on
+whether the reader's system is light or dark.
 """
 
 import base64
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, told apart by colour-blind readers too.
+# Okabe and Ito's palette, which colour-blind readers can distinguish too.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#767676"
 SKY, AMBER = "#56b4e9", "#e69f00"
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER, GREY)
@@ -67,74 +67,12 @@ def _name_rows(axis: Any, names: list[str]) -> None:
     axis.set_yticks(range(len(names)), names, parse_math=False)
 
 
-def _named_lines(axis: Any) -> list[Any]:
-    """Return the lines that have a name and a point, the axis' limits being those that hold them all."""
-    axis.set(xlim=axis.get_xlim(), ylim=axis.get_ylim())
-    return [line for line in axis.get_lines() if not str(line.get_label()).startswith("_") and len(line.get_xydata())]
-
-
-def _name_ends(axis: Any) -> None:
-    """Write the name of each line to the right of its last point; names that would meet are moved apart."""
-    lines = _named_lines(axis)
-    ends = np.array([line.get_xydata()[-1] for line in lines], dtype=float)
-    if not len(ends):
-        return
-    shares = (axis.transScale + axis.transLimits).transform(ends)[:, 1]
-    gap = 11.0 / (0.75 * 72 * axis.get_figure().get_figheight())
-    for line, end, share in zip(lines, ends, _apart(shares, gap), strict=True):
-        axis.annotate(
-            str(line.get_label()), end, (1.02, share), textcoords="axes fraction", va="center", fontsize=8,
-            annotation_clip=False, parse_math=False,
-            arrowprops={"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.8, "shrinkA": 1, "shrinkB": 2},
-        )  # fmt: skip
-
-
-def _apart(places: np.ndarray, gap: float) -> np.ndarray:
-    """Move places on a line apart to at least a gap, their order kept, as a whole about where they were.
-
-    >>> _apart(np.array([0.5, 0.5, 0.9]), 0.1)
-    array([0.45, 0.55, 0.9 ])
-    """
-    order = np.argsort(places, kind="stable")
-    groups: list[list[float]] = []  # sum of places, members
-    for place in places[order]:
-        groups.append([place, 1])
-        while len(groups) > 1 and _first(groups[-1], gap) < _first(groups[-2], gap) + gap * groups[-2][1]:
-            total, members = groups.pop()
-            groups[-1] = [groups[-1][0] + total, groups[-1][1] + members]
-    moved = np.empty(len(places))
-    moved[order] = [_first(group, gap) + gap * number for group in groups for number in range(int(group[1]))]
-    return moved
-
-
-def _first(group: list[float], gap: float) -> float:
-    """Return the place of a group's first member where its members are a gap apart about their mean."""
-    total, members = group
-    return total / members - gap * (members - 1) / 2
-
-
-def _name_along(axis: Any) -> None:
-    """Write the name of each line beside it where it is farthest from the others, and not where another name is."""
-    lines = _named_lines(axis)
-    to_axes = axis.transScale + axis.transLimits
-    grid = np.linspace(0.06, 0.72, 34)
-    paths = [to_axes.transform(np.asarray(line.get_xydata(), dtype=float)) for line in lines]
-    heights = np.array([np.interp(grid, path[:, 0], path[:, 1], np.nan, np.nan) for path in paths])
-    taken: list[tuple[float, float]] = []
-    for number, line in enumerate(lines):
-        own, others = heights[number], np.delete(heights, number, axis=0)
-        room = np.nanmin(np.abs(others - own), axis=0, initial=0.25, where=np.isfinite(others))
-        for x, y in taken:
-            room[(np.abs(grid - x) < 0.3) & (np.abs(own - y) < 0.18)] = -1
-        place = int(np.nanargmax(np.where(np.isfinite(own) & (own > 0.04) & (own < 0.96), room, -2)))
-        above = np.nansum(others[:, place] > own[place]) <= np.nansum(others[:, place] < own[place])
-        taken.append((grid[place], own[place]))
-        axis.annotate(
-            str(line.get_label()), (grid[place], own[place]), (5, 5 if above else -5), xycoords="axes fraction",
-            textcoords="offset points", va="bottom" if above else "top", fontsize=8, parse_math=False,
-            color=INK, bbox={"boxstyle": "square,pad=0.1", "facecolor": GROUND, "edgecolor": "none", "alpha": 0.75},
-        )  # fmt: skip
-        axis.plot(grid[place], own[place], "o", transform=axis.transAxes, color=line.get_color(), markersize=4)
+def _name_lines(axis: Any) -> None:
+    """Name the lines in a legend beside the axis, where it hides none of them."""
+    if axis.get_legend_handles_labels()[0]:
+        legend = axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, handlelength=1.4)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
 
 
 def svg(figure: Figure) -> str:
@@ -178,7 +116,7 @@ def distribution(values: Mapping[str, np.ndarray], label: str, log: bool = False
     if log:
         axis.set_xscale("log")
     axis.set(xlabel=label, ylabel="share up to x", ylim=(0, 1.02))
-    _name_along(axis)
+    _name_lines(axis)
     return figure
 
 
@@ -204,7 +142,7 @@ def concentration(counts: Mapping[str, np.ndarray]) -> Figure:
         axis.plot(np.linspace(0, 1, len(share)), share, color=colour, label=name)
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="all alike")
     axis.set(xlabel="share of articles, most popular first", ylabel="share of events", xlim=(0, 1), ylim=(0, 1.02))
-    _name_along(axis)
+    _name_lines(axis)
     return figure
 
 
@@ -217,7 +155,7 @@ def hour_profile(hours: Mapping[str, np.ndarray]) -> Figure:
         axis.plot(np.arange(24), share, marker="o", markersize=3, color=colour, label=name)
     axis.set(xlabel="hour of day, as stored", ylabel="share of impressions", xlim=(-0.5, 23.5), ylim=(0, None))
     axis.set_xticks(range(0, 24, 3))
-    _name_ends(axis)
+    _name_lines(axis)
     return figure
 
 
@@ -234,8 +172,7 @@ def learning_curves(curves: Mapping[str, pd.DataFrame], best: Mapping[str, int])
         right.scatter(epoch[kept], curve.loc[kept, "val/auc"], color=colour, zorder=3)
     left.set(xlabel="epoch", ylabel="loss", title="Loss, training dashed, tuning day solid")
     right.set(xlabel="epoch", ylabel="AUC", title="AUC on the tuning day, kept epoch marked")
-    _name_ends(left)
-    _name_ends(right)
+    _name_lines(right)
     return figure
 
 
@@ -264,7 +201,7 @@ def top_lists(scores: Mapping[str, np.ndarray], label: str) -> Figure:
     for (name, values), colour in zip(scores.items(), _colours(scores), strict=True):
         axis.plot(np.arange(1, len(values) + 1), values, marker="o", markersize=3, color=colour, label=name)
     axis.set(xlabel="rank", ylabel=label)
-    _name_along(axis)
+    _name_lines(axis)
     return figure
 
 
@@ -312,7 +249,7 @@ def differences(entries: Mapping[str, Mapping[str, Any]], reference: str) -> Fig
     _name_rows(axis, [f"{name} ({entry['tier']})" for name, entry in ordered])
     axis.margins(x=0.12)
     axis.grid(axis="y", visible=False)
-    axis.set(xlabel=f"AUC less {reference}'s, paired; grey where the interval holds 0")
+    axis.set(xlabel=f"ΔAUC vs. {reference}, paired; grey where the interval holds 0")
     return figure
 
 
@@ -328,9 +265,9 @@ def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
         own = [record for record in records if record["dimension"] == dimension]
         for number, (name, colour) in enumerate(zip(scorers, _colours(scorers), strict=True)):
             place = np.arange(len(own)) + 0.12 * (number - (len(scorers) - 1) / 2)
-            figures = [record["scorers"][name] for record in own]
-            axis.plot(place, [one["auc"] for one in figures], "o", color=colour, markersize=4, label=name)
-            ends = [one["auc_ci"] or (one["auc"], one["auc"]) for one in figures]
+            values = [record["scorers"][name] for record in own]
+            axis.plot(place, [one["auc"] for one in values], "o", color=colour, markersize=4, label=name)
+            ends = [one["auc_ci"] or (one["auc"], one["auc"]) for one in values]
             axis.vlines(place, [low for low, _ in ends], [high for _, high in ends], color=colour, linewidth=1.5)
         axis.axhline(0.5, color=GREY, linewidth=1, linestyle=":")
         axis.set_xticks(range(len(own)), [record["slice"] for record in own], fontsize=7, rotation=25)
@@ -347,8 +284,8 @@ def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
 
 @mpl.rc_context(STYLE)
 def calibration(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Draw click rate against predicted probability in bins of equal count, one line an entry; ideal dotted."""
-    figure, (axis,) = _figure(width=5.5, height=4.4)
+    """Draw click rate vs. predicted probability in bins of equal count, one line an entry; ideal dotted."""
+    figure, (axis,) = _figure(width=7.0, height=4.4)
     for (name, entry), colour in zip(curves.items(), _colours(curves), strict=True):
         points = pd.DataFrame(entry["curve"])
         label = f"{name}, error {entry['ece']:.4f}"
@@ -356,13 +293,13 @@ def calibration(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
     top = max(axis.get_xlim()[1], axis.get_ylim()[1])
     axis.plot([0, top], [0, top], color=GREY, linewidth=1, linestyle=":")
     axis.set(xlabel="predicted probability of a click", ylabel="click rate", xlim=(0, top), ylim=(0, top))
-    _name_ends(axis)
+    _name_lines(axis)
     return figure
 
 
 @mpl.rc_context(STYLE)
 def trade_off(tables: Mapping[str, pd.DataFrame], metric: str = "ndcg@10") -> Figure:
-    """Draw a metric against intra-list diversity, one line a scorer, its weights of diversity written at the points.
+    """Draw a metric vs. intra-list diversity, one line a scorer, its weights of diversity written at the points.
 
     Args:
         tables: by scorer, rows with ``diversity_weight``, ``diversity``, ``metric`` and its ``…_ci``.
@@ -377,7 +314,7 @@ def trade_off(tables: Mapping[str, pd.DataFrame], metric: str = "ndcg@10") -> Fi
             side = {"xytext": (4, -4), "va": "top"} if number % 2 == 0 else {"xytext": (4, 4), "va": "bottom"}
             axis.annotate(f"{weight:g}", (x, y), textcoords="offset points", fontsize=8, **side)
     axis.set(xlabel="intra-list diversity of the first five", ylabel=metric.replace("ndcg", "nDCG"))
-    _name_ends(axis)
+    _name_lines(axis)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Tables as reports show them: a caption, aligned figures, the tier beside every scorer."""
+"""Tables as reports show them: a caption, aligned numbers, the tier beside every scorer."""
 
 import html
 from typing import Any
@@ -49,7 +49,7 @@ def show(table: pd.DataFrame, caption: str, decimals: dict[str, int] | None = No
 
 
 def best(table: pd.DataFrame) -> pd.DataFrame:
-    """Say which cells hold the best of a metric among the rows of one tier; figures compare fairly within a tier only.
+    """Say which cells hold the best of a metric among the rows of one tier; values compare fairly within a tier only.
 
     A text that begins with a number, as "0.71 [0.70, 0.72]", counts as that number. F1 and accuracy are not marked: the
     second is highest for who predicts no click at all.
@@ -66,9 +66,9 @@ def best(table: pd.DataFrame) -> pd.DataFrame:
     choose = {**dict.fromkeys(METRICS, max), "logloss": min}
     for name in [name for name in table.columns if name in choose]:
         numbers = pd.to_numeric(table[name].astype(str).str.extract(r"^(\d*\.\d+)", expand=False), errors="coerce")
-        for _, figures in numbers.groupby(table["tier"]):
-            if len(figures) > 1:
-                marks.loc[figures.index, name] = figures == choose[name](figures.dropna(), default=None)
+        for _, values in numbers.groupby(table["tier"]):
+            if len(values) > 1:
+                marks.loc[values.index, name] = values == choose[name](values.dropna(), default=None)
     return marks
 
 

@@ -17,7 +17,7 @@ from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.sample import generate
 from ebnerd_lib.data.schema import ARTICLES, BEHAVIORS, HISTORY, arrow_schema
-from ebnerd_lib.features import store
+from ebnerd_lib.features.build import write_features
 from ebnerd_lib.pipeline.paths import ROOT
 
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
@@ -178,7 +178,7 @@ def smoke_features(smoke, tmp_path_factory) -> Path:
     """A folder with the dataset and its features, as stage 01 leaves it."""
     folder = tmp_path_factory.mktemp("preprocessed")
     datasets.save(smoke, folder)
-    store.write(smoke, folder)
+    write_features(smoke, folder)
     return folder
 
 

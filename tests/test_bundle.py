@@ -19,8 +19,8 @@ from ebnerd_lib.data.schema import ARTICLES, arrow_schema
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.errors import BundleError
 from ebnerd_lib.features.build import build
+from ebnerd_lib.features.context import feature_context
 from ebnerd_lib.features.registry import every_column
-from ebnerd_lib.features.store import feature_context
 
 
 def put(name: str, values, kind: pa.DataType | None = None):

@@ -1,5 +1,7 @@
 """Scorers side by side: slices, paired differences, calibration curves and the importance of feature groups."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,10 +10,10 @@ from sklearn.calibration import calibration_curve
 from ebnerd_lib.data.slates import candidate_rows
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation import compare
-from ebnerd_lib.evaluation.baselines import evaluate_baselines
+from ebnerd_lib.evaluation.baselines import baseline_scorers, evaluate_baselines
 from ebnerd_lib.evaluation.calibration import expected_calibration_error, reliability
-from ebnerd_lib.evaluation.compare import permutation_importance, sample_impressions, slice_figures, slices_of
-from ebnerd_lib.evaluation.evaluate import evaluate_saved
+from ebnerd_lib.evaluation.compare import permutation_importance, sample_impressions, slice_metrics, slices_of
+from ebnerd_lib.evaluation.evaluate import Scorer, evaluate_scorer, save_scorer
 from ebnerd_lib.evaluation.intervals import FEW_USERS
 from ebnerd_lib.evaluation.metrics import METRICS, per_slate
 from ebnerd_lib.features import store
@@ -30,11 +32,11 @@ def evaluated(smoke):
     scores = {part: rng.normal(size=s.candidates) + 1.0 * s.clicked for part, s in smoke.parts.items()}
     noised = {part: own + rng.normal(0, 0.5, len(own)) for part, own in scores.items()}
     scorers = [
-        compare.Scorer("a", "clicks", scores, 7),
-        compare.Scorer("noised", "clicks", noised),
-        compare.Scorer("equal", "content", {part: own.copy() for part, own in scores.items()}),
+        Scorer("a", "clicks", scores, 7),
+        Scorer("noised", "clicks", noised),
+        Scorer("equal", "content", {part: own.copy() for part, own in scores.items()}),
     ]
-    return [compare.evaluate_scorer(scorer, smoke.parts) for scorer in scorers]
+    return [evaluate_scorer(scorer, smoke.parts) for scorer in scorers]
 
 
 # --- slices ------------------------------------------------------------------------------------------------
@@ -91,7 +93,7 @@ def test_slices_average_to_the_whole_and_differences_are_paired(smoke, evaluated
     slates = smoke.parts["validation"]
     records = compare.compare_slices(evaluated, "a", slices_of(smoke), slates)
     for name in ("a", "noised"):
-        whole = next(each for each in evaluated if each.scorer.name == name).figures["validation"]["auc"]
+        whole = next(each for each in evaluated if each.scorer.name == name).metrics["validation"]["auc"]
         for dimension in {record["dimension"] for record in records}:
             own = [record for record in records if record["dimension"] == dimension]
             weight = [record["impressions"] for record in own]
@@ -108,9 +110,9 @@ def test_slices_average_to_the_whole_and_differences_are_paired(smoke, evaluated
     assert {record["users"] < FEW_USERS for record in records} == {True, False}
 
 
-def test_a_slice_that_cannot_be_judged_is_left_out(tiny):
+def test_a_slice_that_cannot_be_evaluated_is_left_out(tiny):
     auc = {"a": np.full(len(tiny.parts["validation"]), np.nan)}
-    assert slice_figures(slices_of(tiny), auc, tiny.parts["validation"].user_id, "a") == []
+    assert slice_metrics(slices_of(tiny), auc, tiny.parts["validation"].user_id, "a") == []
 
 
 # --- differences -------------------------------------------------------------------------------------------
@@ -123,7 +125,7 @@ def test_equal_scores_differ_by_exactly_nothing_and_a_noised_copy_by_more(smoke,
         assert found["equal"][metric] == 0 and found["equal"][f"{metric}_ci"] == [0, 0]
         low, high = found["noised"][f"{metric}_ci"]
         assert low <= found["noised"][metric] <= high < 0
-    own = [each.figures["validation"]["auc"] for each in evaluated]
+    own = [each.metrics["validation"]["auc"] for each in evaluated]
     assert found["noised"]["auc"] == pytest.approx(own[1] - own[0])
 
 
@@ -134,40 +136,39 @@ def test_an_unknown_reference_is_refused_with_the_names_there_are(smoke, evaluat
         compare.compare_slices(evaluated, "b", [], smoke.parts["validation"])
 
 
-def test_saved_scores_give_the_figures_that_their_stage_reported(smoke, tmp_path):
+def test_saved_scores_give_the_metrics_that_their_stage_reported(smoke, tmp_path):
     rng = np.random.default_rng(1)
     scores = {part: rng.normal(size=smoke.parts[part].candidates) for part in ("tuning", "validation")}
-    entry = evaluate_saved("x", "ids", scores, smoke, tmp_path, seed=3)
-    metrics = pd.Series({"models": {"x": {**entry, "parameters": 5}}})
-    metrics.to_json(tmp_path / "metrics.json", double_precision=15)
+    entry = save_scorer(Scorer("x", "ids", scores, 5), smoke.parts, tmp_path, seed=3)
+    (tmp_path / "metrics.json").write_text(json.dumps({"models": {"x": entry}}))
     (saved,) = compare.saved_scorers(tmp_path, smoke)
-    assert compare.evaluate_scorer(saved, smoke.parts, seed=3).figures == {**entry, "parameters": 5}
+    assert evaluate_scorer(saved, smoke.parts, seed=3).metrics == entry
     (tmp_path / "scores_x.parquet").write_bytes((tmp_path / "tuning_x.parquet").read_bytes())
-    with pytest.raises(StageError, match=r"scores_x\.parquet: its .* rows are not the .* candidates"):
+    with pytest.raises(StageError, match=r"scores_x\.parquet"):
         compare.saved_scorers(tmp_path, smoke)
 
 
-def test_baselines_computed_again_have_the_figures_of_preprocessing(smoke, features):
-    again = [compare.evaluate_scorer(each, smoke.parts) for each in compare.baseline_scorers(smoke, features)]
-    assert {each.scorer.name: each.figures for each in again} == evaluate_baselines(smoke, features)
+def test_baselines_computed_again_have_the_metrics_of_preprocessing(smoke, features):
+    again = [evaluate_scorer(each, smoke.parts) for each in baseline_scorers(smoke, features)]
+    assert {each.scorer.name: each.metrics for each in again} == evaluate_baselines(smoke, features)
 
 
 def test_without_the_tuning_day_there_are_no_probabilities(smoke, evaluated):
-    alone = compare.Scorer("a", "clicks", {"validation": evaluated[0].scorer.scores["validation"]})
-    figures = compare.evaluate_scorer(alone, smoke.parts).figures
-    whole = evaluated[0].figures["validation"]
-    assert figures["validation"] == {k: v for k, v in whole.items() if k not in ("logloss", "f1", "accuracy")}
-    assert compare.calibration_curves([compare.evaluate_scorer(alone, smoke.parts)], smoke.parts["validation"]) == {}
+    alone = Scorer("a", "clicks", {"validation": evaluated[0].scorer.scores["validation"]})
+    metrics = evaluate_scorer(alone, smoke.parts).metrics
+    whole = evaluated[0].metrics["validation"]
+    assert metrics["validation"] == {k: v for k, v in whole.items() if k not in ("logloss", "f1", "accuracy")}
+    assert compare.calibration_curves([evaluate_scorer(alone, smoke.parts)], smoke.parts["validation"]) == {}
 
 
 def test_the_table_has_all_scorers_by_auc_with_tier_and_parameters(smoke, evaluated):
-    entries = {each.scorer.name: each.figures for each in evaluated}
+    entries = {each.scorer.name: each.metrics for each in evaluated}
     difference = compare.differences(evaluated, "a", smoke.parts["validation"])
     table = compare.comparison_table(entries, difference, "a")
     assert list(table["scorer"]) == ["a", "equal", "noised"]
     assert list(table["tier"]) == ["clicks", "content", "clicks"]
     assert table["parameters"].to_list()[0] == 7 and table["parameters"].isna().to_list() == [False, True, True]
-    assert list(table["auc less a's"])[:2] == ["reference", "+0.0000 [+0.0000, +0.0000]"]
+    assert list(table["ΔAUC vs. a"])[:2] == ["reference", "+0.0000 [+0.0000, +0.0000]"]
     low, high = entries["a"]["validation"]["auc_ci"]
     assert table["auc"][0] == f"{entries['a']['validation']['auc']:.4f} [{low:.4f}, {high:.4f}]"
 
@@ -230,9 +231,9 @@ def test_shuffling_clicks_costs_a_model_of_clicks_and_repeats_by_seed(smoke, fea
     np.testing.assert_allclose(table["auc"] + table["drop"], whole)
 
 
-def test_a_model_that_learnt_on_is_refused(smoke, features, model):
+def test_a_model_updated_online_is_refused(smoke, features, model):
     walked = type(model)(
         "mlp_online", model.module, model.tier, model.network, model.columns, model.users, model.articles
     )
-    with pytest.raises(ConfigError, match=r"mlp_online learns on.*Name the model that it started from, mlp\."):
+    with pytest.raises(ConfigError, match=r"mlp_online .*, mlp\."):
         permutation_importance(walked, smoke, features["validation"], "validation", np.arange(5))

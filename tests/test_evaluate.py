@@ -9,7 +9,7 @@ import pytest
 
 from ebnerd_lib.__main__ import main
 from ebnerd_lib.errors import BundleError, ConfigError
-from ebnerd_lib.evaluation.evaluate import evaluate_saved
+from ebnerd_lib.evaluation.evaluate import Scorer, save_scorer
 from ebnerd_lib.pipeline.evaluate import evaluate, read_scores
 
 
@@ -19,7 +19,7 @@ def ours(smoke, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ours")
     rng = np.random.default_rng(0)
     scores = {part: rng.normal(size=s.candidates) + s.clicked for part, s in smoke.parts.items()}
-    entry = evaluate_saved("x", "clicks", scores, smoke, folder)
+    entry = save_scorer(Scorer("x", "clicks", scores), smoke.parts, folder)
     return SimpleNamespace(folder=folder, entry=entry, frame=pd.read_parquet(folder / "scores_x.parquet"))
 
 

@@ -1,16 +1,23 @@
-"""Calibration, intervals and the figures of a scorer."""
+"""Calibration, intervals and the metrics of a scorer."""
 
 from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from ebnerd_lib.evaluation.baselines import BASELINES, evaluate_baselines
 from ebnerd_lib.evaluation.calibration import classification, fit_calibration
-from ebnerd_lib.evaluation.evaluate import evaluate, evaluate_both, load_scores, results_table, save_scores
+from ebnerd_lib.evaluation.evaluate import (
+    Scorer,
+    evaluate,
+    evaluate_scorer,
+    load_scores,
+    results_table,
+    save_scorer,
+    save_scores,
+)
 from ebnerd_lib.evaluation.intervals import user_bootstrap
 from ebnerd_lib.features import store
 
@@ -25,9 +32,9 @@ def clicks():
 def test_calibration_is_the_maximum_likelihood_fit(clicks):
     scores, clicked = clicks
     found = fit_calibration(scores, clicked)
-    wanted = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(scores[:, None], clicked)
-    assert found.slope == pytest.approx(wanted.coef_[0, 0], rel=1e-5)
-    assert found.intercept == pytest.approx(wanted.intercept_[0], rel=1e-5)
+    missing = clicked - found.probability(scores)
+    # Where the likelihood is highest, its derivatives to intercept and slope are 0.
+    assert abs(missing.mean()) < 1e-6 and abs((missing * scores).mean()) < 1e-5
 
 
 def test_threshold_is_the_best_of_all_thresholds(clicks):
@@ -72,7 +79,7 @@ def test_interval_is_over_users_not_impressions():
     assert by_user > 4 * by_impression
 
 
-def test_interval_leaves_out_impressions_that_cannot_be_judged():
+def test_interval_leaves_out_impressions_that_cannot_be_evaluated():
     values = np.array([[0.5], [np.nan], [0.5]])
     np.testing.assert_array_equal(user_bootstrap(values, np.array([1, 2, 3])), [[0.5, 0.5]])
 
@@ -101,31 +108,33 @@ def test_scores_that_are_missing_or_not_finite_are_not_saved(smoke, tmp_path, sp
     assert not (tmp_path / "s.parquet").exists()
 
 
-def test_judge_counts_every_impression_once_and_orders_its_intervals(smoke):
+def test_evaluate_counts_every_impression_once_and_orders_its_intervals(smoke):
     slates = smoke.parts["validation"]
     scores = np.random.default_rng(0).random(slates.candidates)
-    figures = evaluate(scores, slates, fit_calibration(scores, slates.clicked))
-    assert figures["impressions"] + figures["left_out"] == len(slates)
+    metrics = evaluate(scores, slates, fit_calibration(scores, slates.clicked)).metrics
+    assert metrics["impressions"] + metrics["left_out"] == len(slates)
     for name in ("auc", "mrr", "ndcg@5", "ndcg@10"):
-        low, high = figures[f"{name}_ci"]
-        assert low <= figures[name] <= high
+        low, high = metrics[f"{name}_ci"]
+        assert low <= metrics[name] <= high
 
 
-def test_figures_are_those_of_the_scores_as_saved(smoke):
+def test_metrics_are_those_of_the_scores_as_saved(smoke, tmp_path):
     tuning, validation = smoke.parts["tuning"], smoke.parts["validation"]
-    # Differences beyond float32 vanish in the file, so they must not count in the figures either.
+    # Differences beyond float32 vanish in the file, so they must not count in the metrics either.
     fine = 1.0 + np.random.default_rng(0).random(validation.candidates) * 1e-12
-    entry, _ = evaluate_both("ids", np.arange(tuning.candidates, dtype=float), tuning, fine, validation)
+    scores = {"tuning": np.arange(tuning.candidates, dtype=float), "validation": fine}
+    entry = save_scorer(Scorer("fine", "ids", scores), smoke.parts, tmp_path)
     assert entry["validation"]["auc"] == 0.5
 
 
 def test_calibration_comes_from_the_tuning_day_whatever_is_clicked_on_validation(smoke):
     tuning, validation = smoke.parts["tuning"], smoke.parts["validation"]
     rng = np.random.default_rng(0)
-    scores = {slates: rng.random(size) for slates, size in (("t", tuning.candidates), ("v", validation.candidates))}
-    other = replace(validation, clicked=~validation.clicked)
-    found = [evaluate_both("ids", scores["t"], tuning, scores["v"], slates)[1] for slates in (validation, other)]
-    assert found[0] == found[1] == fit_calibration(scores["t"].astype(np.float32), tuning.clicked)
+    scores = {"tuning": rng.random(tuning.candidates), "validation": rng.random(validation.candidates)}
+    wanted = fit_calibration(scores["tuning"], tuning.clicked).probability(scores["validation"])
+    for slates in (validation, replace(validation, clicked=~validation.clicked)):
+        found = evaluate_scorer(Scorer("x", "ids", scores), {"tuning": tuning, "validation": slates})
+        np.testing.assert_array_equal(found.parts["validation"].probability, wanted)
 
 
 def test_baselines_know_what_their_tier_allows_and_order_as_on_any_news_site(smoke, smoke_features):

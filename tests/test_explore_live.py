@@ -101,9 +101,9 @@ def test_the_live_view_is_there_and_fits_the_page(page):
     assert page.locator(".explorer img").get_attribute("alt").startswith("In-views, clicks and click rate by hour.")
 
 
-def test_a_drawn_reader_changes_all_of_the_view(page):
+def test_a_sampled_reader_changes_all_of_the_view(page):
     before = {heading: panel(page, heading) for heading in (READ, SHOWN, LIST)}
-    page.get_by_role("button", name="Draw one").click()
+    page.get_by_role("button", name="Sample one").click()
     for heading, text in before.items():
         assert wait_until_changed(page, heading, text) != text
     user = page.get_by_label("User").input_value()

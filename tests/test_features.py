@@ -14,8 +14,9 @@ from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows, concatenate
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features import build as builds
 from ebnerd_lib.features import registry, store
-from ebnerd_lib.features.build import FeatureContext, build, compute_features
+from ebnerd_lib.features.build import build, compute_features, write_features
 from ebnerd_lib.features.catalogue import HALF_LIVES, STRENGTH_RATES, WINDOWS
+from ebnerd_lib.features.context import FeatureContext
 from ebnerd_lib.features.events import EventCounts, Grouping, Timeline
 from ebnerd_lib.features.registry import TIERS, Column, allowed, every_column, family, unregister
 from ebnerd_lib.features.within_slate import behind, relative
@@ -385,7 +386,7 @@ def test_halves_are_those_of_numpy_and_end_at_the_largest():
 def test_the_same_files_on_any_number_of_threads_and_for_any_chunk(smoke, tmp_path, half):
     for name, chunk, threads in (("one", 1 << 16, 1), ("two", 1 << 16, 2), ("small", 700, 2)):
         (tmp_path / name).mkdir()
-        store.write(smoke, tmp_path / name, half=half, chunk=chunk, threads=threads, leave_out=["page", "clicks_1h"])
+        write_features(smoke, tmp_path / name, half=half, chunk=chunk, threads=threads, leave_out=["page", "clicks_1h"])
     files = sorted(file.name for file in (tmp_path / "one").iterdir())
     assert len(files) == 4
     for file in files:
@@ -398,7 +399,7 @@ def test_the_same_files_on_any_number_of_threads_and_for_any_chunk(smoke, tmp_pa
 
 
 def test_stored_halves_are_the_full_values_rounded(smoke, smoke_features, tmp_path):
-    store.write(smoke, tmp_path, half=True)
+    write_features(smoke, tmp_path, half=True)
     full, half = store.read(smoke_features, "validation"), store.read(tmp_path, "validation")
     for name in full.columns:
         rounded = np.clip(full.column(name), -65_504, 65_504).astype(np.float16).astype(np.float32)
@@ -407,7 +408,7 @@ def test_stored_halves_are_the_full_values_rounded(smoke, smoke_features, tmp_pa
 
 def test_leaving_everything_out_is_refused(smoke, tmp_path):
     with pytest.raises(ConfigError, match=f"leave_out: all {len(every_column())} columns are left out"):
-        store.write(smoke, tmp_path, leave_out=[column.name for column in every_column()])
+        write_features(smoke, tmp_path, leave_out=[column.name for column in every_column()])
 
 
 def test_a_walk_backwards_in_time_is_refused():

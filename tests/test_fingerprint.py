@@ -13,7 +13,7 @@ import pytest
 from ebnerd_lib.errors import BundleError
 from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline import stale as fp
-from ebnerd_lib.pipeline.config import StageConfig, code_cells, load_config
+from ebnerd_lib.pipeline.params import StageConfig, code_cells, load_config
 from ebnerd_lib.pipeline.paths import notebook_path
 from ebnerd_lib.pipeline.stale import Hashes, fingerprint, input_files, sha256, stage_modules
 
@@ -229,8 +229,7 @@ def test_the_closure_of_a_notebook_is_what_python_finds(stage, tmp_path):
     (tmp_path / "script.py").write_text("\n".join(imports))
     finder = ModuleFinder(path=[str(REPO)])
     finder.run_script(str(tmp_path / "script.py"))
-    files = {name: module.__file__ for name, module in finder.modules.items() if name.startswith("ebnerd_lib")}
-    found = {Path(file).resolve() for file in files.values()}
+    found = {Path(m.__file__).resolve() for name, m in finder.modules.items() if name.startswith("ebnerd_lib")}
     assert len(found) > 10
     assert set(stage_modules(config)) == found
 

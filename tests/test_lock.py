@@ -10,7 +10,7 @@ import pytest
 from ebnerd_lib.errors import LockedError, StageError
 from ebnerd_lib.pipeline import paths as lock
 from ebnerd_lib.pipeline import stage
-from ebnerd_lib.pipeline.config import StageConfig
+from ebnerd_lib.pipeline.params import StageConfig
 from ebnerd_lib.pipeline.paths import StagePaths
 
 HOLD = """

@@ -77,7 +77,7 @@ def test_order_within_a_slate_and_monotone_transforms_do_not_matter(seed):
     np.testing.assert_array_equal(per_slate(np.exp(scores) + 1, clicked, offsets), found)
 
 
-def test_slates_that_cannot_be_judged_are_left_out_of_the_mean_not_scored_zero():
+def test_slates_that_cannot_be_evaluated_are_left_out_of_the_mean_not_scored_zero():
     scores, clicked = np.array([2.0, 1.0, 2.0, 1.0]), np.array([True, False, False, False])
     means = mean_metrics(per_slate(scores, clicked, np.array([0, 2, 4])))
     assert list(means) == METRICS and means["auc"] == means["mrr"] == means["ndcg@5"] == means["ndcg@10"] == 1.0
@@ -126,7 +126,7 @@ def test_a_metric_of_ones_own_stands_behind_the_official_ones_and_leaves_their_b
     assert figures["longest_ci"][0] < figures["longest"] < figures["longest_ci"][1] and figures["one_ci"] == [1, 1]
 
 
-def test_slates_are_judged_alike_however_many_at_a_time(registry, monkeypatch):
+def test_slates_are_evaluated_alike_however_many_at_a_time(registry, monkeypatch):
     metric("length")(lambda scores, clicked, offsets: np.diff(offsets))
     scores, clicked, offsets = slates(np.random.default_rng(1), 50, 12, 4)
     whole = per_slate(scores, clicked, offsets)

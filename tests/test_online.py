@@ -9,7 +9,7 @@ import torch
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, candidate_rows
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.evaluation.evaluate import load_scores, save_and_evaluate
+from ebnerd_lib.evaluation.evaluate import load_scores, save_results
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features import store
 from ebnerd_lib.features.store import Features
@@ -219,7 +219,7 @@ def test_what_is_published_are_the_scores_given_on_the_way_and_a_model_that_load
     smoke, features, daily, name, tmp_path
 ):
     learned = daily[name]
-    entry = save_and_evaluate(learned.model, smoke, features, tmp_path, 0, learned.scores)
+    entry = save_results([], [learned], smoke, features, tmp_path, 0)["models"][f"{name}_online"]
     assert entry["tier"] == learned.model.tier == "clicks"
     for part, kind in (("validation", "scores"), ("tuning", "tuning")):
         np.testing.assert_array_equal(
@@ -278,15 +278,3 @@ def test_only_the_main_tier_learns_on(smoke, features, fits):
     other = replace(fit, model=replace(fit.model, name="mlp_content", tier="content"))
     learned = update_variants_online([fit, other], smoke, features, hours(24))
     assert [each.model.name for each in learned] == ["mlp_online"]
-
-
-@pytest.mark.parametrize("minutes", [-15, 7, 30, 10_080])
-def test_other_lengths_of_a_step_are_refused_with_the_ones_there_are(minutes):
-    with pytest.raises(ConfigError, match=f"update_minutes: {minutes} is no length.*Use one of 0, 1, 15, 60, 1440"):
-        OnlineConfig(minutes)
-
-
-@pytest.mark.parametrize("setting, value", [("bias_rate", -0.1), ("replay", -1.0), ("batch_size", 0)])
-def test_settings_out_of_range_are_refused(setting, value):
-    with pytest.raises(ConfigError, match=f"{setting}: {value} is too low"):
-        OnlineConfig(15, **{setting: value})

@@ -22,9 +22,9 @@ from ebnerd_lib import plots, tables
 from ebnerd_lib.__main__ import main
 from ebnerd_lib.errors import StageError
 from ebnerd_lib.features import store
-from ebnerd_lib.pipeline.config import code_cells
-from ebnerd_lib.pipeline.pages.body import Body
+from ebnerd_lib.pipeline.params import code_cells
 from ebnerd_lib.pipeline.paths import ROOT
+from ebnerd_lib.pipeline.report import Body
 from ebnerd_lib.training.model_file import load_model
 
 RUNS_CODE = {

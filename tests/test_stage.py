@@ -6,7 +6,7 @@ import json
 import pytest
 
 from ebnerd_lib.pipeline import paths, stage, stale
-from ebnerd_lib.pipeline.config import StageConfig
+from ebnerd_lib.pipeline.params import StageConfig
 
 
 @pytest.fixture

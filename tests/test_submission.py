@@ -25,8 +25,8 @@ from ebnerd_lib.data.sample import generate_test
 from ebnerd_lib.data.schema import BEHAVIORS, arrow_schema
 from ebnerd_lib.errors import BundleError, SubmissionError
 from ebnerd_lib.features.build import build
+from ebnerd_lib.features.context import feature_context
 from ebnerd_lib.features.registry import every_column
-from ebnerd_lib.features.store import feature_context
 from ebnerd_lib.pipeline.submission import submit as submissions
 from ebnerd_lib.pipeline.submission.check import check_submission
 from ebnerd_lib.pipeline.submission.predictions import MEMBER, ranks_of, write_predictions

@@ -21,8 +21,8 @@ import pytest
 
 from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline import run as runner
-from ebnerd_lib.pipeline.pages.page import printable
 from ebnerd_lib.pipeline.paths import StagePaths
+from ebnerd_lib.pipeline.runs import printable
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 PATIENCE = 240.0  # seconds that a whole run may take

@@ -23,7 +23,7 @@ from ebnerd_lib.features import store
 from ebnerd_lib.features.store import usable
 from ebnerd_lib.models.base import Batch, TuningLoss, listwise
 from ebnerd_lib.pipeline import train as verb
-from ebnerd_lib.pipeline.config import load_config, with_assignments
+from ebnerd_lib.pipeline.params import load_config, with_assignments
 from ebnerd_lib.training import ranks
 from ebnerd_lib.training.batches import IdEncoder, SlateData
 from ebnerd_lib.training.fit import TrainConfig
@@ -295,7 +295,7 @@ def test_models_of_no_stage_or_of_several_are_refused(models, message):
     ("text", "message"),
     [
         ("epoch=3", "--set: unknown key 'epoch'; did you mean 'epochs'?"),
-        ("epochs=three", "--set: epochs must be int"),
+        ("epochs=three", "--set: epochs: 'three'"),
         ("epochs", "--set: 'epochs' is not of the form key=value"),
         ("hidden=[", "--set: 'hidden=[' is not of the form key=value"),
         ("profile=sample", "--set: profile is given by"),

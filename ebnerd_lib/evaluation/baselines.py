@@ -1,11 +1,13 @@
-"""Scorers without training, for every model to be measured against."""
+"""Scorers without training, which every model is compared with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 from ebnerd_lib.data.dataset import Dataset
-from ebnerd_lib.evaluation.evaluate import evaluate_both
+from ebnerd_lib.data.slates import Slates
+from ebnerd_lib.evaluation.evaluate import SCORED, Scorer, evaluate_scorer
 from ebnerd_lib.features.store import Features
 
 Baseline = Callable[[Dataset, Features, str, int], np.ndarray]
@@ -13,24 +15,31 @@ _BEFORE = {"tuning": ("train",), "validation": ("train", "tuning")}
 
 
 def random(dataset: Dataset, features: Features, part: str, seed: int) -> np.ndarray:
-    """Score by chance."""
+    """Score at random."""
     return np.random.default_rng(seed).random(dataset.parts[part].candidates)
 
 
 def newest(dataset: Dataset, features: Features, part: str, seed: int) -> np.ndarray:
     """Score by recency of publication; articles without a time of publication come last."""
-    age = features.column("age_hours")
+    return by_recency(features.column("age_hours"))
+
+
+def by_recency(age: np.ndarray) -> np.ndarray:
+    """Score ages in hours, of any shape: the younger the higher, unknown (NaN) last."""
     return -np.nan_to_num(age, nan=np.nanmax(age, initial=0.0) + 1.0)
 
 
 def popularity(dataset: Dataset, features: Features, part: str, seed: int) -> np.ndarray:
     """Score by the clicks of the train week before the part begins, frozen there."""
-    counts = np.zeros(len(dataset.articles))
-    for earlier in _BEFORE[part]:
-        slates = dataset.parts[earlier]
-        counts += np.bincount(slates.article[slates.clicked], minlength=len(counts))
-    counts[0] = 0
+    counts = click_counts([dataset.parts[earlier] for earlier in _BEFORE[part]], len(dataset.articles))
     return counts[dataset.parts[part].article]
+
+
+def click_counts(slates: Iterable[Slates], articles: int) -> np.ndarray:
+    """Count the clicks on each known article: int64 (articles,), 0 for the unknown one."""
+    clicks = sum((np.bincount(own.article[own.clicked], minlength=articles) for own in slates), np.zeros(1, np.int64))
+    clicks[0] = 0
+    return clicks
 
 
 def _column(name: str) -> Baseline:
@@ -51,12 +60,17 @@ BASELINES: dict[str, tuple[str, Baseline]] = {
 """Name to information tier and scorer ``(dataset, features of the part, part, seed) -> (candidates,)``."""
 
 
-def evaluate_baselines(dataset: Dataset, features: dict[str, Features], seed: int = 0) -> dict[str, dict[str, object]]:
-    """Judge every baseline on the tuning day and on validation: the ``baselines`` of ``metrics.json``."""
-    entries = {}
-    for name, (tier, scorer) in BASELINES.items():
-        tuning, validation = (scorer(dataset, features[part], part, seed) for part in ("tuning", "validation"))
-        entries[name], _ = evaluate_both(
-            tier, tuning, dataset.parts["tuning"], validation, dataset.parts["validation"], seed
-        )
-    return entries
+def baseline_scorers(dataset: Dataset, features: Mapping[str, Features], seed: int = 0) -> list[Scorer]:
+    """Return the scores of every baseline on the tuning day and on validation, rounded as saved scores are."""
+    return [
+        Scorer(name, tier, {part: score(dataset, features[part], part, seed).astype(np.float32) for part in SCORED})
+        for name, (tier, score) in BASELINES.items()
+    ]
+
+
+def evaluate_baselines(dataset: Dataset, features: Mapping[str, Features], seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Evaluate every baseline on the tuning day and on validation: the ``baselines`` of ``metrics.json``."""
+    return {
+        each.name: evaluate_scorer(each, dataset.parts, seed).metrics
+        for each in baseline_scorers(dataset, features, seed)
+    }

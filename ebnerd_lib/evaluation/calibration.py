@@ -1,6 +1,6 @@
 """Probabilities and a threshold from scores, fitted on the tuning day and used unchanged on validation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +9,7 @@ from ebnerd_lib.data import slates
 
 BINS = 15
 _CLIP = 1e-7
+_NO_PENALTY = 1e6
 _AT_A_TIME = 1 << 22  # candidates: memory is bounded by these, not by all
 
 
@@ -40,22 +41,26 @@ def fit_calibration(scores: np.ndarray, clicked: np.ndarray) -> Calibration:
     Raises:
         ValueError: all candidates or none are clicked.
     """
-    scores, target = np.asarray(scores, dtype=np.float64), np.asarray(clicked, dtype=np.float64)
-    rate = float(target.mean()) if len(target) else 0.0
+    from sklearn.linear_model import LogisticRegression  # slow to import, and only needed where something is fitted
+
+    scores, clicked = np.asarray(scores, dtype=np.float64), np.asarray(clicked, dtype=bool)
+    rate = float(clicked.mean()) if len(clicked) else 0.0
     if not 0 < rate < 1:
         raise ValueError("calibration needs candidates of both kinds, clicked and not")
     middle, spread = float(scores.mean()), float(scores.std())
     intercept, slope = float(np.log(rate / (1 - rate))), 0.0
     if spread > 0:
-        intercept, slope = _newton((scores - middle) / spread, target, intercept)
-        slope /= spread
-        intercept -= slope * middle
-    unset = Calibration(slope, intercept, 0.5)
-    return Calibration(slope, intercept, _best_threshold(unset.probability(scores), clicked))
+        # The penalty only matters where the classes separate perfectly and the likelihood has no maximum.
+        model = LogisticRegression(C=_NO_PENALTY, solver="newton-cholesky", tol=1e-8)
+        model.fit(((scores - middle) / spread)[:, None], clicked)
+        slope = float(model.coef_[0, 0]) / spread
+        intercept = float(model.intercept_[0]) - slope * middle
+    curve = Calibration(slope, intercept, 0.5)
+    return replace(curve, threshold=_best_threshold(curve.probability(scores), clicked))
 
 
 def classification(probability: np.ndarray, clicked: np.ndarray, threshold: float) -> dict[str, float]:
-    """Return log loss, F1 and accuracy, pooled over candidates; F1 is 0 where nothing is rightly predicted."""
+    """Return log loss, F1 and accuracy, pooled over candidates; F1 is 0 where no click is predicted rightly."""
     loss, hits, positive, right = 0.0, 0, 0, 0
     for start in range(0, len(probability), _AT_A_TIME):
         some = probability[start : start + _AT_A_TIME]
@@ -70,7 +75,7 @@ def classification(probability: np.ndarray, clicked: np.ndarray, threshold: floa
 
 
 def reliability(probability: np.ndarray, clicked: np.ndarray, bins: int = BINS) -> pd.DataFrame:
-    """Return the calibration curve: what was predicted against what happened, in bins of equal count.
+    """Return the calibration curve: predicted probability vs. click rate, in bins of equal count.
 
     Args:
         probability: float (m,), of a click.
@@ -110,24 +115,6 @@ def expected_calibration_error(curve: pd.DataFrame) -> float:
     """
     gap = (curve["probability"] - curve["click_rate"]).abs() * curve["candidates"]
     return float(gap.sum() / max(curve["candidates"].sum(), 1))
-
-
-def _newton(x: np.ndarray, target: np.ndarray, intercept: float) -> tuple[float, float]:
-    slope = 0.0
-    for _ in range(50):
-        p = 1 / (1 + np.exp(-np.clip(intercept + slope * x, -50, 50)))
-        weight = np.maximum(p * (1 - p), 1e-12)
-        gradient = np.array([(target - p).sum(), ((target - p) * x).sum()])
-        cross = (weight * x).sum()
-        # The ridge only matters where the classes separate perfectly and the likelihood has no maximum.
-        a, c = weight.sum() + 1e-6, (weight * x * x).sum() + 1e-6
-        step = np.array([c * gradient[0] - cross * gradient[1], a * gradient[1] - cross * gradient[0]]) / (
-            a * c - cross**2
-        )
-        intercept, slope = intercept + step[0], slope + step[1]
-        if np.abs(step).max() < 1e-10:
-            break
-    return float(intercept), float(slope)
 
 
 def _best_threshold(probability: np.ndarray, clicked: np.ndarray) -> float:

@@ -9,20 +9,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates, candidate_rows
 from ebnerd_lib.data.summary import candidate_age, hour_of_day
-from ebnerd_lib.errors import ConfigError, StageError
-from ebnerd_lib.evaluation.baselines import BASELINES
-from ebnerd_lib.evaluation.calibration import expected_calibration_error, fit_calibration, reliability
-from ebnerd_lib.evaluation.evaluate import candidates_as_saved, evaluate, load_scores, with_intervals
+from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.evaluation.calibration import expected_calibration_error, reliability
+from ebnerd_lib.evaluation.evaluate import SCORED, Evaluated, Scorer, find_scores, load_scores, with_intervals
 from ebnerd_lib.evaluation.intervals import FEW_USERS, user_bootstrap
 from ebnerd_lib.evaluation.metrics import METRICS, per_slate
 from ebnerd_lib.features.registry import every_column
 from ebnerd_lib.features.store import Features
-from ebnerd_lib.training.model_file import TrainedModel
+from ebnerd_lib.training.model_file import ONLINE, TrainedModel
 
 _HISTORY = (1, 10, 50, 200)
 _LENGTH = (6, 11, 21, 41)
@@ -78,20 +76,20 @@ def slices_of(dataset: Dataset, part: str = "validation") -> list[Slice]:
     return [piece for cut in cuts for piece in cut if piece.rows.any()]
 
 
-def slice_figures(
+def slice_metrics(
     slices: list[Slice], auc: dict[str, np.ndarray], user: np.ndarray, reference: str, seed: int = 0
 ) -> list[dict[str, Any]]:
     """Return the AUC of every scorer on every slice, and its paired difference to the reference.
 
     Args:
-        slices: see ``slices_of``; those of which no impression can be judged are left out.
-        auc: float64 (n,) by scorer, NaN where an impression cannot be judged; the same ones for all scorers.
+        slices: see ``slices_of``; those of which no impression can be evaluated are left out.
+        auc: float64 (n,) by scorer, NaN where an impression cannot be evaluated; the same ones for all scorers.
         user: int (n,), whose impression it is.
         reference: one of the scorers.
         seed: of the bootstrap over users.
 
     Returns:
-        One record a slice: ``dimension``, ``slice``, ``impressions`` judged, their ``users``, and ``scorers``: by
+        One record a slice: ``dimension``, ``slice``, ``impressions`` evaluated, their ``users``, and ``scorers``: by
         name ``auc``, ``auc_ci`` and, for all but the reference, ``difference`` and ``difference_ci``. Intervals are
         ``None`` where there are fewer than ``FEW_USERS`` users.
     """
@@ -153,7 +151,7 @@ def _labels(edges: tuple[int, ...], unit: str = "", whole: bool = False) -> list
 
 
 def sample_impressions(slates: Slates, impressions: int, seed: int = 0) -> np.ndarray:
-    """Draw impressions that can be judged, in the order of the file: all where there are not so many."""
+    """Sample impressions that can be evaluated, in the order of the file: all where there are not so many."""
     able = np.flatnonzero(slates.has_choice)
     return np.sort(np.random.default_rng(seed).choice(able, min(impressions, len(able)), replace=False))
 
@@ -181,12 +179,12 @@ def permutation_importance(
         ``drop_ci``, the 95 % interval of the paired difference.
 
     Raises:
-        ConfigError: the model learns on, so its file has learnt from the slates that it would score.
+        ConfigError: the model was updated online, so its file has seen the clicks of the slates that it would score.
     """
-    if model.name.endswith("_online"):
+    if model.is_online:
         raise ConfigError(
-            f"importance: {model.name} learns on, and its file holds what it learnt from {part}. Name the model that "
-            f"it started from, {model.name.removesuffix('_online')}."
+            f"importance: {model.name} was updated online, and its file has seen the clicks of {part}. Name the model "
+            f"that it started from, {model.name.removesuffix(ONLINE)}."
         )
     slates = dataset.parts[part].take(rows)
     matrix = features.matrix[candidate_rows(dataset.parts[part].offsets, rows)].astype(np.float32)
@@ -236,40 +234,6 @@ def _order(group: np.ndarray, slates: Slates, rng: np.random.Generator) -> np.nd
     return rng.permutation(slates.candidates)
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """The scores of one scorer.
-
-    Attributes:
-        name: in tables.
-        tier: its information tier.
-        scores: float (m,) by part, one a candidate in the order of the part's slates; ``tuning`` may be absent.
-        parameters: number of trained parameters, ``None`` where it is not known.
-    """
-
-    name: str
-    tier: str
-    scores: Mapping[str, np.ndarray]
-    parameters: int | None = None
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """A scorer with its figures.
-
-    Attributes:
-        scorer: the scorer.
-        figures: its entry of ``metrics.json``.
-        values: float64 (n, metrics) by part: ``per_slate`` of its scores.
-        probability: float64 (m,) by part: of a click, by the logistic curve of the tuning day; empty without one.
-    """
-
-    scorer: Scorer
-    figures: dict[str, Any]
-    values: dict[str, np.ndarray]
-    probability: dict[str, np.ndarray]
-
-
 def saved_scorers(folder: Path, dataset: Dataset) -> list[Scorer]:
     """Read every model that a training stage left: its scores, tier and number of parameters.
 
@@ -285,50 +249,11 @@ def saved_scorers(folder: Path, dataset: Dataset) -> list[Scorer]:
         Scorer(
             name,
             entry["tier"],
-            {
-                part: _saved_scores(folder / f"{kind}_{name}.parquet", dataset.parts[part])
-                for part, kind in (("tuning", "tuning"), ("validation", "scores"))
-            },
+            {part: load_scores(find_scores(name, part, [folder]), dataset.parts[part]) for part in SCORED},
             entry.get("parameters"),
         )
         for name, entry in models.items()
     ]
-
-
-def baseline_scorers(dataset: Dataset, features: Mapping[str, Features], seed: int = 0) -> list[Scorer]:
-    """Return the baselines' scores, computed anew from the saved features and rounded as saved scores are."""
-    return [
-        Scorer(
-            name,
-            tier,
-            {
-                part: np.asarray(score(dataset, features[part], part, seed), dtype=np.float32)
-                for part in ("tuning", "validation")
-            },
-        )
-        for name, (tier, score) in BASELINES.items()
-    ]
-
-
-def evaluate_scorer(scorer: Scorer, parts: Mapping[str, Slates], seed: int = 0) -> Evaluated:
-    """Compute the figures of a scorer on each part that it scored.
-
-    Probabilities come from a logistic curve fitted on the tuning day; without scores of it there are no
-    figures of probabilities.
-    """
-    tuning = scorer.scores.get("tuning")
-    calibration = None if tuning is None else fit_calibration(tuning, parts["tuning"].clicked)
-    figures: dict[str, Any] = {"tier": scorer.tier}
-    if scorer.parameters is not None:
-        figures["parameters"] = scorer.parameters
-    values, probability = {}, {}
-    for part, scores in scorer.scores.items():
-        slates = parts[part]
-        figures[part] = evaluate(scores, slates, calibration, seed)
-        values[part] = per_slate(scores, slates.clicked, slates.offsets)
-        if calibration is not None:
-            probability[part] = calibration.probability(scores)
-    return Evaluated(scorer, figures, values, probability)
 
 
 def find_reference(evaluated: list[Evaluated], name: str) -> Evaluated:
@@ -345,7 +270,7 @@ def differences(
 ) -> dict[str, dict[str, Any]]:
     """Return what each scorer's metrics exceed the reference's by, impression by impression.
 
-    The intervals draw the same users for both. A scorer with equal scores differs by exactly 0, interval [0, 0].
+    The intervals sample the same users for both. A scorer with equal scores differs by exactly 0, interval [0, 0].
 
     Returns:
         By name of every other scorer: its ``tier``, the mean difference of each metric and its ``<metric>_ci``.
@@ -357,7 +282,7 @@ def differences(
     return {
         each.scorer.name: {
             "tier": each.scorer.tier,
-            **with_intervals(each.values[part] - base.values[part], slates.user_id, seed),
+            **with_intervals(each.parts[part].values - base.parts[part].values, slates.user_id, seed),
         }
         for each in evaluated
         if each is not base
@@ -372,10 +297,10 @@ def compare_slices(
     part: str = "validation",
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Return the AUC of every scorer on every slice, see ``slice_figures``."""
+    """Return the AUC of every scorer on every slice, see ``slice_metrics``."""
     find_reference(evaluated, reference)
-    auc = {each.scorer.name: each.values[part][:, 0] for each in evaluated}
-    return slice_figures(slices, auc, slates.user_id, reference, seed)
+    auc = {each.scorer.name: each.parts[part].values[:, 0] for each in evaluated}
+    return slice_metrics(slices, auc, slates.user_id, reference, seed)
 
 
 def calibration_curves(
@@ -388,8 +313,9 @@ def calibration_curves(
     """
     found = {}
     for each in evaluated:
-        if part in each.probability:
-            curve = reliability(each.probability[part], slates.clicked)
+        probability = each.parts[part].probability
+        if probability is not None:
+            curve = reliability(probability, slates.clicked)
             found[each.scorer.name] = {"ece": expected_calibration_error(curve), "curve": curve.to_dict("records")}
     return found
 
@@ -409,20 +335,20 @@ def comparison_table(
         entries: of ``metrics.json``, by name.
         difference: see ``differences``; empty where nothing is compared.
         reference: the name that differences refer to.
-        part: whose figures to show.
+        part: whose metrics to show.
     """
     rows = []
     for name, entry in sorted(entries.items(), key=lambda item: -item[1][part]["auc"]):
-        figures = entry[part]
+        metrics = entry[part]
         row = {"scorer": name, "tier": entry["tier"], "parameters": entry.get("parameters")}
         if part != "tuning":
             row["auc, tuning day"] = entry.get("tuning", {}).get("auc")
-        row |= {metric: with_interval(figures[metric], figures[f"{metric}_ci"]) for metric in METRICS}
+        row |= {metric: with_interval(metrics[metric], metrics[f"{metric}_ci"]) for metric in METRICS}
         if difference:
             own = difference.get(name)
-            row[f"auc less {reference}'s"] = with_interval(own["auc"], own["auc_ci"], "+") if own else "reference"
-        row |= {key: figures.get(key) for key in ("logloss", "f1", "accuracy")}
-        rows.append(row | {"impressions": figures["impressions"]})
+            row[f"ΔAUC vs. {reference}"] = with_interval(own["auc"], own["auc_ci"], "+") if own else "reference"
+        row |= {key: metrics.get(key) for key in ("logloss", "f1", "accuracy")}
+        rows.append(row | {"impressions": metrics["impressions"]})
     table = pd.DataFrame(rows)
     numbers = [c for c in table.columns if c in ("auc, tuning day", "logloss", "f1", "accuracy")]
     return table.astype({"parameters": "Int64"} | dict.fromkeys(numbers, float))
@@ -438,17 +364,17 @@ def difference_table(difference: Mapping[str, Mapping[str, Any]]) -> pd.DataFram
     return pd.DataFrame(rows, columns=["scorer", "tier", *METRICS])
 
 
-def slice_table(records: list[dict[str, Any]], figure: str = "auc") -> pd.DataFrame:
-    """Tabulate slices against scorers: ``auc`` or ``difference`` with its 95 % interval; – where there is none."""
-    sign = "+" if figure == "difference" else ""
+def slice_table(records: list[dict[str, Any]], value: str = "auc") -> pd.DataFrame:
+    """Tabulate slices by scorers: ``auc`` or ``difference`` with its 95 % interval; – where there is none."""
+    sign = "+" if value == "difference" else ""
     return pd.DataFrame(
         [
             {"": record["dimension"], "slice": record["slice"]}
             | {key: record[key] for key in ("impressions", "users")}
             | {
-                name: with_interval(own[figure], own[f"{figure}_ci"], sign)
+                name: with_interval(own[value], own[f"{value}_ci"], sign)
                 for name, own in record["scorers"].items()
-                if figure in own
+                if value in own
             }
             for record in records
         ]
@@ -483,7 +409,7 @@ def run_table(manifests: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def with_interval(value: float, interval: list[float] | None, sign: str = "") -> str:
-    """Write a figure with its interval, in four digits.
+    """Write a value with its interval, in four digits.
 
     >>> with_interval(0.78749, [0.7845, 0.79052]), with_interval(0.004, None, "+")
     ('0.7875 [0.7845, 0.7905]', '+0.0040')
@@ -491,16 +417,3 @@ def with_interval(value: float, interval: list[float] | None, sign: str = "") ->
     if interval is None:
         return f"{value:{sign}.4f}"
     return f"{value:{sign}.4f} [{interval[0]:{sign}.4f}, {interval[1]:{sign}.4f}]"
-
-
-def _saved_scores(path: Path, slates: Slates) -> np.ndarray:
-    if not path.exists():
-        raise StageError(f"{path}: no such file. Run the training stage for this profile again.")
-    table = pq.read_table(path, columns=["impression_id", "article_id"])
-    same = all(np.array_equal(table[name], ids) for name, ids in candidates_as_saved(slates).items())
-    if not same:
-        raise StageError(
-            f"{path}: its {table.num_rows} rows are not the {slates.candidates} candidates of these slates in their "
-            "order. Run the training stage for this profile again."
-        )
-    return load_scores(path, slates)

@@ -124,14 +124,14 @@ def serendipity(lists: np.ndarray, offsets: np.ndarray, history: np.ndarray, vec
     return np.clip(1.0 - mean, 0.0, 2.0)
 
 
-def surprise(clicks: np.ndarray) -> np.ndarray:
+def self_information(clicks: np.ndarray) -> np.ndarray:
     """Return −log2 of each article's share of the clicks, in bits: float64 (articles,).
 
     One click is added to each article (Laplace): most of tomorrow's articles have none today, and would be
     infinitely novel. They all get the largest value.
 
     Examples:
-        >>> surprise(np.array([0, 1, 5]))
+        >>> self_information(np.array([0, 1, 5]))
         array([3.169925  , 2.169925  , 0.5849625])
     """
     smooth = clicks.astype(np.float64) + 1.0
@@ -141,7 +141,7 @@ def surprise(clicks: np.ndarray) -> np.ndarray:
 def mean_over_list(lists: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Mean of a value by article over each list, NaNs left out: float64 (n,), NaN where nothing is left.
 
-    Of ``surprise`` this is novelty (Zhou et al., 2010).
+    Of ``self_information`` this is novelty (Zhou et al., 2010).
 
     Examples:
         >>> mean_over_list(np.array([[0, 1, -1], [2, 2, -1]]), np.array([1.0, 4.0, np.nan]))

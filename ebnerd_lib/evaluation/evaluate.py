@@ -1,5 +1,7 @@
 """Evaluate the scores of one scorer: every metric that a table shows of it, in the form of ``metrics.json``."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +13,95 @@ import pyarrow.parquet as pq
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates, lists_of
 from ebnerd_lib.data.summary import cold_start, seen_candidates
+from ebnerd_lib.errors import StageError
 from ebnerd_lib.evaluation.calibration import Calibration, classification, fit_calibration
 from ebnerd_lib.evaluation.intervals import user_bootstrap
 from ebnerd_lib.evaluation.metrics import METRICS, mean_metrics, per_slate
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.training.fit import TrainResult
-from ebnerd_lib.training.model_file import TrainedModel, save_model
+from ebnerd_lib.training.model_file import save_model
 from ebnerd_lib.training.online import OnlineResult
 
-Figures = dict[str, float | int | list[float]]
+Metrics = dict[str, float | int | list[float]]
+SCORED = {"tuning": "tuning", "validation": "scores"}
+"""The parts that models score, and how the names of their scores files begin."""
 
 
-def evaluate(scores: np.ndarray, slates: Slates, calibration: Calibration | None, seed: int = 0) -> Figures:
-    """Compute all figures of scores on slates.
+@dataclass(frozen=True)
+class Scorer:
+    """The scores of one scorer.
+
+    Attributes:
+        name: in tables.
+        tier: its information tier.
+        scores: float (m,) by part, one a candidate in the order of the part's slates; ``tuning`` may be absent.
+        parameters: number of trained parameters, ``None`` where it is not known.
+    """
+
+    name: str
+    tier: str
+    scores: Mapping[str, np.ndarray]
+    parameters: int | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of one part, evaluated.
+
+    Attributes:
+        metrics: the mean of each ranking metric over impressions and its 95 % interval over users (``<metric>_ci``),
+            the pooled ``logloss``, ``f1`` and ``accuracy`` where there are probabilities, and how many ``impressions``
+            were evaluated and ``left_out``.
+        values: float64 (n, metrics), ``per_slate`` of the scores.
+        probability: float64 (m,), of a click; ``None`` without a calibration.
+    """
+
+    metrics: Metrics
+    values: np.ndarray
+    probability: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A scorer with its metrics.
+
+    Attributes:
+        scorer: the scorer.
+        parts: the evaluation of each part that it scored.
+    """
+
+    scorer: Scorer
+    parts: dict[str, Evaluation]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The scorer's entry of ``metrics.json``."""
+        known = {} if self.scorer.parameters is None else {"parameters": self.scorer.parameters}
+        return {"tier": self.scorer.tier, **known, **{part: own.metrics for part, own in self.parts.items()}}
+
+
+def evaluate(scores: np.ndarray, slates: Slates, calibration: Calibration | None, seed: int = 0) -> Evaluation:
+    """Compute all metrics of scores on slates.
 
     Args:
         scores: float (m,), one a candidate in the order of ``slates``, finite.
-        slates: with their clicks.
-        calibration: fitted on the tuning day; without it there are no figures of probabilities.
+        slates: with their clicks. Those without a click, or with nothing but clicks, are left out.
+        calibration: fitted on the tuning day; without it there are no probabilities and no metrics of them.
         seed: seed of the bootstrap.
 
-    Returns:
-        The mean of each ranking metric over impressions and its 95 % interval over users (``<metric>_ci``), the
-        pooled ``logloss``, ``f1`` and ``accuracy``, and how many ``impressions`` were judged and ``left_out``.
+    Raises:
+        ValueError: the lengths do not fit, or a score is not finite.
     """
     values = per_slate(scores, slates.clicked, slates.offsets)
-    figures = with_intervals(values, slates.user_id, seed)
+    metrics, probability = with_intervals(values, slates.user_id, seed), None
     if calibration is not None:
-        figures.update(classification(calibration.probability(scores), slates.clicked, calibration.threshold))
+        probability = calibration.probability(scores)
+        metrics |= classification(probability, slates.clicked, calibration.threshold)
     evaluated = int((~np.isnan(values[:, 0])).sum())
-    return {**figures, "impressions": evaluated, "left_out": len(slates) - evaluated}
+    return Evaluation({**metrics, "impressions": evaluated, "left_out": len(slates) - evaluated}, values, probability)
 
 
-def with_intervals(values: np.ndarray, user: np.ndarray, seed: int = 0) -> Figures:
+def with_intervals(values: np.ndarray, user: np.ndarray, seed: int = 0) -> Metrics:
     """Return the mean of each metric and its 95 % interval over users, ``<metric>_ci``.
 
     Args:
@@ -52,25 +110,79 @@ def with_intervals(values: np.ndarray, user: np.ndarray, seed: int = 0) -> Figur
         seed: seed of the bootstrap.
     """
     intervals = user_bootstrap(values, user, seed=seed)
-    figures: Figures = {}
+    metrics: Metrics = {}
     for place, (name, mean) in enumerate(mean_metrics(values).items()):
-        figures[name] = mean
-        figures[f"{name}_ci"] = [float(end) for end in intervals[place]]
-    return figures
+        metrics[name] = mean
+        metrics[f"{name}_ci"] = [float(end) for end in intervals[place]]
+    return metrics
 
 
-def evaluate_both(
-    tier: str, tuning_scores: np.ndarray, tuning: Slates, scores: np.ndarray, validation: Slates, seed: int = 0
-) -> tuple[dict[str, object], Calibration]:
-    """Calibrate on the tuning day and judge there and on validation: one entry of ``metrics.json``."""
-    tuning_scores, scores = (np.asarray(each, dtype=np.float32) for each in (tuning_scores, scores))  # as saved
-    calibration = fit_calibration(tuning_scores, tuning.clicked)
-    entry: dict[str, object] = {
-        "tier": tier,
-        "validation": evaluate(scores, validation, calibration, seed),
-        "tuning": evaluate(tuning_scores, tuning, calibration, seed),
-    }
-    return entry, calibration
+def evaluate_scorer(scorer: Scorer, parts: Mapping[str, Slates], seed: int = 0) -> Evaluated:
+    """Evaluate a scorer on each part that it scored.
+
+    Probabilities come from a logistic curve fitted on the tuning day; without scores of it there are no metrics of
+    probabilities.
+    """
+    tuning = scorer.scores.get("tuning")
+    calibration = None if tuning is None else fit_calibration(tuning, parts["tuning"].clicked)
+    return Evaluated(
+        scorer, {part: evaluate(own, parts[part], calibration, seed) for part, own in scorer.scores.items()}
+    )
+
+
+def save_scorer(scorer: Scorer, parts: Mapping[str, Slates], folder: Path, seed: int = 0) -> dict[str, Any]:
+    """Write the scores of a scorer and return its entry of ``metrics.json``: of the scores as saved, float32.
+
+    Writes ``scores_<name>.parquet`` (validation) and ``tuning_<name>.parquet``; ``seed`` is of the bootstrap.
+
+    Raises:
+        ValueError: scores are missing or not finite.
+    """
+    saved = {}
+    for part, kind in SCORED.items():
+        saved[part] = np.asarray(scorer.scores[part], dtype=np.float32)
+        save_scores(folder / f"{kind}_{scorer.name}.parquet", parts[part], saved[part])
+    return evaluate_scorer(Scorer(scorer.name, scorer.tier, saved, scorer.parameters), parts, seed).metrics
+
+
+def save_results(
+    fits: list[TrainResult],
+    learned: list[OnlineResult],
+    dataset: Dataset,
+    features: dict[str, Features],
+    folder: Path,
+    seed: int,
+) -> dict[str, Any]:
+    """Publish all models of a training stage: ``model_<name>.pt`` and the files of ``save_scorer``.
+
+    Args:
+        fits: the trained models.
+        learned: those updated online, with the scores they gave on the way: the file holds the last state, which has
+            seen what it would score.
+        dataset: the slates.
+        features: of the parts ``tuning`` and ``validation``.
+        folder: existing, where to write.
+        seed: of the bootstrap.
+
+    Returns:
+        What the stage's ``metrics.json`` holds: ``models``, an entry a model, and, where one of them knows articles by
+        their ids alone, ``ids``, which candidates such a model can rank on validation.
+
+    Raises:
+        ValueError: scores are missing or not finite.
+    """
+    online = {walk.model.name: walk.scores for walk in learned}
+    entries = {}
+    for model in [*(fit.model for fit in fits), *(walk.model for walk in learned)]:
+        scores = online.get(model.name) or {
+            part: model.score(dataset, dataset.parts[part], features[part].matrix, features[part].columns)
+            for part in SCORED
+        }
+        save_model(model, folder)
+        scorer = Scorer(model.name, model.tier, scores, model.parameters)
+        entries[model.name] = save_scorer(scorer, dataset.parts, folder, seed)
+    known = {**cold_start(dataset), **seen_candidates(dataset, "validation")}
+    return {"models": entries} | ({"ids": known} if any(fit.model.tier == "ids" for fit in fits) else {})
 
 
 def save_scores(path: Path, slates: Slates, scores: np.ndarray) -> None:
@@ -83,120 +195,62 @@ def save_scores(path: Path, slates: Slates, scores: np.ndarray) -> None:
     if len(narrow) != slates.candidates or not np.isfinite(narrow).all():
         raise ValueError(f"{path.name}: needs {slates.candidates} finite scores, got {int(np.isfinite(narrow).sum())}")
     columns = {
-        **candidates_as_saved(slates),
+        **_candidates_as_saved(slates),
         "clicked": lists_of(slates.clicked, slates.offsets, slates.file_order),
         "score": lists_of(narrow, slates.offsets, slates.file_order),
     }
     pq.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), path, compression="zstd")
 
 
-def candidates_as_saved(slates: Slates) -> dict[str, np.ndarray]:
+def find_scores(name: str, part: str, folders: list[Path]) -> Path:
+    """Return the scores file of a model in the first of some folders that has it.
+
+    Raises:
+        StageError: no folder has it.
+    """
+    file = f"{SCORED[part]}_{name}.parquet"
+    for folder in folders:
+        if (folder / file).exists():
+            return folder / file
+    raise StageError(f"models: there is no {file}, the scores of '{name}'. Run the stage that trains it again.")
+
+
+def load_scores(path: Path, slates: Slates) -> np.ndarray:
+    """Read the scores of a file that ``save_scores`` wrote, in the order of its slates: float32 (m,).
+
+    Raises:
+        StageError: the candidates of the file are not those of the slates.
+    """
+    table = pq.read_table(path, columns=["impression_id", "article_id", "score"])
+    if not all(np.array_equal(table[name], ids) for name, ids in _candidates_as_saved(slates).items()):
+        raise StageError(
+            f"{path}: its {table.num_rows} rows are not the {slates.candidates} candidates of these slates in their "
+            "order. Run the training stage for this profile again."
+        )
+    order = slates.file_order
+    offsets = np.concatenate(([0], np.cumsum(slates.lengths[order])))
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return lists_of(table["score"].to_numpy(), offsets, place)
+
+
+def results_table(entries: Mapping[str, Mapping[str, Any]], split: str = "validation") -> pd.DataFrame:
+    """Tabulate entries of ``metrics.json``: one row a scorer with its tier, best AUC first."""
+    rows = []
+    for name, entry in entries.items():
+        metrics = entry[split]
+        low, high = metrics["auc_ci"]
+        rows.append(
+            {"scorer": name, "tier": entry["tier"], "auc": metrics["auc"], "95 % interval": f"{low:.4f} – {high:.4f}"}
+            | {key: metrics[key] for key in (*METRICS[1:], "logloss", "f1", "accuracy", "impressions")}
+        )
+    return pd.DataFrame(rows).sort_values("auc", ascending=False, kind="stable", ignore_index=True)
+
+
+def _candidates_as_saved(slates: Slates) -> dict[str, np.ndarray]:
     """Return ``impression_id`` and ``article_id`` of every candidate, each (m,), in the order of a scores file."""
     order = slates.file_order
     return {
         "impression_id": np.repeat(slates.impression_id[order], slates.lengths[order]),
         "article_id": lists_of(slates.article_id, slates.offsets, order),
     }
-
-
-def load_scores(path: Path, slates: Slates) -> np.ndarray:
-    """Read the scores of a file that ``save_scores`` wrote, in the order of its slates: float32 (m,)."""
-    scores = pq.read_table(path, columns=["score"])["score"].to_numpy()
-    order = slates.file_order
-    offsets = np.concatenate(([0], np.cumsum(slates.lengths[order])))
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return lists_of(scores, offsets, place)
-
-
-def evaluate_saved(
-    name: str, tier: str, scores: dict[str, np.ndarray], dataset: Dataset, folder: Path, seed: int = 0
-) -> dict[str, object]:
-    """Write the scores of ``tuning`` and ``validation`` and judge them as saved: an entry of ``metrics.json``.
-
-    Writes ``scores_<name>.parquet`` (validation) and ``tuning_<name>.parquet``; ``seed`` is of the bootstrap.
-    """
-    saved = {}
-    for part, kind in (("tuning", "tuning"), ("validation", "scores")):
-        path = folder / f"{kind}_{name}.parquet"
-        save_scores(path, dataset.parts[part], scores[part])
-        saved[part] = load_scores(path, dataset.parts[part])
-    tuning, validation = dataset.parts["tuning"], dataset.parts["validation"]
-    return evaluate_both(tier, saved["tuning"], tuning, saved["validation"], validation, seed)[0]
-
-
-def results_table(entries: dict[str, dict[str, object]], split: str = "validation") -> pd.DataFrame:
-    """Tabulate entries of ``metrics.json``: one row a scorer with its tier, best AUC first."""
-    rows = []
-    for name, entry in entries.items():
-        figures = entry[split]
-        assert isinstance(figures, dict)
-        low, high = figures["auc_ci"]
-        rows.append(
-            {"scorer": name, "tier": entry["tier"], "auc": figures["auc"], "95 % interval": f"{low:.4f} – {high:.4f}"}
-            | {key: figures[key] for key in (*METRICS[1:], "logloss", "f1", "accuracy", "impressions")}
-        )
-    return pd.DataFrame(rows).sort_values("auc", ascending=False, kind="stable", ignore_index=True)
-
-
-def save_and_evaluate(
-    model: TrainedModel,
-    dataset: Dataset,
-    features: dict[str, Features],
-    folder: Path,
-    seed: int = 0,
-    scores: dict[str, np.ndarray] | None = None,
-) -> dict[str, object]:
-    """Write a trained model's file and scores and judge the scores as saved: its entry of ``metrics.json``.
-
-    Writes ``model_<name>.pt``, ``scores_<name>.parquet`` (validation) and ``tuning_<name>.parquet``.
-
-    Args:
-        model: the model.
-        dataset: the slates.
-        features: of the parts ``tuning`` and ``validation``.
-        folder: existing, where to write.
-        seed: of the bootstrap.
-        scores: of both parts in the order of their slates, where they were given on the way, as by a model that learns
-            on; its file holds the last state, which has seen what it would score. Scored here if not given.
-
-    Raises:
-        ValueError: scores are missing or not finite.
-    """
-    save_model(model, folder)
-    if scores is None:
-        scores = {
-            part: model.score(dataset, dataset.parts[part], features[part].matrix, features[part].columns)
-            for part in ("tuning", "validation")
-        }
-    entry = evaluate_saved(model.name, model.tier, scores, dataset, folder, seed)
-    return {**entry, "parameters": model.parameters}
-
-
-def save_results(
-    fits: list[TrainResult],
-    learned: list[OnlineResult],
-    dataset: Dataset,
-    features: dict[str, Features],
-    folder: Path,
-    seed: int,
-) -> dict[str, Any]:
-    """Publish all models of a training stage, see ``save_and_evaluate``.
-
-    Args:
-        fits: the trained models.
-        learned: those that have learnt on, with the scores they gave on the way.
-        dataset: the slates.
-        features: of the parts ``tuning`` and ``validation``.
-        folder: existing, where to write.
-        seed: of the bootstrap.
-
-    Returns:
-        What the stage's ``metrics.json`` holds: ``models``, an entry a model, and, where one of them knows articles by
-        their ids alone, ``ids``, what such a model can tell apart on validation.
-    """
-    entries = {fit.model.name: save_and_evaluate(fit.model, dataset, features, folder, seed) for fit in fits}
-    for walk in learned:
-        entries[walk.model.name] = save_and_evaluate(walk.model, dataset, features, folder, seed, walk.scores)
-    known = {**cold_start(dataset), **seen_candidates(dataset, "validation")}
-    return {"models": entries} | ({"ids": known} if any(fit.model.tier == "ids" for fit in fits) else {})

@@ -2,7 +2,7 @@
 
 For all of them: ``scores`` and ``clicked`` are flat over candidates and ``offsets`` marks the slates. Tied scores
 get the expected value over all orders of the tied candidates, so a constant scorer scores what a random one
-does in expectation. A slate without a click, or with nothing but clicks, has no ranking to judge: its figures
+does in expectation. A slate without a click, or with nothing but clicks, has no ranking to evaluate: its values
 are NaN, and means leave it out.
 
 Adding a metric is one function in this module, decorated with its name::
@@ -67,7 +67,7 @@ def per_slate(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> n
         offsets: int64 (n + 1,).
 
     Returns:
-        float64 (n, metrics) in the order of ``METRICS``; NaN rows for slates that cannot be judged.
+        float64 (n, metrics) in the order of ``METRICS``; NaN rows for slates that cannot be evaluated.
 
     Raises:
         ValueError: the lengths do not fit, a score is not finite, or a metric returns what is not finite or not one
@@ -99,7 +99,7 @@ def per_slate(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> n
 
 
 def _evaluate(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray, out: np.ndarray) -> None:
-    """Write every metric of the slates that can be judged into their rows of ``out``."""
+    """Write every metric of the slates that can be evaluated into their rows of ``out``."""
     lengths = np.diff(offsets)
     clicks = np.diff(np.concatenate(([0], np.cumsum(clicked)))[offsets])
     evaluated = (clicks > 0) & (clicks < lengths)
@@ -116,7 +116,7 @@ def _evaluate(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray, out:
         wanted = (int(evaluated.sum()), len(names))
         if values.shape != wanted or not np.isfinite(values).all():
             raise ValueError(
-                f"metric {', '.join(names)}: returned {values.shape} with {int((~np.isfinite(values)).sum())} figures "
+                f"metric {', '.join(names)}: returned {values.shape} with {int((~np.isfinite(values)).sum())} values "
                 f"that are not finite, for {wanted[0]} slates with a click and something beside it. Return {wanted}, "
                 "all finite."
             )
@@ -125,7 +125,7 @@ def _evaluate(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray, out:
 
 
 def mean_metrics(values: np.ndarray) -> dict[str, float]:
-    """Average the rows of ``per_slate`` that could be judged; NaN where there are none."""
+    """Average the rows of ``per_slate`` that could be evaluated; NaN where there are none."""
     evaluated = values[~np.isnan(values[:, 0])]
     return {name: float(evaluated[:, i].mean()) if len(evaluated) else float("nan") for i, name in enumerate(METRICS)}
 

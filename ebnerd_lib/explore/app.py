@@ -13,9 +13,7 @@ from pandas.io.formats.style_render import CSSDict
 
 from ebnerd_lib import plots
 from ebnerd_lib.errors import ConfigError, EbnerdError
-from ebnerd_lib.explore import reader
-from ebnerd_lib.explore.explorer import Answer, Explorer, hours_shown
-from ebnerd_lib.explore.reader import Moment
+from ebnerd_lib.explore.explorer import Answer, Explorer, Moment, hours_shown, moments, readers, sample_moment
 
 _SUGGESTED = 200  # readers in the box: any other may be typed
 _HOURS = 400
@@ -42,7 +40,7 @@ class LiveView(widgets.VBox):
 
     Attributes:
         user: box to choose or type a reader.
-        draw: button that draws an impression, and with it a reader.
+        sample: button that samples an impression, and with it a reader.
         moment: the reader's impressions.
         model: the models on offer.
         article: the articles on view.
@@ -54,7 +52,7 @@ class LiveView(widgets.VBox):
         moment: what is shown first.
         article_id: whose life is shown first; the best recommended, if not given.
         rows: clicks of the history that are shown.
-        seed: of the readers that are suggested, and of those drawn.
+        seed: of the readers that are suggested, and of those sampled.
     """
 
     def __init__(
@@ -73,12 +71,14 @@ class LiveView(widgets.VBox):
         self._listen()
 
     def _build(self, moment: Moment) -> None:
-        known = reader.readers(self._explorer.dataset)
+        known = readers(self._explorer.dataset)
         some = self._rng.choice(known, min(_SUGGESTED, len(known)), replace=False)
         names = [str(each) for each in sorted({*some.tolist(), moment.user_id})]
         label = {"description_width": "5em"}
         self.user = widgets.Combobox(options=names, description="User", continuous_update=False, style=label)
-        self.draw = widgets.Button(description="Draw one", tooltip="Draw an impression of validation, and its user")
+        self.sample = widgets.Button(
+            description="Sample one", tooltip="Sample an impression of validation, and its user"
+        )
         self.moment = widgets.Dropdown(description="Moment", layout={"width": "34em"}, style=label)
         self.model = widgets.Dropdown(options=self._explorer.models, description="Model", style=label)
         self.article = widgets.Dropdown(
@@ -96,7 +96,7 @@ class LiveView(widgets.VBox):
         row = {"flex_flow": "row wrap", "overflow": "visible"}
         panels = self.panels
         return [
-            widgets.Box([self.user, self.draw, self.model, self.moment], layout=row),
+            widgets.Box([self.user, self.sample, self.model, self.moment], layout=row),
             panels["message"],
             panels["history"],
             panels["slate"],
@@ -109,7 +109,7 @@ class LiveView(widgets.VBox):
 
     def _listen(self) -> None:
         self.user.observe(self._when(lambda: self._typed_reader(self.user.value)), "value")
-        self.draw.on_click(lambda _: self._answer(self._drawn_reader))
+        self.sample.on_click(lambda _: self._answer(self._sampled_reader))
         self.moment.observe(self._when(self._show_moment), "value")
         self.model.observe(self._when(self._show_model), "value")
         self.article.observe(self._when(lambda: self._show_life(self.article.value)), "value")
@@ -132,12 +132,12 @@ class LiveView(widgets.VBox):
     def _typed_reader(self, text: str) -> None:
         self._choose_reader(_whole_number(text, "user"))
 
-    def _drawn_reader(self) -> None:
-        moment = reader.draw(self._explorer.dataset, self._rng)
+    def _sampled_reader(self) -> None:
+        moment = sample_moment(self._explorer.dataset, self._rng)
         self._choose_reader(moment.user_id, moment)
 
     def _choose_reader(self, user_id: int, moment: Moment | None = None) -> None:
-        self._moments = reader.moments(self._explorer.dataset, user_id)
+        self._moments = moments(self._explorer.dataset, user_id)
         chosen = self._moments[-1] if moment is None else moment
         with self._silence():
             self.user.value = str(user_id)

@@ -1,4 +1,4 @@
-"""Compute registered features of slates in one pass along the log, chunk by chunk, on two threads.
+"""Compute registered features of slates in one pass along the log, chunk by chunk, on two threads, and write them.
 
 ``queries`` are the slates to describe; the ``FeatureContext`` holds the past events they may look at. In preprocessing
 both come from the same log; for a recommendation the queries are slates that nobody was shown.
@@ -8,30 +8,29 @@ next chunk on another thread. Each family runs on one thread at a time and sees 
 neither on the number of threads nor on the size of a chunk.
 """
 
+import json
+import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Literal, TypeVar
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 from numba import njit
 
-from ebnerd_lib.data.bundle import History
-from ebnerd_lib.data.dataset import Metadata
+from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates, candidate_rows
+from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features import catalogue as catalogue  # registers the features
-from ebnerd_lib.features.events import EventCounts, Grouping, Kind, Timeline
-from ebnerd_lib.features.registry import Family, every_column, families
-from ebnerd_lib.features.sequential import LogStream
-from ebnerd_lib.features.users import UserEvents, UserProfiles, user_events
+from ebnerd_lib.features.context import Chunk, EventCursor, FeatureContext, feature_context
+from ebnerd_lib.features.registry import Family, columns_named, every_column, families
+from ebnerd_lib.features.store import COLUMNS_FILE
 
 T = TypeVar("T")
-By = Literal["article", "category", "topic", "page", "audience"]
-"""What events are counted by: the article, its category, its topics, the article on this kind of page (front page or
-not), or the article with this kind of reader (subscriber or not)."""
-
 CHUNK = 1 << 16
 """Candidates computed at a time: the memory of a build is bounded by this and the tables of past events."""
 THREADS = 2
@@ -40,113 +39,6 @@ _WAITING = 2  # chunks that are completed while the past moves on
 _BLOCK = 16  # candidates laid out together: their rows stay in the processor's first cache
 _BEGINNING = np.iinfo(np.int64).min
 _STEP = 1 << 16  # impressions of a timeline that are walked over at a time where nothing is asked
-
-
-@dataclass
-class FeatureContext:
-    """Everything that features may look at. Past events are put in order once, when first needed.
-
-    Attributes:
-        log: impressions of all parts with their clicks; queries only see those strictly before their time.
-        metadata: the articles table.
-        histories: the clicks before each week, week 0 first.
-        users: number of users, index 0 included.
-        timeline: what was in view, where that is more than ``log`` holds, as when it is on disk and the log is that
-            of some users only.
-    """
-
-    log: Slates
-    metadata: Metadata
-    histories: list[History]
-    users: int
-    timeline: Timeline | None = None
-
-    @property
-    def articles(self) -> int:
-        """Number of articles, index 0 included."""
-        return len(self.metadata.published)
-
-    @cached_property
-    def profiles(self) -> UserProfiles:
-        """What profiles of users are made of."""
-        return UserProfiles(self.metadata)
-
-    def grouping(self, by: By) -> Grouping:
-        """Return the keys of each article. See ``By``."""
-        article, meta = np.arange(self.articles), self.metadata
-        match by:
-            case "article":
-                return Grouping.one_key(article)
-            case "category":
-                return Grouping.one_key(meta.category)
-            case "topic":
-                return Grouping(meta.topic_starts, meta.topics, meta.topic_count, missing=np.nan)
-            case "page":
-                return Grouping.one_key(article, "front_page")
-            case "audience":
-                return Grouping.one_key(article, "subscriber")
-
-    @cached_property
-    def inviews(self) -> Timeline:
-        """What was in view, in order of time."""
-        return Timeline.inviews(self.log) if self.timeline is None else self.timeline
-
-    @cached_property
-    def clicks(self) -> Timeline:
-        """What was clicked, in order of time."""
-        return Timeline.clicks(self.log)
-
-    @cached_property
-    def by_user(self) -> UserEvents:
-        """The log by user."""
-        return user_events(self.log, self.users)
-
-
-class EventCursor:
-    """One pass over the queries: hands out the past, each part of it built when first asked for.
-
-    Args:
-        context: the past.
-        queries: the slates that are described.
-    """
-
-    def __init__(self, context: FeatureContext, queries: Slates) -> None:
-        self._world, self._queries = context, queries
-        self._pasts: dict[tuple[Kind, By], EventCounts] = {}
-
-    def past(self, kind: Kind, by: By = "article") -> EventCounts:
-        """Return the past events of a kind by key."""
-        if (kind, by) not in self._pasts:
-            events = self._world.clicks if kind == "clicks" else self._world.inviews
-            self._pasts[kind, by] = EventCounts(events, self._world.grouping(by), by_chance=kind == "chances")
-        return self._pasts[kind, by]
-
-    @cached_property
-    def stream(self) -> LogStream:
-        """State that runs along the log impression by impression."""
-        context = self._world
-        return LogStream(context.log, context.articles, context.users, context.profiles)
-
-    def copy(self, queries: Slates) -> "EventCursor":
-        """Return a walk for other queries that goes on from here by itself."""
-        twin = EventCursor(self._world, queries)
-        twin._pasts = {key: past.copy() for key, past in self._pasts.items()}
-        twin.stream = self.stream.copy()
-        return twin
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of what it holds of the past."""
-        return self.stream.nbytes + sum(past.nbytes for past in self._pasts.values())
-
-    @cached_property
-    def read(self) -> tuple[np.ndarray, list[np.ndarray]]:
-        """What the queries' users clicked in the history of each week: places by user, and profiles for each week."""
-        context = self._world
-        users = np.unique(self._queries.user)
-        place = np.zeros(context.users, dtype=np.int64)
-        place[users] = np.arange(len(users))
-        return place, [context.profiles.of_history(history, users) for history in context.histories]
 
 
 class Checkpoints:
@@ -193,23 +85,6 @@ class Checkpoints:
         if place < 0 or not len(queries):
             return _BEGINNING, EventCursor(self.context, queries)
         return self._times[place], self._walks[place].copy(queries)
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """What a feature function sees: some slates in the order of its walk, and the past.
-
-    Attributes:
-        slates: the slates to describe, n impressions and m candidates.
-        context: metadata, histories and the log.
-        walk: past events, strictly before the time of each slate; for a ``time`` walk.
-        columns: for a ``slate`` walk, the columns (m,) that the family reads, by name.
-    """
-
-    slates: Slates
-    context: FeatureContext
-    walk: EventCursor
-    columns: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -519,3 +394,112 @@ def _needed(names: list[str]) -> list[Family]:
 def _by_user(slates: Slates) -> np.ndarray:
     """Return rows user by user and week by week, each user's in order of time."""
     return np.lexsort((slates.time, slates.user, slates.week))
+
+
+def write_features(
+    dataset: Dataset,
+    folder: Path,
+    progress: Callable[[float], None] | None = None,
+    half: bool = False,
+    leave_out: Sequence[str] = (),
+    chunk: int = CHUNK,
+    threads: int = THREADS,
+) -> None:
+    """Compute the features of all parts in one pass, straight into files that can be mapped into memory.
+
+    Args:
+        dataset: the slates.
+        folder: to write into.
+        progress: called with the share done.
+        half: store float16, half the space: values keep eleven binary digits and end at ±65,504.
+        leave_out: columns, and groups of columns, that are not stored.
+        chunk: candidates at a time; the files do not depend on it.
+        threads: to compute on; the files do not depend on it.
+
+    Raises:
+        OSError: there is not enough space for them.
+        ConfigError: a name to leave out is neither a column nor a group, or nothing would be left.
+    """
+    left_out = columns_named(leave_out)
+    columns = [column for column in every_column() if column.name not in left_out]
+    if not columns:
+        raise ConfigError(f"leave_out: all {len(left_out)} columns are left out. Leave some in.")
+    names = [column.name for column in columns]
+    kind = np.float16 if half else np.float32
+    with ExitStack() as opened:
+        first, files = 0, []
+        for part, slates in dataset.parts.items():
+            file = _Rows(folder / f"features_{part}.npy", slates.candidates, len(names), kind)
+            files.append((first, slates, opened.enter_context(file)))
+            first += len(slates)
+
+        def put(described: FeatureChunk) -> None:
+            for first, slates, file in files:
+                rows = described.rows - first
+                inside = (rows >= 0) & (rows < len(slates))
+                if inside.any():
+                    mine = np.flatnonzero(described.slates.per_candidate(inside))
+                    matrix = np.empty((len(mine), len(names)), kind)
+                    described.lay_out(names, matrix, np.arange(len(mine)), mine)
+                    file.put(candidate_rows(slates.offsets, rows[inside]), matrix)
+
+        done = 0
+        for described in compute_features(
+            dataset.log, feature_context(dataset), names, chunk, threads=threads, then=put
+        ):
+            done += described.slates.candidates
+            if progress is not None:
+                progress(done / dataset.log.candidates)
+    text = json.dumps([vars(column) for column in columns], indent=1, ensure_ascii=False)
+    (folder / COLUMNS_FILE).write_text(text + "\n")
+
+
+class _Rows:
+    """A file of rows, written piece by piece from any thread: what ``np.save`` writes of a matrix.
+
+    Args:
+        path: file to write.
+        rows: how many there will be.
+        columns: numbers in a row.
+        kind: of the numbers.
+
+    Raises:
+        OSError: there is not enough space.
+    """
+
+    def __init__(self, path: Path, rows: int, columns: int, kind: type[np.generic]) -> None:
+        self._path, self._width = path, columns * np.dtype(kind).itemsize
+        self._stream = path.open("wb", buffering=0)
+        about = {"descr": np.lib.format.dtype_to_descr(np.dtype(kind)), "fortran_order": False}
+        with self._named():
+            np.lib.format.write_array_header_1_0(self._stream, {**about, "shape": (rows, columns)})
+            self._start = self._stream.tell()
+            self._stream.truncate(self._start + rows * self._width)
+
+    def put(self, where: np.ndarray, matrix: np.ndarray) -> None:
+        """Write rows to their places: int64 (m,), (m, columns). Those that follow each other are written at once."""
+        ends = np.concatenate((np.flatnonzero(np.diff(where) != 1) + 1, [len(where)])).tolist()
+        bytes_, begin = matrix.reshape(-1).view(np.uint8).data, 0
+        for end in ends:
+            piece, at = bytes_[begin * self._width : end * self._width], self._start + int(where[begin]) * self._width
+            while piece:
+                with self._named():
+                    written = os.pwrite(self._stream.fileno(), piece, at)
+                piece, at = piece[written:], at + written
+            begin = end
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Let errors of the system name the file."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
+
+    def __enter__(self) -> "_Rows":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()

@@ -7,18 +7,14 @@ The hidden test tells neither the clicks of its week nor the page being read. Wh
 ``clicks``, so that a model of a lower tier can be submitted.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ebnerd_lib.data.dataset import UNKNOWN_TIME
 from ebnerd_lib.data.slates import HOUR
+from ebnerd_lib.features.context import Chunk
 from ebnerd_lib.features.registry import Column, family
 from ebnerd_lib.features.users import history_past, user_past
 from ebnerd_lib.features.within_slate import behind, page_match, relative
-
-if TYPE_CHECKING:
-    from ebnerd_lib.features.build import Chunk
 
 WINDOWS = {"30m": 0.5, "1h": 1.0, "3h": 3.0, "6h": 6.0, "24h": 24.0, "48h": 48.0, "week": 24.0 * 7}
 HALF_LIVES = {"1h": 1.0, "6h": 6.0, "24h": 24.0}
@@ -40,7 +36,7 @@ TOPIC_HALF_LIFE = 6.0
     Column("published_sin", "content", "age", "", "sin(2π · hour of day of publication / 24)"),
     Column("published_cos", "content", "age", "", "cos(2π · hour of day of publication / 24)"),
 )
-def age(chunk: "Chunk") -> np.ndarray:
+def age(chunk: Chunk) -> np.ndarray:
     """Age of the candidate and its hour of publication; NaN where the table has no time of publication."""
     meta, article = chunk.context.metadata, chunk.slates.article
     published = meta.published[article]
@@ -62,7 +58,7 @@ def age(chunk: "Chunk") -> np.ndarray:
     Column("front_page", "clicks", "request", "0/1", "the front page is being read"),
     Column("subscriber", "content", "request", "0/1", "u subscribes"),
 )
-def request(chunk: "Chunk") -> np.ndarray:
+def request(chunk: Chunk) -> np.ndarray:
     """What is known of the request, the same for every candidate of a slate."""
     slates = chunk.slates
     angle = (slates.time % DAY) / DAY * 2 * np.pi
@@ -82,7 +78,7 @@ def request(chunk: "Chunk") -> np.ndarray:
     Column("negative", "content", "article", "share", "sentiment share of a, negative"),
     Column("positive", "content", "article", "share", "sentiment share of a, positive"),
 )
-def article(chunk: "Chunk") -> np.ndarray:
+def article(chunk: Chunk) -> np.ndarray:
     """What the articles table and the page say of the candidate."""
     slates, metadata = chunk.slates, chunk.context.metadata
     premium = metadata.premium[slates.article]
@@ -98,7 +94,7 @@ def article(chunk: "Chunk") -> np.ndarray:
     Column("page_topics", "clicks", "page", "share", "share of the topics of a that the page's own article has too"),
     Column("page_vector", "clicks", "page", "cosine", "vector of a against that of the page's own article"),
 )
-def page(chunk: "Chunk") -> np.ndarray:
+def page(chunk: Chunk) -> np.ndarray:
     """How the candidate relates to the article being read; NaN on the front page and where either is unknown."""
     slates, meta = chunk.slates, chunk.context.metadata
     return page_match(
@@ -115,7 +111,7 @@ def page(chunk: "Chunk") -> np.ndarray:
     Column("history_vector", "content", "history", "cosine", "vector of a against the sum of these clicks' vectors"),
     Column("history_length", "content", "history", "clicks", "number of these clicks"),
 )
-def history(chunk: "Chunk") -> np.ndarray:
+def history(chunk: Chunk) -> np.ndarray:
     """How the candidate relates to what the user clicked in the 21 days before the week."""
     slates, context = chunk.slates, chunk.context
     out = np.zeros((slates.candidates, 6), dtype=np.float32)
@@ -135,7 +131,7 @@ def history(chunk: "Chunk") -> np.ndarray:
     "time",
     *(Column(f"inviews_{w}", "exposure", "exposure", "times", f"times a was in view in [t − {w}, t)") for w in WINDOWS),
 )
-def inview_counts(chunk: "Chunk") -> np.ndarray:
+def inview_counts(chunk: Chunk) -> np.ndarray:
     """Trailing counts of the article in view."""
     return chunk.walk.past("inviews").trailing(chunk.slates, tuple(WINDOWS.values()))
 
@@ -147,7 +143,7 @@ def inview_counts(chunk: "Chunk") -> np.ndarray:
         for h in HALF_LIVES
     ),
 )
-def inview_decays(chunk: "Chunk") -> np.ndarray:
+def inview_decays(chunk: Chunk) -> np.ndarray:
     """Exponentially decayed counts of the article in view."""
     return chunk.walk.past("inviews").decayed(chunk.slates, tuple(HALF_LIVES.values()))
 
@@ -156,7 +152,7 @@ def inview_decays(chunk: "Chunk") -> np.ndarray:
     "time",
     Column("hours_since_first_inview", "exposure", "age", "hours", "t − first time a was in view"),
 )
-def first_inview(chunk: "Chunk") -> np.ndarray:
+def first_inview(chunk: Chunk) -> np.ndarray:
     """Time since the site began to show the article."""
     return chunk.walk.past("inviews").hours_since_first(chunk.slates)
 
@@ -165,7 +161,7 @@ def first_inview(chunk: "Chunk") -> np.ndarray:
     "time",
     Column("inviews_page_decay_6h", "clicks", "exposure", "times", "inviews_decay_6h on this kind of page only"),
 )
-def page_inviews(chunk: "Chunk") -> np.ndarray:
+def page_inviews(chunk: Chunk) -> np.ndarray:
     """How much the article is in view on the kind of page being read: front page or article page."""
     return chunk.walk.past("inviews", by="page").decayed(chunk.slates, (6.0,))
 
@@ -177,7 +173,7 @@ def page_inviews(chunk: "Chunk") -> np.ndarray:
         for h in HALF_LIVES
     ),
 )
-def chances(chunk: "Chunk") -> np.ndarray:
+def chances(chunk: Chunk) -> np.ndarray:
     """Clicks that the article would have had if all candidates of a slate were alike."""
     return chunk.walk.past("chances").decayed(chunk.slates, tuple(HALF_LIVES.values()))
 
@@ -187,7 +183,7 @@ def chances(chunk: "Chunk") -> np.ndarray:
     Column("category_inviews_decay_6h", "exposure", "trends", "times", "inviews_decay_6h over the category of a"),
     Column("category_inviews_decay_24h", "exposure", "trends", "times", "inviews_decay_24h over the category of a"),
 )
-def category_inviews(chunk: "Chunk") -> np.ndarray:
+def category_inviews(chunk: Chunk) -> np.ndarray:
     """How much the article's category is in view."""
     return chunk.walk.past("inviews", by="category").decayed(chunk.slates, (6.0, 24.0))
 
@@ -198,7 +194,7 @@ def category_inviews(chunk: "Chunk") -> np.ndarray:
         "audience_inviews_decay_6h", "exposure", "exposure", "times", "inviews_decay_6h to subscribers or others, as u"
     ),
 )
-def audience_inviews(chunk: "Chunk") -> np.ndarray:
+def audience_inviews(chunk: Chunk) -> np.ndarray:
     """How much the article is shown to readers who subscribe as this one does, or do not."""
     return chunk.walk.past("inviews", by="audience").decayed(chunk.slates, (6.0,))
 
@@ -207,7 +203,7 @@ def audience_inviews(chunk: "Chunk") -> np.ndarray:
     "time",
     Column("topic_inviews_decay_6h", "exposure", "trends", "times", "mean of inviews_decay_6h over the topics of a"),
 )
-def topic_inviews(chunk: "Chunk") -> np.ndarray:
+def topic_inviews(chunk: Chunk) -> np.ndarray:
     """How much the article's topics are in view; NaN without topics."""
     return chunk.walk.past("inviews", by="topic").decayed(chunk.slates, (TOPIC_HALF_LIFE,))
 
@@ -216,7 +212,7 @@ def topic_inviews(chunk: "Chunk") -> np.ndarray:
     "time",
     *(Column(f"clicks_{w}", "clicks", "clicks", "clicks", f"clicks on a in [t − {w}, t)") for w in WINDOWS),
 )
-def click_counts(chunk: "Chunk") -> np.ndarray:
+def click_counts(chunk: Chunk) -> np.ndarray:
     """Trailing counts of clicks on the article."""
     return chunk.walk.past("clicks").trailing(chunk.slates, tuple(WINDOWS.values()))
 
@@ -228,7 +224,7 @@ def click_counts(chunk: "Chunk") -> np.ndarray:
         for h in HALF_LIVES
     ),
 )
-def click_decays(chunk: "Chunk") -> np.ndarray:
+def click_decays(chunk: Chunk) -> np.ndarray:
     """Exponentially decayed counts of clicks on the article."""
     return chunk.walk.past("clicks").decayed(chunk.slates, tuple(HALF_LIVES.values()))
 
@@ -237,7 +233,7 @@ def click_decays(chunk: "Chunk") -> np.ndarray:
     "time",
     Column("hours_since_click", "clicks", "clicks", "hours", "t − last click on a"),
 )
-def last_click(chunk: "Chunk") -> np.ndarray:
+def last_click(chunk: Chunk) -> np.ndarray:
     """Time since anybody clicked the article."""
     return chunk.walk.past("clicks").hours_since_last(chunk.slates)
 
@@ -246,7 +242,7 @@ def last_click(chunk: "Chunk") -> np.ndarray:
     "time",
     Column("clicks_page_decay_6h", "clicks", "clicks", "clicks", "clicks_decay_6h on this kind of page only"),
 )
-def page_clicks(chunk: "Chunk") -> np.ndarray:
+def page_clicks(chunk: Chunk) -> np.ndarray:
     """Clicks on the article on the kind of page being read."""
     return chunk.walk.past("clicks", by="page").decayed(chunk.slates, (6.0,))
 
@@ -256,7 +252,7 @@ def page_clicks(chunk: "Chunk") -> np.ndarray:
     Column("category_clicks_decay_6h", "clicks", "trends", "clicks", "clicks_decay_6h over the category of a"),
     Column("category_clicks_decay_24h", "clicks", "trends", "clicks", "clicks_decay_24h over the category of a"),
 )
-def category_clicks(chunk: "Chunk") -> np.ndarray:
+def category_clicks(chunk: Chunk) -> np.ndarray:
     """Clicks on the article's category."""
     return chunk.walk.past("clicks", by="category").decayed(chunk.slates, (6.0, 24.0))
 
@@ -267,7 +263,7 @@ def category_clicks(chunk: "Chunk") -> np.ndarray:
         "audience_clicks_decay_6h", "clicks", "clicks", "clicks", "clicks_decay_6h by subscribers or by others, as u"
     ),
 )
-def audience_clicks(chunk: "Chunk") -> np.ndarray:
+def audience_clicks(chunk: Chunk) -> np.ndarray:
     """Clicks on the article by readers who subscribe as this one does, or do not."""
     return chunk.walk.past("clicks", by="audience").decayed(chunk.slates, (6.0,))
 
@@ -276,7 +272,7 @@ def audience_clicks(chunk: "Chunk") -> np.ndarray:
     "time",
     Column("topic_clicks_decay_6h", "clicks", "trends", "clicks", "mean of clicks_decay_6h over the topics of a"),
 )
-def topic_clicks(chunk: "Chunk") -> np.ndarray:
+def topic_clicks(chunk: Chunk) -> np.ndarray:
     """Clicks on the article's topics; NaN without topics."""
     return chunk.walk.past("clicks", by="topic").decayed(chunk.slates, (TOPIC_HALF_LIFE,))
 
@@ -288,7 +284,7 @@ def topic_clicks(chunk: "Chunk") -> np.ndarray:
         for name, rate in STRENGTH_RATES.items()
     ),
 )
-def strength(chunk: "Chunk") -> np.ndarray:
+def strength(chunk: Chunk) -> np.ndarray:
     """What the choices so far say of the article against those it was shown with."""
     return np.concatenate([chunk.walk.stream.strength(chunk.slates, rate) for rate in STRENGTH_RATES.values()], axis=1)
 
@@ -298,7 +294,7 @@ def strength(chunk: "Chunk") -> np.ndarray:
     Column("together_user", "clicks", "together", "clicks", "clicks on a by readers of the last five clicks of u"),
     Column("together_page", "clicks", "together", "clicks", "clicks on a by readers of the page's own article"),
 )
-def together(chunk: "Chunk") -> np.ndarray:
+def together(chunk: Chunk) -> np.ndarray:
     """What readers of the same articles clicked within their next five clicks."""
     return chunk.walk.stream.clicked_together(chunk.slates)
 
@@ -317,7 +313,7 @@ def together(chunk: "Chunk") -> np.ndarray:
         "user_passed_session", "clicks", "seen before", "times", "the same if u clicked it not once in them, else 0"
     ),
 )
-def seen_before(chunk: "Chunk") -> np.ndarray:
+def seen_before(chunk: Chunk) -> np.ndarray:
     """What this user was shown and clicked of the candidate before."""
     slates, own = chunk.slates, chunk.context.by_user
     return user_past(
@@ -337,7 +333,7 @@ def seen_before(chunk: "Chunk") -> np.ndarray:
     Column("user_topics", "clicks", "user", "share", "mean share of the topics of a among the clicks of u so far"),
     Column("user_vector", "clicks", "user", "cosine", "vector of a against the sum of the vectors of these clicks"),
 )
-def user_so_far(chunk: "Chunk") -> np.ndarray:
+def user_so_far(chunk: Chunk) -> np.ndarray:
     """What this user did so far, and how the candidate relates to what the user clicked."""
     return chunk.walk.stream.own_past(chunk.slates)
 
@@ -352,7 +348,7 @@ _RATES = ("1h", "6h", "24h", "week", "decay_1h", "decay_6h", "decay_24h", "page_
     *(Column(f"rate_{w}", "clicks", "click rate", "share", f"(clicks_{w} + 1.8) / (inviews_{w} + 20)") for w in _RATES),
     reads=tuple(f"{kind}_{w}" for kind in ("clicks", "inviews") for w in _RATES),
 )
-def rates(chunk: "Chunk") -> np.ndarray:
+def rates(chunk: Chunk) -> np.ndarray:
     """Clicks per time in view, drawn to the prior where there were few."""
     clicks = np.stack([chunk.columns[f"clicks_{w}"] for w in _RATES], axis=1)
     inviews = np.stack([chunk.columns[f"inviews_{w}"] for w in _RATES], axis=1)
@@ -367,7 +363,7 @@ def rates(chunk: "Chunk") -> np.ndarray:
     ),
     reads=tuple(f"{kind}_decay_{h}" for kind in ("clicks", "chances") for h in HALF_LIVES),
 )
-def lifts(chunk: "Chunk") -> np.ndarray:
+def lifts(chunk: Chunk) -> np.ndarray:
     """Clicks against what chance would have given in slates of these lengths."""
     clicks = np.stack([chunk.columns[f"clicks_decay_{h}"] for h in HALF_LIVES], axis=1)
     by_chance = np.stack([chunk.columns[f"chances_decay_{h}"] for h in HALF_LIVES], axis=1)
@@ -382,7 +378,7 @@ def lifts(chunk: "Chunk") -> np.ndarray:
     ),
     reads=tuple(f"category_{kind}_decay_{h}" for kind in ("clicks", "inviews") for h in ("6h", "24h")),
 )
-def category_rates(chunk: "Chunk") -> np.ndarray:
+def category_rates(chunk: Chunk) -> np.ndarray:
     """How the article's category does."""
     columns = chunk.columns
     return np.stack(
@@ -403,7 +399,7 @@ def category_rates(chunk: "Chunk") -> np.ndarray:
     Column("audience_rate_6h", "clicks", "click rate", "share", "(audience clicks + 1.8) / (audience in-views + 20)"),
     reads=("topic_clicks_decay_6h", "topic_inviews_decay_6h", "audience_clicks_decay_6h", "audience_inviews_decay_6h"),
 )
-def group_rates(chunk: "Chunk") -> np.ndarray:
+def group_rates(chunk: Chunk) -> np.ndarray:
     """How the article's topics do, and how the article does with readers like this one; NaN without topics."""
     of, prior = chunk.columns, PRIOR_RATE * PRIOR_INVIEWS
     return np.stack(
@@ -420,7 +416,7 @@ def group_rates(chunk: "Chunk") -> np.ndarray:
     Column("inviews_trend", "exposure", "exposure", "", "(inviews_1h + 2) / (inviews_6h / 6 + 2)"),
     reads=("inviews_1h", "inviews_6h"),
 )
-def inviews_trend(chunk: "Chunk") -> np.ndarray:
+def inviews_trend(chunk: Chunk) -> np.ndarray:
     """Whether the article is shown more than it was."""
     return ((chunk.columns["inviews_1h"] + 2) / (chunk.columns["inviews_6h"] / 6 + 2))[:, None]
 
@@ -430,12 +426,12 @@ def inviews_trend(chunk: "Chunk") -> np.ndarray:
     Column("clicks_trend", "clicks", "clicks", "", "(clicks_1h + 1) / (clicks_6h / 6 + 1)"),
     reads=("clicks_1h", "clicks_6h"),
 )
-def clicks_trend(chunk: "Chunk") -> np.ndarray:
+def clicks_trend(chunk: Chunk) -> np.ndarray:
     """Whether the article is clicked more than it was."""
     return ((chunk.columns["clicks_1h"] + 1) / (chunk.columns["clicks_6h"] / 6 + 1))[:, None]
 
 
-def within_slate(chunk: "Chunk") -> np.ndarray:
+def within_slate(chunk: Chunk) -> np.ndarray:
     """Where the candidate stands among those it competes with: rank and ratio of each column read."""
     return np.concatenate([relative(values, chunk.slates.offsets) for values in chunk.columns.values()]).T
 
@@ -480,7 +476,7 @@ for _tier, _columns in _RELATIVE.items():
     )(within_slate)
 
 
-def behind_best(chunk: "Chunk") -> np.ndarray:
+def behind_best(chunk: Chunk) -> np.ndarray:
     """How far the candidate is behind the best of its slate."""
     return np.stack([behind(values, chunk.slates.offsets) for values in chunk.columns.values()]).T
 

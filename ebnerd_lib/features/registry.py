@@ -14,16 +14,21 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.features.context import Chunk
 
-if TYPE_CHECKING:
-    from ebnerd_lib.features.build import Chunk
-
-TIERS = ("ids", "content", "exposure", "clicks")
+TIER_MEANINGS = {
+    "ids": "the identities of users and articles, as far as training saw them",
+    "content": "also what was published before t, the user's own history and the request",
+    "exposure": "also what was in view before t",
+    "clicks": "also what was clicked before t",
+}
+"""What a scorer of each tier may know when it scores an impression at time t; each adds to the one before."""
+TIERS = tuple(TIER_MEANINGS)
 BARRED = {
     "total_inviews": "it is a total of the week after publication",
     "total_pageviews": "it is a total of the week after publication",
@@ -64,7 +69,7 @@ class Family:
     name: str
     walk: Order
     columns: tuple[Column, ...]
-    compute: Callable[["Chunk"], np.ndarray]
+    compute: Callable[[Chunk], np.ndarray]
     reads: tuple[str, ...]
 
 
@@ -73,7 +78,7 @@ _FAMILIES: dict[str, Family] = {}
 
 def family(
     walk: Order, *columns: Column, reads: tuple[str, ...] = (), name: str = ""
-) -> Callable[[Callable[["Chunk"], np.ndarray]], Callable[["Chunk"], np.ndarray]]:
+) -> Callable[[Callable[[Chunk], np.ndarray]], Callable[[Chunk], np.ndarray]]:
     """Register a feature function.
 
     Args:
@@ -87,7 +92,7 @@ def family(
             tier may, or it is made of a column that knows the future.
     """
 
-    def register(compute: Callable[["Chunk"], np.ndarray]) -> Callable[["Chunk"], np.ndarray]:
+    def register(compute: Callable[[Chunk], np.ndarray]) -> Callable[[Chunk], np.ndarray]:
         known = {column.name: column for column in every_column()}
         for column in columns:
             if column.tier not in TIERS:

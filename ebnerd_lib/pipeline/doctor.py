@@ -132,8 +132,8 @@ def check_machine(profile: str) -> Iterator[Finding]:
 
 def check_profile(profile: str) -> Iterator[Finding]:
     """Check the profile's parameters; say which of its stages are complete, failed or still to run."""
-    from ebnerd_lib.pipeline.config import load_config
-    from ebnerd_lib.pipeline.pages.runs import read_runs, status
+    from ebnerd_lib.pipeline.params import load_config
+    from ebnerd_lib.pipeline.runs import read_runs
     from ebnerd_lib.pipeline.stale import plan, stale_stages
 
     try:
@@ -145,7 +145,7 @@ def check_profile(profile: str) -> Iterator[Finding]:
     yield Finding(OK, "parameters", f"valid, for {len(stages)} stages")
     runs, states = read_runs(profile, stages, stale_stages(profile, stages)), dict[str, list[str]]()
     for run in runs:
-        states.setdefault(status(run, runs)[0], []).append(run.stage)
+        states.setdefault(run.state, []).append(run.stage)
     text = "; ".join(f"{state}: {', '.join(names)}" for state, names in states.items())
     remedy = f"read why in outputs/{profile}/index.html; `make run-all PROFILE={profile}` tries again"
     yield Finding(WARN if "failed" in states else OK, "stages", text, remedy)
@@ -210,7 +210,7 @@ def _reinstall() -> tuple[str, str]:
 
 def _bundles(profile: str) -> set[str]:
     """Return the bundles that a profile reads; none where its parameters are wrong, which ``check_profile`` reports."""
-    from ebnerd_lib.pipeline.config import load_config
+    from ebnerd_lib.pipeline.params import load_config
 
     try:
         configs = [load_config(profile, stage) for stage in paths.profile_stages(profile)]

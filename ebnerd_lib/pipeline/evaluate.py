@@ -14,6 +14,7 @@ from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.errors import BundleError, ConfigError, first_line
 from ebnerd_lib.evaluation import compare
 from ebnerd_lib.evaluation.compare import slices_of
+from ebnerd_lib.evaluation.evaluate import Scorer, evaluate_scorer
 from ebnerd_lib.features.registry import TIERS
 from ebnerd_lib.pipeline.paths import ROOT, write_json
 
@@ -61,8 +62,8 @@ def evaluate(
         if scorers[0].name == scorers[1].name:
             raise ConfigError(f"{reference}: has the name of {scores}, and tables tell scorers by name. Rename one.")
     slates, base = data.parts[part], scorers[-1].name
-    evaluated = [compare.evaluate_scorer(each, data.parts, seed) for each in scorers]
-    entries = {each.scorer.name: each.figures for each in evaluated}
+    evaluated = [evaluate_scorer(each, data.parts, seed) for each in scorers]
+    entries = {each.scorer.name: each.metrics for each in evaluated}
     difference = compare.differences(evaluated, base, slates, part, seed)
     metrics = {
         "models": entries,
@@ -113,7 +114,7 @@ def read_scores(path: Path, slates: Slates) -> np.ndarray:
     return score[place]
 
 
-def _scorer(file: Path, data: Dataset, part: str, tier: str, tuning: Path | None) -> compare.Scorer:
+def _scorer(file: Path, data: Dataset, part: str, tier: str, tuning: Path | None) -> Scorer:
     files = {part: file} | ({"tuning": tuning} if tuning is not None and part != "tuning" else {})
     name = file.stem.removeprefix("scores_").removeprefix("tuning_") or file.stem
-    return compare.Scorer(name, tier, {part: read_scores(path, data.parts[part]) for part, path in files.items()})
+    return Scorer(name, tier, {part: read_scores(path, data.parts[part]) for part, path in files.items()})

@@ -92,7 +92,7 @@ def execute(paths: StagePaths, given: dict[str, Any], sockets: Path) -> str:
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
-    from ebnerd_lib.pipeline.pages.body import make_plain
+    from ebnerd_lib.pipeline.report import make_plain
 
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it logs of a dead kernel, the message says
     try:

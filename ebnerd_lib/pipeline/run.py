@@ -21,10 +21,8 @@ from typing import Any
 
 from ebnerd_lib.errors import LockedError, StorageError
 from ebnerd_lib.pipeline import paths as lock
-from ebnerd_lib.pipeline.config import StageConfig, load_config
-from ebnerd_lib.pipeline.pages import report
-from ebnerd_lib.pipeline.pages.page import is_number, printable
-from ebnerd_lib.pipeline.pages.scorers import headline
+from ebnerd_lib.pipeline import report
+from ebnerd_lib.pipeline.params import StageConfig, load_config
 from ebnerd_lib.pipeline.paths import (
     ROOT,
     StagePaths,
@@ -34,6 +32,7 @@ from ebnerd_lib.pipeline.paths import (
     relative,
     write_json,
 )
+from ebnerd_lib.pipeline.runs import headline, is_number, printable
 from ebnerd_lib.pipeline.stage import BATCH_VARIABLE, ORPHAN_SECONDS, clear_partial
 from ebnerd_lib.pipeline.stale import Hashes, fingerprint, plan, stale_stages
 

@@ -12,7 +12,7 @@ from typing import Any
 from ebnerd_lib.data.layout import generated_stamp
 from ebnerd_lib.errors import StageError
 from ebnerd_lib.pipeline import paths as lock
-from ebnerd_lib.pipeline.config import StageConfig, from_namespace
+from ebnerd_lib.pipeline.params import StageConfig, from_namespace
 from ebnerd_lib.pipeline.paths import ROOT, StagePaths, environment, files_in, peak_memory_mb, relative
 from ebnerd_lib.pipeline.stale import Hashes, input_files, sha256
 from ebnerd_lib.training.kept import forget

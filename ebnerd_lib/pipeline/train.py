@@ -11,7 +11,7 @@ from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.evaluate import save_results
 from ebnerd_lib.features import store
-from ebnerd_lib.pipeline.config import StageConfig, load_config, with_assignments, with_values
+from ebnerd_lib.pipeline.params import StageConfig, load_config, with_assignments, with_values
 from ebnerd_lib.pipeline.paths import StagePaths, profile_stages, relative
 from ebnerd_lib.pipeline.run import end_with_parent, interruptible
 from ebnerd_lib.pipeline.stage import Stage

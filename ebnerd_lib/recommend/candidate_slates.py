@@ -10,14 +10,15 @@ import pandas as pd
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.features.build import CHUNK, FeatureContext, build
+from ebnerd_lib.features.build import CHUNK, build
+from ebnerd_lib.features.context import FeatureContext, feature_context
 from ebnerd_lib.features.registry import every_column
-from ebnerd_lib.features.store import Features, feature_context
+from ebnerd_lib.features.store import Features
 from ebnerd_lib.recommend.requests import Requests
 from ebnerd_lib.training.model_file import TrainedModel
 
 TARGET_SHARE = 3
-"""One in so many of a slate is judged: the fewer, the truer to the slates of the log, and the dearer."""
+"""One in so many of a slate is evaluated: the fewer, the closer to the slates of the log, and the more slates."""
 _COMPARED = ("age_hours", "inviews_1h", "inviews_24h", "clicks_1h", "clicks_24h", "rate_24h", "lift_6h")
 _SAMPLE = 200_000
 
@@ -29,9 +30,9 @@ class CandidateSlates:
     Attributes:
         offsets: int64 (slates + 1,), where each slate begins in the arrays below.
         place: int64 (m,), position in the pool.
-        judged: bool (m,), whether the article is judged here, or only there to compete with.
+        evaluated: bool (m,), whether the article is evaluated here, or only there to compete with.
         length: articles a slate.
-        draws: how often each live article is judged.
+        draws: how often each live article is evaluated.
     """
 
     offsets: np.ndarray
@@ -66,24 +67,24 @@ def typical_length(slates: Slates) -> int:
     return int(lengths[np.searchsorted(total, total[-1] / 2)])
 
 
-def draw_slates(requests: Requests, length: int, draws: int, exposure: bool, seed: int) -> CandidateSlates:
+def sample_slates(requests: Requests, length: int, draws: int, exposure: bool, seed: int) -> CandidateSlates:
     """Cut the pool into slates of ``length``, several times.
 
-    Which articles are judged together and against which depends on the seed and on the pool, not on the user: who
-    else is served changes nobody's scores. A pool no longer than a slate is one slate, in which all are judged.
+    Which articles are evaluated together, and with which others, depends on the seed and on the pool, not on the user:
+    who else is served changes nobody's scores. A pool no longer than a slate is one slate, in which all are evaluated.
 
     Args:
         requests: whose pool.
         length: articles a slate.
         draws: how often to cut.
-        exposure: whether to draw competitors by their time in view of late (``inviews_decay_1h``); all alike if not.
-        seed: of the draws.
+        exposure: whether to sample competitors by their recent time in view (``inviews_decay_1h``); all alike if not.
+        seed: of the samples.
 
     Raises:
-        ConfigError: there is no draw.
+        ConfigError: ``draws`` is below 1.
     """
     if draws < 1:
-        raise ConfigError(f"slate_draws: {draws} draws judge nothing. Draw at least 1.")
+        raise ConfigError(f"slate_draws: {draws} draws evaluate nothing. Ask for at least 1.")
     size = len(requests.pool)
     if size <= length:
         return CandidateSlates(np.array([0, size]), np.arange(size), np.ones(size, dtype=bool), size, 1)
@@ -99,23 +100,22 @@ def draw_slates(requests: Requests, length: int, draws: int, exposure: bool, see
 
 
 def score_live(
-    models: list[TrainedModel], dataset: Dataset, requests: Requests, competition: CandidateSlates
+    models: list[TrainedModel], dataset: Dataset, requests: Requests, candidates: CandidateSlates
 ) -> dict[str, np.ndarray]:
     """Return, by model, the mean score of every live article over its slates: float32 (users, pool)."""
     totals = {model.name: np.zeros(requests.slates.candidates) for model in models}
-    for field in fields(dataset, requests, competition):
+    for field in fields(dataset, requests, candidates):
         for model in models:
             totals[model.name] += _target_sums(model, dataset, field, field.matrix, requests)
     return {
-        name: (total / competition.draws).astype(np.float32).reshape(len(requests), -1)
-        for name, total in totals.items()
+        name: (total / candidates.draws).astype(np.float32).reshape(len(requests), -1) for name, total in totals.items()
     }
 
 
 def group_effects(
-    model: TrainedModel, dataset: Dataset, requests: Requests, competition: CandidateSlates
+    model: TrainedModel, dataset: Dataset, requests: Requests, candidates: CandidateSlates
 ) -> pd.DataFrame:
-    """Return by how much each feature group changes each live article's score against the mean of its slates.
+    """Return by how much each feature group changes each live article's score vs. the mean of its slates.
 
     One column a group, one row a row of the requests: the score less the score with the group's features at their
     means over the slate, the mean over the article's slates.
@@ -125,28 +125,28 @@ def group_effects(
         if column.name in model.columns:
             groups.setdefault(column.group, []).append(requests.columns.index(column.name))
     effects = {group: np.zeros(requests.slates.candidates) for group in groups}
-    for field in fields(dataset, requests, competition):
+    for field in fields(dataset, requests, candidates):
         base = _target_sums(model, dataset, field, field.matrix, requests)
         for group, places in groups.items():
             changed = field.matrix.copy()
             changed[:, places] = _slate_means(field.matrix[:, places], field.slates)
             effects[group] += base - _target_sums(model, dataset, field, changed, requests)
     index = range(requests.slates.candidates)
-    return pd.DataFrame({group: effect / competition.draws for group, effect in effects.items()}, index=index)
+    return pd.DataFrame({group: effect / candidates.draws for group, effect in effects.items()}, index=index)
 
 
-def against_training(
-    train: Features, dataset: Dataset, requests: Requests, competition: CandidateSlates
+def compare_with_training(
+    train: Features, dataset: Dataset, requests: Requests, candidates: CandidateSlates
 ) -> pd.DataFrame:
-    """Compare columns that depend on the slate: in training, in the competition, and in the pool taken as one slate.
+    """Compare columns that depend on the slate: in training, in the slates, and in the pool as one slate.
 
     Returns:
         One row a column that is stored: ``column``, its 99th percentile in ``training`` (over an even sample of
-        candidates), over the judged of the ``slates``, and over the ``pool``; and ``outside``, the share of the judged
-        beyond the range of training.
+        candidates), over the evaluated of the ``slates``, and over the ``pool``; and ``outside``, the share of the
+        evaluated beyond the range of training.
     """
     sample = train.matrix[:: max(1, len(train.matrix) // _SAMPLE)]
-    every = list(fields(dataset, requests, competition))
+    every = list(fields(dataset, requests, candidates))
     rows = []
     for name in ("slate_length", *(f"{base}_ratio" for base in _COMPARED)):
         if name not in train.columns:
@@ -166,26 +166,26 @@ def against_training(
     return pd.DataFrame(rows)
 
 
-def fields(dataset: Dataset, requests: Requests, competition: CandidateSlates, chunk: int = CHUNK) -> Iterator[Field]:
+def fields(dataset: Dataset, requests: Requests, candidates: CandidateSlates, chunk: int = CHUNK) -> Iterator[Field]:
     """Yield the slates of all users with their features, about ``chunk`` candidates at a time."""
     context, size = feature_context(dataset), len(requests.pool)
-    users = max(1, chunk // len(competition.place))
+    users = max(1, chunk // len(candidates.place))
     for start in range(0, len(requests), users):
         rows = np.arange(start, min(start + users, len(requests)))
-        where = (rows[:, None] * size + competition.place).ravel()
-        yield _field(context, requests, competition, rows, where)
+        where = (rows[:, None] * size + candidates.place).ravel()
+        yield _field(context, requests, candidates, rows, where)
 
 
 def _field(
-    context: FeatureContext, requests: Requests, competition: CandidateSlates, rows: np.ndarray, where: np.ndarray
+    context: FeatureContext, requests: Requests, candidates: CandidateSlates, rows: np.ndarray, where: np.ndarray
 ) -> Field:
     request = requests.slates
-    count = len(competition.offsets) - 1
+    count = len(candidates.offsets) - 1
     per_slate = {
         name: np.repeat(getattr(request, name)[rows], count)
         for name in ("user_id", "user", "time", "session", "device", "subscriber", "page", "front_page", "week")
     }
-    ends = np.arange(len(rows))[:, None] * len(competition.place) + competition.offsets[1:]
+    ends = np.arange(len(rows))[:, None] * len(candidates.place) + candidates.offsets[1:]
     slates = Slates(
         impression_id=np.arange(1, len(rows) * count + 1, dtype=np.uint32),
         offsets=np.concatenate(([0], ends.ravel())).astype(np.int64),
@@ -196,13 +196,13 @@ def _field(
     )
     matrix = requests.matrix[where]
     build(slates, context, matrix, slate_only=True)
-    return Field(slates, matrix, where, np.tile(competition.evaluated, len(rows)))
+    return Field(slates, matrix, where, np.tile(candidates.evaluated, len(rows)))
 
 
 def _target_sums(
     model: TrainedModel, dataset: Dataset, field: Field, matrix: np.ndarray, requests: Requests
 ) -> np.ndarray:
-    """Sum the scores of the judged by row of the requests: float64 (n · p,)."""
+    """Sum the scores of the evaluated by row of the requests: float64 (n · p,)."""
     evaluated = field.evaluated
     if model.network.uses_slate_context:
         scores = model.score(dataset, field.slates, matrix, requests.columns)[evaluated]
@@ -214,14 +214,14 @@ def _target_sums(
 def _cut(
     rng: np.random.Generator, pool: np.ndarray, weight: np.ndarray, length: int, guests: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a pool into slates once: positions in the pool (slates, length), and which of them are judged."""
+    """Cut a pool into slates once: positions in the pool (slates, length), and which of them are evaluated."""
     size = len(pool)
     slates = -(-size // guests)
     order = rng.permutation(size)
     slate = np.arange(size) % slates  # as many in each, or one fewer
     guest = np.zeros((slates, size), dtype=bool)
     guest[slate, order] = True
-    # The largest of log weight + Gumbel noise are a draw without replacement in proportion to the weights.
+    # The largest of log weight + Gumbel noise are a sample without replacement in proportion to the weights.
     with np.errstate(divide="ignore"):
         keys = np.log(weight) + rng.gumbel(size=(slates, size))
     keys = np.where(np.isneginf(keys), -1e9 - rng.random(size), keys)  # nobody sees them: only where others run out

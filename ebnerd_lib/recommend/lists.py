@@ -1,24 +1,27 @@
 """The k best of the live articles for a request, with reasons, and re-ranked for diversity."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
-from numba import njit
 
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import candidate_rows
-from ebnerd_lib.errors import ConfigError, StageError
-from ebnerd_lib.evaluation import diversity as beyond
-from ebnerd_lib.evaluation.diversity import ArticleSpace
-from ebnerd_lib.evaluation.evaluate import load_scores
+from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.evaluation.diversity import ArticleSpace, intralist_diversity, mean_interval
 from ebnerd_lib.evaluation.intervals import user_bootstrap
 from ebnerd_lib.evaluation.metrics import METRICS, per_slate
 from ebnerd_lib.recommend.candidate_slates import CandidateSlates, group_effects
 from ebnerd_lib.recommend.requests import Requests
 from ebnerd_lib.training.model_file import TrainedModel
 
-# mypy: disable-error-code="no-untyped-def"
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+TOP = 5
+"""Diversity on validation is that of the first five: most slates have about ten, which are all there is to pick."""
+_DEEPEST = 10
+REASONS = 3
+_AT_A_TIME = 1 << 11  # slates: memory is bounded by these, not by all
+
+
+# --- picking -------------------------------------------------------------------------------------------------
 
 
 def check_diversity(diversity: float) -> float:
@@ -70,15 +73,50 @@ def rerank(
         array([[0, 2, 1]])
     """
     check_diversity(diversity)
-    scores = np.array(scores, dtype=np.float64)  # copies: one kernel for all callers
+    scores, offsets = np.asarray(scores, dtype=np.float64), np.asarray(offsets, dtype=np.int64)
     if not len(scores) == len(article) == offsets[-1]:
         raise ValueError(f"{len(scores)} scores and {len(article)} articles for {offsets[-1]} candidates")
     if not np.isfinite(scores).all():
         raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite")
-    vectors = np.require(vectors, np.float32, ["C", "W"])
-    return _mmr(
-        scores, np.array(article, dtype=np.int64), np.array(offsets, dtype=np.int64), vectors, k, float(diversity)
-    )
+    relevance = scaled(scores, offsets)
+    out = np.full((len(offsets) - 1, k), -1, dtype=np.int64)
+    for start in range(0, len(out), _AT_A_TIME):
+        ends = offsets[start : start + _AT_A_TIME + 1]
+        out[start : start + _AT_A_TIME] = _mmr(scores, relevance, article, ends, vectors, k, diversity)
+    return out
+
+
+def _mmr(
+    scores: np.ndarray,
+    relevance: np.ndarray,
+    article: np.ndarray,
+    offsets: np.ndarray,
+    vectors: np.ndarray,
+    k: int,
+    weight: float,
+) -> np.ndarray:
+    """Pick for some slates, see ``rerank``: all slates at once, one rank after the other."""
+    lengths, rows = np.diff(offsets), np.arange(len(offsets) - 1)
+    column = np.arange(lengths.max(initial=0))
+    left = column < lengths[:, None]  # (slates, longest), what is there and not picked yet
+    place = np.where(left, offsets[:-1, None] + column, 0)
+    articles, own = np.unique(article[place], return_inverse=True)
+    unit = vectors[articles].astype(np.float64)
+    similar = np.round(unit @ unit.T, 9)  # so that articles alike tie, in whatever order a library adds
+    unknown = ~unit.any(axis=1)
+    similar[unknown], similar[:, unknown] = np.nan, np.nan
+    nearest = np.full(left.shape, np.nan)  # similarity to the most similar one picked
+    out = np.full((len(rows), k), -1, dtype=np.int64)
+    for rank in range(min(k, len(column))):
+        known = left & ~np.isnan(nearest)
+        typical = np.where(known, nearest, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        likeness = np.where(np.isnan(nearest), typical[:, None], nearest)
+        value = np.where(left, (1.0 - weight) * relevance[place] - weight * likeness, -np.inf)
+        best = np.where(left & (value == value.max(axis=1)[:, None]), scores[place], -np.inf).argmax(axis=1)
+        out[:, rank] = np.where(left.any(axis=1), place[rows, best], -1)
+        left[rows, best] = False
+        nearest = np.fmax(nearest, similar[own, own[rows, best][:, None]])
+    return out
 
 
 def scaled(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -93,184 +131,6 @@ def scaled(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return np.divide(wide - low, high - low, out=np.zeros_like(wide), where=high > low)
 
 
-@njit(cache=True, nogil=True)
-def _mmr(scores, article, offsets, vectors, k, weight):
-    out = np.full((len(offsets) - 1, k), -1, dtype=np.int64)
-    for row in range(len(offsets) - 1):
-        begin, size = offsets[row], offsets[row + 1] - offsets[row]
-        if size == 0:
-            continue
-        own = scores[begin : begin + size]
-        low, high = own.min(), own.max()
-        nearest = np.full(size, np.nan)
-        taken = np.zeros(size, dtype=np.bool_)
-        for place in range(min(k, size)):
-            typical, known = 0.0, 0
-            for c in range(size):
-                if not taken[c] and not np.isnan(nearest[c]):
-                    typical += nearest[c]
-                    known += 1
-            typical = typical / known if known else 0.0
-            best, best_value = -1, 0.0
-            for c in range(size):
-                if taken[c]:
-                    continue
-                relevance = (own[c] - low) / (high - low) if high > low else 0.0
-                similar = typical if np.isnan(nearest[c]) else nearest[c]
-                value = (1.0 - weight) * relevance - weight * similar
-                if best < 0 or value > best_value or (value == best_value and own[c] > own[best]):
-                    best, best_value = c, value
-            taken[best] = True
-            out[row, place] = begin + best
-            if weight > 0.0:
-                _approach(nearest, taken, article, begin, best, vectors)
-    return out
-
-
-@njit(cache=True, nogil=True)
-def _approach(nearest, taken, article, begin, picked, vectors):
-    """Raise each candidate's similarity to the list by its similarity to the article just picked."""
-    b = article[begin + picked]
-    if not vectors[b].any():
-        return
-    for c in range(len(nearest)):
-        a = article[begin + c]
-        if taken[c] or not vectors[a].any():
-            continue
-        cosine = 0.0
-        for d in range(vectors.shape[1]):
-            cosine += np.float64(vectors[a, d]) * np.float64(vectors[b, d])
-        if np.isnan(nearest[c]) or cosine > nearest[c]:
-            nearest[c] = cosine
-
-
-WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
-TOP = 5
-"""Diversity on validation is that of the first five: most slates have about ten, which are all there is to pick."""
-_DEEPEST = 10
-
-
-def draw_impressions(dataset: Dataset, number: int, seed: int) -> np.ndarray:
-    """Return rows of validation impressions that can be judged, drawn by seed, all of them where there are fewer.
-
-    Raises:
-        ConfigError: none is asked for.
-    """
-    if number < 1:
-        raise ConfigError(f"tradeoff_impressions: {number} impressions cannot be judged. Draw at least 1.")
-    able = np.flatnonzero(dataset.parts["validation"].has_choice)
-    return np.sort(np.random.default_rng(seed).choice(able, min(number, len(able)), replace=False))
-
-
-def saved_scores(name: str, dataset: Dataset, folders: list[Path]) -> np.ndarray:
-    """Return the scores of validation that a model's stage saved, from the first of some folders that has them.
-
-    A model that learns on has seen validation by now: what it scored on the way is in this file, and nowhere else.
-
-    Raises:
-        StageError: no folder has them.
-    """
-    for folder in folders:
-        if (folder / f"scores_{name}.parquet").exists():
-            return load_scores(folder / f"scores_{name}.parquet", dataset.parts["validation"])
-    raise StageError(f"models: there are no saved scores of '{name}'. Run the stage that trains it again.")
-
-
-def on_validation(
-    dataset: Dataset,
-    scores: np.ndarray,
-    rows: np.ndarray,
-    space: ArticleSpace,
-    seed: int,
-    weights: tuple[float, ...] = WEIGHTS,
-) -> pd.DataFrame:
-    """Re-rank slates that were really shown and judge the new order by what was clicked.
-
-    Args:
-        dataset: whose validation part.
-        scores: float (m,), of every candidate of validation.
-        rows: which impressions.
-        space: tells how similar articles are.
-        seed: of the bootstrap.
-        weights: of diversity.
-
-    Returns:
-        One row a weight: ``diversity_weight``; ``ndcg@5`` and ``ndcg@10``, means over impressions, with intervals over
-        users (``…_ci``); ``diversity``, the intra-list diversity of the first five, with its own.
-    """
-    validation = dataset.parts["validation"]
-    slates = validation.take(rows)
-    own = scores[candidate_rows(validation.offsets, rows)]
-    table = []
-    for weight in weights:
-        order = rerank(own, slates.article, slates.offsets, space.vectors, _DEEPEST, weight)
-        figures = _ndcg(order, own, slates.clicked, slates.offsets)
-        top = order[:, :TOP]
-        listed = np.where(top >= 0, slates.article[top], -1)
-        values = np.column_stack([figures, beyond.intralist_diversity(listed, space.vectors)])
-        row: dict[str, object] = {"diversity_weight": weight}
-        for place, name in enumerate(("ndcg@5", "ndcg@10", "diversity")):
-            known = values[~np.isnan(values[:, place]), place]
-            ends = user_bootstrap(values[:, [place]], slates.user_id, seed=seed)[0]
-            row |= {name: float(known.mean()) if len(known) else np.nan}
-            row |= {f"{name}_ci": [float(end) for end in ends] if len(known) else None}
-        table.append(row)
-    return pd.DataFrame(table)
-
-
-def on_live(
-    requests: Requests,
-    scores: np.ndarray,
-    space: ArticleSpace,
-    k: int,
-    seed: int,
-    weights: tuple[float, ...] = WEIGHTS,
-) -> pd.DataFrame:
-    """Re-rank the live articles of every user and compare with the lists by score alone.
-
-    Returns:
-        One row a weight: ``diversity_weight``; ``diversity``, the mean intra-list diversity, with its interval over
-        users (``diversity_ci``); ``score``, the mean score scaled to 0 (the user's lowest live article) to 1 (the
-        highest); and ``kept``, the share of the list by score alone that is still in it.
-    """
-    relative = np.append(_scaled_unread(requests, scores), np.nan)  # −1, an empty place, takes the last
-    table = []
-    base = pick(requests, scores, space, k)
-    for weight in weights:
-        picked = pick(requests, scores, space, k, weight)
-        own = beyond.mean_interval(beyond.intralist_diversity(articles_of(requests, picked), space.vectors), seed=seed)
-        table.append(
-            {
-                "diversity_weight": weight,
-                "diversity": own.mean,
-                "diversity_ci": [own.low, own.high] if own.users else None,
-                "score": float(np.nanmean(relative[picked])),
-                "kept": float(np.isin(picked[picked >= 0], base[base >= 0]).mean()),
-            }
-        )
-    return pd.DataFrame(table)
-
-
-def _ndcg(order: np.ndarray, scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Judge slates in the order given, and by score behind it: float64 (n, 2), nDCG@5 and nDCG@10."""
-    new = scaled(scores, offsets)
-    rank = np.broadcast_to(np.arange(order.shape[1]), order.shape)
-    new[order[order >= 0]] = 2.0 + order.shape[1] - rank[order >= 0]
-    values = per_slate(new, clicked, offsets)
-    return values[:, [METRICS.index("ndcg@5"), METRICS.index("ndcg@10")]]
-
-
-def _scaled_unread(requests: Requests, scores: np.ndarray) -> np.ndarray:
-    """Scale the scores of each user's unread articles to 0 to 1: float64 (n · p,), NaN for what was read."""
-    counts = requests.unread.reshape(len(requests), -1).sum(axis=1)
-    out = np.full(len(requests.unread), np.nan)
-    out[requests.unread] = scaled(scores.ravel()[requests.unread], np.concatenate(([0], np.cumsum(counts))))
-    return out
-
-
-REASONS = 3
-
-
 def pick(requests: Requests, scores: np.ndarray, space: ArticleSpace, k: int, diversity: float = 0.0) -> np.ndarray:
     """Pick the k best unread articles of every user, ties by article index.
 
@@ -279,7 +139,7 @@ def pick(requests: Requests, scores: np.ndarray, space: ArticleSpace, k: int, di
         scores: float (n, p), finite.
         space: tells how similar articles are.
         k: articles a list.
-        diversity: weight of diversity against the score, see ``ebnerd_lib.recommend.lists.rerank``.
+        diversity: weight of diversity vs. the score, see ``rerank``.
 
     Returns:
         int64 (n, k), rows of the requests in order of rank; −1 where fewer are unread.
@@ -299,11 +159,14 @@ def articles_of(requests: Requests, picked: np.ndarray) -> np.ndarray:
     return np.where(picked >= 0, requests.slates.article[picked], -1)
 
 
+# --- lists ---------------------------------------------------------------------------------------------------
+
+
 def recommend(
     model: TrainedModel,
     dataset: Dataset,
     requests: Requests,
-    competition: CandidateSlates,
+    slates: CandidateSlates,
     scores: np.ndarray,
     picked: np.ndarray,
 ) -> pd.DataFrame:
@@ -313,7 +176,7 @@ def recommend(
         model: which scored them.
         dataset: the articles.
         requests: of the users.
-        competition: the slates in which the articles were scored.
+        slates: the slates in which the articles were scored.
         scores: float32 (users, pool), see ``score_live``.
         picked: int (users, k), see ``pick``.
 
@@ -324,7 +187,7 @@ def recommend(
     """
     user, place = np.nonzero(picked >= 0)
     rows = picked[user, place]
-    effects = group_effects(model, dataset, requests, competition)
+    effects = group_effects(model, dataset, requests, slates)
     articles = dataset.articles.iloc[requests.slates.article[rows]]
     return pd.DataFrame(
         {
@@ -378,3 +241,98 @@ def _in_words(effects: pd.DataFrame) -> list[str]:
         best = [at for at in np.argsort(-row, kind="stable")[:REASONS] if row[at] > 0.005]
         words.append(", ".join(f"{names[at]} {row[at]:+.2f}" for at in best) or "nothing in particular")
     return words
+
+
+# --- what diversity costs ------------------------------------------------------------------------------------
+
+
+def on_validation(
+    dataset: Dataset,
+    scores: np.ndarray,
+    rows: np.ndarray,
+    space: ArticleSpace,
+    seed: int,
+    weights: tuple[float, ...] = WEIGHTS,
+) -> pd.DataFrame:
+    """Re-rank slates that were really shown and evaluate the new order by what was clicked.
+
+    Args:
+        dataset: whose validation part.
+        scores: float (m,), of every candidate of validation.
+        rows: which impressions.
+        space: tells how similar articles are.
+        seed: of the bootstrap.
+        weights: of diversity.
+
+    Returns:
+        One row a weight: ``diversity_weight``; ``ndcg@5`` and ``ndcg@10``, means over impressions, with intervals over
+        users (``…_ci``); ``diversity``, the intra-list diversity of the first five, with its own.
+    """
+    validation = dataset.parts["validation"]
+    slates = validation.take(rows)
+    own = scores[candidate_rows(validation.offsets, rows)]
+    table = []
+    for weight in weights:
+        order = rerank(own, slates.article, slates.offsets, space.vectors, _DEEPEST, weight)
+        accuracy = _ndcg(order, own, slates.clicked, slates.offsets)
+        top = order[:, :TOP]
+        listed = np.where(top >= 0, slates.article[top], -1)
+        values = np.column_stack([accuracy, intralist_diversity(listed, space.vectors)])
+        row: dict[str, object] = {"diversity_weight": weight}
+        for place, name in enumerate(("ndcg@5", "ndcg@10", "diversity")):
+            known = values[~np.isnan(values[:, place]), place]
+            ends = user_bootstrap(values[:, [place]], slates.user_id, seed=seed)[0]
+            row |= {name: float(known.mean()) if len(known) else np.nan}
+            row |= {f"{name}_ci": [float(end) for end in ends] if len(known) else None}
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+def on_live(
+    requests: Requests,
+    scores: np.ndarray,
+    space: ArticleSpace,
+    k: int,
+    seed: int,
+    weights: tuple[float, ...] = WEIGHTS,
+) -> pd.DataFrame:
+    """Re-rank the live articles of every user and compare with the lists by score alone.
+
+    Returns:
+        One row a weight: ``diversity_weight``; ``diversity``, the mean intra-list diversity, with its interval over
+        users (``diversity_ci``); ``score``, the mean score scaled to 0 (the user's lowest live article) to 1 (the
+        highest); and ``kept``, the share of the list by score alone that is still in it.
+    """
+    relative = np.append(_scaled_unread(requests, scores), np.nan)  # −1, an empty place, takes the last
+    table = []
+    base = pick(requests, scores, space, k)
+    for weight in weights:
+        picked = pick(requests, scores, space, k, weight)
+        own = mean_interval(intralist_diversity(articles_of(requests, picked), space.vectors), seed=seed)
+        table.append(
+            {
+                "diversity_weight": weight,
+                "diversity": own.mean,
+                "diversity_ci": [own.low, own.high] if own.users else None,
+                "score": float(np.nanmean(relative[picked])),
+                "kept": float(np.isin(picked[picked >= 0], base[base >= 0]).mean()),
+            }
+        )
+    return pd.DataFrame(table)
+
+
+def _ndcg(order: np.ndarray, scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Evaluate slates in the order given, and by score behind it: float64 (n, 2), nDCG@5 and nDCG@10."""
+    new = scaled(scores, offsets)
+    rank = np.broadcast_to(np.arange(order.shape[1]), order.shape)
+    new[order[order >= 0]] = 2.0 + order.shape[1] - rank[order >= 0]
+    values = per_slate(new, clicked, offsets)
+    return values[:, [METRICS.index("ndcg@5"), METRICS.index("ndcg@10")]]
+
+
+def _scaled_unread(requests: Requests, scores: np.ndarray) -> np.ndarray:
+    """Scale the scores of each user's unread articles to 0 to 1: float64 (n · p,), NaN for what was read."""
+    counts = requests.unread.reshape(len(requests), -1).sum(axis=1)
+    out = np.full(len(requests.unread), np.nan)
+    out[requests.unread] = scaled(scores.ravel()[requests.unread], np.concatenate(([0], np.cumsum(counts))))
+    return out

@@ -8,8 +8,9 @@ import pandas as pd
 
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.schema import SENTIMENT_LABELS
-from ebnerd_lib.data.slates import HOUR, Slates
+from ebnerd_lib.data.slates import HOUR
 from ebnerd_lib.evaluation import diversity
+from ebnerd_lib.evaluation.baselines import by_recency, click_counts
 from ebnerd_lib.evaluation.diversity import ArticleSpace
 from ebnerd_lib.recommend.lists import articles_of
 from ebnerd_lib.recommend.requests import Requests, shown_between
@@ -38,12 +39,12 @@ def rules(requests: Requests, seed: int) -> dict[str, tuple[str, np.ndarray]]:
     """Return scorers without training: name to information tier and scores (users, pool).
 
     ``popularity`` is the clicks of the 24 hours before; ``newest`` puts articles without a time of publication last;
-    ``random`` is drawn by seed, for each user anew.
+    ``random`` is sampled with the seed, for each user anew.
     """
     age = requests.column("age_hours").astype(np.float64)
     return {
         "popularity": ("clicks", requests.column("clicks_24h")),
-        "newest": ("content", -np.nan_to_num(age, nan=np.nanmax(age, initial=0.0) + 1.0)),
+        "newest": ("content", by_recency(age)),
         "random": ("ids", np.random.default_rng(seed).random(age.shape)),
     }
 
@@ -62,16 +63,16 @@ def beyond_table(
         the lists hold together, and ``coverage_share`` of the pool.
     """
     time, log = int(requests.slates.time[0]), dataset.log
-    clicks = clicks_before_validation(dataset)
-    of_late = _clicks(log.take((log.time >= time - WEEK) & (log.time < time)), len(clicks))
+    clicks = click_counts([dataset.parts["train"], dataset.parts["tuning"]], len(dataset.articles))
+    recent = click_counts([log.take((log.time >= time - WEEK) & (log.time < time))], len(clicks))
     rows = []
     for own in lists:
         articles = articles_of(requests, own.picked)
         values = {
             "diversity": diversity.intralist_diversity(articles, space.vectors),
             "serendipity": diversity.serendipity(articles, requests.read_offsets, requests.read, space.vectors),
-            "novelty": diversity.mean_over_list(articles, diversity.surprise(clicks)),
-            "novelty_week": diversity.mean_over_list(articles, diversity.surprise(of_late)),
+            "novelty": diversity.mean_over_list(articles, diversity.self_information(clicks)),
+            "novelty_week": diversity.mean_over_list(articles, diversity.self_information(recent)),
         }
         given, covered = articles[articles >= 0], diversity.coverage(articles)
         rows.append(
@@ -87,16 +88,10 @@ def beyond_table(
     return pd.DataFrame(rows)
 
 
-def clicks_before_validation(dataset: Dataset) -> np.ndarray:
-    """Count the clicks on each article in the train week, its tuning day included: int64 (articles,)."""
-    parts = dataset.parts
-    return _clicks(parts["train"], len(dataset.articles)) + _clicks(parts["tuning"], len(dataset.articles))
-
-
 def distribution_table(
     dataset: Dataset, requests: Requests, lists: list[Lists], time: int, hours: float
 ) -> pd.DataFrame:
-    """Return of what kinds the recommended articles are, against what was shown to everybody in the hours before.
+    """Return of what kinds the recommended articles are, vs. what was shown to everybody in the hours before.
 
     Returns:
         One row a category, largest share shown first, then one a sentiment: ``kind`` (category or sentiment),
@@ -120,13 +115,6 @@ def distribution_table(
     return pd.concat([category.assign(kind="category"), mood.assign(kind="sentiment")], ignore_index=True)[
         ["kind", "value", *columns]
     ]
-
-
-def _clicks(slates: Slates, size: int) -> np.ndarray:
-    """Count the clicks on each known article: int64 (size,)."""
-    clicks = np.bincount(slates.article[slates.clicked], minlength=size)
-    clicks[0] = 0
-    return clicks
 
 
 def _mean(name: str, values: np.ndarray, seed: int) -> dict[str, Any]:

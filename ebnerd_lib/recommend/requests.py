@@ -9,9 +9,9 @@ import pandas as pd
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.features.build import Checkpoints, FeatureContext, build
+from ebnerd_lib.features.build import Checkpoints, build
+from ebnerd_lib.features.context import FeatureContext, feature_context
 from ebnerd_lib.features.registry import every_column
-from ebnerd_lib.features.store import feature_context
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def live_articles(dataset: Dataset, time: int, hours: float, exposure: bool) -> 
 
 
 def choose_users(dataset: Dataset, user_ids: list[int], number: int, seed: int) -> np.ndarray:
-    """Return the users asked for, or, where none are named, ``number`` users of validation drawn by seed.
+    """Return the users asked for, or, where none are named, ``number`` users of validation sampled with the seed.
 
     Ids that the bundle does not know are kept: they are served as users without history.
     """
@@ -124,19 +124,19 @@ def choose_users(dataset: Dataset, user_ids: list[int], number: int, seed: int) 
             raise ConfigError(f"user_ids: {wrong} are no user ids; they lie in 0 to 4294967295.")
         return np.array(list(dict.fromkeys(user_ids)), dtype=np.uint32)
     if number < 1:
-        raise ConfigError(f"users: {number} users cannot be drawn. Draw at least 1, or name them in user_ids.")
-    return _draw(dataset, number, seed)
+        raise ConfigError(f"users: {number} users cannot be sampled. Ask for at least 1, or name them in user_ids.")
+    return _sample_users(dataset, number, seed)
 
 
-def reference_audience(dataset: Dataset, number: int, seed: int) -> np.ndarray:
-    """Return ``number`` users of validation drawn by seed, all of them where there are fewer, for figures over users.
+def reference_population(dataset: Dataset, number: int, seed: int) -> np.ndarray:
+    """Return ``number`` users of validation sampled with the seed, all of them where there are fewer.
 
     Raises:
         ConfigError: fewer than two are asked for, which have no spread.
     """
     if number < 2:
-        raise ConfigError(f"reference_users: {number} users have no interval. Draw at least 2.")
-    return _draw(dataset, number, seed)
+        raise ConfigError(f"reference_users: {number} users have no interval. Ask for at least 2.")
+    return _sample_users(dataset, number, seed)
 
 
 def make_requests(
@@ -153,7 +153,7 @@ def make_requests(
         user_ids: raw ids, uint32 (n,), each once.
         time: of the requests, microseconds.
         pool: the live articles, ascending indices.
-        checkpoints: of the dataset's past, for who asks again and again at other times; figures do not depend on them.
+        checkpoints: of the dataset's past, for who asks again and again at other times; features do not depend on them.
 
     Raises:
         ConfigError: a user has read the entire pool.
@@ -188,7 +188,7 @@ def describe_users(dataset: Dataset, requests: Requests) -> pd.DataFrame:
     )
 
 
-def _draw(dataset: Dataset, number: int, seed: int) -> np.ndarray:
+def _sample_users(dataset: Dataset, number: int, seed: int) -> np.ndarray:
     known = np.unique(dataset.parts["validation"].user_id)
     return np.sort(np.random.default_rng(seed).choice(known, min(number, len(known)), replace=False))
 

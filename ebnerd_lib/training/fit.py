@@ -19,7 +19,6 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import candidate_rows
 from ebnerd_lib.data.vocabulary import Vocabulary
-from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features.store import Features, usable
 from ebnerd_lib.models.base import SlateModel, find_model, one_thread
 from ebnerd_lib.models.ensemble import Ensemble
@@ -47,9 +46,6 @@ class TrainConfig:
         trainer: passed through to ``pytorch_lightning.Trainer``.
         seeds: networks to train, with ``seed`` and the numbers after it, whose scores are averaged.
         negatives: candidates beside the clicks that training keeps of a slate, drawn anew each epoch; 0 keeps all.
-
-    Raises:
-        ConfigError: ``seeds`` is less than 1, or ``negatives`` less than 0.
     """
 
     epochs: int
@@ -61,15 +57,9 @@ class TrainConfig:
     seeds: int = 1
     negatives: int = 0
 
-    def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ConfigError(f"seeds: {self.seeds} networks cannot be averaged. Use 1 or more.")
-        if self.negatives < 0:
-            raise ConfigError(f"negatives: {self.negatives} candidates cannot be kept. Use 0 for all, or 1 or more.")
-
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> "TrainConfig":
-        """Return how the effective parameters of a stage say to train."""
+        """Return how the effective parameters of a stage, which are checked, say to train."""
         own = {
             name: parameters[name]
             for name in ("epochs", "patience", "batch_size", "warmup_hours", "seed", "seeds", "negatives")

@@ -20,6 +20,8 @@ from ebnerd_lib.training.batches import HistoryReader, IdEncoder, SlateBatches
 
 SCORE_BATCH = 1024
 """Slates scored at a time."""
+ONLINE = "_online"
+"""What the name of a model ends in that was updated online."""
 
 
 @dataclass
@@ -43,6 +45,11 @@ class TrainedModel:
     columns: list[str]
     users: Vocabulary
     articles: Vocabulary
+
+    @property
+    def is_online(self) -> bool:
+        """Whether the model was updated online: its file has seen the clicks of validation."""
+        return self.name.endswith(ONLINE)
 
     @property
     def parameters(self) -> int:

@@ -40,7 +40,7 @@ class Article:
     published: int | None
     premium: bool
     category: int | None
-    mood: tuple[float, float, float] | None
+    sentiment: tuple[float, float, float] | None
     topics: set[str]
     vector: list[float] | None = None
 
@@ -71,7 +71,7 @@ def _micros(column: pa.ChunkedArray) -> list:
     return [[whole(t) for t in own] for own in wide] if nested else [whole(t) for t in wide]
 
 
-def _mood(label: str | None, score: float | None) -> tuple[float, float, float] | None:
+def _sentiment(label: str | None, score: float | None) -> tuple[float, float, float] | None:
     labels = ("Negative", "Neutral", "Positive")
     if label not in labels or score is None or math.isnan(score):
         return None
@@ -81,29 +81,25 @@ def _mood(label: str | None, score: float | None) -> tuple[float, float, float] 
 def read_rows(folder: Path, split: str) -> Rows:
     """Read a bundle and cut it: ``official`` by weeks, or at the .9 ``quantile`` of time."""
     rows = Rows()
-    table = pq.ParquetFile(folder / "articles.parquet").read()
-    columns = [table[name].to_pylist() for name in ("article_id", "premium", "category", "topics")]
-    moods = [
-        _mood(*pair) for pair in zip(*(table[f"sentiment_{n}"].to_pylist() for n in ("label", "score")), strict=True)
-    ]
-    for number, premium, category, topics, published, mood in zip(
-        *columns, _micros(table["published_time"]), moods, strict=True
+    names = ("article_id", "premium", "category", "topics", "sentiment_label", "sentiment_score")
+    table = pq.ParquetFile(folder / "articles.parquet").read([*names, "published_time"])
+    columns = [table[name].to_pylist() for name in names]
+    for number, premium, category, topics, label, score, published in zip(
+        *columns, _micros(table["published_time"]), strict=True
     ):
         known = {topic for topic in topics or [] if topic is not None}
-        rows.articles[number] = Article(published, bool(premium), category, mood, known)
+        rows.articles[number] = Article(published, bool(premium), category, _sentiment(label, score), known)
     _read_vectors(folder / "contrastive_vector.parquet", rows)
     for week, name in enumerate(("train", "validation")):
-        table = pq.ParquetFile(folder / name / "history.parquet").read()
-        lists = zip(
-            table["user_id"].to_pylist(), table["article_id_fixed"].to_pylist(),
-            _micros(table["impression_time_fixed"]), strict=True,
-        )  # fmt: skip
+        names = ("user_id", "article_id_fixed", "impression_time_fixed")
+        table = pq.ParquetFile(folder / name / "history.parquet").read(names)
+        lists = zip(*(table[column].to_pylist() for column in names[:2]), _micros(table[names[2]]), strict=True)
         rows.histories.append(
             {user: sorted(zip(when, what, strict=True), key=lambda c: c[0]) for user, what, when in lists}
         )
-        table = pq.ParquetFile(folder / name / "behaviors.parquet").read()
         names = ("impression_id", "user_id", "session_id", "device_type", "is_subscriber", "article_id",
                  "article_ids_inview", "article_ids_clicked")  # fmt: skip
+        table = pq.ParquetFile(folder / name / "behaviors.parquet").read([*names, "impression_time"])
         columns = [table[column].to_pylist() for column in names]
         for number, user, session, device, subscriber, page, slate, clicked, time in zip(
             *columns, _micros(table["impression_time"]), strict=True
@@ -172,10 +168,10 @@ class Oracle:
             "weekend": (t // (24 * HOUR) + 3) % 7 >= 5,
             "hour_sin": math.sin(t % (24 * HOUR) / (24 * HOUR) * 2 * math.pi),
         }  # fmt: skip
-        user_profile = self._sum(counts)
-        return [shared | self._of_candidate(row, row.slate[place], before, counts, user_profile) for place in places]
+        profile = self._sum(counts)
+        return [shared | self._of_candidate(row, row.slate[place], before, counts, profile) for place in places]
 
-    def _of_candidate(self, row, a, before, counts, user_profile) -> dict[str, float]:
+    def _of_candidate(self, row, a, before, counts, profile) -> dict[str, float]:
         t, article, nobody = row.time, self.rows.articles.get(a), Article(None, False, None, None, set())
         article = article or nobody
         mine = [past for past in before if a in past.slate]
@@ -183,8 +179,8 @@ class Oracle:
         values = {
             "age_hours": math.nan if article.published is None else max(t - article.published, 0) / HOUR,
             "premium": article.premium, "premium_subscriber": article.premium and row.subscriber,
-            "own_article": row.page == a, "negative": article.mood[0] if article.mood else math.nan,
-            "positive": article.mood[2] if article.mood else math.nan, "history_article": counts.get(a, 0),
+            "own_article": row.page == a, "negative": article.sentiment[0] if article.sentiment else math.nan,
+            "positive": article.sentiment[2] if article.sentiment else math.nan, "history_article": counts.get(a, 0),
             "user_shown": len(mine), "user_clicked": sum(a in past.clicked for past in mine),
             "user_hours_since_shown": (t - mine[-1].time) / HOUR if mine else math.nan,
         }  # fmt: skip
@@ -200,7 +196,7 @@ class Oracle:
         )  # fmt: skip
         values["history_category"] = alike / read if read else 0.0
         values["history_topics"] = self._topics(article.topics, counts, read)
-        values["history_vector"] = _cosine(user_profile, article.vector)
+        values["history_vector"] = _cosine(profile, article.vector)
         page = None if row.page is None else self.rows.articles.get(row.page, nobody)
         values["page_category"] = (
             math.nan if page is None else float(article.category is not None and article.category == page.category)

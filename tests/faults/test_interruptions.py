@@ -74,8 +74,8 @@ def test_a_second_run_at_once_is_refused_with_the_first_one_named(project):
 def test_a_stage_that_is_run_by_hand_is_left_to_it(project):
     project.fill(("05_compare",))
     by_hand = (
-        "from ebnerd_lib.pipeline import stage, config; "
-        "own = config.load_config('smoke', '05_compare'); running = stage.Stage(own); "
+        "from ebnerd_lib.pipeline import stage, params; "
+        "own = params.load_config('smoke', '05_compare'); running = stage.Stage(own); "
         "(running.folder / 'figure').touch(); print('begun', flush=True); input()"
     )
     environment = {**os.environ, "PYTHONPATH": str(project.root)}

@@ -14,7 +14,7 @@ from ebnerd_lib.data.layout import TEST, check_hidden_files
 from ebnerd_lib.data.slates import candidate_rows
 from ebnerd_lib.errors import SubmissionError
 from ebnerd_lib.features.build import compute_features
-from ebnerd_lib.pipeline.config import load_config
+from ebnerd_lib.pipeline.params import load_config
 from ebnerd_lib.pipeline.paths import ROOT, StagePaths, environment, peak_memory_mb, profile_stages, write_json
 from ebnerd_lib.pipeline.stale import sha256
 from ebnerd_lib.pipeline.submission.predictions import ranks_of, write_predictions

@@ -22,7 +22,7 @@ from ebnerd_lib.data.ragged import Ragged
 from ebnerd_lib.data.schema import BEHAVIORS, TEST_BEHAVIORS
 from ebnerd_lib.data.slates import Slates, concatenate
 from ebnerd_lib.data.vocabulary import Vocabulary
-from ebnerd_lib.features.build import FeatureContext
+from ebnerd_lib.features.context import FeatureContext
 from ebnerd_lib.features.events import Timeline
 
 Progress = Callable[[str, float], None]

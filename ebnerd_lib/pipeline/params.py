@@ -1,0 +1,276 @@
+"""The effective parameters of a stage: the notebook's parameters cell, then the parameter file, checked together.
+
+A line ``name: type = default  # help`` of the cell tagged ``parameters`` declares a parameter. Its legal values stand
+in the notebook's class of ``ebnerd_lib.configs``. Of a notebook without a class, the types of the cell are checked.
+"""
+
+import ast
+import difflib
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError, create_model
+from pydantic_core import ErrorDetails
+
+from ebnerd_lib.configs import CONFIGS, Parameters
+from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.pipeline.paths import notebook_path, parameter_file, relative
+
+_TYPES: dict[str, Any] = {
+    "int": int, "float": float, "str": str, "bool": bool,
+    "list[int]": list[int], "list[float]": list[float], "list[str]": list[str], "list[bool]": list[bool],
+}  # fmt: skip
+_HINTS = {"float_type": " Write floats with a point and a sign, as 1.0e-3.", "string_type": " Put it in quotes."}
+_PLAIN_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9_]*)?(\.[0-9_]*)?([eE][-+]?[0-9]+)?|[-+]?\.(inf|nan)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """The effective parameters of a stage, and those among them that the parameter file gives."""
+
+    stage: str
+    profile: str
+    parameters: dict[str, Any]
+    given: dict[str, Any]
+
+    @property
+    def reads(self) -> list[str]:
+        """The stages whose artifacts this one reads."""
+        return list(self.parameters.get("reads", []))
+
+
+@dataclass(frozen=True)
+class Declared:
+    """One line of a parameters cell: the type that it names, as in ``list[int]``, and the default."""
+
+    type: str
+    default: Any
+
+
+def code_cells(notebook: Path) -> list[dict[str, Any]]:
+    """Return the code cells of a notebook file, ``source`` joined to one string.
+
+    Raises:
+        ConfigError: the file is missing or no notebook.
+    """
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        return [{**cell, "source": "".join(cell["source"])} for cell in cells if cell["cell_type"] == "code"]
+    except FileNotFoundError:
+        raise ConfigError(f"{relative(notebook)}: no such notebook.") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{relative(notebook)}: not a notebook ({error}). Restore it from git.") from error
+
+
+def read_schema(notebook: Path) -> dict[str, Declared]:
+    """Return the parameters that a notebook declares, in order. Their values are not checked here.
+
+    Raises:
+        ConfigError: there is not exactly one cell tagged ``parameters``, or a line of it is not of the form
+            ``name: type = literal``.
+    """
+    tagged = [c for c in code_cells(notebook) if "parameters" in c.get("metadata", {}).get("tags", [])]
+    if len(tagged) != 1:
+        raise ConfigError(f"{relative(notebook)}: {len(tagged)} cells are tagged 'parameters'; there must be one.")
+    try:
+        statements = ast.parse(tagged[0]["source"]).body
+    except (SyntaxError, ValueError) as error:
+        raise ConfigError(f"{relative(notebook)}: the parameters cell is not Python ({error}). Fix it.") from None
+    schema: dict[str, Declared] = {}
+    for node in statements:
+        match node:
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                kind = ast.unparse(node.annotation)
+            case _:
+                line = ast.unparse(node).splitlines()[0]
+                raise ConfigError(f"{relative(notebook)}: '{line}' is not of the form `name: type = literal  # help`.")
+        if kind not in _TYPES:
+            raise ConfigError(f"{relative(notebook)}: {name}: type {kind} is not one of {', '.join(_TYPES)}.")
+        try:
+            schema[name] = Declared(kind, ast.literal_eval(value))
+        except (ValueError, TypeError, MemoryError, RecursionError):
+            raise ConfigError(f"{relative(notebook)}: {name}: its default must be a literal.") from None
+    return schema
+
+
+def load_config(profile: str, stage: str) -> StageConfig:
+    """Return the checked parameters of a stage in a profile.
+
+    Raises:
+        ConfigError: the YAML is malformed, has a key that the notebook does not declare, or a value is not legal; the
+            message names file, key, value and what is legal.
+    """
+    file = parameter_file(profile, stage)
+    defaults = {name: line.default for name, line in read_schema(notebook_path(stage)).items()}
+    defaults["profile"] = profile
+    return with_values(StageConfig(stage, profile, defaults, {}), read_yaml(file), relative(file))
+
+
+def with_assignments(config: StageConfig, assignments: Iterable[str]) -> StageConfig:
+    """Return the parameters of a stage with some set anew.
+
+    Args:
+        config: the parameters.
+        assignments: texts of the form ``key=value``, the value as it stands in a parameter file; of two for one key
+            the last one counts.
+
+    Raises:
+        ConfigError: a text is of another form, or its key or value is refused as in a file.
+    """
+    values: dict[str, Any] = {}
+    for text in assignments:
+        key, given, value = text.partition("=")
+        try:
+            values[key] = yaml.load(value, Loader=_PlainLoader)
+        except Exception:  # as in read_yaml
+            given = ""
+        if not given:
+            raise ConfigError(f"--set: {shown(text)} is not of the form key=value. Write it as `--set epochs=3`.")
+    return with_values(config, values, "--set")
+
+
+def with_values(config: StageConfig, values: dict[str, Any], where: str) -> StageConfig:
+    """Return the parameters of a stage with some set anew.
+
+    Args:
+        config: the parameters.
+        values: the new ones, by name.
+        where: the file they come from, for messages.
+
+    Raises:
+        ConfigError: the notebook does not declare a name, or a value is not legal.
+    """
+    known = [name for name in config.parameters if name != "profile"]
+    for key in values:
+        if key == "profile":
+            raise ConfigError(f"{where}: profile is given by the folder's name. Remove the key.")
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"valid keys: {', '.join(known)}."
+            raise ConfigError(f"{where}: unknown key {shown(key)}; {hint}")
+    parameters = _checked(config.stage, {**config.parameters, **values}, values, where)
+    given = {**config.given, **{name: parameters[name] for name in values}}
+    return replace(config, parameters=parameters, given=given)
+
+
+def from_namespace(stage: str, namespace: Mapping[str, Any]) -> StageConfig:
+    """Return the parameters as they stand in a notebook's variables, checked as those of a file are.
+
+    Raises:
+        ConfigError: a parameter has no value, or one that is not legal.
+    """
+    schema = read_schema(notebook_path(stage))
+    missing = [name for name in schema if name not in namespace]
+    if missing:
+        raise ConfigError(f"{stage}: parameter {', '.join(missing)} is not set. Run the parameters cell first.")
+    parameters = _checked(stage, {name: namespace[name] for name in schema}, schema, f"{stage}.ipynb")
+    given = {name: value for name, value in parameters.items() if value != schema[name].default}
+    return StageConfig(stage, parameters["profile"], parameters, given)
+
+
+def _checked(stage: str, values: dict[str, Any], given: Collection[str], where: str) -> dict[str, Any]:
+    """Return all parameters of a stage in their types; a message names ``where`` for those given, or the notebook."""
+    notebook = notebook_path(stage)
+    kind = CONFIGS.get(notebook.stem)
+    if kind is None:
+        fields: dict[str, Any] = {name: (_TYPES[line.type], ...) for name, line in read_schema(notebook).items()}
+        kind = create_model("Parameters", __base__=Parameters, **fields)
+    try:
+        checked = kind.model_validate(values).model_dump()
+    except ValidationError as error:
+        problem = min(error.errors(include_url=False), key=lambda each: each["loc"][0] not in given)
+        name = str(problem["loc"][0])
+        if problem["type"] == "missing":
+            raise ConfigError(f"{relative(notebook)}: the parameters cell lacks {name}. Add it there.") from None
+        if problem["type"] == "extra_forbidden":
+            own = f"{kind.__name__} of ebnerd_lib/configs.py"
+            raise ConfigError(f"{relative(notebook)}: {own} lacks {name}. Declare its legal values there.") from None
+        place, description = where if name in given else relative(notebook), kind.model_fields[name].description
+        raise ConfigError(f"{place}: {_sentence(problem, description)}") from None
+    return {name: checked[name] for name in values}
+
+
+def _sentence(problem: ErrorDetails, description: str | None) -> str:
+    """Say which key has which value, what is legal, and what the key means."""
+    name, *items = problem["loc"]
+    key, reason = f"{name}{''.join(f'[{item}]' for item in items)}", problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "literal_error":
+        fault = f"is not one of {problem['ctx']['expected'].replace(' or ', ', ')}"
+    else:
+        fault = f"is refused: {reason[0].lower()}{reason[1:]}"
+    meaning = f" ({description})." if description else "."
+    return f"{key}: {shown(problem['input'])} {fault}{meaning}{_HINTS.get(problem['type'], '')}"
+
+
+def shown(value: object) -> str:
+    r"""Return a value as messages show it: look-alike and control characters escaped, cut where it is long.
+
+    >>> print(shown("\u0435pochs"))
+    '\u0435pochs'
+    """
+    try:
+        text = ascii(value)
+    except (ValueError, RecursionError):  # Python writes no number of more than 4,300 digits
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Return what a parameter file holds, empty if nothing.
+
+    Raises:
+        ConfigError: it is missing, unreadable, malformed, has a key twice, refers from one value to another, or holds
+            something else than keys and values.
+    """
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_PlainLoader)
+    except FileNotFoundError:
+        raise ConfigError(f"{relative(file)}: no such parameter file.") from None
+    except OSError as error:
+        raise ConfigError(f"{relative(file)}: cannot be read ({error.strerror}). Put a parameter file there.") from None
+    except Exception as error:  # YAML's constructors raise a dozen kinds on malformed values; all mean the same here
+        reason = " ".join(str(error).split()).encode("ascii", "backslashreplace").decode()[:300]
+        raise ConfigError(f"{relative(file)}: not valid YAML ({reason}). Write `key: value` lines.") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{relative(file)}: must hold `key: value` lines, holds a {type(content).__name__}.")
+    return content
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML's safe loader for plain values that mean what they look like.
+
+    It refuses a key that occurs twice, of which YAML takes the last; an alias, with which a few lines grow beyond any
+    memory; and numbers that YAML 1.1 reads otherwise than they look, as ``010`` for 8 and ``1:30`` for 90.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.composer.ComposerError(None, None, f"alias *{event.anchor}: write it out", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        content = super().construct_mapping(node, deep)
+        if len(content) < len(node.value):
+            keys = [key.value for key, _ in node.value]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise yaml.constructor.ConstructorError(None, None, f"key {shown(twice)} occurs twice", node.start_mark)
+        return content
+
+    def construct_plain_number(self, node: yaml.ScalarNode) -> int | float:
+        """Construct a number in decimal notation."""
+        if not _PLAIN_NUMBER.fullmatch(node.value):
+            fault = f"{node.value} reads otherwise than it looks: write a plain number or quotes"
+            raise yaml.constructor.ConstructorError(None, None, fault, node.start_mark)
+        return self.construct_yaml_int(node) if node.tag.endswith(":int") else self.construct_yaml_float(node)
+
+
+for _kind in ("int", "float"):
+    _PlainLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", _PlainLoader.construct_plain_number)

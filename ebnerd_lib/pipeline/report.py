@@ -1,0 +1,541 @@
+"""Pages that open offline: a report a stage, an index a profile, and an index over all profiles.
+
+A report is made in two steps: nbconvert and `Body` turn the cells of a notebook into safe HTML, and
+``templates/stage.html.j2`` puts a summary before them. The head of a page holds a checksum over all that it shows, so
+the standard library tells whether a page is up to date; what renders is imported when there is work.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from ebnerd_lib.errors import EbnerdError
+from ebnerd_lib.pipeline import paths
+from ebnerd_lib.pipeline import runs as known
+from ebnerd_lib.pipeline.paths import StagePaths, write_whole
+from ebnerd_lib.pipeline.runs import Run, is_number, plain, read_runs
+
+_BAR_WIDTH = 128
+"""Width of the interval bars in px."""
+_PACKAGE = Path(__file__).parents[1]
+_RENDERERS = (Path(__file__), Path(known.__file__), _PACKAGE / "features" / "registry.py")
+"""The modules that determine how pages look; the last one has the tiers."""
+
+
+def render_profile(profile: str, stages: list[str], stale: dict[str, str] | None = None) -> int:
+    """Render what is missing or out of date of a profile's reports, and its index.
+
+    Args:
+        profile: a folder of ``outputs``; nothing is written if it holds no outputs.
+        stages: the stages of the profile in order.
+        stale: by stage, what changed since it ran, see `stale.stale_stages`.
+
+    Returns:
+        How many reports were rendered; the index does not count.
+    """
+    runs = read_runs(profile, stages, stale)
+    origin = known.origin(runs)
+    facts = [_renderer(), origin, [[r.stage, r.page, r.state, r.message, r.metrics.get("baselines")] for r in runs]]
+    rendered = 0
+    for run in runs:
+        for notebook, target, failed in run.sources():
+            key = _checksum(facts, run.manifest, run.metrics, notebook.read_bytes())
+            if not _is_rendered(target, key):
+                _write(target, _fill("stage.html.j2", **_stage_page(run, runs, origin, notebook, failed)), key)
+                rendered += 1
+    index = StagePaths(profile, "").outputs / "index.html"
+    key = _checksum(facts, [[run.manifest, run.metrics, run.traceback] for run in runs])
+    if index.parent.is_dir() and not _is_rendered(index, key):
+        _write(index, _fill("index.html.j2", **_index_page(profile, runs, origin)), key)
+    return rendered
+
+
+def render_all() -> list[str]:
+    """Render the pages of every profile that has outputs and the index over all, without running anything.
+
+    Returns:
+        A line a profile: what was rendered, or why it was not.
+    """
+    from ebnerd_lib.pipeline.stale import stale_stages
+
+    lines = []
+    for profile in _profiles():
+        try:
+            stages = paths.profile_stages(profile)
+            rendered = render_profile(profile, stages, stale_stages(profile, stages))
+        except EbnerdError as error:
+            lines.append(f"{profile}: not rendered: {error}")
+        else:
+            lines.append(f"{profile}: {rendered} reports rendered, index outputs/{profile}/index.html")
+    render_overview()
+    return lines
+
+
+def overview_file() -> Path:
+    """Return the path of the index over all profiles."""
+    return paths.ROOT / "outputs" / "index.html"
+
+
+def render_overview() -> None:
+    """Render the index over all profiles that have outputs."""
+    rows = []
+    for profile in _profiles():
+        runs = read_runs(profile, *_stages(profile))
+        rows.append({"profile": profile, **_summary(runs, known.scorers(runs)), **known.origin(runs)})
+    key = _checksum(_renderer(), rows)
+    if overview_file().parent.is_dir() and not _is_rendered(overview_file(), key):
+        _write(overview_file(), _fill("index.html.j2", rows=rows), key)
+
+
+def _profiles() -> list[str]:
+    return [profile for profile in paths.profiles() if StagePaths(profile, "").outputs.is_dir()]
+
+
+def _stages(profile: str) -> tuple[list[str], dict[str, str]]:
+    """Return the stages of a profile and what changed since they ran: an error in its parameters, if there is one."""
+    from ebnerd_lib.pipeline.stale import stale_stages
+
+    try:
+        stages = paths.profile_stages(profile)
+        return stages, stale_stages(profile, stages)
+    except EbnerdError as error:
+        found = sorted(path.parent.name for path in StagePaths(profile, "").outputs.glob("artifacts/*/manifest.json"))
+        return found, dict.fromkeys(found, plain(str(error)))
+
+
+# --- what the templates are given --------------------------------------------------------------------------
+
+
+def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Path, failed: bool) -> dict[str, Any]:
+    import nbformat
+
+    executed = nbformat.read(notebook, as_version=4)
+    body = Body(_cells_html(executed), {other.stage: other.page for other in runs if other.page})
+    place = runs.index(run)
+    earlier = run.by_hand and not failed
+    record = _noted(executed) if failed or earlier or not run.manifest else run.manifest
+    told = run.metrics.get("headline")
+    current = not failed and not earlier
+    scorers = known.own_scorers(run, runs) if current else []
+    return {
+        "stage": run.stage,
+        "profile": run.paths.profile,
+        "body": body,
+        "title": body.title or run.stage,
+        "record": record,
+        "given": _noted(executed)["parameters"],
+        "tiers": _tiers(run, record),
+        "generated": record.get("generated", origin["generated"]),
+        "bundle": record.get("parameters", {}).get("bundle", origin["bundle"]),
+        "state": "failed" if failed else "complete" if earlier else run.state,
+        "message": (run.message if run.state == "failed" else _error_line(executed)) if failed else run.message,
+        "earlier": earlier,
+        "scorers": scorers,
+        "scale": _scale(scorers),
+        "headline": _headlines(told) if current else [],
+        "before": next((other for other in reversed(runs[:place]) if other.page), None),
+        "after": next((other for other in runs[place + 1 :] if other.page), None),
+    }
+
+
+def _headlines(told: Any) -> list[dict[str, Any]]:
+    """Return the results that a stage itself puts first: ``what``, ``value``, and maybe ``interval`` and ``note``."""
+    entries = told if isinstance(told, list) else []
+    return [entry for entry in entries if isinstance(entry, dict) and {"what", "value"} <= set(entry)]
+
+
+def _noted(executed: Any) -> dict[str, Any]:
+    """Return the record of a run that its notebook has; the artifacts may be of another run."""
+    noted = executed.metadata.get("papermill", {})
+    return {
+        "parameters": {name: value for name, value in noted.get("parameters", {}).items() if name != "profile"},
+        "started": noted.get("start_time"),
+        "duration_seconds": noted.get("duration"),
+    }
+
+
+def _tiers(run: Run, record: dict[str, Any]) -> list[str]:
+    """Return the tiers of a run, those of its results before those of its parameters."""
+    from ebnerd_lib.features.registry import TIERS
+
+    entries = run.metrics.get("models") or run.metrics.get("baselines")
+    if isinstance(entries, dict) and entries:
+        found = {str(entry.get("tier")) for entry in entries.values()}
+        return [tier for tier in TIERS if tier in found]
+    declared = record.get("parameters", {}).get("tiers")
+    return [str(tier) for tier in declared] if isinstance(declared, list) else []
+
+
+def _error_line(executed: Any) -> str:
+    for cell in executed.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                return plain(f"{output.ename}: {output.evalue}")
+    return "The run ended without an error message."
+
+
+def _index_page(profile: str, runs: list[Run], origin: dict[str, Any]) -> dict[str, Any]:
+    from ebnerd_lib.features.registry import TIER_MEANINGS
+
+    scorers = known.scorers(runs)
+    summary = _summary(runs, scorers)
+    return {
+        "profile": profile, "runs": runs, "summary": summary, "scorers": scorers, "scale": _scale(scorers),
+        "tiers": TIER_MEANINGS, **origin,
+    }  # fmt: skip
+
+
+def _summary(runs: list[Run], scorers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what is to be said of a profile and its scorers in a line or two."""
+    seconds = [run.manifest["duration_seconds"] for run in runs if is_number(run.manifest.get("duration_seconds"))]
+    order = ("failed", "out of date", "by hand", "not run", "complete")
+    return {
+        "state": min((run.state for run in runs), key=order.index, default="not run"),
+        "complete": sum(run.state == "complete" for run in runs),
+        "stages": len(runs),
+        "troubles": [(run.stage, run.state, run.message) for run in runs if run.message],
+        "model": next((scorer for scorer in scorers if scorer["kind"] == "model"), None),
+        "baseline": next((scorer for scorer in scorers if scorer["kind"] == "baseline"), None),
+        "seconds": sum(seconds) if seconds else None,
+        "started": max((str(run.manifest.get("started")) for run in runs if run.manifest), default=None),
+    }
+
+
+def _scale(scorers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the ends of a scale that holds every interval and chance, and a function from AUC to px."""
+    ends = [0.5, *(end for scorer in scorers for end in (scorer["interval"] or [scorer["auc"]]))]
+    margin = max(0.05 * (max(ends) - min(ends)), 0.005)
+    low, high = min(ends) - margin, max(ends) + margin
+    per_unit = _BAR_WIDTH / (high - low)
+    return {"low": low, "high": high, "width": _BAR_WIDTH, "x": lambda auc: round((auc - low) * per_unit, 1)}
+
+
+# --- templates and files -----------------------------------------------------------------------------------
+
+
+def _fill(template: str, **context: Any) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(paths.ROOT / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(moment=_moment, duration=_duration, memory=_memory)
+    environment.filters.update(number=_number, ends=_ends, value=_value)
+    return environment.get_template(template).render(**context)
+
+
+def _moment(stamp: str | None) -> str:
+    """Write a time of ISO format in UTC, to the minute; times without a zone are UTC.
+
+    >>> _moment("2025-01-02T04:05:06+01:00")
+    '2025-01-02 03:05 UTC'
+    """
+    try:
+        moment = datetime.datetime.fromisoformat(stamp or "")
+    except ValueError:
+        return "–"
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(datetime.UTC)
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def _duration(seconds: float | None) -> str:
+    """Write a duration to about three digits.
+
+    >>> _duration(4.21), _duration(83.4), _duration(7384)
+    ('4.2 s', '1 min 23 s', '2 h 03 min')
+    """
+    if seconds is None or not is_number(seconds):
+        return "–"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _memory(megabytes: float | None) -> str:
+    return f"{megabytes / 1024:.1f} GB" if megabytes else "–"
+
+
+def _number(value: Any, digits: int) -> str:
+    """Write a number with so many digits; whole numbers in full; a dash for what is none.
+
+    >>> _number(25356, 3), _number(0.78761, 3), _number(None, 3)
+    ('25,356', '0.788', '–')
+    """
+    if not is_number(value):
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
+
+
+def _ends(interval: Any, digits: int = 4) -> str:
+    """Write an interval; a dash if there is none.
+
+    >>> _ends([0.5, 0.75])
+    '[0.5000, 0.7500]'
+    """
+    return f"[{interval[0]:,.{digits}f}, {interval[1]:,.{digits}f}]" if interval else "–"
+
+
+def _value(value: Any) -> str:
+    """Write a parameter's value as a parameter file does."""
+    return plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _renderer() -> str:
+    """Return a checksum over the modules and the templates that make pages."""
+    templates = sorted(path for path in (paths.ROOT / "templates").rglob("*") if path.is_file())
+    return _checksum([(file.name, file.read_text(encoding="utf-8")) for file in (*_RENDERERS, *templates)])
+
+
+def _checksum(*parts: Any) -> str:
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode())
+        total.update(b"\0")
+    return total.hexdigest()
+
+
+def _is_rendered(target: Path, key: str) -> bool:
+    try:
+        with target.open("rb") as stream:
+            return f"<!-- render {key} -->".encode() in stream.read(300)
+    except OSError:
+        return False
+
+
+def _write(target: Path, page: str, key: str) -> None:
+    """Write a page with its key in the head; it is whole whenever it can be seen."""
+    head, body = page.split("\n", 1)
+    write_whole(target, f"{head}<!-- render {key} -->\n{body}")
+
+
+# --- the cells of a notebook -------------------------------------------------------------------------------
+
+_DISPLAYED = ["image/svg+xml", "image/png", "image/jpeg", "text/html", "text/markdown", "text/plain"]
+_PAPERMILL_NOTE = "papermill-error-cell-tag"
+_TAGS = {
+    "a", "b", "blockquote", "br", "caption", "code", "col", "colgroup", "dd", "del", "details", "div", "dl", "dt", "em",
+    "figcaption", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "img", "kbd", "li", "ol", "p", "pre", "s",
+    "section", "small", "span", "strong", "sub", "summary", "sup", "table", "tbody", "td", "tfoot", "th", "thead", "tr",
+    "u", "ul",
+}  # fmt: skip
+"""The elements that cells may have; of all others only the text is kept."""
+_ATTRIBUTES = {
+    "alt", "class", "colspan", "data-fold", "lang", "open", "role", "rowspan", "scope", "start", "tabindex", "title",
+}  # fmt: skip
+_NOT_TEXT = re.compile(r"<(script|style)\b.*?(</\1\s*>|$)", re.DOTALL | re.IGNORECASE)
+
+
+def make_plain(notebook: Path) -> None:
+    """Rid the outputs of an executed notebook of colours and of paths that only mean something on one machine.
+
+    A notebook that cannot be read or written anew stays as it is.
+    """
+    import nbformat
+
+    temporary = notebook.with_name(f".{notebook.name}.{os.getpid()}.tmp")
+    with contextlib.suppress(OSError, ValueError):
+        try:
+            executed = nbformat.read(notebook, as_version=4)
+            _make_plain(executed)
+            nbformat.write(executed, temporary)
+            temporary.replace(notebook)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _make_plain(executed: Any) -> None:
+    for output in (output for cell in executed.cells for output in cell.get("outputs", [])):
+        if output.output_type == "stream":
+            output.text = plain(output.text)
+        elif output.output_type == "error":
+            output.traceback = [plain(line) for line in output.traceback]
+            output.ename, output.evalue = plain(output.ename), plain(output.evalue)
+        else:
+            texts = {kind: text for kind, text in output.data.items() if kind.startswith("text/")}
+            output.data.update({kind: plain(text) for kind, text in texts.items() if isinstance(text, str)})
+
+
+def _cells_html(executed: Any) -> str:
+    """Return the cells of an executed notebook as HTML without local paths, not yet safe."""
+    from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+    from traitlets.config import Config
+
+    executed.cells = [cell for cell in executed.cells if _PAPERMILL_NOTE not in cell.metadata.get("tags", [])]
+    _make_plain(executed)
+    exporter = HTMLExporter(
+        config=Config({"NbConvertBase": {"display_data_priority": _DISPLAYED}}),
+        extra_template_basedirs=[str(paths.ROOT / "templates")],
+        template_name="cells",
+        exclude_anchor_links=True,
+    )
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
+    exporter.register_filter("preview", _preview)
+    exporter.log.setLevel("ERROR")
+    html, _ = exporter.from_notebook_node(executed)
+    return str(html)
+
+
+def _preview(source: str) -> str:
+    r"""Return the line that stands for a folded cell: the first that is neither comment nor import.
+
+    >>> _preview("import numpy as np\n\n# plot\nshow(table)")
+    'show(table)'
+    """
+    lines = [line for line in source.splitlines() if line.strip()]
+    telling = (line for line in lines if not line.lstrip().startswith(("#", "import ", "from ")))
+    return next(telling, lines[0] if lines else "").strip()
+
+
+def _sanitised(html: str) -> str:
+    """Return HTML with none but the allowed elements, attributes and addresses."""
+    import bleach
+
+    cleaner = bleach.Cleaner(tags=_TAGS, attributes=_is_allowed, protocols={"data", "http", "https"}, strip=True)
+    cleaner.serializer.use_best_quote_char = False  # bleach escapes twice between single quotes
+    return cleaner.clean(_NOT_TEXT.sub("", html))
+
+
+def _is_allowed(tag: str, name: str, value: str) -> bool:
+    if name == "src":
+        return tag == "img" and value.startswith("data:image/")
+    return name in _ATTRIBUTES or (tag, name) in (("a", "href"), ("section", "id"))
+
+
+class Body:
+    """The cells of a report, made safe to pass on.
+
+    Links between notebooks lead to their reports, all others are written out; tables and figures are numbered.
+
+    Attributes:
+        title: the notebook's first heading, which is taken out; empty if it has none.
+        question: the paragraph that begins with **Question.**, which is taken out; empty if there is none.
+        contents: ``(anchor, text)`` of its other headings, down to the third level.
+        html: the cells.
+    """
+
+    def __init__(self, cells: str, pages: dict[str, str]) -> None:
+        from bs4 import BeautifulSoup
+
+        self._soup = BeautifulSoup(_sanitised(cells), "html.parser")
+        self._pages = pages
+        for image in self._soup.find_all("img", src=False):
+            image.replace_with(str(image.get("alt", "")))
+        self._lead_links()
+        heading = self._soup.select_one(".markdown h1")
+        self.title = heading.extract().get_text().strip() if heading else ""
+        mark = self._soup.find(lambda tag: tag.name == "strong" and tag.get_text().strip() == "Question.")
+        question = mark.parent.extract().get_text() if mark and mark.parent else ""
+        self.question = question.strip().removeprefix("Question.").strip()
+        self.contents = self._anchor_headings()
+        for number, table in enumerate(self._soup.find_all("table"), 1):
+            _align(table)
+            self._frame(table, number)
+        for number, picture in enumerate(self._soup.select("figure.picture"), 1):
+            self._caption(picture, number)
+        for output in self._soup.select("[data-fold]"):
+            self._fold(output)
+        self.html = str(self._soup)
+
+    def _lead_links(self) -> None:
+        for link in self._soup.find_all("a"):
+            target = urlsplit(str(link.get("href", "")))
+            stage = Path(target.path).stem if target.path.endswith(".ipynb") else None
+            if stage in self._pages:
+                link["href"] = self._pages[stage] + (f"#{target.fragment}" if target.fragment else "")
+            elif target.scheme in ("http", "https"):
+                address = f"{target.netloc}{target.path}".rstrip("/")
+                if link.get_text().split("://")[-1].rstrip("/") == address:
+                    link.string = address
+                else:
+                    link.append(f" ({address})")
+                link.unwrap()
+            elif target.scheme or target.netloc or target.path:
+                link.unwrap()
+
+    def _anchor_headings(self) -> list[tuple[str, str]]:
+        """Give every heading the anchor that Jupyter gives it, numbered where it occurs again."""
+        contents, seen = [], {"top", "failed-cell"}
+        for heading in self._soup.select(".markdown :is(h1, h2, h3, h4)"):
+            text = heading.get_text().strip()
+            wanted = re.sub(r"\s+", "-", text) or "section"
+            anchor, number = wanted, 2
+            while anchor in seen:
+                anchor, number = f"{wanted}-{number}", number + 1
+            seen.add(anchor)
+            heading["id"] = anchor
+            if heading.name in ("h1", "h2", "h3"):
+                contents.append((quote(anchor), text))
+        return contents
+
+    def _frame(self, table: Any, number: int) -> None:
+        """Put a table in a box that scrolls by itself, its caption with its number above the box."""
+        box = self._tag("div", {"class": "scroll", "tabindex": "0", "role": "region"})
+        figure = table.wrap(self._tag("figure", {"class": "table"}))
+        caption = table.find("caption")
+        label = f"Table {number}"
+        table.wrap(box)
+        if caption and caption.get_text().strip():
+            caption.name = "figcaption"
+            figure.insert(0, caption.extract())
+            label = f"{label}. {caption.get_text().strip()}"
+            caption.insert(0, self._tag("span", {"class": "number"}, f"Table {number}. "))
+        box["aria-label"] = label
+
+    def _caption(self, picture: Any, number: int) -> None:
+        """Write the description of a picture below it too; those who hear it need not hear it twice."""
+        caption = self._tag("figcaption", {"aria-hidden": "true"})
+        caption.append(self._tag("span", {"class": "number"}, f"Figure {number}. "))
+        caption.append(str(picture.img.get("alt", "")) if picture.img else "")
+        picture.append(caption)
+
+    def _fold(self, output: Any) -> None:
+        """Fold what a cell tagged ``fold`` shows: it is long, and for those who look for it."""
+        caption = output.find("figcaption")
+        summary = self._tag("summary", {}, caption.get_text().strip() if caption else "Output")
+        if caption:
+            caption.decompose()
+        output.wrap(self._tag("details", {"class": "fold"})).insert(0, summary)
+        del output["data-fold"]
+
+    def _tag(self, name: str, attributes: dict[str, str], text: str = "") -> Any:
+        tag = self._soup.new_tag(name, attrs=attributes)
+        tag.string = text
+        return tag
+
+
+_NUMBER = re.compile(r"[-−+]?\d[\d,]*(?:\.\d*)?(?:e[-+]?\d+)?\s*%?(?:\s*(?:±|to|–)\s*[\d.,]+)?", re.IGNORECASE)
+_INTERVAL = re.compile(r"(?:[-−+]?\d[\d,.]*\s+)?[\[(]\s*[-−+]?[\d.]+\s*(?:,|to|–)\s*[-−+]?[\d.]+\s*[\])]")
+_NOTHING = {"", "–", "-", "nan", "NaN", "None", "<NA>", "NaT"}
+
+
+def _align(table: Any) -> None:
+    """Mark the columns that hold numbers; counted from the right, since spans leave cells out on the left."""
+    rows = [row.find_all(["td", "th"], recursive=False) for row in table.select("tbody tr")]
+    width = max((len(row) for row in rows), default=0)
+    columns = {place: [row[-place] for row in rows if place <= len(row)] for place in range(1, width + 1)}
+    numeric = [place for place, cells in columns.items() if _is_numeric(cells)]
+    for row in table.find_all("tr"):
+        cells = row.find_all(["td", "th"], recursive=False)
+        if any(cell.get("colspan", "1") != "1" for cell in cells):
+            continue
+        for place in numeric:
+            if place <= len(cells):
+                cells[-place]["data-number"] = ""
+
+
+def _is_numeric(cells: list[Any]) -> bool:
+    texts = [cell.get_text().strip() for cell in cells]
+    told = [text for text in texts if text not in _NOTHING]
+    return bool(told) and all(_NUMBER.fullmatch(text) or _INTERVAL.fullmatch(text) for text in told)
