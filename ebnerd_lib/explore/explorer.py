@@ -26,7 +26,7 @@ from ebnerd_lib.evaluation.diversity import article_space
 from ebnerd_lib.evaluation.evaluate import SCORED, find_scores, load_scores
 from ebnerd_lib.evaluation.metrics import per_slate
 from ebnerd_lib.features.build import Checkpoints
-from ebnerd_lib.features.store import feature_context
+from ebnerd_lib.features.context import feature_context
 from ebnerd_lib.recommend import candidate_slates, lists
 from ebnerd_lib.recommend import requests as rec
 from ebnerd_lib.recommend.requests import in_words
