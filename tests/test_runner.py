@@ -259,6 +259,13 @@ def test_unknown_profiles_and_verbs_are_refused():
     assert command(ROOT, "fly").returncode == 2
 
 
+def test_the_doctor_starts_on_a_python_without_packages():
+    words = [sys.executable, "-S", "-m", "ebnerd_lib", "doctor", "--profile", "smoke"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    told = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert "make run-all PROFILE=smoke" in told.stdout and not told.stderr
+
+
 def test_a_second_interruption_does_not_disturb_the_first_one_and_a_later_one_counts(monkeypatch):
     # A shell that starts the tests in the background has them ignore interruptions.
     earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
