@@ -2,23 +2,36 @@
 
 from __future__ import annotations  # the doctor runs on any Python
 
-import argparse
+import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from ebnerd_lib.errors import EbnerdError
 
+if sys.argv[1:3] == ["doctor", "--profile"] and importlib.util.find_spec("click") is None:
+    from ebnerd_lib.pipeline.doctor import doctor as examine  # `make doctor` before there is a .venv
+
+    sys.exit(examine(sys.argv[3]))
+
+import click
+
 INTERRUPTED = 130
 """Exit code of a program that was interrupted, as shells have it: 128 + SIGINT."""
+PROFILE = click.option("--profile", default="sample", show_default=True, help="a folder of params/")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb. Returns the exit code: 0 done, 1 failed with a message, 2 wrong usage, 130 interrupted."""
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return int(options.verb(options))
+        with verbs.make_context("python -m ebnerd_lib", words) as context:
+            return int(verbs.invoke(context) or 0)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
     except EbnerdError as error:
         # Names of files and columns may hold what commands a terminal.
         from ebnerd_lib.pipeline.runs import printable
@@ -30,209 +43,167 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m ebnerd_lib", description=__doc__)
-    verbs = parser.add_subparsers(required=True, metavar="verb")
-
-    run = verbs.add_parser("run", help="run the stale stages of a profile and render their reports")
-    run.add_argument("--profile", default="sample", help="a folder of params/ (default: sample)")
-    run.add_argument("--jobs", type=int, help="stages at a time (default: the number of cores)")
-    run.set_defaults(verb=_run)
-
-    reports = verbs.add_parser("reports", help="render the pages of all profiles again, without running anything")
-    reports.set_defaults(verb=_reports)
-
-    train = verbs.add_parser(
-        "train",
-        help="run a training stage without its notebook, under torchrun or srun on several processes",
-        description="Run the stage that trains some models, without its notebook: the same artifacts, and no report. "
-        "Parameters are those of the profile. `torchrun --nproc-per-node 2 -m ebnerd_lib train ...` trains on two "
-        "processes: batch_size stays the number of slates a batch over all of them, each takes its share, and "
-        "devices, num_nodes and strategy follow from how they were started. See docs/scaling.md.",
-    )
-    train.add_argument("--profile", default="sample", help="a folder of params/ (default: sample)")
-    train.add_argument("--model", type=_names, required=True, help="models of one stage, as mlp or mf_ids,mf_features")
-    train.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter of the stage, may be repeated"
-    )
-    train.set_defaults(verb=_train)
-
-    sample = verbs.add_parser("sample", help="generate a bundle in EBNeRD's schema by simulating a news site")
-    sample.add_argument("--out", type=Path, required=True, help="folder to write")
-    sample.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
-    sample.add_argument("--size", default="demo", help="smoke, demo, small, tenth or large (default: demo)")
-    sample.add_argument("--test", action="store_true", help="generate the hidden test week that follows the bundle")
-    sample.set_defaults(verb=_sample)
-
-    download = verbs.add_parser(
-        "download", help="fetch a bundle of EBNeRD from its published address, check it and unpack it"
-    )
-    download.add_argument(
-        "--bundle", required=True, help="ebnerd_demo, ebnerd_small, ebnerd_large, ebnerd_testset or ebnerd_vectors"
-    )
-    download.add_argument(
-        "--url", help="of the archive or of the folder it lies in (default: EBNERD_URL, else as published)"
-    )
-    download.add_argument("--sha256", help="checksum that the archive must have")
-    download.add_argument(
-        "--accept-license",
-        action="store_true",
-        help="you have read and accept the licence terms, as ACCEPT_LICENSE=yes",
-    )
-    download.add_argument("--out", type=Path, default=Path("data"), help="folder of the bundles (default: data)")
-    download.set_defaults(verb=_download)
-
-    doctor = verbs.add_parser("doctor", help="see what is there, what is wrong for a profile, and what to do about it")
-    doctor.add_argument("--profile", default="sample", help="a folder of params/ (default: sample)")
-    doctor.set_defaults(verb=_doctor)
-
-    unpack = verbs.add_parser(
-        "unpack", help="unpack a downloaded bundle, refusing an archive that is unsafe or not whole"
-    )
-    unpack.add_argument("--archive", type=Path, required=True, help="zip, tar or tar.gz file")
-    unpack.add_argument("--out", type=Path, required=True, help="folder to write, as data/ebnerd_demo")
-    unpack.set_defaults(verb=_unpack)
-
-    evaluate = verbs.add_parser("evaluate", help="evaluate scores that come from elsewhere, as 05_compare does")
-    evaluate.add_argument("--scores", type=Path, required=True, help="parquet: impression_id, article_id, score")
-    evaluate.add_argument("--bundle", type=Path, required=True, help="folder of the bundle that was scored")
-    evaluate.add_argument("--split", default="validation", help="part that was scored: validation or tuning")
-    evaluate.add_argument(
-        "--tier", default="not declared", help="what the scorer knows: ids, content, exposure, clicks"
-    )
-    evaluate.add_argument("--tuning", type=Path, help="its scores of the tuning day, for log loss and calibration")
-    evaluate.add_argument("--reference", type=Path, help="scores to compare with, impression by impression")
-    evaluate.add_argument("--out", type=Path, help="folder to write (default: outputs/evaluate/<name of the file>)")
-    evaluate.add_argument("--cut", default="official", help="how the bundle is split into parts: official or quantile")
-    evaluate.set_defaults(verb=_evaluate)
-
-    submit = verbs.add_parser("submit", help="rank the hidden test set with a trained model and write the file to send")
-    submit.add_argument("--profile", default="sample", help="in which the model was trained (default: sample)")
-    submit.add_argument("--model", required=True, help="a model of tier exposure or below, such as mlp_exposure")
-    submit.add_argument("--test", type=Path, required=True, help="folder of the test set: articles.parquet, test/")
-    submit.add_argument("--out", type=Path, default=Path("predictions.zip"), help="file (default: predictions.zip)")
-    submit.set_defaults(verb=_submit)
-
-    check = verbs.add_parser("check-submission", help="check that a submission ranks every row of a test set")
-    check.add_argument("--file", type=Path, required=True, help="the zip file")
-    check.add_argument("--test", type=Path, required=True, help="folder of the test set: articles.parquet, test/")
-    check.set_defaults(verb=_check_submission)
-    return parser
+@click.group(help=__doc__)
+def verbs() -> None:
+    """Group the verbs."""
 
 
-def _run(options: argparse.Namespace) -> int:
-    from ebnerd_lib.pipeline.runner import run
+@verbs.command()
+@PROFILE
+@click.option("--jobs", type=click.IntRange(1), help="stages at a time (default: the number of cores)")
+def run(profile: str, jobs: int | None) -> int:
+    """Run the stale stages of a profile and render their reports."""
+    from ebnerd_lib.pipeline.run import run
 
-    return run(options.profile, options.jobs)
+    return run(profile, jobs)
 
 
-def _reports(options: argparse.Namespace) -> int:
+@verbs.command()
+def reports() -> None:
+    """Render the pages of all profiles again, without running anything."""
     from ebnerd_lib.pipeline.report import overview_file, render_all
 
     for line in render_all():
         print(line)
     print(f"index of all: {overview_file().relative_to(overview_file().parents[1])}")
-    return 0
 
 
-def _train(options: argparse.Namespace) -> int:
+@verbs.command(short_help="run a training stage without its notebook, under torchrun or srun on several processes")
+@PROFILE
+@click.option("--model", required=True, help="models of one stage, as mlp or mf_ids,mf_features")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="a parameter, may be repeated")
+def train(profile: str, model: str, assignments: tuple[str, ...]) -> None:
+    """Run the stage that trains some models, without its notebook: the same artifacts, and no report.
+
+    Parameters are those of the profile. `torchrun --nproc-per-node 2 -m ebnerd_lib train ...` trains on two processes:
+    batch_size stays the number of slates a batch over all of them, each takes its share, and devices, num_nodes and
+    strategy follow from how they were started. See docs/scaling.md.
+    """
     _be_deterministic()
     from ebnerd_lib.pipeline.train import train
 
-    train(options.profile, options.model, options.set)
-    return 0
+    train(profile, model.split(","), list(assignments))
 
 
-def _sample(options: argparse.Namespace) -> int:
+@verbs.command()
+@click.option("--out", type=Path, required=True, help="folder to write")
+@click.option("--seed", default=0, show_default=True, help="same seed, same bytes")
+@click.option("--size", default="demo", show_default=True, help="smoke, demo, small, tenth or large")
+@click.option("--test", is_flag=True, help="generate the hidden test week that follows the bundle")
+def sample(out: Path, seed: int, size: str, test: bool) -> None:
+    """Generate a bundle in EBNeRD's schema by simulating a news site."""
     from ebnerd_lib.data.sample import generate, generate_test
 
-    (generate_test if options.test else generate)(options.out, seed=options.seed, size=options.size)
-    return 0
+    (generate_test if test else generate)(out, seed=seed, size=size)
 
 
-def _download(options: argparse.Namespace) -> int:
+@verbs.command()
+@click.option(
+    "--bundle", required=True, help="ebnerd_demo, ebnerd_small, ebnerd_large, ebnerd_testset or ebnerd_vectors"
+)
+@click.option("--url", help="of the archive or of the folder it lies in (default: EBNERD_URL, else as published)")
+@click.option("--sha256", help="checksum that the archive must have")
+@click.option(
+    "--accept-license", is_flag=True, help="you have read and accept the licence terms, as ACCEPT_LICENSE=yes"
+)
+@click.option("--out", type=Path, default=Path("data"), show_default=True, help="folder of the bundles")
+def download(bundle: str, url: str | None, sha256: str | None, accept_license: bool, out: Path) -> None:
+    """Fetch a bundle of EBNeRD from its published address, check it and unpack it."""
     from ebnerd_lib.data.download import download
     from ebnerd_lib.data.layout import VECTORS
 
-    accepted = options.accept_license or os.environ.get("ACCEPT_LICENSE") == "yes"
-    url = options.url or os.environ.get("EBNERD_URL")
+    accepted = accept_license or os.environ.get("ACCEPT_LICENSE") == "yes"
     try:
-        folder = download(options.bundle, options.out, accepted, url, options.sha256)
+        folder = download(bundle, out, accepted, url or os.environ.get("EBNERD_URL"), sha256)
     except KeyboardInterrupt:
-        if (options.out / f".{options.bundle}.download" / "archive").exists():
+        if (out / f".{bundle}.download" / "archive").exists():
             print("\nWhat has come is kept: rerun the command to resume.", file=sys.stderr)
         raise
     run = "make run-all PROFILE="
     commands = {
         "ebnerd_testset": "python -m ebnerd_lib submit --profile ebnerd_large --model mlp_exposure "
         f"--test {folder} --out predictions.zip",
-        "ebnerd_vectors": f"ln {folder / VECTORS} {options.out}/ebnerd_demo/ && {run}ebnerd_demo",
+        "ebnerd_vectors": f"ln {folder / VECTORS} {out}/ebnerd_demo/ && {run}ebnerd_demo",
     }
-    print(f"{folder} is whole. Next: {commands.get(options.bundle, run + options.bundle)}")
-    return 0
+    print(f"{folder} is whole. Next: {commands.get(bundle, run + bundle)}")
 
 
-def _doctor(options: argparse.Namespace) -> int:
+@verbs.command()
+@PROFILE
+def doctor(profile: str) -> int:
+    """See what is there, what is wrong for a profile, and what to do about it."""
     from ebnerd_lib.pipeline.doctor import doctor
 
-    return doctor(options.profile)
+    return doctor(profile)
 
 
-def _unpack(options: argparse.Namespace) -> int:
+@verbs.command()
+@click.option("--archive", type=Path, required=True, help="zip, tar or tar.gz file")
+@click.option("--out", type=Path, required=True, help="folder to write, as data/ebnerd_demo")
+def unpack(archive: Path, out: Path) -> None:
+    """Unpack a downloaded bundle, refusing an archive that is unsafe or not whole."""
     from ebnerd_lib.data.download import unpack
 
-    unpack(options.archive, options.out)
-    print(f"unpacked to {options.out}")
-    return 0
+    unpack(archive, out)
+    print(f"unpacked to {out}")
 
 
-def _evaluate(options: argparse.Namespace) -> int:
+@verbs.command()
+@click.option("--scores", type=Path, required=True, help="parquet: impression_id, article_id, score")
+@click.option("--bundle", type=Path, required=True, help="folder of the bundle that was scored")
+@click.option("--split", default="validation", show_default=True, help="part that was scored: validation or tuning")
+@click.option("--tier", default="not declared", help="what the scorer knows: ids, content, exposure, clicks")
+@click.option("--tuning", type=Path, help="its scores of the tuning day, for log loss and calibration")
+@click.option("--reference", type=Path, help="scores to compare with, impression by impression")
+@click.option("--out", type=Path, help="folder to write (default: outputs/evaluate/<name of the file>)")
+@click.option("--cut", default="official", show_default=True, help="how it is split into parts: official or quantile")
+def evaluate(
+    scores: Path, bundle: Path, split: str, tier: str, tuning: Path | None, reference: Path | None, out: Path | None,
+    cut: str,
+) -> None:  # fmt: skip
+    """Evaluate scores that come from elsewhere, as 05_compare does."""
     from ebnerd_lib.pipeline.evaluate import evaluate
 
-    evaluate(
-        options.scores, options.bundle, options.split, options.tier, options.tuning, options.reference, options.out,
-        options.cut,
-    )  # fmt: skip
-    return 0
+    evaluate(scores, bundle, split, tier, tuning, reference, out, cut)
 
 
-def _submit(options: argparse.Namespace) -> int:
+@verbs.command()
+@click.option("--profile", default="sample", show_default=True, help="in which the model was trained")
+@click.option("--model", required=True, help="a model of tier exposure or below, such as mlp_exposure")
+@click.option("--test", type=Path, required=True, help="folder of the test set: articles.parquet, test/")
+@click.option("--out", type=Path, default=Path("predictions.zip"), show_default=True, help="file")
+def submit(profile: str, model: str, test: Path, out: Path) -> None:
+    """Rank the hidden test set with a trained model and write the file to send."""
     _be_deterministic()
     from ebnerd_lib.pipeline.submission.submit import submit
 
-    submit(options.profile, options.model, options.test, options.out)
-    return 0
+    submit(profile, model, test, out)
 
 
-def _check_submission(options: argparse.Namespace) -> int:
+@verbs.command("check-submission")
+@click.option("--file", type=Path, required=True, help="the zip file")
+@click.option("--test", type=Path, required=True, help="folder of the test set: articles.parquet, test/")
+def check_submission(file: Path, test: Path) -> None:
+    """Check that a submission ranks every row of a test set."""
     from ebnerd_lib.pipeline.submission.check import check_submission
     from ebnerd_lib.pipeline.submission.progress import Progress
 
-    lines = check_submission(options.file, options.test, Progress(print).step)
-    print(f"{options.file}: {lines:,} lines, every one a permutation for its row of {options.test}.")
-    return 0
+    lines = check_submission(file, test, Progress(print).step)
+    print(f"{file}: {lines:,} lines, every one a permutation for its row of {test}.")
 
 
 def _be_deterministic() -> None:
     """Set what the same bytes hang on, before torch is loaded, which reads it once."""
-    from ebnerd_lib.pipeline.runner import DETERMINISM
+    from ebnerd_lib.pipeline.run import DETERMINISM
 
     for name, value in DETERMINISM.items():
         os.environ.setdefault(name, value)
 
 
-def _names(text: str) -> list[str]:
-    return text.split(",")
-
-
-def _leave(code: int) -> NoReturn:
-    """End the program, after an interruption without waiting for threads that wait for what is no more."""
-    if code == INTERRUPTED:
+if __name__ == "__main__":
+    code = main()
+    if code == INTERRUPTED:  # without waiting for threads that wait for what is no more
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
-
-
-if __name__ == "__main__":
-    _leave(main())

@@ -1,6 +1,5 @@
 """Documents point to what exists: files, sections, commands; their versions are those of the project."""
 
-import argparse
 import re
 import tomllib
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ebnerd_lib.__main__ import _parser
+from ebnerd_lib.__main__ import verbs
 from ebnerd_lib.pipeline.paths import ROOT
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/*.md"), *ROOT.glob("outputs/*.md")])
@@ -26,11 +25,6 @@ def anchors(document: Path) -> set[str]:
 
 def links(document: Path) -> list[str]:
     return re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8"))
-
-
-def verbs() -> dict[str, argparse.ArgumentParser]:
-    (sub,) = [action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction)]
-    return dict(sub.choices)
 
 
 def test_there_are_documents_with_links():
@@ -52,11 +46,11 @@ def test_every_link_leads_to_a_file_and_a_section(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_verb_and_option_that_a_document_names_exists(document):
-    known = verbs()
+    known = verbs.commands
     text = document.read_text(encoding="utf-8").replace("\\\n", " ")
     for verb, rest in re.findall(r"-m ebnerd_lib ([a-z][\w-]*)([^`\n#]*)", text):
         assert verb in known, f"there is no verb {verb}: {', '.join(known)}"
-        options = set(known[verb]._option_string_actions)
+        options = {name for option in known[verb].params for name in option.opts}
         named = set(re.findall(r"(?<!\S)--[a-z][\w-]*", rest))
         assert named <= options, f"{verb} has no {named - options}"
 

@@ -17,7 +17,7 @@ from bs4 import BeautifulSoup
 
 from ebnerd_lib.pipeline import stale
 from ebnerd_lib.pipeline.paths import ROOT
-from ebnerd_lib.pipeline.runner import DETERMINISM
+from ebnerd_lib.pipeline.run import DETERMINISM
 
 pytestmark = pytest.mark.slow
 

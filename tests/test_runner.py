@@ -2,20 +2,20 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ebnerd_lib.pipeline.interruption import interruptible
+from ebnerd_lib.pipeline import run as runner
 from ebnerd_lib.pipeline.paths import ROOT
-from ebnerd_lib.pipeline.runner import DETERMINISM
+from ebnerd_lib.pipeline.run import DETERMINISM, interruptible
 
 STAGES = ["01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend", "05_compare", "06_explore"]
 
@@ -113,7 +113,7 @@ def test_a_second_run_does_nothing_and_loads_neither_pandas_nor_papermill(finish
     assert artifacts(finished) == before
     assert (finished / "outputs" / "smoke" / "index.html").stat().st_mtime_ns == index
     code = (
-        "import sys; from ebnerd_lib.pipeline.runner import run; run('smoke'); "
+        "import sys; from ebnerd_lib.pipeline.run import run; run('smoke'); "
         "print([m for m in ('pandas', 'papermill', 'numpy', 'torch', 'nbconvert') if m in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(finished)}
@@ -259,22 +259,37 @@ def test_unknown_profiles_and_verbs_are_refused():
     assert command(ROOT, "fly").returncode == 2
 
 
-class Deaf:
-    """What an interruption within its destructor raises is dropped by Python."""
+def test_the_doctor_starts_on_a_python_without_packages():
+    words = [sys.executable, "-S", "-m", "ebnerd_lib", "doctor", "--profile", "smoke"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    told = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert "make run-all PROFILE=smoke" in told.stdout and not told.stderr
 
-    def __del__(self):
-        signal.raise_signal(signal.SIGINT)
-        sum(range(1000))
 
-
-def test_an_interruption_that_python_drops_is_raised_again():
+def test_a_second_interruption_does_not_disturb_the_first_one_and_a_later_one_counts(monkeypatch):
     # A shell that starts the tests in the background has them ignore interruptions.
     earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
-    before = signal.getsignal(signal.SIGALRM), sys.unraisablehook
-    with pytest.raises(KeyboardInterrupt), interruptible():
-        thing = Deaf()
-        del thing
-        time.sleep(5)
-        raise AssertionError("the interruption was lost")
-    signal.signal(signal.SIGINT, earlier)
-    assert (signal.getsignal(signal.SIGALRM), sys.unraisablehook) == before
+    with interruptible():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        monkeypatch.setattr(runner, "AGAIN_SECONDS", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.signal(signal.SIGINT, earlier) == signal.default_int_handler
+
+
+@pytest.mark.slow
+def test_a_failed_stage_stops_only_those_that_read_it_and_no_message_is_empty(project):
+    notebook = project / "notebooks" / "02_train_mf.ipynb"
+    content = json.loads(notebook.read_text())
+    code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+    code[-1]["source"] = ["assert not stage\n"]
+    notebook.write_text(json.dumps(content))
+    (project / "outputs" / "smoke" / "notebooks" / "03_train_mlp.ipynb").unlink()
+    result = run(project)
+    assert result.returncode == 1
+    (told,) = [line for line in result.stderr.splitlines() if "FAILED" in line]
+    assert re.match("02_train_mf: FAILED: AssertionError.*[a-z]{3}", told)
+    assert "03_train_mlp: complete in" in result.stdout and "05_compare: started" not in result.stdout
+    assert "05_compare: not run" in result.stderr

@@ -13,7 +13,6 @@ from ebnerd_lib.data.layout import generated_stamp
 from ebnerd_lib.errors import StageError
 from ebnerd_lib.pipeline import paths as lock
 from ebnerd_lib.pipeline.params import StageConfig, from_namespace
-from ebnerd_lib.pipeline.parent import end_with_parent
 from ebnerd_lib.pipeline.paths import ROOT, StagePaths, environment, files_in, peak_memory_mb, relative
 from ebnerd_lib.pipeline.stale import Hashes, input_files, sha256
 from ebnerd_lib.training.kept import forget
@@ -44,8 +43,6 @@ class Stage:
         self._paths = StagePaths(config.profile, config.stage)
         self._batch = json.loads(os.environ.get(BATCH_VARIABLE, "{}")).get(config.stage)
         self._run = "batch" if self._batch else run
-        if self._batch:
-            end_with_parent()
         self._told = 0.0
         self._start, self._started = time.monotonic(), datetime.datetime.now(datetime.UTC)
         self.folder = self._paths.artifacts.with_name(f".{config.stage}.{os.getpid()}.partial")
@@ -142,7 +139,7 @@ class Stage:
         """See that no other process runs this stage, and clear away what dead ones left."""
         how = {"batch": "in a batch run", "train": "without its notebook"}.get(self._run, "by hand")
         task = f"{self.config.stage} {how}"
-        lock.acquire(self._paths.lock, task, wait=ORPHAN_SECONDS if self._batch else 0.0)
+        lock.acquire(self._paths.lock, task, wait=ORPHAN_SECONDS if self._batch else 1.0)
         clear_partial(self._paths)
 
     def _publish(self) -> None:

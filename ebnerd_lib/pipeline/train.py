@@ -11,10 +11,9 @@ from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.evaluate import save_results
 from ebnerd_lib.features import store
-from ebnerd_lib.pipeline.interruption import interruptible
 from ebnerd_lib.pipeline.params import StageConfig, load_config, with_assignments, with_values
-from ebnerd_lib.pipeline.parent import end_with_parent
 from ebnerd_lib.pipeline.paths import StagePaths, profile_stages, relative
+from ebnerd_lib.pipeline.run import end_with_parent, interruptible
 from ebnerd_lib.pipeline.stage import Stage
 from ebnerd_lib.training import ranks
 from ebnerd_lib.training.fit import TrainConfig, quiet, train_variants

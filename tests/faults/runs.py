@@ -63,20 +63,24 @@ class Project:
 
     def kernels(self) -> list[psutil.Process]:
         """Return the kernels that run in this project, whoever started them."""
+        return self._processes("ipykernel_launcher")
+
+    def _processes(self, word: str) -> list[psutil.Process]:
+        """Return the processes in this project that have a word on their command line."""
         found = []
         for process in psutil.process_iter():
             try:
-                if "ipykernel_launcher" in process.cmdline() and Path(process.cwd()) == self.root:
+                if word in process.cmdline() and Path(process.cwd()) == self.root:
                     found.append(process)
             except psutil.Error:
                 continue
         return found
 
     def assert_no_orphans(self) -> None:
-        """See that the kernels end."""
+        """See that the kernels end, and the processes of the stages."""
         start = time.monotonic()
-        while orphans := self.kernels():
-            assert time.monotonic() - start < ORPHAN_SECONDS, f"{len(orphans)} kernels outlived their run"
+        while orphans := [*self.kernels(), *self._processes("ebnerd_lib.pipeline.kernel")]:
+            assert time.monotonic() - start < ORPHAN_SECONDS, f"{len(orphans)} processes outlived their run"
             time.sleep(0.05)
 
     def assert_nothing_half_done(self) -> None:
@@ -106,7 +110,7 @@ class Project:
             assert (self.outputs / "reports" / f"{stage}.html").exists()
         hidden = [p.name for p in self.outputs.rglob(".*")] + [p.name for p in self.outputs.rglob("*.failed.*")]
         assert not hidden
-        assert (self.outputs / "logs" / "run.lock").read_text() == ""
+        assert not list(self.outputs.glob("logs/*.holder"))
 
     def complete(self) -> int:
         """Return how many stages look complete."""

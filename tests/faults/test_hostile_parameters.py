@@ -8,7 +8,8 @@ import pytest
 
 from ebnerd_lib.__main__ import main
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.pipeline import paths, runner
+from ebnerd_lib.pipeline import paths
+from ebnerd_lib.pipeline import run as runner
 from ebnerd_lib.pipeline.params import StageConfig, load_config, read_schema
 from ebnerd_lib.pipeline.paths import ROOT, notebook_path, parameter_file, profile_stages
 from ebnerd_lib.pipeline.stale import plan

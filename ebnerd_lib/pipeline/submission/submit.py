@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from ebnerd_lib.data.layout import TEST, check_hidden_files
 from ebnerd_lib.data.slates import candidate_rows
 from ebnerd_lib.errors import SubmissionError
 from ebnerd_lib.features.build import compute_features
 from ebnerd_lib.pipeline.params import load_config
-from ebnerd_lib.pipeline.parent import is_alive
 from ebnerd_lib.pipeline.paths import ROOT, StagePaths, environment, peak_memory_mb, profile_stages, write_json
 from ebnerd_lib.pipeline.stale import sha256
 from ebnerd_lib.pipeline.submission.predictions import ranks_of, write_predictions
@@ -131,7 +131,7 @@ def _clear_work(out: Path) -> None:
     """Remove the working files of submissions to the same file that were killed."""
     for rest in out.parent.glob(f".{out.stem}.*.work"):
         number = rest.suffixes[-2].removeprefix(".")
-        if number.isdecimal() and not is_alive(int(number)):
+        if number.isdecimal() and not psutil.pid_exists(int(number)):
             shutil.rmtree(rest, ignore_errors=True)
 
 

@@ -1,0 +1,458 @@
+"""Run the stale stages of a profile, each in a process of its own, those that do not wait for each other side by side.
+
+Checking needs the standard library and YAML only. What a stage's process does is in ``kernel``.
+"""
+
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ebnerd_lib.errors import LockedError, StorageError
+from ebnerd_lib.pipeline import paths as lock
+from ebnerd_lib.pipeline import report
+from ebnerd_lib.pipeline.params import StageConfig, load_config
+from ebnerd_lib.pipeline.paths import (
+    ROOT,
+    StagePaths,
+    clear_temporary,
+    profile_stages,
+    read_json,
+    relative,
+    write_json,
+)
+from ebnerd_lib.pipeline.runs import headline, is_number, printable
+from ebnerd_lib.pipeline.stage import BATCH_VARIABLE, ORPHAN_SECONDS, clear_partial
+from ebnerd_lib.pipeline.stale import Hashes, fingerprint, plan, stale_stages
+
+DETERMINISM = {"PYTHONHASHSEED": "0", "MKL_CBWR": "AVX2,STRICT", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+"""What a kernel needs in its environment from the start, for the same bytes on any number of threads."""
+STOP_SECONDS = 3.0
+"""How long a stage that is told to end may take before it is killed."""
+AGAIN_SECONDS = 10.0
+"""How long after an interruption further ones are taken for the same."""
+_NO_TERMINALS = ("", "dumb", "unknown")
+"""Values of ``TERM`` for what cannot move its cursor."""
+_LONGEST_FOLDER = 60
+"""Characters of a folder for sockets, whose whole paths may have about a hundred."""
+_LITTLE = 2**20
+"""Bytes of free space below which a disk counts as full."""
+_REMEDIES = {
+    (errno.ENOSPC, errno.EDQUOT): "The disk of {outputs}/ is full ({free:,} bytes free): free space",
+    (errno.EFBIG,): "A limit on the size of files is in force (`ulimit -f`): raise it",
+    (errno.ENOTDIR, errno.EEXIST): "{outputs}/ and what is above must be folders: move the file out of the way",
+    (errno.EACCES, errno.EPERM, errno.EROFS): "Make {outputs}/ writable",
+}
+
+
+def run(profile: str, jobs: int | None = None) -> int:
+    """Run what is stale in a profile and render what changed.
+
+    Args:
+        profile: a folder of ``params``.
+        jobs: stages at a time; as many as there are cores if not given.
+
+    Returns:
+        0 if every stage is complete, 1 if one failed, 130 if the run was interrupted by Ctrl-C, SIGTERM or SIGHUP.
+        A failed stage stops those that read it, and no others.
+
+    Raises:
+        ConfigError: the profile, a parameter file or a notebook's parameters are wrong.
+        BundleError: the bundle is missing or incomplete.
+        LockedError: another process runs the profile, or one of its stages by hand.
+        StorageError: the outputs cannot be written.
+    """
+    os.chdir(ROOT)
+    whole = StagePaths(profile, "")
+    kept: list[str] = []
+    with interruptible():
+        try:
+            configs = {stage: load_config(profile, stage) for stage in profile_stages(profile)}
+            levels = plan(configs)
+            lock.acquire(whole.lock, f"a run of profile {profile}")
+            return _Run(profile, configs, jobs or os.cpu_count() or 1, kept).run(levels)
+        except KeyboardInterrupt:
+            names = f" ({', '.join(sorted(kept))})" if kept else ""
+            say(f"interrupted: {len(kept)} stages are complete and kept{names}. Rerun the command to resume.", True)
+            return 130
+        except OSError as error:
+            named = error.filename if isinstance(error.filename, str | bytes) else whole.outputs
+            message = f"{relative(Path(os.fsdecode(named)))}: {error.strerror or error}"
+            other = f"See that {relative(whole.outputs)}/ can be read and written"
+            raise StorageError(with_remedy(profile, message, other)) from error
+        finally:
+            lock.release(whole.lock)
+
+
+@dataclass
+class _Running:
+    """A stage that runs.
+
+    Attributes:
+        process: runs it, as the leader of a process group.
+        note: file that the process writes to why the stage failed.
+        began: moment of the monotonic clock.
+        last: seconds that it took when it was last complete, ``None`` where that is not known.
+    """
+
+    process: subprocess.Popen[bytes]
+    note: Path
+    began: float
+    last: float | None
+
+
+_Show = Callable[[dict[str, _Running]], None]
+
+
+class _Run:
+    """One run of a profile whose lock is held; ``kept`` gains the stages that are complete."""
+
+    def __init__(self, profile: str, configs: dict[str, StageConfig], jobs: int, kept: list[str]) -> None:
+        self.profile, self.configs, self.jobs, self.kept = profile, configs, jobs, kept
+        self.hashes = Hashes(StagePaths(profile, "").hashes)
+        self.ran: list[str] = []
+        self.failed: list[str] = []
+
+    def run(self, levels: list[list[str]]) -> int:
+        """Run and render. Returns the exit code."""
+        start, outputs = time.monotonic(), StagePaths(self.profile, "").outputs
+        _clear_temporary(outputs)
+        base = "/tmp" if len(tempfile.gettempdir()) > _LONGEST_FOLDER else None
+        with contextlib.ExitStack() as stack:
+            folder, show = Path(), None
+            for level in levels:
+                stale = self._stale(level)
+                if stale and show is None:
+                    self.hashes.save()
+                    say(f"profile {self.profile}: {len(self.configs)} stages, outputs in {relative(outputs)}/")
+                    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ek", dir=base)))
+                    show = stack.enter_context(_rows(self.profile))
+                if show is not None:
+                    self._run_level(stale, folder, show)
+        if self.failed:
+            return self._end_failed()
+        rendered = report.render_profile(self.profile, list(self.configs))
+        self.hashes.save()
+        if self.ran or rendered or not report.overview_file().exists():
+            report.render_overview()
+        if self.ran:
+            say(f"done in {time.monotonic() - start:.0f} s, {len(self.ran)} of {len(self.configs)} stages run.")
+            for line in headline(self.profile, list(self.configs)):
+                say(line)
+        elif rendered:
+            say(f"rendered {rendered} reports again; no stage needed to run.")
+        else:
+            say(f"nothing to do: all {len(self.configs)} stages are up to date.")
+        say(f"index: {relative(outputs / 'index.html')}")
+        return 0
+
+    def _stale(self, level: list[str]) -> dict[str, str]:
+        """Return the fingerprints of the stages of a level that have to run; one that reads a failed stage does not."""
+        stale = {}
+        for stage in level:
+            config = self.configs[stage]
+            if lacking := [name for name in config.reads if name in self.failed]:
+                self.failed.append(stage)
+                say(f"{stage}: not run, since it reads {', '.join(lacking)}", True)
+                continue
+            wanted = fingerprint(config, self.hashes)
+            if is_fresh(config, wanted, self.hashes):
+                self.kept.append(stage)
+            else:
+                stale[stage] = wanted
+        return stale
+
+    def _run_level(self, stale: dict[str, str], folder: Path, show: _Show) -> None:
+        """Run stages side by side to their end."""
+        width = max(1, min(self.jobs, len(stale)))
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // width))
+        waiting, running = list(stale), dict[str, _Running]()
+        for stage in waiting:
+            _prepare(StagePaths(self.profile, stage))
+        try:
+            while waiting or running:
+                while waiting and len(running) < width:
+                    stage = waiting.pop(0)
+                    settings = {"OMP_NUM_THREADS": threads, BATCH_VARIABLE: json.dumps({stage: stale[stage]})}
+                    running[stage] = _start(self.configs[stage], settings, folder)
+                    last = running[stage].last
+                    say(f"{stage}: started" + ("" if last is None else f" (last time {last:.0f} s)"))
+                show(running)
+                time.sleep(0.1)
+                for stage, each in list(running.items()):
+                    if each.process.poll() is not None:
+                        self._end(stage, each, stale[stage])
+                        del running[stage]
+        finally:
+            _stop(running.values())
+            for stage in running:
+                _clear_partial(StagePaths(self.profile, stage))
+
+    def _end(self, stage: str, each: _Running, wanted: str) -> None:
+        """Keep the notebook of a stage that has ended where its outcome belongs, and tell the outcome."""
+        paths = StagePaths(self.profile, stage)
+        message = _failure(each, paths, wanted)
+        if not message:
+            try:
+                paths.running.replace(paths.executed)
+            except OSError as error:
+                message = f"{relative(paths.executed)}: {error.strerror}"
+        if not message:
+            self.ran.append(stage)
+            self.kept.append(stage)
+            say(f"{stage}: complete in {time.monotonic() - each.began:.0f} s")
+            return
+        self.ran.append(stage)
+        self.failed.append(stage)
+        message = with_remedy(self.profile, message)
+        _clear_partial(paths)
+        # The space that the partial folder gave back mostly suffices for these; the message is told either way.
+        with contextlib.suppress(OSError):
+            if read_json(paths.running) is not None:  # a full disk cuts it off
+                paths.running.replace(paths.failed)
+            paths.running.unlink(missing_ok=True)
+            write_json(paths.failure, {"message": message})
+        say(f"{stage}: FAILED: {' '.join(message.split())}", True)
+
+    def _end_failed(self) -> int:
+        """Render after a failure, which may have a cause that stops this too."""
+        where = f"Index: {relative(StagePaths(self.profile, '').outputs / 'index.html')}"
+        try:
+            stages = list(self.configs)
+            report.render_profile(self.profile, stages, stale_stages(self.profile, stages))
+            self.hashes.save()
+            report.render_overview()
+        except OSError as error:
+            where = f"The reports could not be written ({error.strerror})."
+        say(f"{len(self.failed)} of {len(self.configs)} stages are not complete. {where}")
+        return 1
+
+
+def is_fresh(config: StageConfig, wanted: str, hashes: Hashes) -> bool:
+    """Say whether the artifacts of a stage are those of a complete batch run with the fingerprint ``wanted``."""
+    paths = StagePaths(config.profile, config.stage)
+    try:
+        manifest = json.loads(paths.manifest.read_text(encoding="utf-8"))
+        outputs = {name: hashes.of(paths.artifacts / name) for name in manifest["outputs"]}
+    except (OSError, ValueError, KeyError):
+        return False
+    return manifest["fingerprint"] == wanted and manifest["outputs"] == outputs and paths.executed.exists()
+
+
+def with_remedy(profile: str, message: str, other: str = "") -> str:
+    """Return a message of a failure with what to do about it.
+
+    Args:
+        profile: whose outputs are written.
+        message: what went wrong.
+        other: the remedy where the cause is neither the disk nor the memory; the message stays as it is without one.
+    """
+    outputs = StagePaths(profile, "").outputs
+    there = next(folder for folder in (outputs, *outputs.parents) if folder.is_dir())
+    free, remedy = shutil.disk_usage(there).free, other
+    for numbers, text in _REMEDIES.items():
+        if any(f"Errno {number}]" in message or os.strerror(number) in message for number in numbers):
+            remedy = text
+            break
+    else:
+        if free < _LITTLE:
+            remedy = _REMEDIES[errno.ENOSPC, errno.EDQUOT]
+        elif "Kernel died" in message:
+            remedy = "It was killed, most likely because memory ran out. Free memory or use `--jobs 1`"
+        elif "MemoryError" in message:
+            remedy = "Free memory, use `--jobs 1` or use less data"
+    if not remedy:
+        return message
+    return f"{message.rstrip('.')}. {remedy.format(outputs=relative(outputs), free=free)}, then rerun the command."
+
+
+def say(line: str, error: bool = False) -> None:
+    """Print a line that commands no terminal; characters that the encoding lacks are replaced."""
+    stream = sys.stderr if error else sys.stdout
+    terminal = getattr(stream, "rich_proxied_file", stream)  # under the rows that rich shows
+    print(_writable(line, getattr(terminal, "encoding", None) or "utf-8"), file=stream, flush=True)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP raise ``KeyboardInterrupt``, and not disturb what the first of them does.
+
+    A signal that is ignored, as by ``nohup``, stays so. For the main thread only.
+    """
+    last = -AGAIN_SECONDS
+
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal last
+        if time.monotonic() - last >= AGAIN_SECONDS:
+            last = time.monotonic()
+            raise KeyboardInterrupt
+
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in wanted if signal.getsignal(number) != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_with_parent() -> None:
+    """Have Linux kill this process as soon as the one that started it has ended; elsewhere nothing happens."""
+    if sys.platform == "linux":
+        set_death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _rows(profile: str) -> Iterator[_Show]:
+    """Yield what shows the stages that run: a row each where a person watches, nothing elsewhere."""
+    if not sys.stdout.isatty() or os.environ.get("TERM", "") in _NO_TERMINALS:
+        yield lambda running: None
+        return
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    now = TextColumn(
+        "{task.fields[now]}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    )
+    columns = [
+        TextColumn("{task.description}", markup=False),
+        BarColumn(20),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    ]
+    rows: dict[str, TaskID] = {}
+    errors = sys.stderr.isatty()  # what is printed goes above the rows, unless it was sent elsewhere
+    with Progress(*columns, now, auto_refresh=False, transient=True, expand=True, redirect_stderr=errors) as progress:
+
+        def show(running: dict[str, _Running]) -> None:
+            for stage in rows.keys() - running.keys():
+                progress.remove_task(rows.pop(stage))
+            for stage, each in running.items():
+                if stage not in rows:
+                    rows[stage] = progress.add_task(stage, total=each.last, now="")
+                elapsed = time.monotonic() - each.began
+                done = elapsed if each.last is None else min(elapsed, 0.99 * each.last)  # a full bar would stand still
+                told = _writable(_doing(StagePaths(profile, stage)), progress.console.encoding)
+                progress.update(rows[stage], completed=done, now=told)
+            progress.refresh()
+
+        yield show
+
+
+def _doing(paths: StagePaths) -> str:
+    """Return what a stage told last of itself: a heading, an epoch or a share of a step."""
+    try:
+        told = json.loads(paths.progress.read_text(encoding="utf-8").splitlines()[-1])
+        if "heading" in told:
+            return str(told["heading"])
+        if "epoch" in told:
+            return (
+                f"{told['model']} epoch {told['epoch']:.0f}/{told['epochs']:.0f}, val/auc {told['val/auc']:.4f}, "
+                f"loss {told['train/loss']:.4f}"
+            )
+        return f"{told['step']} {told.get('share', 1.0):.0%}"
+    except (OSError, ValueError, KeyError, IndexError):  # not there yet, or half written
+        return "starting"
+
+
+def _last_seconds(profile: str, stage: str) -> float | None:
+    """Return how long a stage took when it was last complete; ``None`` where that is not known."""
+    seconds: Any = (read_json(StagePaths(profile, stage).manifest) or {}).get("duration_seconds")
+    return float(seconds) if is_number(seconds) else None
+
+
+def _writable(text: str, encoding: str) -> str:
+    r"""Return text without what commands a terminal, in an encoding's own characters.
+
+    >>> _writable("\x1b[31m95 – 100", "ascii")
+    '95 ? 100'
+    """
+    return printable(text).encode(encoding, "replace").decode(encoding)
+
+
+def _start(config: StageConfig, settings: dict[str, str], folder: Path) -> _Running:
+    """Start the process of a stage, in a group of its own. It ends when its input does, which this process holds."""
+    note = folder / f"{config.stage}.txt"
+    words = [config.profile, config.stage, json.dumps(config.given), str(note)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ebnerd_lib.pipeline.kernel", *words],
+        env={**os.environ, **DETERMINISM, **settings},
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    return _Running(process, note, time.monotonic(), _last_seconds(config.profile, config.stage))
+
+
+def _stop(running: Iterable[_Running]) -> None:
+    """End processes with their groups, and kill those that take too long."""
+    until = time.monotonic() + STOP_SECONDS
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for each in running:
+            if each.process.poll() is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):  # it ends just now
+                    os.killpg(each.process.pid, number)
+        for each in running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                each.process.wait(max(0.1, until - time.monotonic()))
+
+
+def _failure(each: _Running, paths: StagePaths, wanted: str) -> str:
+    """Return why a stage whose process has ended is not complete; empty where it is."""
+    code = each.process.returncode
+    if each.note.exists() and (text := each.note.read_text(encoding="utf-8").strip()):
+        return text
+    if code == -signal.SIGKILL:
+        return "Kernel died with the process of the stage"
+    if code != 0:
+        return f"the process of the stage ended with code {code} and without a message"
+    if (read_json(paths.manifest) or {}).get("fingerprint") != wanted:
+        return "StageError: the notebook ran to its end without `stage.finish()`. Call it in the last step."
+    return ""
+
+
+def _prepare(paths: StagePaths) -> None:
+    """Clear away what earlier runs left, so that nothing half-done or outdated passes for a result."""
+    for folder in (paths.executed.parent, paths.report.parent, paths.artifacts.parent, paths.logs):
+        folder.mkdir(parents=True, exist_ok=True)
+    with _own(paths):
+        clear_partial(paths)
+        for file in (paths.executed, paths.report, paths.failed, paths.failed_report, paths.failure, paths.progress):
+            file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _own(paths: StagePaths) -> Iterator[None]:
+    """Hold the lock of a stage for a moment, while no kernel of this run does."""
+    lock.acquire(paths.lock, f"{paths.stage} in a batch run", wait=ORPHAN_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release(paths.lock)
+
+
+def _clear_partial(paths: StagePaths) -> None:
+    """Remove what a kernel of this run left; not where somebody has begun to run the stage by hand since."""
+    with contextlib.suppress(LockedError, OSError), _own(paths):
+        clear_partial(paths)
+
+
+def _clear_temporary(outputs: Path) -> None:
+    """Remove the files that a killed runner was writing; for the holder of the profile's lock only."""
+    for folder in (outputs, outputs / "reports", outputs / "logs"):
+        clear_temporary(folder)
+    for notebook in outputs.glob("notebooks/.*.running.ipynb"):
+        notebook.unlink(missing_ok=True)
