@@ -91,7 +91,7 @@ class OnlineResult:
 
     Attributes:
         model: named ``<model>_online``, of tier ``clicks`` whatever it started from: it has seen clicks up to the
-            last step. It has scored nothing in this state: for figures, take ``scores``.
+            last step. It has scored nothing in this state: for metrics, take ``scores``.
         scores: of ``tuning`` and ``validation``, float32 (candidates of the part,), in the order of its slates.
     """
 
