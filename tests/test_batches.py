@@ -23,10 +23,10 @@ def test_gathered_values_are_those_of_the_matrix(tmp_path, dtype, columns):
 
 def test_a_batch_holds_the_slates_asked_for(smoke):
     slates = smoke.parts["train"]
-    lookup = IdEncoder(np.arange(len(smoke.users)) * 2, np.arange(len(smoke.articles)) * 3)
+    encoder = IdEncoder(np.arange(len(smoke.users)) * 2, np.arange(len(smoke.articles)) * 3)
     matrix = np.random.default_rng(0).random((slates.candidates, 4), dtype=np.float32)
     rows = np.random.default_rng(1).permutation(len(slates))[:30]
-    batches = list(SlateBatches(slates, matrix, [1, 3], lookup, rows, 16))
+    batches = list(SlateBatches(slates, matrix, [1, 3], encoder, rows, 16))
     assert [len(batch.user) for batch in batches] == [16, 14]
     for batch, own in zip(batches, (rows[:16], rows[16:]), strict=True):
         part = slates.take(own)
@@ -41,11 +41,11 @@ def test_a_batch_holds_the_slates_asked_for(smoke):
 
 def sampled(smoke, negatives, seed, epoch):
     slates = smoke.parts["train"]
-    lookup = IdEncoder(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
+    encoder = IdEncoder(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
     matrix = np.arange(slates.candidates, dtype=np.float32)[:, None]
     rows = np.random.default_rng(5).permutation(np.flatnonzero(slates.has_choice))
     return rows, list(
-        SlateBatches(slates, matrix, [0], lookup, rows, 64, negatives=negatives, draw=(seed, epoch))
+        SlateBatches(slates, matrix, [0], encoder, rows, 64, negatives=negatives, sample_seed=(seed, epoch))
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ SCORED = ("tuning", "validation")
 
 
 def hours(number, **settings):
-    """Plans in tests take steps of a day or an hour; rates high enough that what is learnt shows in scores."""
+    """Steps of a day or an hour in tests, and rates high enough that updates show in scores."""
     return OnlineConfig(60 * number, **{"learning_rate": 3e-3, "vector_rate": 0.05, "warmup_hours": 24.0, **settings})
 
 
@@ -36,10 +36,10 @@ def features(smoke, smoke_features):
 
 @pytest.fixture(scope="module")
 def fits(smoke, features, tmp_path_factory):
-    plan = TrainConfig(epochs=1, patience=1, batch_size=64, warmup_hours=24, seed=0)
+    config = TrainConfig(epochs=1, patience=1, batch_size=64, warmup_hours=24, seed=0)
     logs = tmp_path_factory.mktemp("logs")
     return {
-        name: train(smoke, features, module, name, "clicks", name, settings, plan, logs)
+        name: train(smoke, features, module, name, "clicks", name, settings, config, logs)
         for name, (module, settings) in MODELS.items()
     }
 
@@ -109,7 +109,7 @@ def test_a_steps_own_clicks_move_the_next_steps_scores_and_not_its_own(smoke, fe
 
 def test_what_is_first_shown_in_a_step_is_the_unknown_there_and_has_a_row_of_its_own_after_it(smoke, features, fits):
     model = fits["mf_ids"].model
-    learner = online._OnlineLearner(model, smoke, features, hours(24))
+    updater = online.OnlineUpdater(model, smoke, features, hours(24))
     size = len(model.articles)
     known = IdEncoder.between(smoke, model.users, model.articles).article > 0
     met = 0
@@ -117,26 +117,26 @@ def test_what_is_first_shown_in_a_step_is_the_unknown_there_and_has_a_row_of_its
         shown = np.unique(smoke.log.article[candidate_rows(smoke.log.offsets, rows)])
         new = shown[(shown > 0) & ~known[shown]]
         assert len(new) > 5
-        bias = learner._network.id_tables("article")[1].weight
-        assert (learner._lookup.article[new] == 0).all() and len(bias) == size + met
-        scores = learner.score(rows)
+        bias = updater._network.id_tables("article")[1].weight
+        assert (updater._encoder.article[new] == 0).all() and len(bias) == size + met
+        scores = updater.score(rows)
         where = np.isin(smoke.log.article[candidate_rows(smoke.log.offsets, rows)], new)
-        user = learner._lookup.user[smoke.log.take(rows).per_candidate(smoke.log.user[rows])][where]
+        user = updater._encoder.user[smoke.log.take(rows).per_candidate(smoke.log.user[rows])][where]
         each, unknown = torch.arange(len(user)), torch.zeros(len(user), dtype=torch.int64)
         batch = Batch(torch.empty(len(user), 0), torch.from_numpy(user), unknown, each, unknown, unknown)
-        wanted = learner._network.score(batch)
+        wanted = updater._network.score(batch)
         np.testing.assert_allclose(scores[where], wanted.detach(), atol=1e-6)
-        learner.meet(rows)
-        tables = learner._network.id_tables("article")
-        own = learner._lookup.article[new]
+        updater.add_ids(rows)
+        tables = updater._network.id_tables("article")
+        own = updater._encoder.article[new]
         assert sorted(own) == list(range(size + met, size + met + len(new)))
         for table in tables:
             assert torch.equal(table.weight[own], table.weight[:1].expand(len(new), -1))
-        learner.train(rows, end)
+        updater.train(rows, end)
         assert not torch.equal(tables[1].weight[own], tables[1].weight[:1].expand(len(new), -1))
         known[new] = True
         met += len(new)
-        np.testing.assert_array_equal(np.flatnonzero(learner._lookup.article), np.flatnonzero(known))
+        np.testing.assert_array_equal(np.flatnonzero(updater._encoder.article), np.flatnonzero(known))
 
 
 def test_every_impression_is_in_one_step_which_ends_after_it(smoke):
@@ -159,7 +159,7 @@ def test_the_first_steps_scores_are_the_static_models_in_file_order(smoke, featu
         assert np.isfinite(daily[name].scores[part]).all()
 
 
-def test_ids_that_learn_on_every_hour_come_to_rank_news(smoke, features, fits):
+def test_ids_that_are_updated_every_hour_come_to_rank_news(smoke, features, fits):
     slates, matrix = smoke.parts["validation"], features["validation"]
     model = fits["mf_ids"].model
     static = model.score(smoke, slates, matrix.matrix, matrix.columns)
@@ -175,26 +175,26 @@ def test_ids_that_learn_on_every_hour_come_to_rank_news(smoke, features, fits):
 
 
 def test_an_id_takes_a_slate_as_a_step_of_rate_times_clicked_minus_probability(smoke, features, fits):
-    learner = online._OnlineLearner(fits["mf_ids"].model, smoke, features, hours(24, bias_rate=0.5, vector_rate=0.0))
+    updater = online.OnlineUpdater(fits["mf_ids"].model, smoke, features, hours(24, bias_rate=0.5, vector_rate=0.0))
     rows = step_rows(smoke, 1440)[0][1]
-    learner.meet(rows)
+    updater.add_ids(rows)
     row = rows[smoke.log.has_choice[rows]][:1]
     where = candidate_rows(smoke.log.offsets, row)
-    bias = learner._network.id_tables("article")[1]
-    article = learner._lookup.article[smoke.log.article[where]]
+    bias = updater._network.id_tables("article")[1]
+    article = updater._encoder.article[smoke.log.article[where]]
     before = bias.weight[article, 0].detach().clone()
-    scores, clicked = torch.from_numpy(learner.score(row)), torch.from_numpy(smoke.log.clicked[where])
+    scores, clicked = torch.from_numpy(updater.score(row)), torch.from_numpy(smoke.log.clicked[where])
     share = clicked / clicked.sum()
-    learner.train(row, int(smoke.log.time[row[0]]) + 1)
+    updater.train(row, int(smoke.log.time[row[0]]) + 1)
     torch.testing.assert_close(bias.weight[article, 0] - before, 0.5 * (share - scores.softmax(0)), atol=1e-6, rtol=0)
 
 
 def test_half_of_what_sets_articles_apart_is_forgotten_in_a_half_life(smoke, features, fits):
-    learner = online._OnlineLearner(fits["mf_ids"].model, smoke, features, hours(24, half_life_hours=6.0))
-    apart = [t.weight.detach() - t.weight[:1].detach() for t in learner._network.id_tables("article")]
-    learner.forget(0)
-    learner.forget(6 * HOUR)
-    for table, before in zip(learner._network.id_tables("article"), apart, strict=True):
+    updater = online.OnlineUpdater(fits["mf_ids"].model, smoke, features, hours(24, half_life_hours=6.0))
+    apart = [t.weight.detach() - t.weight[:1].detach() for t in updater._network.id_tables("article")]
+    updater.forget(0)
+    updater.forget(6 * HOUR)
+    for table, before in zip(updater._network.id_tables("article"), apart, strict=True):
         torch.testing.assert_close(table.weight - table.weight[:1], before / 2, atol=1e-6, rtol=1e-5)
 
 
@@ -237,14 +237,14 @@ def test_what_is_published_are_the_scores_given_on_the_way_and_a_model_that_load
 
 
 def test_the_file_of_a_grown_model_gives_each_id_its_own_row(smoke, features, fits):
-    learner = online._OnlineLearner(fits["mf_ids"].model, smoke, features, hours(24))
+    updater = online.OnlineUpdater(fits["mf_ids"].model, smoke, features, hours(24))
     for end, rows in step_rows(smoke, 1440)[:3]:
-        learner.meet(rows)
-        learner.train(rows, end)
-    before, walked = learner._lookup, {}
+        updater.add_ids(rows)
+        updater.train(rows, end)
+    before, walked = updater._encoder, {}
     for kind in ("user", "article"):
-        walked[kind] = learner._network.id_tables(kind)[0].weight.detach().clone()
-    model = learner.finish()
+        walked[kind] = updater._network.id_tables(kind)[0].weight.detach().clone()
+    model = updater.finish()
     after = IdEncoder.between(smoke, model.users, model.articles)
     for kind in ("user", "article"):
         table = model.network.id_tables(kind)[0].weight
@@ -253,17 +253,17 @@ def test_the_file_of_a_grown_model_gives_each_id_its_own_row(smoke, features, fi
 
 
 def test_the_last_state_is_the_one_that_would_score_the_next_step(smoke, features, fits, name):
-    learner = online._OnlineLearner(fits[name].model, smoke, features, hours(24))
+    updater = online.OnlineUpdater(fits[name].model, smoke, features, hours(24))
     steps = step_rows(smoke, 1440)
     for end, rows in steps[:2]:
-        learner.meet(rows)
-        learner.train(rows, end)
+        updater.add_ids(rows)
+        updater.train(rows, end)
     rows = steps[2][1]
     first = len(smoke.parts["train"]) + len(smoke.parts["tuning"])
     rows = rows[rows >= first]
-    wanted = learner.score(rows)
+    wanted = updater.score(rows)
     slates, matrix = smoke.parts["validation"], features["validation"]
-    scores = learner.finish().score(smoke, slates, matrix.matrix, matrix.columns)
+    scores = updater.finish().score(smoke, slates, matrix.matrix, matrix.columns)
     np.testing.assert_allclose(scores[candidate_rows(slates.offsets, rows - first)], wanted, atol=1e-5)
 
 

@@ -75,7 +75,7 @@ def test_a_run_leaves_artifacts_reports_and_an_index(finished):
     assert not list((outputs / "artifacts").glob(".*"))
     # Trainings are done with when their stage is: the next run of it trains anew.
     assert len(list((outputs / "logs").rglob("best.ckpt"))) >= 3
-    assert not list((outputs / "logs").rglob("kept.json"))
+    assert not list((outputs / "logs").rglob("last.ckpt"))
 
 
 def test_metrics_hold_every_model_with_its_tier(finished):

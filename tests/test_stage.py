@@ -34,14 +34,14 @@ def test_artifacts_appear_whole_or_not_at_all(begun, tmp_path):
     assert list(visible.parent.iterdir()) == [visible]
 
 
-def test_what_is_kept_of_a_training_is_done_with_when_the_stage_is(begun):
-    kept = begun.logs / "mlp" / "kept.json"
-    kept.parent.mkdir()
-    kept.write_text("{}")
+def test_a_complete_stage_leaves_no_training_to_resume(begun):
+    checkpoint = begun.logs / "mlp" / "0123" / "last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
     begun.metrics = {"auc": float("nan")}
     with pytest.raises(ValueError, match="JSON"):
         begun.finish()
-    assert kept.exists(), "a stage that failed goes on where it was"
+    assert checkpoint.exists(), "a stage that failed resumes"
     begun.metrics = {}
     begun.finish()
-    assert not kept.exists()
+    assert not checkpoint.exists()

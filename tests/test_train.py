@@ -24,7 +24,6 @@ from ebnerd_lib.features.store import usable
 from ebnerd_lib.models.base import Batch, TuningLoss, listwise
 from ebnerd_lib.pipeline import train as verb
 from ebnerd_lib.pipeline.params import load_config, with_assignments
-from ebnerd_lib.training import ranks
 from ebnerd_lib.training.batches import IdEncoder, SlateData
 from ebnerd_lib.training.fit import TrainConfig
 from ebnerd_lib.training.model_file import load_model
@@ -176,13 +175,13 @@ def test_each_process_reads_its_own_slates_and_none_is_read_twice(project, ready
 
 
 @pytest.mark.slow
-def test_the_tuning_figures_of_two_processes_are_those_of_one(project, ready):
+def test_the_tuning_metrics_of_two_processes_are_those_of_one(project, ready):
     data, features = ready
     outputs = project / "outputs" / "smoke"
     model = load_model(outputs / "artifacts" / "03_train_mlp" / "model_mlp.pt")
     columns = [features["train"].columns.index(name) for name in model.columns]
-    lookup = IdEncoder.between(data, model.users, model.articles)
-    slates = SlateData(data, features["train"], features["tuning"], columns, lookup, BATCH, 0, 0)
+    encoder = IdEncoder.between(data, model.users, model.articles)
+    slates = SlateData(data, features["train"], features["tuning"], columns, encoder, BATCH, 0, 0)
     scores, losses = [], []
     with torch.inference_mode():
         for batch in slates.val_dataloader():
@@ -201,7 +200,7 @@ def test_the_tuning_figures_of_two_processes_are_those_of_one(project, ready):
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_both_and_the_same_command_goes_on(project, tmp_path):
+def test_a_killed_process_ends_both_and_the_same_command_resumes(project, tmp_path):
     wanted, before = artifacts(project, "03_train_mlp"), manifest(project)
     steps = len(json.loads((project.parent / "rank_0.json").read_text())["training_step"]) // 2
     words = [*MLP, *ONE_NETWORK]
@@ -212,7 +211,7 @@ def test_a_killed_process_ends_both_and_the_same_command_goes_on(project, tmp_pa
     assert manifest(project) == before
     done = torchrun(project, tmp_path, words)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("mlp  goes on after epoch 1/2") and done.stdout.count("  epoch  ") == 1
+    assert done.stdout.startswith("mlp  resumes after epoch 1/2") and done.stdout.count("  epoch  ") == 1
     assert artifacts(project, "03_train_mlp") == wanted
 
 
@@ -220,10 +219,10 @@ def test_a_killed_process_ends_both_and_the_same_command_goes_on(project, tmp_pa
 @pytest.mark.parametrize("batch_size", [64, 7, 5])
 def test_the_shares_of_a_batch_make_up_the_batch(smoke, smoke_features, world, batch_size):
     features = {part: store.read(smoke_features, part) for part in smoke.parts}
-    lookup = IdEncoder(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
+    encoder = IdEncoder(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
 
     def loaders(rank: int, world: int) -> list[list[list[str]]]:
-        data = SlateData(smoke, features["train"], features["tuning"], [0, 1, 2], lookup, batch_size, 24, 0)
+        data = SlateData(smoke, features["train"], features["tuning"], [0, 1, 2], encoder, batch_size, 24, 0)
         data.trainer = type("Trainer", (), {"current_epoch": 3, "global_rank": rank, "world_size": world})()
         both = (data.train_dataloader(), data.val_dataloader())
         found = [[[str(user) for user in batch.user] for batch in loader] for loader in both]
@@ -243,8 +242,8 @@ def test_the_shares_of_a_batch_make_up_the_batch(smoke, smoke_features, world, b
 
 def test_more_processes_than_a_batch_has_slates_are_refused(smoke, smoke_features):
     features = {part: store.read(smoke_features, part) for part in smoke.parts}
-    lookup = IdEncoder(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
-    data = SlateData(smoke, features["train"], features["tuning"], [], lookup, 3, 24, 0)
+    encoder = IdEncoder(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
+    data = SlateData(smoke, features["train"], features["tuning"], [], encoder, 3, 24, 0)
     data.trainer = type("Trainer", (), {"current_epoch": 0, "global_rank": 0, "world_size": 4})()
     with pytest.raises(ConfigError, match="batch_size: 4 processes cannot share batches of 3"):
         data.train_dataloader()
@@ -338,7 +337,7 @@ def test_devices_and_nodes_follow_from_how_processes_were_started(monkeypatch, v
         monkeypatch.delenv(name)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert ranks.spread() == expected
+    assert verb.spread() == expected
 
 
 def test_nodes_with_different_numbers_of_processes_are_refused(monkeypatch):
@@ -346,13 +345,13 @@ def test_nodes_with_different_numbers_of_processes_are_refused(monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="5 processes on 2 nodes"):
-        ranks.spread()
+        verb.spread()
 
 
-def test_plan_and_learning_take_the_parameters_of_their_stage():
+def test_both_configs_take_the_parameters_of_their_stage():
     parameters = load_config("smoke", "02_train_mf").parameters
-    plan, learning = TrainConfig.of(parameters), OnlineConfig.of({**parameters, "update_bias_rate": 0.25, "seed": 7})
-    assert (plan.epochs, plan.batch_size, plan.trainer["precision"]) == (2, BATCH, "32-true")
-    assert (learning.update_minutes, learning.bias_rate, learning.seed) == (1440, 0.25, 7)
-    assert learning.batch_size == parameters["update_batch_size"] != plan.batch_size + 1
+    training, online = TrainConfig.of(parameters), OnlineConfig.of({**parameters, "update_bias_rate": 0.25, "seed": 7})
+    assert (training.epochs, training.batch_size, training.trainer["precision"]) == (2, BATCH, "32-true")
+    assert (online.update_minutes, online.bias_rate, online.seed) == (1440, 0.25, 7)
+    assert online.batch_size == parameters["update_batch_size"]
     assert OnlineConfig.of({"update_minutes": 0}) == OnlineConfig(0)

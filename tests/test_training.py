@@ -21,7 +21,7 @@ from ebnerd_lib.training.batches import HistoryReader, IdEncoder, SlateBatches, 
 from ebnerd_lib.training.fit import TrainConfig, train, train_variants
 from ebnerd_lib.training.model_file import load_model, save_model
 
-PLAN = TrainConfig(epochs=3, patience=3, batch_size=64, warmup_hours=24, seed=0)
+CONFIG = TrainConfig(epochs=3, patience=3, batch_size=64, warmup_hours=24, seed=0)
 SMALL = {"embedding_size": 4, "hidden": [16]}
 
 
@@ -30,8 +30,8 @@ def features(smoke, smoke_features):
     return {part: store.read(smoke_features, part) for part in smoke.parts}
 
 
-def fit(smoke, features, logs, tier="clicks", plan=PLAN, **settings):
-    return train(smoke, features, "mlp", "mlp", tier, "mlp", {**SMALL, **settings}, plan, logs)
+def fit(smoke, features, logs, tier="clicks", config=CONFIG, **settings):
+    return train(smoke, features, "mlp", "mlp", tier, "mlp", {**SMALL, **settings}, config, logs)
 
 
 def auc(model, smoke, features, part):
@@ -42,7 +42,7 @@ def auc(model, smoke, features, part):
 
 def test_training_learns_and_keeps_the_best_epoch(smoke, features, tmp_path):
     heard = []
-    result = train(smoke, features, "mlp", "mlp", "clicks", "mlp", SMALL, PLAN, tmp_path, heard.append)
+    result = train(smoke, features, "mlp", "mlp", "clicks", "mlp", SMALL, CONFIG, tmp_path, heard.append)
     assert list(result.curve["epoch"]) == [0, 1, 2]
     assert result.best_epoch == int(result.curve["val/auc"].idxmax())
     assert auc(result.model, smoke, features, "tuning") == pytest.approx(result.curve["val/auc"].max(), abs=1e-5)
@@ -57,7 +57,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(smoke, feat
     for place, seed in enumerate((0, 0, 1)):
         folder = tmp_path / str(place)
         folder.mkdir()
-        save_model(fit(smoke, features, folder / "logs", plan=replace(PLAN, seed=seed, epochs=2)).model, folder)
+        save_model(fit(smoke, features, folder / "logs", config=replace(CONFIG, seed=seed, epochs=2)).model, folder)
         sums.append(hashlib.sha256((folder / "model_mlp.pt").read_bytes()).hexdigest())
     assert sums[0] == sums[1] != sums[2]
 
@@ -66,12 +66,12 @@ SCRIPT = """
 import sys; from pathlib import Path
 from ebnerd_lib.data import dataset
 from ebnerd_lib.features import store
-from ebnerd_lib.training.fit import Plan, train
+from ebnerd_lib.training.fit import TrainConfig, train
 from ebnerd_lib.training.model_file import save_model
 data = dataset.load(Path(sys.argv[1])); features = {p: store.read(Path(sys.argv[1]), p) for p in data.parts}
-PLAN, LOGS = Plan(2, 2, 256, 24.0, 0), Path(sys.argv[2]) / "logs"
+CONFIG, LOGS = TrainConfig(2, 2, 256, 24.0, 0), Path(sys.argv[2]) / "logs"
 for module, name, settings in (("mlp", "mlp", {"hidden": [128, 64]}), ("mf", "mf_features", {})):
-    fit = train(data, features, module, name, "clicks", name, settings, PLAN, LOGS)
+    fit = train(data, features, module, name, "clicks", name, settings, CONFIG, LOGS)
     save_model(fit.model, Path(sys.argv[2]))
 """
 
@@ -105,18 +105,18 @@ def test_nothing_fitted_changes_when_validation_does(smoke, features, tmp_path):
 
 
 def test_vocabularies_hold_what_training_rows_show_and_no_more(smoke, features, tmp_path):
-    model = fit(smoke, features, tmp_path, plan=replace(PLAN, epochs=1)).model
+    model = fit(smoke, features, tmp_path, config=replace(CONFIG, epochs=1)).model
     slates = smoke.parts["train"]
-    seen = slates.take(training_rows(slates, PLAN.warmup_hours))
+    seen = slates.take(training_rows(slates, CONFIG.warmup_hours))
     assert set(model.articles.ids) == set(seen.article_id)
     assert set(model.users.ids) == set(seen.user_id)
-    lookup = IdEncoder.between(smoke, model.users, model.articles)
+    encoder = IdEncoder.between(smoke, model.users, model.articles)
     new = ~np.isin(smoke.articles["article_id"], model.articles.ids)
-    assert (lookup.article[new] == 0).all() and new.sum() > 10
+    assert (encoder.article[new] == 0).all() and new.sum() > 10
 
 
 def test_the_transform_is_fitted_on_the_rows_that_are_trained_on(smoke, features, tmp_path):
-    model = fit(smoke, features, tmp_path, plan=replace(PLAN, epochs=1, warmup_hours=48)).model
+    model = fit(smoke, features, tmp_path, config=replace(CONFIG, epochs=1, warmup_hours=48)).model
     slates = smoke.parts["train"]
     rows = slates.per_candidate(slates.has_choice & (slates.time >= slates.time.min() + 48 * HOUR))
     known = features["train"].matrix[rows][:, [features["train"].columns.index(name) for name in model.columns]]
@@ -128,14 +128,14 @@ def test_the_transform_is_fitted_on_the_rows_that_are_trained_on(smoke, features
 def test_a_model_sees_the_columns_of_its_tier(smoke, features, tmp_path, tier):
     from ebnerd_lib.features.registry import allowed
 
-    model = fit(smoke, features, tmp_path, tier, replace(PLAN, epochs=1)).model
+    model = fit(smoke, features, tmp_path, tier, replace(CONFIG, epochs=1)).model
     assert set(model.columns) == set(allowed(tier))
     assert model.tier == tier
 
 
 def test_variants_are_named_by_tier_and_ids_are_trained_once(smoke, features, tmp_path):
-    plan = replace(PLAN, epochs=1)
-    fits = train_variants(smoke, features, "mf", ["mf_ids", "mf_features"], ["clicks", "content"], {}, plan, tmp_path)
+    config = replace(CONFIG, epochs=1)
+    fits = train_variants(smoke, features, "mf", ["mf_ids", "mf_features"], ["clicks", "content"], {}, config, tmp_path)
     assert [(fit.model.name, fit.model.tier) for fit in fits] == [
         ("mf_ids", "ids"),
         ("mf_features", "clicks"),
@@ -144,7 +144,7 @@ def test_variants_are_named_by_tier_and_ids_are_trained_once(smoke, features, tm
 
 
 def test_training_on_some_negatives_repeats_and_learns_too(smoke, features, tmp_path):
-    few = [fit(smoke, features, tmp_path / name, plan=replace(PLAN, negatives=2)) for name in ("a", "b")]
+    few = [fit(smoke, features, tmp_path / name, config=replace(CONFIG, negatives=2)) for name in ("a", "b")]
     assert few[0].curve.equals(few[1].curve)
     assert few[0].curve["train/loss"].max() < np.log(4)  # of three or four candidates, not of all
     assert auc(few[0].model, smoke, features, "validation") > 0.6
@@ -153,7 +153,7 @@ def test_training_on_some_negatives_repeats_and_learns_too(smoke, features, tmp_
 @pytest.mark.parametrize("steps", [1, 5])
 def test_an_epoch_of_very_few_steps_trains(smoke, features, tmp_path, steps):
     size = -(-len(training_rows(smoke.parts["train"], 24)) // steps)
-    found = fit(smoke, features, tmp_path, plan=replace(PLAN, epochs=1, batch_size=size))
+    found = fit(smoke, features, tmp_path, config=replace(CONFIG, epochs=1, batch_size=size))
     assert len(found.curve) == 1 and np.isfinite(found.curve["train/loss"]).all()
 
 
@@ -164,7 +164,7 @@ def test_both_losses_train(smoke, features, tmp_path, loss):
 
 
 def test_a_saved_model_scores_as_the_one_in_memory(smoke, features, tmp_path):
-    model = fit(smoke, features, tmp_path, plan=replace(PLAN, epochs=1)).model
+    model = fit(smoke, features, tmp_path, config=replace(CONFIG, epochs=1)).model
     save_model(model, tmp_path)
     slates, matrix = smoke.parts["tuning"], features["tuning"]
     scores = model.score(smoke, slates, matrix.matrix, matrix.columns)
@@ -188,10 +188,10 @@ def test_batches_are_the_slates_in_order(smoke, features):
 
 
 def test_shuffles_differ_by_epoch_and_repeat_by_seed(smoke, features):
-    lookup = IdEncoder(np.zeros(len(smoke.users), int), np.arange(len(smoke.articles)))
+    encoder = IdEncoder(np.zeros(len(smoke.users), int), np.arange(len(smoke.articles)))
 
     def order(seed, epoch):
-        data = SlateData(smoke, features["train"], features["tuning"], [], lookup, 64, 0, seed)
+        data = SlateData(smoke, features["train"], features["tuning"], [], encoder, 64, 0, seed)
         data.trainer = type("Trainer", (), {"current_epoch": epoch, "global_rank": 0, "world_size": 1})()
         return np.concatenate([batch.article for batch in data.train_dataloader()])
 
@@ -212,8 +212,10 @@ def test_training_rows_leave_out_the_warm_up_and_slates_without_a_choice(smoke):
 
 
 def test_seeds_are_trained_one_by_one_and_averaged(smoke, features, tmp_path):
-    single = [fit(smoke, features, tmp_path / str(seed), plan=replace(PLAN, seed=seed, epochs=1)) for seed in (0, 1)]
-    both = fit(smoke, features, tmp_path / "both", plan=replace(PLAN, epochs=1, seeds=2))
+    single = [
+        fit(smoke, features, tmp_path / str(seed), config=replace(CONFIG, seed=seed, epochs=1)) for seed in (0, 1)
+    ]
+    both = fit(smoke, features, tmp_path / "both", config=replace(CONFIG, epochs=1, seeds=2))
     slates, part = smoke.parts["tuning"], features["tuning"]
     scores = [each.model.score(smoke, slates, part.matrix, part.columns) for each in (*single, both)]
     np.testing.assert_allclose(scores[2], (scores[0] + scores[1]) / 2, rtol=1e-5, atol=1e-6)
@@ -222,7 +224,7 @@ def test_seeds_are_trained_one_by_one_and_averaged(smoke, features, tmp_path):
 
 def test_nrms_trains_on_vectors_alone_in_its_own_tier(smoke, features, tmp_path):
     settings = {"embedding_size": 8, "heads": 2, "hidden": [16], "context": "mean"}
-    (found,) = train_variants(smoke, features, "nrms", ["nrms"], ["clicks", "content"], settings, PLAN, tmp_path)
+    (found,) = train_variants(smoke, features, "nrms", ["nrms"], ["clicks", "content"], settings, CONFIG, tmp_path)
     assert (found.model.name, found.model.tier, found.model.columns) == ("nrms", "content", [])
     assert len(found.curve) and found.model.network.hyperparameters["heads"] == 2
     save_model(found.model, tmp_path)
@@ -237,11 +239,11 @@ def test_nrms_trains_on_vectors_alone_in_its_own_tier(smoke, features, tmp_path)
 
 def test_a_reader_is_the_latest_clicks_of_the_history_before_the_impression(smoke):
     network = find_model("nrms", "nrms")(columns=0, users=2, articles=2, vector_size=64, history_length=3)
-    reading = HistoryReader.of(smoke, network)
+    reader = HistoryReader.of(smoke, network)
     for part in ("train", "validation"):
         slates = smoke.parts[part]
         rows = np.arange(0, len(slates), 7)
-        found = reading.latest(slates, rows)
+        found = reader.latest(slates, rows)
         for row, latest in zip(rows, found, strict=True):
             history = smoke.histories[slates.week[row]]
             own = slice(history.offsets[slates.user[row]], history.offsets[slates.user[row] + 1])
@@ -252,8 +254,8 @@ def test_a_reader_is_the_latest_clicks_of_the_history_before_the_impression(smok
 def test_groups_and_columns_left_out_are_not_seen(smoke, features, tmp_path):
     left_out = ["seen before", "age_hours"]
     full = [features["train"].columns[place] for place in store.usable(features["train"], "exposure")]
-    plan = replace(PLAN, epochs=1)
-    model = train(smoke, features, "mlp", "mlp", "exposure", "mlp", SMALL, plan, tmp_path, leave_out=left_out).model
+    config = replace(CONFIG, epochs=1)
+    model = train(smoke, features, "mlp", "mlp", "exposure", "mlp", SMALL, config, tmp_path, leave_out=left_out).model
     assert set(full) - set(model.columns) == {
         "age_hours", "user_shown", "user_shown_rank", "user_shown_ratio", "user_hours_since_shown",
         "user_shown_session",

@@ -1,4 +1,4 @@
-"""What every model shares: batches, losses, the tuning day's AUC, the optimiser, the LightningModule."""
+"""What every model shares: batches, padding, losses, the tuning day's AUC, the optimiser, the LightningModule."""
 
 import importlib
 import inspect
@@ -15,21 +15,6 @@ from torchmetrics import Metric
 
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.models.layers import FeatureTransform
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread of the CPU within a ``with`` block or a decorated function.
-
-    With ``MKL_CBWR`` set, matrix products repeat over numbers of threads on Intel's processors alone. On one thread
-    they do on all. Networks as small as these gain little from a second one, and a GPU is not affected.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class Batch(NamedTuple):
@@ -73,59 +58,18 @@ def slate_mean(values: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 
 def pad(values: torch.Tensor, batch: Batch, fill: float) -> torch.Tensor:
-    """Spread one value a candidate over a (n, longest slate) tensor, ``fill`` where a slate is shorter."""
-    out = values.new_full((len(batch.user), int(batch.place.max()) + 1), fill)
+    """Spread values (m, …) over a (n, longest slate, …) tensor, ``fill`` where a slate is shorter."""
+    out = values.new_full((len(batch.user), int(batch.place.max()) + 1, *values.shape[1:]), fill)
     return out.index_put((batch.slate, batch.place), values)
 
 
 def pad_rows(values: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Spread rows (m, width) over a (n, longest slate, width) tensor of zeros, and say which places are free."""
-    shape = (len(batch.user), int(batch.place.max()) + 1)
-    free = torch.ones(shape, dtype=torch.bool, device=values.device).index_put(
-        (batch.slate, batch.place), torch.zeros_like(batch.slate, dtype=torch.bool)
-    )
-    table = values.new_zeros(*shape, values.shape[1]).index_put((batch.slate, batch.place), values)
-    return table, free
+    return pad(values, batch, 0.0), pad(torch.zeros_like(batch.slate, dtype=torch.bool), batch, True)
 
 
 WIDE = torch.float32 if torch.backends.mps.is_available() else torch.float64
 """Type of sums over slates: they come out the same however slates are shared by processes. Apple's GPU lacks it."""
-
-
-class SlateAUC(Metric):
-    """Mean AUC over the slates seen; slates without a click or with nothing but clicks are left out.
-
-    Ties count one half. 0 where no slate could be judged.
-    """
-
-    full_state_update = False
-    total: torch.Tensor
-    slates: torch.Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros((), dtype=WIDE), dist_reduce_fx="sum")
-        self.add_state("slates", torch.zeros((), dtype=WIDE), dist_reduce_fx="sum")
-
-    def update(self, scores: torch.Tensor, batch: Batch) -> None:
-        """Add the slates of a batch, ``scores`` (m,)."""
-        table = pad(scores.float(), batch, 0.0)
-        others = pad(1 - batch.clicked, batch, 0.0)
-        click = batch.clicked > 0
-        row = batch.slate[click]
-        mine = scores[click].float().unsqueeze(1)
-        wins = (((mine > table[row]) + 0.5 * (mine == table[row])) * others[row]).sum(dim=1)
-        # Sums by index_add: on a GPU, torch refuses weighted bincount where runs must repeat.
-        nothing = wins.new_zeros(len(batch.user))
-        pairs = nothing.index_add(0, row, torch.ones_like(wins)) * others.sum(dim=1)
-        evaluated = pairs > 0
-        per_slate = nothing.index_add(0, row, wins)
-        self.total += (per_slate[evaluated].to(WIDE) / pairs[evaluated]).sum()
-        self.slates += evaluated.sum()
-
-    def compute(self) -> torch.Tensor:
-        """Return the mean so far."""
-        return self.total / self.slates.clamp(min=1)
 
 
 def listwise(scores: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -179,12 +123,48 @@ class TuningLoss(Metric):
         return (means * self.slates).sum() / self.slates.sum().clamp(min=1)
 
 
+class SlateAUC(Metric):
+    """Mean AUC over the slates seen; slates without a click or with nothing but clicks are left out.
+
+    Ties count one half. 0 where no slate counts.
+    """
+
+    full_state_update = False
+    total: torch.Tensor
+    slates: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=WIDE), dist_reduce_fx="sum")
+        self.add_state("slates", torch.zeros((), dtype=WIDE), dist_reduce_fx="sum")
+
+    def update(self, scores: torch.Tensor, batch: Batch) -> None:
+        """Add the slates of a batch, ``scores`` (m,)."""
+        table = pad(scores.float(), batch, 0.0)
+        others = pad(1 - batch.clicked, batch, 0.0)
+        click = batch.clicked > 0
+        row = batch.slate[click]
+        mine = scores[click].float().unsqueeze(1)
+        wins = (((mine > table[row]) + 0.5 * (mine == table[row])) * others[row]).sum(dim=1)
+        # Sums by index_add: on a GPU, torch refuses weighted bincount where runs must repeat.
+        nothing = wins.new_zeros(len(batch.user))
+        pairs = nothing.index_add(0, row, torch.ones_like(wins)) * others.sum(dim=1)
+        evaluated = pairs > 0
+        per_slate = nothing.index_add(0, row, wins)
+        self.total += (per_slate[evaluated].to(WIDE) / pairs[evaluated]).sum()
+        self.slates += evaluated.sum()
+
+    def compute(self) -> torch.Tensor:
+        """Return the mean so far."""
+        return self.total / self.slates.clamp(min=1)
+
+
 class RowwiseAdamW(torch.optim.AdamW):
     """AdamW (Loshchilov and Hutter, 2019) that moves only those rows of a table that the batch has looked at.
 
-    A parameter with a sparse gradient, as of ``nn.Embedding(sparse=True)``, is stepped on by row: the moments and the
-    decay of a row stand still while no batch has it, as in ``torch.optim.SparseAdam``. All others are stepped
-    on by torch's fused kernel. The state is that of AdamW, so checkpoints hold one optimizer and one schedule.
+    A parameter with a sparse gradient, as of ``nn.Embedding(sparse=True)``, is updated by row: the moments and the
+    decay of a row stand still while no batch has it, as in ``torch.optim.SparseAdam``. All others are updated by
+    torch's fused kernel. The state is that of AdamW, so checkpoints hold one optimizer and one schedule.
 
     Args:
         groups: of parameters, with their ``weight_decay``.
@@ -244,16 +224,16 @@ class SlateModel(pl.LightningModule):
 
     Args:
         columns: number of feature columns it is given.
-        users: size of its user vocabulary, the unknown included.
-        articles: size of its article vocabulary, the unknown included.
+        users: size of its user vocabulary, the unknown id included.
+        articles: size of its article vocabulary, the unknown id included.
         vector_size: length of article vectors, 0 where there are none.
         history_length: clicks of the user's history that it looks at, the latest ones.
         loss: ``listwise`` or ``bce``.
         learning_rate: peak of a one-cycle schedule, or the constant rate.
         weight_decay: decoupled, of AdamW.
         schedule: ``one_cycle`` or ``constant``.
-        id_dropout: share of users and articles that training replaces by the unknown, so that index 0 is
-            trained on what unknown ones are like instead of staying an accidental zero.
+        id_dropout: share of users and articles that training replaces by the unknown id, so that index 0 is
+            trained on what unknown ones are like instead of staying as it was initialised.
     """
 
     name: ClassVar[str]
@@ -360,17 +340,13 @@ class SlateModel(pl.LightningModule):
 
     def adamw(self, parameters: list[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
         """Return AdamW over some of the parameters, with decay on matrices only."""
-        groups = [
-            {
-                "params": [p for p in parameters if p.ndim > 1],
-                "weight_decay": self.hyperparameters["weight_decay"],
-            },
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        return RowwiseAdamW([g for g in groups if g["params"]], learning_rate)
+        matrices, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
+        decay = self.hyperparameters["weight_decay"]
+        groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+        return RowwiseAdamW([group for group in groups if group["params"]], learning_rate)
 
     def id_tables(self, kind: str) -> list[nn.Embedding]:
-        """Return the tables with a row for each ``user`` or each ``article``, the unknown in row 0."""
+        """Return the tables with a row for each ``user`` or each ``article``, the unknown id in row 0."""
         return [
             module
             for path, module in self.named_modules()
@@ -380,7 +356,7 @@ class SlateModel(pl.LightningModule):
     def reindex(self, kind: str, source: np.ndarray) -> None:
         """Give every table of a kind new rows, each a copy of an old one.
 
-        This grows tables (new rows from row 0, the unknown's) and puts them in another order. The tables' weights
+        This grows tables (new rows from row 0, the unknown id's) and puts them in another order. The tables' weights
         are new parameters afterwards: an optimizer that holds the old ones does not train them.
 
         Args:
@@ -399,7 +375,7 @@ class SlateModel(pl.LightningModule):
 
 
 def embedding(size: int, width: int, spread: float = 0.01) -> nn.Embedding:
-    """Return an embedding table of small normal weights, the unknown's row included; its gradients are sparse."""
+    """Return an embedding table of small normal weights, the unknown id's row included; its gradients are sparse."""
     table = nn.Embedding(size, width, sparse=True)
     nn.init.normal_(table.weight, std=spread)
     return table
@@ -425,3 +401,18 @@ def find_model(module: str, name: str) -> type[SlateModel]:
             f"models: ebnerd_lib/models/{module}.py has no model '{name}'; it has {', '.join(sorted(models))}."
         )
     return models[name]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread of the CPU within a ``with`` block or a decorated function.
+
+    With ``MKL_CBWR`` set, matrix products repeat over numbers of threads on Intel's processors alone. On one thread
+    they do on all. Networks as small as these gain little from a second one, and a GPU is not affected.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -38,12 +38,12 @@ class Ensemble(SlateModel):
         return torch.stack([member(batch) for member in self.members]).mean(dim=0)
 
     def reindex(self, kind: str, source: np.ndarray) -> None:
-        """Give the tables of all members new rows, see ``SlateModel.reindex``."""
+        """Give the id tables of all members new rows, see ``SlateModel.reindex``."""
         for member in self.members:
             member.reindex(kind, source)  # type: ignore[operator]
         self.hyperparameters[f"{kind}s"] = len(source)
 
     def copy(self) -> "Ensemble":
-        """Return the mean of copies of the members."""
+        """Return an ensemble of copies of the members."""
         copy = Ensemble([member.copy() for member in self.members])  # type: ignore[operator]
         return copy.train(self.training)

@@ -52,8 +52,8 @@ _STEPS = 1 << 16
 class Dropout(nn.Module):
     """Zero a share of the units in training, and scale the others up by what is missing (Srivastava et al., 2014).
 
-    ``torch.nn.Dropout`` draws a number a unit, which on a CPU takes longer than the layers of a small network. Here one
-    number of 64 bits decides over four units, so the share is kept to 1 / 65536.
+    ``torch.nn.Dropout`` samples a number a unit, which on a CPU takes longer than the layers of a small network. Here
+    one number of 64 bits decides over four units, so the share is exact to 1 / 65536.
 
     Args:
         share: of the units that are dropped, in [0, 1).

@@ -15,8 +15,9 @@ class NRMS(SlateModel):
 
     The original encodes titles word by word; here an article comes as one vector, as EBNeRD publishes them, through a
     linear layer. The user is self-attention over the vectors clicked last in the history, then additive attention.
-    A user without such clicks is a learnt vector, and an article without a vector is the layer's bias. It looks at no
-    feature and no id, so its tier is ``content`` and an article published a minute ago is no harder than any other.
+    A cold-start user, without such clicks, is a learned vector, and an article without a vector is the layer's bias.
+    It looks at no feature and no id, so its tier is ``content`` and an article published a minute ago is no harder
+    than any other.
 
     Args:
         embedding_size: length of user and article vectors, a multiple of ``heads``.
@@ -71,7 +72,7 @@ class NRMS(SlateModel):
     def _user(self, batch: Batch) -> torch.Tensor:
         """Return the user of each slate: (n, embedding_size)."""
         nobody = ~batch.was_read.any(dim=1, keepdim=True)
-        free = ~batch.was_read & ~nobody  # attention over nothing would be NaN, so a stranger attends to zeros
+        free = ~batch.was_read & ~nobody  # attention over nothing would be NaN, so a cold-start user attends to zeros
         read = self.encoder(batch.read)
         mixed, _ = self.attention(read, read, read, key_padding_mask=free, need_weights=False)
         weight = self.query(torch.tanh(self.key(mixed))).masked_fill(free.unsqueeze(2), float("-inf")).softmax(dim=1)

@@ -15,7 +15,6 @@ from ebnerd_lib.pipeline import paths as lock
 from ebnerd_lib.pipeline.params import StageConfig, from_namespace
 from ebnerd_lib.pipeline.paths import ROOT, StagePaths, environment, files_in, peak_memory_mb, relative
 from ebnerd_lib.pipeline.stale import Hashes, input_files, sha256
-from ebnerd_lib.training.kept import forget
 
 BATCH_VARIABLE = "EBNERD_BATCH"
 """Set by the runner for the kernels of a batch run: a JSON object of the fingerprint of each stage."""
@@ -106,7 +105,8 @@ class Stage:
         text = json.dumps(manifest, indent=1, ensure_ascii=False)
         (self.folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
         self._publish()
-        forget(self.logs)
+        for checkpoint in self.logs.glob("*/*/last.ckpt"):  # no training of this stage is to be resumed any more
+            checkpoint.unlink()
         lock.release(self._paths.lock)
         return manifest
 

@@ -2,10 +2,13 @@
 
 import contextlib
 import difflib
+import os
 import shutil
 from collections.abc import Iterator
 
-from pytorch_lightning.plugins.environments import TorchElasticEnvironment
+import pytorch_lightning as pl
+import torch.distributed as dist
+from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.errors import ConfigError, StageError
@@ -15,8 +18,15 @@ from ebnerd_lib.pipeline.params import StageConfig, load_config, with_assignment
 from ebnerd_lib.pipeline.paths import StagePaths, profile_stages, relative
 from ebnerd_lib.pipeline.run import end_with_parent, interruptible
 from ebnerd_lib.pipeline.stage import Stage
-from ebnerd_lib.training import ranks
-from ebnerd_lib.training.fit import TrainConfig, quiet, train_variants
+from ebnerd_lib.training.fit import (
+    TrainConfig,
+    is_first,
+    on_first,
+    quiet,
+    several,
+    train_variants,
+    trainer_options,
+)
 from ebnerd_lib.training.online import OnlineConfig, update_variants_online
 
 PREPROCESSED = "01_preprocess"
@@ -25,7 +35,7 @@ PREPROCESSED = "01_preprocess"
 def train(profile: str, models: list[str], assignments: list[str]) -> None:
     """Run the stage that trains some models.
 
-    Of several processes rank 0 alone holds the stage's lock, lets models learn on, and scores and publishes them; the
+    Of several processes rank 0 alone holds the stage's lock, updates models online, and scores and publishes them; the
     others leave once the last network is trained.
 
     Args:
@@ -41,16 +51,16 @@ def train(profile: str, models: list[str], assignments: list[str]) -> None:
     """
     config = _spread(with_assignments(stage_of(profile, models), assignments))
     config = with_values(config, {"models": models}, "--model")
-    plan = TrainConfig.of(config.parameters)
+    train_config = TrainConfig.of(config.parameters)
     with interruptible(), _ended_in_order():
         quiet()
         if TorchElasticEnvironment.detect():
             end_with_parent()
-        ranks.join(plan.trainer)
-        stage = Stage(config, run="train") if ranks.is_first() else None
-        ranks.wait_for_first()  # it may be refused
+        _join(train_config)
+        stage = Stage(config, run="train") if is_first() else None
+        on_first(lambda: None)  # the others wait, as the stage may be refused
         try:
-            _run(config, plan, stage)
+            _run(config, train_config, stage)
         except BaseException:
             if stage is not None:
                 shutil.rmtree(stage.folder, ignore_errors=True)
@@ -86,7 +96,7 @@ def stage_of(profile: str, models: list[str]) -> StageConfig:
 def _spread(config: StageConfig) -> StageConfig:
     """Return the parameters for as many processes as were started."""
     asked = {name: config.parameters[name] for name in ("devices", "num_nodes")}
-    started = ranks.spread()
+    started = spread()
     if not started:
         if asked["devices"] * asked["num_nodes"] > 1:
             raise ConfigError(
@@ -106,19 +116,51 @@ def _spread(config: StageConfig) -> StageConfig:
     )
 
 
-def _run(config: StageConfig, plan: TrainConfig, stage: Stage | None) -> None:
+def spread() -> dict[str, int]:
+    """Return the trainer's ``devices`` and ``num_nodes`` as torchrun or SLURM started processes.
+
+    Returns:
+        Nothing where this process was started alone.
+
+    Raises:
+        ConfigError: the nodes have different numbers of processes.
+    """
+    if TorchElasticEnvironment.detect():
+        processes, on_node = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = max(1, processes // on_node)
+    elif SLURMEnvironment.detect():
+        processes, nodes = int(os.environ["SLURM_NTASKS"]), int(os.environ.get("SLURM_NNODES", "1"))
+        on_node = max(1, processes // nodes)
+    else:
+        return {}
+    if on_node * nodes != processes:
+        raise ConfigError(f"devices: {processes} processes on {nodes} nodes. Start equally many on each node.")
+    return {"devices": on_node, "num_nodes": nodes} if processes > 1 else {}
+
+
+def _join(config: TrainConfig) -> None:
+    """Meet the other processes, if there are any, before the first training."""
+    if config.trainer["devices"] * config.trainer["num_nodes"] > 1:
+        trainer = pl.Trainer(
+            **trainer_options(config.trainer), logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False,
+        )  # fmt: skip
+        trainer.strategy.setup_environment()
+
+
+def _run(config: StageConfig, train_config: TrainConfig, stage: Stage | None) -> None:
     """Train on all ranks, and publish on the first, which has the stage."""
     parameters, logs = config.parameters, StagePaths(config.profile, config.stage).logs
     folder = StagePaths(config.profile, PREPROCESSED).artifacts
     data = datasets.load(folder)
     features = {part: store.read(folder, part) for part in data.parts}
-    fits = train_variants(
-        data, features, parameters["module"], parameters["models"], parameters["tiers"], parameters, plan, logs
+    results = train_variants(
+        data, features, parameters["module"], parameters["models"], parameters["tiers"], parameters, train_config, logs
     )
     if stage is None:
         return
-    learned = update_variants_online(fits, data, features, OnlineConfig.of(parameters))
-    stage.metrics |= save_results(fits, learned, data, features, stage.folder, parameters["seed"])
+    updated = update_variants_online(results, data, features, OnlineConfig.of(parameters))
+    stage.metrics |= save_results(results, updated, data, features, stage.folder, parameters["seed"])
     manifest = stage.finish()
     for name, entry in stage.metrics["models"].items():
         print(f"{name}  validation auc {entry['validation']['auc']:.4f}")
@@ -133,9 +175,9 @@ def _ended_in_order() -> Iterator[None]:
     except SystemExit as exit:  # Lightning's answer to an interruption
         raise KeyboardInterrupt from exit
     except RuntimeError as error:
-        if not ranks.is_of_another(error):
+        if not (several() and (isinstance(error, dist.DistError) or "gloo" in str(error))):
             raise
         raise StageError(
-            f"{ranks.name()}: another process of this training ended or did not answer for {ranks.SECONDS} seconds "
-            f"({str(error).splitlines()[0]}). Nothing was published; the same command goes on from the last epoch."
+            f"rank {dist.get_rank()} of {dist.get_world_size()}: another process of this training ended or does not "
+            f"answer ({str(error).splitlines()[0]}). Nothing was published; rerun the command to resume."
         ) from error

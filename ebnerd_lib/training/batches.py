@@ -93,7 +93,7 @@ def keep_some(
         clicked: float32 (m,), whether it was clicked.
         slates: how many there are.
         negatives: how many to keep, 1 or more.
-        rng: draws them.
+        rng: samples them.
 
     Returns:
         Positions of those kept, ascending, and their places within what is left of their slates.
@@ -120,7 +120,7 @@ class IdEncoder:
 
     @classmethod
     def between(cls, dataset: Dataset, users: Vocabulary, articles: Vocabulary) -> "IdEncoder":
-        """Build the lookup from a dataset's tables to a model's vocabularies."""
+        """Build the encoder from a dataset's tables to a model's vocabularies."""
         user = users.index_of(dataset.users["user_id"].to_numpy())
         article = articles.index_of(dataset.articles["article_id"].to_numpy())
         user[0] = article[0] = 0
@@ -200,12 +200,12 @@ class SlateBatches:
         features: the matching features, float32 or float16 (candidates, columns), or what gives rows of such a matrix
             by their positions.
         columns: positions of the columns a model sees; may be empty.
-        lookup: to the model's own indices.
+        encoder: to the model's own indices.
         rows: impression rows, in the order in which they are visited.
         batch_size: slates a batch, over all processes.
-        reading: gives article vectors, where the model looks at them.
-        negatives: candidates beside the clicks that are kept of a slate, drawn at random; 0 keeps all.
-        draw: seed of the draws.
+        reader: gives article vectors, where the model looks at them.
+        negatives: candidates beside the clicks that are kept of a slate, sampled at random; 0 keeps all.
+        sample_seed: seed of the samples.
         rank: number of this process, from 0.
         ranks: processes that share each batch.
     """
@@ -215,19 +215,19 @@ class SlateBatches:
         slates: Slates,
         features: np.ndarray | Rows,
         columns: list[int],
-        lookup: IdEncoder,
+        encoder: IdEncoder,
         rows: np.ndarray,
         batch_size: int,
-        reading: HistoryReader | None = None,
+        reader: HistoryReader | None = None,
         negatives: int = 0,
-        draw: tuple[int, ...] = (),
+        sample_seed: tuple[int, ...] = (),
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        self._slates, self._features, self._lookup = slates, features, lookup
+        self._slates, self._features, self._encoder = slates, features, encoder
         self._columns = np.asarray(columns, dtype=np.int64)
-        self._rows, self._batch_size, self._reading = rows, batch_size, reading
-        self._negatives, self._draw = negatives, draw
+        self._rows, self._batch_size, self._reader = rows, batch_size, reader
+        self._negatives, self._sample_seed = negatives, sample_seed
         self._rank, self._ranks = rank, ranks
 
     def __len__(self) -> int:
@@ -245,27 +245,27 @@ class SlateBatches:
     def _batch(self, rows: np.ndarray, number: int) -> Batch:
         slates = self._slates
         where, slate, place, article, clicked = spread(
-            slates.offsets, rows, self._lookup.article, slates.article, slates.clicked
+            slates.offsets, rows, self._encoder.article, slates.article, slates.clicked
         )
         if self._negatives:
-            rng = np.random.default_rng((*self._draw, number, self._rank))
+            rng = np.random.default_rng((*self._sample_seed, number, self._rank))
             kept, place = keep_some(slate, place, clicked, len(rows), self._negatives, rng)
             where, slate, article, clicked = where[kept], slate[kept], article[kept], clicked[kept]
         batch = Batch(
             features=torch.from_numpy(self._rows_of(where)),
-            user=torch.from_numpy(self._lookup.user[slates.user[rows]]),
+            user=torch.from_numpy(self._encoder.user[slates.user[rows]]),
             article=torch.from_numpy(article),
             slate=torch.from_numpy(slate),
             place=torch.from_numpy(place),
             clicked=torch.from_numpy(clicked),
         )
-        if self._reading is None:
+        if self._reader is None:
             return batch
-        read, vectors = self._reading.latest(slates, rows), self._reading.vectors
+        read, vectors = self._reader.latest(slates, rows), self._reader.vectors
         return batch._replace(
             vector=torch.from_numpy(np.take(vectors, slates.article[where], axis=0, mode="clip")),
             read=torch.from_numpy(np.take(vectors, read, axis=0, mode="clip")),
-            was_read=torch.from_numpy(self._reading.known[read]),
+            was_read=torch.from_numpy(self._reader.known[read]),
         )
 
     def _rows_of(self, where: np.ndarray) -> np.ndarray:
@@ -286,25 +286,25 @@ class SlateData(pl.LightningDataModule):
         train: features of the train part.
         tuning: features of the tuning part.
         columns: positions of the columns the model sees.
-        lookup: to the model's own indices.
+        encoder: to the model's own indices.
         batch_size: slates a batch, over all processes.
         warmup_hours: leave out this much of the start of training, where windows of past events are not full.
         seed: seed of the shuffles.
-        reading: gives article vectors, where the model looks at them.
-        negatives: candidates beside the clicks that training keeps of a slate, drawn anew each epoch; 0 keeps all.
+        reader: gives article vectors, where the model looks at them.
+        negatives: candidates beside the clicks that training keeps of a slate, sampled anew each epoch; 0 keeps all.
 
     Raises:
         ConfigError: no training slate is left after the warm-up.
     """
 
     def __init__(
-        self, dataset: Dataset, train: Features, tuning: Features, columns: list[int], lookup: IdEncoder,
-        batch_size: int, warmup_hours: float, seed: int, reading: HistoryReader | None = None, negatives: int = 0,
+        self, dataset: Dataset, train: Features, tuning: Features, columns: list[int], encoder: IdEncoder,
+        batch_size: int, warmup_hours: float, seed: int, reader: HistoryReader | None = None, negatives: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self._reading, self._negatives = reading, negatives
+        self._reader, self._negatives = reader, negatives
         self._dataset, self._train, self._tuning = dataset, train, tuning
-        self._columns, self._lookup, self._batch_size, self._seed = columns, lookup, batch_size, seed
+        self._columns, self._encoder, self._batch_size, self._seed = columns, encoder, batch_size, seed
         self.rows = training_rows(dataset.parts["train"], warmup_hours)
 
     def train_dataloader(self) -> SlateBatches:
@@ -324,7 +324,7 @@ class SlateData(pl.LightningDataModule):
 
     def _batches(
         self, part: str, features: Features, rows: np.ndarray, batch_size: int, negatives: int = 0,
-        draw: tuple[int, ...] = (),
+        sample_seed: tuple[int, ...] = (),
     ) -> SlateBatches:  # fmt: skip
         rank, ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         if min(len(rows), batch_size) < ranks:
@@ -333,8 +333,8 @@ class SlateData(pl.LightningDataModule):
                 f"{part} part. Start at most {min(len(rows), batch_size)}."
             )
         return SlateBatches(
-            self._dataset.parts[part], features.matrix, self._columns, self._lookup, rows, batch_size, self._reading,
-            negatives, draw, rank, ranks,
+            self._dataset.parts[part], features.matrix, self._columns, self._encoder, rows, batch_size, self._reader,
+            negatives, sample_seed, rank, ranks,
         )  # fmt: skip
 
 

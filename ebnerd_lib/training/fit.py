@@ -1,21 +1,35 @@
-"""Train one model on the train part, stop early on the tuning day, return its best epoch."""
+"""Train one model on the train part, stop early on the tuning day, return its best epoch.
 
+``train_network`` shows a training from top to bottom: data, network, ``Trainer``, ``fit``. What it needs follows below
+it: callbacks, checkpoints, and several processes that train together.
+"""
+
+import hashlib
+import json
 import logging
+import os
+import pickle
 import shutil
+import signal
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
 
+import ebnerd_lib
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import candidate_rows
 from ebnerd_lib.data.vocabulary import Vocabulary
@@ -23,14 +37,21 @@ from ebnerd_lib.features.store import Features, usable
 from ebnerd_lib.models.base import SlateModel, find_model, one_thread
 from ebnerd_lib.models.ensemble import Ensemble
 from ebnerd_lib.training.batches import HistoryReader, IdEncoder, SlateData, training_rows
-from ebnerd_lib.training.kept import BEST, Kept, find
 from ebnerd_lib.training.model_file import TrainedModel
-from ebnerd_lib.training.ranks import OwnSigterm, by_first, is_first, lightning, several
-from ebnerd_lib.training.resume import EpochSeed, KeepEpochs, sum_of_inputs, training_key, unreadable
 
 EpochReport = Callable[[dict[str, Any]], None]
 TRAINER = ("accelerator", "devices", "strategy", "num_nodes", "precision")
 """Parameters of a stage that are passed through to Lightning's trainer."""
+_ALWAYS: dict[str, Any] = {
+    "deterministic": True,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "log_every_n_steps": 50,
+    "reload_dataloaders_every_n_epochs": 1,
+}
+_CHECKPOINT: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -71,50 +92,12 @@ class TrainConfig:
 class TrainResult:
     """A trained model and how it got there: one row an epoch with train/loss, val/loss and val/auc.
 
-    Of several averaged networks, the curve and the best epoch are those of the first.
+    Of an ensemble, the curve and the best epoch are those of the first network.
     """
 
     model: TrainedModel
     curve: pd.DataFrame
     best_epoch: int
-
-
-class _Epochs(Callback):
-    """Reports each epoch's figures as one line, in place of a progress bar, and writes those of all to a CSV file.
-
-    Args:
-        name: of the network.
-        epochs: at the most.
-        rows: the figures of each epoch so far, which it adds to.
-        file: the CSV file.
-        report: called with each epoch's figures.
-    """
-
-    def __init__(
-        self, name: str, epochs: int, rows: list[dict[str, Any]], file: Path, report: EpochReport | None
-    ) -> None:
-        self._name, self._epochs, self._rows, self._file, self._report = name, epochs, rows, file, report
-        self._before = len(rows)
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._start = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        figures = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        self._rows.append({"epoch": trainer.current_epoch, **figures})
-        done = len(self._rows)
-        if not trainer.is_global_zero:
-            return
-        pd.DataFrame(self._rows).to_csv(self._file, index=False)
-        print(
-            f"{self._name}  epoch {done:>2}/{self._epochs}  train/loss {figures['train/loss']:.4f}  "
-            f"val/loss {figures['val/loss']:.4f}  val/auc {figures['val/auc']:.4f}",
-            flush=True,
-        )
-        if self._report is not None:
-            elapsed = time.monotonic() - self._start
-            left = elapsed / (done - self._before) * (self._epochs - done)
-            self._report({"model": self._name, "epoch": done, "epochs": self._epochs, "seconds_left": left, **figures})
 
 
 @one_thread()
@@ -126,18 +109,18 @@ def train(
     tier: str,
     name: str,
     hyperparameters: Mapping[str, Any],
-    plan: TrainConfig,
+    config: TrainConfig,
     logs: Path,
     report: EpochReport | None = None,
     leave_out: Sequence[str] = (),
 ) -> TrainResult:
     """Train a model.
 
-    Everything that is learnt, vocabularies and transform included, comes from the training rows; the tuning
+    Everything that is learned, vocabularies and transform included, comes from the training rows; the tuning
     day decides when to stop and which epoch is kept; validation is not looked at.
 
-    A training of the same key that was cut off is gone on with from its last epoch, and one that is over but whose
-    stage was cut off is taken as it is, with the same weights in the end, see ``ebnerd_lib.training.kept``.
+    An interrupted training with the same key (see ``training_key``) resumes after its last complete epoch and ends
+    with the same weights.
 
     Args:
         dataset: the slates.
@@ -148,135 +131,91 @@ def train(
         name: its name in files and tables.
         hyperparameters: passed to the model's class; what it does not know is left out, so the effective parameters
             of a stage serve all its models.
-        plan: how to train.
+        config: how to train.
         logs: folder for TensorBoard and CSV logs and checkpoints; what it holds of this name is replaced, unless it
-            is gone on with.
-        report: called after each epoch with its figures and the seconds left.
+            is resumed.
+        report: called after each epoch with its metrics and the seconds left.
         leave_out: columns and groups of columns that it does without, see ``usable``.
 
     Raises:
         ConfigError: the model, a setting of it, the tier or a column is unknown, or no training row is left.
     """
+    members = [
+        train_network(
+            dataset, features, module, model, tier, name if number == 0 else f"{name}_seed{config.seed + number}",
+            hyperparameters, replace(config, seed=config.seed + number, seeds=1), logs, report, leave_out,
+        )
+        for number in range(config.seeds)
+    ]  # fmt: skip
+    if config.seeds == 1:
+        return members[0]
+    ensemble = Ensemble([member.model.network for member in members]).eval()
+    return replace(members[0], model=replace(members[0].model, network=ensemble))
+
+
+def train_network(
+    dataset: Dataset,
+    features: dict[str, Features],
+    module: str,
+    model: str,
+    tier: str,
+    name: str,
+    hyperparameters: Mapping[str, Any],
+    config: TrainConfig,
+    logs: Path,
+    report: EpochReport | None = None,
+    leave_out: Sequence[str] = (),
+) -> TrainResult:
+    """Train one network with the seed ``config.seed``. Arguments and errors are those of ``train``."""
     quiet()
     kind = find_model(module, model)
     columns = usable(features["train"], tier, leave_out) if kind.uses_features else []
-    known = {key: value for key, value in hyperparameters.items() if key in kind.settings()}
     slates = dataset.parts["train"]
-    rows = training_rows(slates, plan.warmup_hours)
+    rows = training_rows(slates, config.warmup_hours)
     seen = slates.take(rows)
     users, articles = Vocabulary(seen.user_id), Vocabulary(seen.article_id)
+    encoder = IdEncoder.between(dataset, users, articles)
     vector_size = dataset.metadata.vectors.shape[1] if kind.uses_vectors else 0
-    lookup = IdEncoder.between(dataset, users, articles)
-    networks: list[SlateModel] = []
-    curves, epochs = [], []
-    inputs = ""
-    for number in range(plan.seeds):
-        own = replace(plan, seed=plan.seed + number)
-        pl.seed_everything(own.seed, verbose=False)
-        network = kind(
-            columns=len(columns), users=len(users), articles=len(articles), vector_size=vector_size, **known
-        )  # fmt: skip
-        if networks:
-            network.transform.load_state_dict(networks[0].transform.state_dict())
-        elif columns and is_first():  # the others are given it when training starts
-            network.transform.fit(features["train"].matrix, candidate_rows(slates.offsets, rows), columns)
-        reading = HistoryReader.of(dataset, network)
-        data = SlateData(
-            dataset, features["train"], features["tuning"], columns, lookup,
-            own.batch_size, own.warmup_hours, own.seed, reading, own.negatives,
-        )  # fmt: skip
-        title = name if number == 0 else f"{name}_seed{own.seed}"
-        inputs = inputs or by_first(partial(sum_of_inputs, dataset, features, columns, lookup, reading))
-        key = training_key(
-            inputs, logs / title, module=module, model=model, hyperparameters=network.hyperparameters,
-            columns=[features["train"].columns[place] for place in columns], plan=asdict(own),
-        )  # fmt: skip
-        best, curve = _run(network, data, title, own, logs, key, report)
-        epochs.append(best)
-        networks.append(network)
-        curves.append(pd.DataFrame(curve))
-    whole = networks[0] if plan.seeds == 1 else Ensemble(networks).eval()
-    names = [features["train"].columns[place] for place in columns]
-    return TrainResult(
-        TrainedModel(name, module, tier if kind.uses_features else kind.own_tier, whole, names, users, articles),
-        curves[0],
-        epochs[0],
-    )
 
+    pl.seed_everything(config.seed, verbose=False)
+    known = {key: value for key, value in hyperparameters.items() if key in kind.settings()}
+    network = kind(columns=len(columns), users=len(users), articles=len(articles), vector_size=vector_size, **known)
+    if columns and is_first():  # the other processes get it when training starts
+        network.transform.fit(features["train"].matrix, candidate_rows(slates.offsets, rows), columns)
+    data = SlateData(
+        dataset, features["train"], features["tuning"], columns, encoder,
+        config.batch_size, config.warmup_hours, config.seed, HistoryReader.of(dataset, network), config.negatives,
+    )  # fmt: skip
 
-def _run(
-    network: SlateModel, data: SlateData, name: str, plan: TrainConfig, logs: Path, key: str, report: EpochReport | None
-) -> tuple[int, list[dict[str, Any]]]:
-    """Train one network, leave it with the weights of its best epoch, and return that epoch and all figures."""
     folder = logs / name
-    kept = by_first(partial(_kept, folder, key, name, plan))
-    if kept is None or not kept.over:
-        _fit(network, data, name, plan, logs, kept, key, report)
-        kept, _ = find(folder, key)
-    assert kept is not None, "the last epoch's end is kept"
-    checkpoint = torch.load(folder / BEST, map_location="cpu", weights_only=True)
-    network.load_state_dict(checkpoint["state_dict"])
-    network.cpu().eval()
-    return int(checkpoint["epoch"]), kept.rows
-
-
-def _kept(folder: Path, key: str, name: str, plan: TrainConfig) -> Kept | None:
-    """Return what there is to go on from, if anything, and say so; where there is nothing, clear the folder."""
-    kept, reason = find(folder, key)
-    if kept is not None:
-        reason = unreadable([folder / kept.checkpoint, folder / BEST])
-    if reason:
-        print(f"{name}  trained anew: {reason}", flush=True)
-        kept = None
-    if kept is None:
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
-        done = len(kept.rows)
-        print(
-            f"{name}  taken as it is: all {done} epochs were trained before its stage was cut off"
-            if kept.over
-            else f"{name}  goes on after epoch {done}/{plan.epochs}, where it was cut off",
-            flush=True,
-        )
-    return kept
-
-
-def _fit(
-    network: SlateModel, data: SlateData, name: str, plan: TrainConfig, logs: Path, kept: Kept | None, key: str,
-    report: EpochReport | None,
-) -> None:  # fmt: skip
-    """Train a network to its last epoch, from the start or from what is kept."""
-    folder, rows = logs / name, [] if kept is None else kept.rows
-    start = None if kept is None else folder / kept.checkpoint
-    # TensorBoard leaves out what was logged after the checkpoint.
-    purge = None if start is None else torch.load(start, map_location="cpu", weights_only=True)["global_step"]
+    key = on_first(partial(training_key, folder, dataset, features, columns, encoder, network, config))
+    resumed = on_first(partial(find_checkpoint, folder, key, config.epochs))
+    epoch_log = EpochLog(folder, config.epochs, report)
     trainer = pl.Trainer(
-        max_epochs=plan.epochs,
-        logger=TensorBoardLogger(logs, name=name, version="", purge_step=purge),
+        max_epochs=config.epochs,
+        # TensorBoard leaves out what was logged after the checkpoint.
+        logger=TensorBoardLogger(logs, name=name, version="", purge_step=resumed),
         callbacks=[
-            EpochSeed(plan.seed),
-            EarlyStopping("val/auc", mode="max", patience=plan.patience),
-            _Epochs(name, plan.epochs, rows, folder / "metrics.csv", report),
-            ModelCheckpoint(
-                folder, Path(BEST).stem, monitor="val/auc", mode="max", save_top_k=1, enable_version_counter=False
-            ),
-            KeepEpochs(folder, key, rows),
+            EpochSeed(config.seed),
+            TuningStop("val/auc", mode="max", patience=config.patience),
+            epoch_log,
+            ModelCheckpoint(folder / key, "best", "val/auc", mode="max", **_CHECKPOINT),
+            ModelCheckpoint(folder / key, "last", **_CHECKPOINT),  # after the best: it holds the best one's score
             *([OwnSigterm()] if several() else []),
         ],
-        deterministic=True,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=50,
-        reload_dataloaders_every_n_epochs=1,
         default_root_dir=logs,
-        **lightning(plan.trainer),
+        **_ALWAYS,
+        **trainer_options(config.trainer),
     )
-    with warnings.catch_warnings():
-        # Known and harmless: batches are array slices, checkpoints lie where more are written, torch renamed a class.
-        for message in (".*many workers.*", ".*exists and is not empty.*", ".*LeafSpec.*", ".*logging interval.*"):
-            warnings.filterwarnings("ignore", message=message)
-        trainer.fit(network, data, ckpt_path=start, weights_only=True)
+    trainer.fit(network, data, ckpt_path=None if resumed is None else folder / key / "last.ckpt", weights_only=True)
+    best = torch.load(folder / key / "best.ckpt", map_location="cpu", weights_only=True)
+    network.load_state_dict(best["state_dict"])
+    network.cpu().eval()
+
+    names = [features["train"].columns[place] for place in columns]
+    own_tier = tier if kind.uses_features else kind.own_tier
+    trained = TrainedModel(name, module, own_tier, network, names, users, articles)
+    return TrainResult(trained, pd.DataFrame(epoch_log.rows), int(best["epoch"]))
 
 
 def train_variants(
@@ -286,7 +225,7 @@ def train_variants(
     models: list[str],
     tiers: list[str],
     hyperparameters: Mapping[str, Any],
-    plan: TrainConfig,
+    config: TrainConfig,
     logs: Path,
     report: EpochReport | None = None,
 ) -> list[TrainResult]:
@@ -294,17 +233,217 @@ def train_variants(
 
     A model without features is trained once, in its own tier. Arguments and errors are those of ``train``.
     """
-    fits = []
+    results = []
     for model in models:
         kind = find_model(module, model)
         main = tiers[0] if kind.uses_features else kind.own_tier
         for tier in tiers if kind.uses_features else [main]:
             name = model if tier == main else f"{model}_{tier}"
-            fits.append(train(dataset, features, module, model, tier, name, hyperparameters, plan, logs, report))
-    return fits
+            results.append(train(dataset, features, module, model, tier, name, hyperparameters, config, logs, report))
+    return results
 
 
 def quiet() -> None:
-    """Keep Lightning's banners out of reports; its warnings stay."""
+    """Keep Lightning's banners and known harmless warnings out of reports; its other warnings stay."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Batches are array slices, checkpoints lie where more are written, torch renamed a class, epochs may be short.
+    for message in (".*many workers.*", ".*exists and is not empty.*", ".*LeafSpec.*", ".*logging interval.*"):
+        warnings.filterwarnings("ignore", message=message)
+
+
+class EpochLog(Callback):
+    """Prints each epoch's metrics as one line, in place of a progress bar, and writes those of all to a CSV file.
+
+    The rows are part of Lightning's checkpoints, so the log of a resumed training shows every epoch once.
+
+    Args:
+        folder: of the network's logs, named as the network.
+        epochs: at the most.
+        report: called with each epoch's metrics.
+    """
+
+    def __init__(self, folder: Path, epochs: int, report: EpochReport | None) -> None:
+        self._folder, self._epochs, self._report = folder, epochs, report
+        self.rows: list[dict[str, Any]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what a checkpoint holds."""
+        self.rows = state_dict["rows"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._start, self._before = time.monotonic(), len(self.rows)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log an epoch."""
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        self.rows.append({"epoch": trainer.current_epoch, **metrics})
+        if not trainer.is_global_zero:
+            return
+        name, done = self._folder.name, len(self.rows)
+        pd.DataFrame(self.rows).to_csv(self._folder / "metrics.csv", index=False)
+        print(
+            f"{name}  epoch {done:>2}/{self._epochs}  train/loss {metrics['train/loss']:.4f}  "
+            f"val/loss {metrics['val/loss']:.4f}  val/auc {metrics['val/auc']:.4f}",
+            flush=True,
+        )
+        if self._report is not None:
+            elapsed = time.monotonic() - self._start
+            left = elapsed / (done - self._before) * (self._epochs - done)
+            self._report({"model": name, "epoch": done, "epochs": self._epochs, "seconds_left": left, **metrics})
+
+
+class EpochSeed(Callback):
+    """Seeds dropout by seed and epoch, so that a resumed epoch is that of an undisturbed run.
+
+    Each of several processes has its own seeds.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed torch on all devices."""
+        own = (trainer.global_rank,) if trainer.global_rank else ()
+        sequence = np.random.SeedSequence((self._seed, trainer.current_epoch), spawn_key=own)
+        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+
+class TuningStop(EarlyStopping):
+    """Early stopping that also ends a training that is resumed after it had stopped; Lightning's own trains on."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop if the checkpoint says so."""
+        trainer.should_stop = self.stopped_epoch > 0
+
+
+def training_key(
+    folder: Path,
+    dataset: Dataset,
+    features: dict[str, Features],
+    columns: list[int],
+    encoder: IdEncoder,
+    network: SlateModel,
+    config: TrainConfig,
+) -> str:
+    """Return a checksum over all that a network's training depends on: data, parameters, code and versions.
+
+    Args:
+        folder: of the network's logs; Lightning's checkpoints hold its path.
+        dataset: the slates, histories and article vectors; the latter two count where the network looks at them.
+        features: of the parts ``train`` and ``tuning``.
+        columns: positions of the columns that the network sees.
+        encoder: to the network's own indices.
+        network: before its training.
+        config: how to train.
+    """
+    settings = {
+        "folder": str(folder.resolve()),
+        "model": f"{type(network).__module__}.{network.name}",
+        "hyperparameters": network.hyperparameters,
+        "columns": [features["train"].columns[place] for place in columns],
+        "config": asdict(config),
+        "versions": [torch.__version__, pl.__version__, np.__version__],
+        "products": os.environ.get("MKL_CBWR"),
+    }
+    checksum = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    package = Path(ebnerd_lib.__path__[0])
+    for file in sorted(file for layer in ("data", "models", "training") for file in (package / layer).glob("*.py")):
+        checksum.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
+    for array in _arrays(dataset, features, columns, encoder, network.uses_vectors):
+        checksum.update(f"{array.dtype.str}{array.shape}".encode())
+        checksum.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return checksum.hexdigest()[:16]
+
+
+def _arrays(
+    dataset: Dataset, features: dict[str, Features], columns: list[int], encoder: IdEncoder, vectors: bool
+) -> Iterator[np.ndarray]:
+    """Yield all arrays that a network learns from, features in chunks, as they may be larger than memory."""
+    for holder in (encoder, dataset.parts["train"], dataset.parts["tuning"], *(dataset.histories if vectors else ())):
+        yield from (getattr(holder, each.name) for each in fields(holder))
+    if vectors:
+        yield dataset.metadata.vectors
+    if columns:
+        for part in ("train", "tuning"):
+            matrix = features[part].matrix
+            yield from (matrix[start : start + (1 << 16)][:, columns] for start in range(0, len(matrix), 1 << 16))
+
+
+def find_checkpoint(folder: Path, key: str, epochs: int) -> int | None:
+    """Return the steps done by an interrupted training with ``key``, and say that it resumes.
+
+    Where there is no checkpoint of this key, or one that cannot be read, this says so and clears the folder.
+
+    Args:
+        folder: of the network's logs.
+        key: name of the folder of checkpoints in it.
+        epochs: at the most.
+    """
+    last, best = folder / key / "last.ckpt", folder / key / "best.ckpt"
+    reason = "its checkpoint is of other data, parameters or code" if list(folder.glob("*/last.ckpt")) else ""
+    if last.exists():
+        try:
+            _read_checkpoint(best)
+            checkpoint = _read_checkpoint(last)
+            epoch, steps = int(checkpoint["epoch"]) + 1, int(checkpoint["global_step"])
+        except (
+            zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError, OSError, ValueError
+        ) as error:  # fmt: skip
+            reason = f"its checkpoint in {folder.name}/{key} cannot be read ({type(error).__name__})"
+        else:
+            print(f"{folder.name}  resumes after epoch {epoch}/{epochs}", flush=True)
+            return steps
+    if reason:
+        print(f"{folder.name}  trained anew: {reason}", flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+def _read_checkpoint(file: Path) -> dict[str, Any]:
+    """Read a checkpoint of plain tensors and values; raises where it is anything else or its bytes have changed."""
+    with zipfile.ZipFile(file) as archive:  # torch does not look at the checksums that it writes
+        if archive.testzip() is not None:
+            raise zipfile.BadZipFile(file.name)
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+class OwnSigterm(Callback):
+    """Keeps this process's own answer to SIGTERM: Lightning's first waits for the other processes, who know nothing."""
+
+    def __init__(self) -> None:
+        self._answer = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Undo what Lightning has set by now."""
+        signal.signal(signal.SIGTERM, self._answer)
+
+
+def trainer_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a trainer's options; ``strategy: ddp`` sends no buffers, as those of the transform do not change."""
+    ddp = {"strategy": DDPStrategy(forward_sync_buffers=False)} if options.get("strategy") == "ddp" else {}
+    return {**options, **ddp}
+
+
+def several() -> bool:
+    """Say whether other processes train with this one."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def is_first() -> bool:
+    """Say whether this process, of rank 0 or alone, decides and writes."""
+    return not several() or dist.get_rank() == 0
+
+
+def on_first(work: Callable[[], _T]) -> _T:
+    """Let rank 0 alone do something and give the result to all, who wait for it."""
+    if not several():
+        return work()
+    result = [work() if is_first() else None]
+    dist.broadcast_object_list(result, src=0)
+    return result[0]  # type: ignore[return-value]

@@ -71,9 +71,9 @@ class TrainedModel:
         """
         self.check(names)
         columns = [names.index(name) for name in self.columns]
-        lookup = IdEncoder.between(dataset, self.users, self.articles)
-        reading = HistoryReader.of(dataset, self.network)
-        batches = SlateBatches(slates, matrix, columns, lookup, np.arange(len(slates)), SCORE_BATCH, reading)
+        encoder = IdEncoder.between(dataset, self.users, self.articles)
+        reader = HistoryReader.of(dataset, self.network)
+        batches = SlateBatches(slates, matrix, columns, encoder, np.arange(len(slates)), SCORE_BATCH, reader)
         self.network.eval()
         with torch.inference_mode():
             scores = [self.network(batch).float().cpu().numpy() for batch in batches]

@@ -1,11 +1,11 @@
-"""Learning on: a trained model walks through time, scores each step and only then trains on it.
+"""Online updates: a trained model goes through time, scores each step and only then trains on it.
 
 This is prequential evaluation (Dawid, 1984; Gama, Sebastião and Rodrigues, 2013), and how a news site runs: every few
 minutes a job takes the latest clicks into the model that serves the next ones. It is honest because a step is scored
 before its clicks are looked at, and because all that the model knows of users and articles comes from training
-rows and from steps scored before: an id that a step shows for the first time is the unknown throughout that step.
-One thing is as in static training: the tuning day has chosen the epoch that the walk starts from, so figures on that
-day are slightly flattered, and those on validation are not.
+rows and from steps scored before: an id that a step shows for the first time is unknown throughout that step.
+One thing is as in static training: the tuning day has chosen the epoch that online updates start from, so metrics of
+that day are slightly too high, and those of validation are not.
 """
 
 from collections.abc import Callable, Mapping
@@ -71,11 +71,11 @@ class OnlineConfig:
 
 @dataclass(frozen=True)
 class OnlineResult:
-    """What learning on leaves: the model's last state, and the scores given on the way.
+    """What online updates give: the model's last state, and the scores of each step before its update.
 
     Attributes:
         model: named ``<model>_online``, of tier ``clicks`` whatever it started from: it has seen clicks up to the
-            last step. It has scored nothing in this state: for figures, take ``scores``.
+            last step. It has scored nothing in this state: for metrics, take ``scores``.
         scores: of ``tuning`` and ``validation``, float32 (candidates of the part,), in the order of its slates.
     """
 
@@ -84,14 +84,14 @@ class OnlineResult:
 
 
 def update_variants_online(
-    fits: list[TrainResult],
+    results: list[TrainResult],
     dataset: Dataset,
     features: dict[str, Features],
     config: OnlineConfig,
     report: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[OnlineResult]:
-    """Let every model of the main tier learn on; none where ``update_minutes`` is 0. See ``update_online``."""
-    main = [fit.model for fit in fits if fit.model.name == fit.model.network.name]
+    """Update every model of the main tier online; none where ``update_minutes`` is 0. See ``update_online``."""
+    main = [result.model for result in results if result.model.name == result.model.network.name]
     return [update_online(model, dataset, features, config, report) for model in main if config.update_minutes]
 
 
@@ -103,13 +103,13 @@ def update_online(
     config: OnlineConfig,
     report: Callable[[dict[str, Any]], None] | None = None,
 ) -> OnlineResult:
-    """Walk from the full hour in which the tuning day starts to the end of validation; score, then train, step by step.
+    """Score, then train, step by step, from the full hour in which the tuning day starts to the end of validation.
 
     Args:
         model: trained on the train part; it is left as it is.
         dataset: the slates of all parts.
         features: of all parts.
-        config: how.
+        config: how to update.
         report: called after each step with the name of the model and the share of impressions done.
 
     Raises:
@@ -118,23 +118,23 @@ def update_online(
     """
     if not config.update_minutes:
         raise ConfigError("update_minutes: 0 is off. Set it for online updates.")
-    learner = _OnlineLearner(model, dataset, features, config)
+    updater = OnlineUpdater(model, dataset, features, config)
     scores = np.full(dataset.log.candidates, np.nan, np.float32)
     steps = step_rows(dataset, config.update_minutes)
     impressions, done = sum(len(rows) for _, rows in steps), 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         for end, rows in steps:
-            scores[candidate_rows(dataset.log.offsets, rows)] = learner.score(rows)
-            learner.forget(end)
-            learner.meet(rows)
-            learner.train(rows, end)
+            scores[candidate_rows(dataset.log.offsets, rows)] = updater.score(rows)
+            updater.forget(end)
+            updater.add_ids(rows)
+            updater.train(rows, end)
             done += len(rows)
             if report is not None:
-                report({"step": learner.name, "share": done / impressions})
+                report({"step": updater.name, "share": done / impressions})
     begins = np.cumsum([0] + [dataset.parts[part].candidates for part in PARTS])
     own = {part: scores[begins[PARTS.index(part)] : begins[PARTS.index(part) + 1]] for part in _SCORED}
-    return OnlineResult(learner.finish(), own)
+    return OnlineResult(updater.finish(), own)
 
 
 def step_rows(dataset: Dataset, update_minutes: int) -> list[tuple[int, np.ndarray]]:
@@ -154,13 +154,13 @@ def step_rows(dataset: Dataset, update_minutes: int) -> list[tuple[int, np.ndarr
     return [(begin + (int(number) + 1) * length, rows) for number, rows in zip(numbers, pieces, strict=True)]
 
 
-class _OnlineLearner:
-    """A model on its walk. ``rows`` are impressions by their position in ``dataset.log``.
+class OnlineUpdater:
+    """A model that is updated online. ``rows`` are impressions by their position in ``dataset.log``.
 
     Two kinds of parameters learn in two ways. Tables of ids take each slate of a step once, in order of time, by plain
     gradient steps on the summed loss: an online estimate for each id, in which a slate taken twice would count
     twice. All other weights take small steps of AdamW on the step's slates mixed with replayed ones, so that a quiet
-    hour does not overwrite what days have taught, and their running average scores.
+    hour does not overwrite what days have taught, and the running average of these weights scores.
     """
 
     def __init__(
@@ -168,21 +168,21 @@ class _OnlineLearner:
     ) -> None:
         model.check(features["train"].columns)
         self.name = f"{model.name}_online"
-        self._start, self._dataset, self._log, self._config = model, dataset, dataset.log, config
+        self._trained, self._dataset, self._log, self._config = model, dataset, dataset.log, config
         self._network = model.network.copy()
         self._loss = LOSSES[self._network.hyperparameters["loss"]]
-        self._lookup = IdEncoder.between(dataset, model.users, model.articles)
-        self._reading = HistoryReader.of(dataset, model.network)
+        self._encoder = IdEncoder.between(dataset, model.users, model.articles)
+        self._reader = HistoryReader.of(dataset, model.network)
         self._new: dict[str, list[np.ndarray]] = {"user": [], "article": []}
         self._matrix = _Stacked([features[part].matrix for part in PARTS])
         self._columns = [features["train"].columns.index(name) for name in model.columns]
         self._clock: int | None = None
-        self._teaches = self._log.has_choice
-        self._pool = _replay_pool(dataset, self._teaches, config.warmup_hours)
+        self._has_choice = self._log.has_choice
+        self._pool = _replay_pool(dataset, self._has_choice, config.warmup_hours)
         tables = {id(table.weight) for kind in self._new for table in self._network.id_tables(kind)}
-        # A bias that all candidates share ranks nothing, so a model on ids alone has nothing but its tables to learn.
-        learns = self._network.uses_features or self._network.uses_vectors
-        named = self._network.named_parameters() if learns else ()
+        # A bias that all candidates share ranks nothing, so a model on ids alone has no weights but its tables.
+        weighs = self._network.uses_features or self._network.uses_vectors
+        named = self._network.named_parameters() if weighs else ()
         self._weights = {name: weight for name, weight in named if id(weight) not in tables}
         self._average = {name: weight.detach().clone() for name, weight in self._weights.items()}
         self._optimizer = (
@@ -190,7 +190,7 @@ class _OnlineLearner:
         )
 
     def score(self, rows: np.ndarray) -> np.ndarray:
-        """Score the candidates of ``rows`` with what has been learnt so far: float32 (m,)."""
+        """Score the candidates of ``rows`` with what has been learned so far: float32 (m,)."""
         self._network.eval()
         with torch.inference_mode():
             scores = [
@@ -200,7 +200,7 @@ class _OnlineLearner:
         return np.concatenate(scores)
 
     def forget(self, now: int) -> None:
-        """Move articles towards the unknown by the time that has passed since the last call."""
+        """Move articles towards the unknown id by the time that has passed since the last call."""
         half_life = self._config.half_life_hours * HOUR
         if half_life and self._clock is not None:
             share = 1 - 0.5 ** ((now - self._clock) / half_life)
@@ -208,12 +208,12 @@ class _OnlineLearner:
                 table.weight.data.lerp_(table.weight.data[:1].clone(), share)
         self._clock = now
 
-    def meet(self, rows: np.ndarray) -> None:
-        """Give users and articles of scored ``rows`` that have none rows of their own, which start as the unknown's."""
+    def add_ids(self, rows: np.ndarray) -> None:
+        """Give new users and articles of scored ``rows`` their own rows, which start as the unknown id's."""
         shown = self._log.article[candidate_rows(self._log.offsets, rows)]
         for kind, seen, index in (
-            ("user", self._log.user[rows], self._lookup.user),
-            ("article", shown, self._lookup.article),
+            ("user", self._log.user[rows], self._encoder.user),
+            ("article", shown, self._encoder.article),
         ):
             seen = np.unique(seen)
             new = seen[(seen > 0) & (index[seen] == 0)]
@@ -225,19 +225,19 @@ class _OnlineLearner:
 
     def train(self, rows: np.ndarray, end: int) -> None:
         """Train on scored ``rows`` of a step that ended at ``end``, and on slates before it."""
-        taught = rows[self._teaches[rows]]
-        if not len(taught):
+        rows = rows[self._has_choice[rows]]
+        if not len(rows):
             return
-        self._train_ids(taught[np.argsort(self._log.time[taught], kind="stable")])
+        self._train_ids(rows[np.argsort(self._log.time[rows], kind="stable")])
         if self._optimizer is not None:
-            self._train_weights(taught, end)
+            self._train_weights(rows, end)
 
     def finish(self) -> TrainedModel:
         """Return the model as it is now, with vocabularies in the order that files keep."""
         vocabularies = {}
         for kind, known, ids in (
-            ("user", self._start.users, self._dataset.users["user_id"]),
-            ("article", self._start.articles, self._dataset.articles["article_id"]),
+            ("user", self._trained.users, self._dataset.users["user_id"]),
+            ("article", self._trained.articles, self._dataset.articles["article_id"]),
         ):
             new = [ids.to_numpy()[index].astype(np.int64) for index in self._new[kind]]
             every = np.concatenate([known.ids.astype(np.int64), *new])
@@ -246,7 +246,7 @@ class _OnlineLearner:
         for name, weight in self._weights.items():
             weight.data.copy_(self._average[name])
         return TrainedModel(
-            self.name, self._start.module, "clicks", self._network.eval(), self._start.columns,
+            self.name, self._trained.module, "clicks", self._network.eval(), self._trained.columns,
             vocabularies["user"], vocabularies["article"],
         )  # fmt: skip
 
@@ -257,7 +257,7 @@ class _OnlineLearner:
             return
         self._network.eval()
         for batch in self._batches(rows, _ID_BATCH):
-            # Each of several averaged networks moves as far as one alone would.
+            # Each network of an ensemble moves as far as one alone would.
             loss = self._loss(self._network(batch), batch) * len(batch.user) * self._network.size
             gradients = torch.autograd.grad(loss, tables, allow_unused=True)
             for table, rate, gradient in zip(tables, rates, gradients, strict=True):
@@ -281,11 +281,11 @@ class _OnlineLearner:
         self._network.zero_grad()
 
     def _batches(self, rows: np.ndarray, batch_size: int) -> SlateBatches:
-        return SlateBatches(self._log, self._matrix, self._columns, self._lookup, rows, batch_size, self._reading)
+        return SlateBatches(self._log, self._matrix, self._columns, self._encoder, rows, batch_size, self._reader)
 
 
 class _Stacked:
-    """The feature matrices of all parts as one, whose rows are fetched by candidate of the log."""
+    """The feature matrices of all parts as one, by candidate of the log."""
 
     def __init__(self, matrices: list[np.ndarray]) -> None:
         self._matrices = matrices
@@ -301,9 +301,9 @@ class _Stacked:
         return out
 
 
-def _replay_pool(dataset: Dataset, teaches: np.ndarray, warmup_hours: float) -> np.ndarray:
+def _replay_pool(dataset: Dataset, has_choice: np.ndarray, warmup_hours: float) -> np.ndarray:
     """Return the rows of the log that may be replayed once their time has passed, in order of time."""
     first = len(dataset.parts["train"])
-    later = first + np.flatnonzero(teaches[first:])
+    later = first + np.flatnonzero(has_choice[first:])
     rows = np.concatenate([training_rows(dataset.parts["train"], warmup_hours), later])
     return rows[np.argsort(dataset.log.time[rows], kind="stable")]
