@@ -19,11 +19,11 @@ from benchmarks import bundles, machine
 from benchmarks.context import Context
 from benchmarks.row import not_measured
 from benchmarks.rows import NAMES
-from ebnerd_lib.data.sample import GENERATOR_VERSION
 from ebnerd_lib.pipeline.json_file import read_json, write_json
 from ebnerd_lib.pipeline.layout import ROOT, relative
 from ebnerd_lib.pipeline.pages.page import plain
 from ebnerd_lib.pipeline.runner import DETERMINISM
+from ebnerd_lib.sample import GENERATOR_VERSION
 
 OUT = ROOT / "outputs" / "bench"
 

@@ -5,16 +5,16 @@ import shutil
 from pathlib import Path
 
 from benchmarks.preprocessing import preprocess
-from ebnerd_lib.data.sample import GENERATOR_VERSION, generate
 from ebnerd_lib.pipeline.json_file import read_json
 from ebnerd_lib.pipeline.layout import ROOT
+from ebnerd_lib.sample import GENERATOR_VERSION, generate
 
 SEED = 0
 FOLDER = ROOT / "data" / "bench"
 
 
 def bundle(size: str) -> Path:
-    """Return a generated bundle of a size of ``ebnerd_lib.data.sample``; it is generated where it is missing or old."""
+    """Return a generated bundle of a size of ``ebnerd_lib.sample``; it is generated where it is missing or old."""
     folder = FOLDER / size
     stamp = read_json(folder / "generated.json")
     if stamp is None or stamp["generator_version"] != GENERATOR_VERSION:

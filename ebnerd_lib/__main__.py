@@ -144,7 +144,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _sample(options: argparse.Namespace) -> int:
-    from ebnerd_lib.data.sample import generate, generate_test
+    from ebnerd_lib.sample import generate, generate_test
 
     (generate_test if options.test else generate)(options.out, seed=options.seed, size=options.size)
     return 0

@@ -15,11 +15,11 @@ from playwright.sync_api import Browser, sync_playwright
 
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.bundle import open_bundle
-from ebnerd_lib.data.sample import generate
 from ebnerd_lib.data.schema import ARTICLES, BEHAVIORS, HISTORY, arrow_schema
 from ebnerd_lib.features import store
 from ebnerd_lib.pipeline.doctor.project import BROWSERS
 from ebnerd_lib.pipeline.layout import ROOT
+from ebnerd_lib.sample import generate
 
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
     os.environ.pop(name, None)  # the make that runs the tests is none of those that tests run

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from ebnerd_lib.data.sample import generate
+from ebnerd_lib.sample import generate
 
 HOUR = 3600
 DAY = 24 * HOUR

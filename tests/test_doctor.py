@@ -15,10 +15,10 @@ import pytest
 
 from ebnerd_lib.data import download, transfer
 from ebnerd_lib.data.layout import VECTORS
-from ebnerd_lib.data.sample import generate_test
 from ebnerd_lib.pipeline.doctor import bundles, machine
 from ebnerd_lib.pipeline.layout import ROOT
 from ebnerd_lib.pipeline.runner import DETERMINISM
+from ebnerd_lib.sample import generate_test
 
 ASK = """
 import json, sys

@@ -27,9 +27,9 @@ from ebnerd_lib.data import download as downloads
 from ebnerd_lib.data import meter, transfer
 from ebnerd_lib.data.download import BUNDLES, ask_terms, download, next_command, pending
 from ebnerd_lib.data.layout import VECTORS
-from ebnerd_lib.data.sample import generate_test
 from ebnerd_lib.errors import BundleError, DownloadError, LicenceError, LockedError, StorageError
 from ebnerd_lib.pipeline.layout import ROOT
+from ebnerd_lib.sample import generate_test
 
 NAME = "ebnerd_demo"
 

@@ -9,7 +9,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from ebnerd_lib.data.sample.random import STEP, bell, mixed, uniform
+from ebnerd_lib.sample.random import STEP, bell, mixed, uniform
 
 HOUR = 3_600
 DAY = 24 * HOUR

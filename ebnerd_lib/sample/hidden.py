@@ -8,12 +8,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ebnerd_lib.data.layout import TEST
-from ebnerd_lib.data.sample.audience import Audience
-from ebnerd_lib.data.sample.catalogue import END, Catalogue
-from ebnerd_lib.data.sample.random import scramble, stream_key
-from ebnerd_lib.data.sample.simulate import WEEK, Pools
-from ebnerd_lib.data.sample.weeks import ROW_GROUP, RowGroups, Site, list_column, nullable, table_of
 from ebnerd_lib.data.schema import BEHAVIORS, HISTORY, TEST_BEHAVIORS, arrow_schema
+from ebnerd_lib.sample.audience import Audience
+from ebnerd_lib.sample.catalogue import END, Catalogue
+from ebnerd_lib.sample.random import scramble, stream_key
+from ebnerd_lib.sample.simulate import WEEK, Pools
+from ebnerd_lib.sample.weeks import ROW_GROUP, RowGroups, Site, list_column, nullable, table_of
 
 TRUTH = {name: BEHAVIORS[name] for name in ("impression_id", "article_ids_clicked")}
 BEYOND_ACCURACY_SLATE = 250

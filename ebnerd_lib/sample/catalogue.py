@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ebnerd_lib.data.sample.simulate import DAY, HOUR, WEEK
-from ebnerd_lib.data.sample.texts import GENERAL_TOPICS, compose
 from ebnerd_lib.data.schema import ARTICLES, arrow_schema
+from ebnerd_lib.sample.simulate import DAY, HOUR, WEEK
+from ebnerd_lib.sample.texts import GENERAL_TOPICS, compose
 
 TRAIN_BEGIN = int(np.datetime64("2023-05-18T07:00:00", "s").astype(np.int64))
 HISTORY_BEGIN = TRAIN_BEGIN - 3 * WEEK

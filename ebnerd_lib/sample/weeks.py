@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ebnerd_lib.data.layout import SPLITS
-from ebnerd_lib.data.sample.audience import KEPT_CLICKS, Audience
-from ebnerd_lib.data.sample.catalogue import TRAIN_BEGIN, Catalogue
-from ebnerd_lib.data.sample.random import hashed_uniforms, scramble, stream_key
-from ebnerd_lib.data.sample.simulate import (
+from ebnerd_lib.data.schema import BEHAVIORS, HISTORY, arrow_schema
+from ebnerd_lib.sample.audience import KEPT_CLICKS, Audience
+from ebnerd_lib.sample.catalogue import TRAIN_BEGIN, Catalogue
+from ebnerd_lib.sample.random import hashed_uniforms, scramble, stream_key
+from ebnerd_lib.sample.simulate import (
     WEEK,
     Choice,
     Pools,
@@ -22,7 +23,6 @@ from ebnerd_lib.data.sample.simulate import (
     simulate_histories,
     simulate_week,
 )
-from ebnerd_lib.data.schema import BEHAVIORS, HISTORY, arrow_schema
 
 ROW_GROUP = {"behaviors": 1 << 18, "history": 1 << 14}
 

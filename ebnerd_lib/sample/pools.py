@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ebnerd_lib.data.sample.catalogue import END, HISTORY_BEGIN, TRAIN_BEGIN, Catalogue
-from ebnerd_lib.data.sample.simulate import DAY, HOUR, WEEK, Pools
+from ebnerd_lib.sample.catalogue import END, HISTORY_BEGIN, TRAIN_BEGIN, Catalogue
+from ebnerd_lib.sample.simulate import DAY, HOUR, WEEK, Pools
 
 SLOT = 540  # seconds
 BLOCK = 3600  # seconds

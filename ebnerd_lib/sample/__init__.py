@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ebnerd_lib.data.layout import TEST
-from ebnerd_lib.data.sample.audience import continue_audience, draw_audience
-from ebnerd_lib.data.sample.catalogue import (
+from ebnerd_lib.errors import BundleError, ConfigError
+from ebnerd_lib.sample.audience import continue_audience, draw_audience
+from ebnerd_lib.sample.catalogue import (
     END,
     TEST_END,
     Catalogue,
@@ -29,11 +30,10 @@ from ebnerd_lib.data.sample.catalogue import (
     latest_articles,
     vector_table,
 )
-from ebnerd_lib.data.sample.hidden import write_test
-from ebnerd_lib.data.sample.pools import build_pools, expected_totals, joined_pools
-from ebnerd_lib.data.sample.simulate import Pools
-from ebnerd_lib.data.sample.weeks import traffic, write_weeks
-from ebnerd_lib.errors import BundleError, ConfigError
+from ebnerd_lib.sample.hidden import write_test
+from ebnerd_lib.sample.pools import build_pools, expected_totals, joined_pools
+from ebnerd_lib.sample.simulate import Pools
+from ebnerd_lib.sample.weeks import traffic, write_weeks
 
 GENERATOR_VERSION = 1
 MARK = "generated.json"
