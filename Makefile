@@ -28,7 +28,7 @@ STAMP_smoke := data/smoke/generated.json
 STAMP_sample := data/sample/generated.json
 STAMP_original := $(STAMP_sample)
 STAMP_nrms := $(STAMP_sample)
-GENERATOR := $(wildcard ebnerd_lib/data/sample/*.py) ebnerd_lib/data/schema.py
+GENERATOR := $(wildcard ebnerd_lib/sample/*.py) ebnerd_lib/data/schema.py
 
 # What torch's CUDA build brings by itself; in the lock it would be downloaded where a CPU build is at hand.
 CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \

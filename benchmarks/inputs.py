@@ -10,12 +10,12 @@ from benchmarks.measure import FOLDER
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.dataset import Dataset
-from ebnerd_lib.data.sample import GENERATOR_VERSION, generate
 from ebnerd_lib.features import store
 from ebnerd_lib.features.build import write_features
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.pipeline.params import load_config
 from ebnerd_lib.pipeline.paths import read_json
+from ebnerd_lib.sample import GENERATOR_VERSION, generate
 from ebnerd_lib.training.fit import TrainConfig, TrainResult, train
 
 PROFILES = {"smoke": "smoke", "demo": "sample", "small": "ebnerd_small", "large": "ebnerd_large"}

@@ -92,7 +92,7 @@ def train(profile: str, model: str, assignments: tuple[str, ...]) -> None:
 @click.option("--test", is_flag=True, help="generate the hidden test week that follows the bundle")
 def sample(out: Path, seed: int, size: str, test: bool) -> None:
     """Generate a bundle in EBNeRD's schema by simulating a news site."""
-    from ebnerd_lib.data.sample import generate, generate_test
+    from ebnerd_lib.sample import generate, generate_test
 
     (generate_test if test else generate)(out, seed=seed, size=size)
 

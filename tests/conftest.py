@@ -15,10 +15,10 @@ from playwright.sync_api import Browser, sync_playwright
 
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.bundle import open_bundle
-from ebnerd_lib.data.sample import generate
 from ebnerd_lib.data.schema import ARTICLES, BEHAVIORS, HISTORY, arrow_schema
 from ebnerd_lib.features.build import write_features
 from ebnerd_lib.pipeline.paths import ROOT
+from ebnerd_lib.sample import generate
 
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
     os.environ.pop(name, None)  # the make that runs the tests is none of those that tests run

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ebnerd_lib.data.sample import generate
 from ebnerd_lib.evaluation.metrics import official
+from ebnerd_lib.sample import generate
 
 HOUR = pd.Timedelta(hours=1)
 

@@ -12,9 +12,9 @@ from test_sample import contents, lists
 
 from ebnerd_lib.__main__ import main
 from ebnerd_lib.data.layout import check_files, check_hidden_files
-from ebnerd_lib.data.sample import SIZES, generate, generate_test
 from ebnerd_lib.data.schema import ARTICLES, HISTORY, TEST_BEHAVIORS, arrow_schema
 from ebnerd_lib.errors import BundleError
+from ebnerd_lib.sample import SIZES, generate, generate_test
 
 BEGIN = np.datetime64("2023-06-01T07:00")
 WEEK = np.timedelta64(7, "D")
@@ -105,8 +105,8 @@ def test_same_seed_same_bytes_whatever_the_chunk(bundle, tmp_path, chunk):
 
 
 def test_row_groups_do_not_depend_on_chunks_and_beyond_accuracy_rows_stay_last(tmp_path, monkeypatch):
-    monkeypatch.setattr("ebnerd_lib.data.sample.hidden.ROW_GROUP", {"behaviors": 300, "history": 40})
-    monkeypatch.setattr("ebnerd_lib.data.sample.hidden.BEYOND_ACCURACY_ROWS", 25)
+    monkeypatch.setattr("ebnerd_lib.sample.hidden.ROW_GROUP", {"behaviors": 300, "history": 40})
+    monkeypatch.setattr("ebnerd_lib.sample.hidden.BEYOND_ACCURACY_ROWS", 25)
     for chunk in (7, 1000):
         generate_test(tmp_path / str(chunk), size="smoke", _chunk_users=chunk)
     assert contents(tmp_path / "7") == contents(tmp_path / "1000")
@@ -186,7 +186,7 @@ def test_ids_are_unique_over_the_weeks_but_for_the_zeros(former, told):
 
 
 def test_a_reader_whose_id_would_be_zero_gets_another(tmp_path, monkeypatch):
-    from ebnerd_lib.data.sample import hidden, weeks
+    from ebnerd_lib.sample import hidden, weeks
 
     # Ids that count from the first row of the test week: one reader's would be 0.
     first = sum(SIZE.impressions)

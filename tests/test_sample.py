@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ebnerd_lib.data import sample
-from ebnerd_lib.data.sample import SIZES, generate
-from ebnerd_lib.data.sample.random import hashed_uniforms, scramble, stream_key
+from ebnerd_lib import sample
 from ebnerd_lib.data.schema import ARTICLES, BEHAVIORS, HISTORY, arrow_schema
 from ebnerd_lib.errors import BundleError, ConfigError
+from ebnerd_lib.sample import SIZES, generate
+from ebnerd_lib.sample.random import hashed_uniforms, scramble, stream_key
 
 WEEK = np.timedelta64(7, "D")
 BEGINS = {"train": np.datetime64("2023-05-18T07:00"), "validation": np.datetime64("2023-05-25T07:00")}
@@ -104,7 +104,7 @@ def test_chunk_size_does_not_matter(smoke, tmp_path):
 
 
 def test_row_groups_do_not_depend_on_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr("ebnerd_lib.data.sample.weeks.ROW_GROUP", {"behaviors": 300, "history": 40})
+    monkeypatch.setattr("ebnerd_lib.sample.weeks.ROW_GROUP", {"behaviors": 300, "history": 40})
     for chunk in (7, 1000):
         generate(tmp_path / str(chunk), size="smoke", _chunk_users=chunk)
     assert contents(tmp_path / "7") == contents(tmp_path / "1000")
@@ -270,7 +270,7 @@ def test_wrong_arguments(tmp_path, arguments, message):
 
 
 def test_import_does_without_pandas():
-    code = "import sys, ebnerd_lib.data.sample; sys.exit('pandas' in sys.modules)"
+    code = "import sys, ebnerd_lib.sample; sys.exit('pandas' in sys.modules)"
     assert run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -21,7 +21,6 @@ import pytest
 
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.bundle import open_bundle
-from ebnerd_lib.data.sample import generate_test
 from ebnerd_lib.data.schema import BEHAVIORS, arrow_schema
 from ebnerd_lib.errors import BundleError, SubmissionError
 from ebnerd_lib.features.build import build
@@ -31,6 +30,7 @@ from ebnerd_lib.pipeline.submission import submit as submissions
 from ebnerd_lib.pipeline.submission.check import check_submission
 from ebnerd_lib.pipeline.submission.predictions import MEMBER, ranks_of, write_predictions
 from ebnerd_lib.pipeline.submission.week import HiddenWeek
+from ebnerd_lib.sample import generate_test
 from ebnerd_lib.training.model_file import load_model
 
 LINE = re.compile(r"(\d+) \[(\d+(?:,\d+)*)\]")

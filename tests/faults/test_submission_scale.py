@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from ebnerd_lib.data.sample import SIZES, generate_test
+from ebnerd_lib.sample import SIZES, generate_test
 
 pytestmark = pytest.mark.slow
 

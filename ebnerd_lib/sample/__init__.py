@@ -18,22 +18,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ebnerd_lib.data.layout import TEST
-from ebnerd_lib.data.sample.audience import continue_audience, draw_audience
-from ebnerd_lib.data.sample.catalogue import (
+from ebnerd_lib.errors import BundleError, ConfigError
+from ebnerd_lib.sample.articles import (
     END,
     TEST_END,
-    Catalogue,
+    Articles,
     article_table,
-    continue_catalogue,
-    draw_catalogue,
-    latest_articles,
+    joined,
+    sample_articles,
+    sample_later_articles,
     vector_table,
 )
-from ebnerd_lib.data.sample.hidden import write_test
-from ebnerd_lib.data.sample.pools import build_pools, expected_totals, joined_pools
-from ebnerd_lib.data.sample.simulate import Pools
-from ebnerd_lib.data.sample.weeks import traffic, write_weeks
-from ebnerd_lib.errors import BundleError, ConfigError
+from ebnerd_lib.sample.audience import continue_audience, draw_audience
+from ebnerd_lib.sample.hidden import write_test
+from ebnerd_lib.sample.pools import build_pools, expected_totals, joined_pools
+from ebnerd_lib.sample.simulate import Pools
+from ebnerd_lib.sample.weeks import traffic, write_weeks
 
 GENERATOR_VERSION = 1
 MARK = "generated.json"
@@ -151,7 +151,7 @@ def _check_replaceable(out: Path) -> None:
 
 
 def _write_bundle(bundle: Path, seed: int, size: Size, chunk_users: int) -> dict[str, object]:
-    catalogue = draw_catalogue(seed, size.articles, size.daily_articles)
+    catalogue = sample_articles(seed, size.articles, size.daily_articles)
     audience = draw_audience(seed, size.users, size.distinct_users, size.impressions)
     pools = build_pools(np.random.default_rng([seed, 6]), catalogue)
     pq.write_table(_first_articles(seed, catalogue, pools), bundle / "articles.parquet")
@@ -161,8 +161,9 @@ def _write_bundle(bundle: Path, seed: int, size: Size, chunk_users: int) -> dict
 
 
 def _write_test_bundle(bundle: Path, seed: int, size: Size, chunk_users: int) -> dict[str, object]:
-    former = draw_catalogue(seed, size.articles, size.daily_articles)
-    catalogue = continue_catalogue(seed, former, size.daily_articles)
+    former = sample_articles(seed, size.articles, size.daily_articles)
+    new = sample_later_articles(seed, former, size.daily_articles)
+    catalogue = joined(former, new)
     audience, latest = continue_audience(
         seed,
         draw_audience(seed, size.users, size.distinct_users, size.impressions),
@@ -171,9 +172,8 @@ def _write_test_bundle(bundle: Path, seed: int, size: Size, chunk_users: int) ->
     )
     weeks_before = build_pools(np.random.default_rng([seed, 6]), former)
     week = build_pools(np.random.default_rng([seed, 32]), catalogue, END, TEST_END)
-    shown, clicked = expected_totals(week, len(catalogue), traffic())
-    new = latest_articles(catalogue, len(former))
-    later = article_table(np.random.default_rng([seed, 34]), new, shown[-len(new) :], clicked[-len(new) :], 0.0)
+    shown, clicked = expected_totals(week, catalogue.size, traffic())
+    later = article_table(np.random.default_rng([seed, 34]), new, shown[former.size :], clicked[former.size :], 0.0)
     articles = pa.concat_tables([_first_articles(seed, former, weeks_before), later])
     pq.write_table(articles, bundle / "articles.parquet")
     pq.write_table(vector_table(seed, catalogue), bundle / "contrastive_vector.parquet")
@@ -182,8 +182,8 @@ def _write_test_bundle(bundle: Path, seed: int, size: Size, chunk_users: int) ->
     return {"split": TEST}
 
 
-def _first_articles(seed: int, catalogue: Catalogue, pools: Pools) -> pa.Table:
-    shown, clicked = expected_totals(pools, len(catalogue), traffic())
+def _first_articles(seed: int, catalogue: Articles, pools: Pools) -> pa.Table:
+    shown, clicked = expected_totals(pools, catalogue.size, traffic())
     return article_table(np.random.default_rng([seed, 4]), catalogue, shown, clicked)
 
 

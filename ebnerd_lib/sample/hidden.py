@@ -8,12 +8,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ebnerd_lib.data.layout import TEST
-from ebnerd_lib.data.sample.audience import Audience
-from ebnerd_lib.data.sample.catalogue import END, Catalogue
-from ebnerd_lib.data.sample.random import scramble, stream_key
-from ebnerd_lib.data.sample.simulate import WEEK, Pools
-from ebnerd_lib.data.sample.weeks import ROW_GROUP, RowGroups, Site, list_column, nullable, table_of
 from ebnerd_lib.data.schema import BEHAVIORS, HISTORY, TEST_BEHAVIORS, arrow_schema
+from ebnerd_lib.sample.articles import END, WEEK, Articles, list_column, table_of
+from ebnerd_lib.sample.audience import Audience
+from ebnerd_lib.sample.random import scramble, stream_key
+from ebnerd_lib.sample.simulate import Pools
+from ebnerd_lib.sample.weeks import ROW_GROUP, RowGroups, Site, nullable
 
 TRUTH = {name: BEHAVIORS[name] for name in ("impression_id", "article_ids_clicked")}
 BEYOND_ACCURACY_SLATE = 250
@@ -21,7 +21,7 @@ BEYOND_ACCURACY_ROWS = 1 << 14  # rows held at once
 
 
 def write_test(
-    bundle: Path, seed: int, catalogue: Catalogue, audience: Audience, latest: NDArray[np.int64], pools: Pools,
+    bundle: Path, seed: int, catalogue: Articles, audience: Audience, latest: NDArray[np.int64], pools: Pools,
     beyond_accuracy: int, chunk_users: int,
 ) -> None:  # fmt: skip
     """Write behaviours and histories of the test week, and beside them what was clicked, which no scorer may read.
@@ -65,7 +65,7 @@ def _told(site: Site, table: pa.Table) -> pa.Table:
     return table.append_column("is_beyond_accuracy", pa.array(np.zeros(ids.size, bool)))
 
 
-def _beyond_accuracy(seed: int, catalogue: Catalogue, audience: Audience, number: int) -> Iterator[pa.Table]:
+def _beyond_accuracy(seed: int, catalogue: Articles, audience: Audience, number: int) -> Iterator[pa.Table]:
     """Yield rows of distinct readers of the test week, in no order, all with one slate of what was out by then."""
     rng = np.random.default_rng([seed, 33])
     first, past = np.searchsorted(catalogue.published, [END - 3 * WEEK, END])
@@ -81,7 +81,7 @@ def _beyond_accuracy(seed: int, catalogue: Catalogue, audience: Audience, number
             "read_time": zeros.astype(np.float32),
             "scroll_percentage": pa.nulls(user.size, pa.float32()),
             "device_type": audience.device[user],
-            "article_ids_inview": list_column(np.arange(user.size + 1) * slate.size, np.tile(slate, user.size)),
+            "article_ids_inview": list_column(np.full(user.size, slate.size), np.tile(slate, user.size)),
             "user_id": audience.user_id[user],
             "is_sso_user": audience.sso[user],
             "gender": nullable(audience.gender[user]),

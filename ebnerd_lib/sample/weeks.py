@@ -11,18 +11,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ebnerd_lib.data.layout import SPLITS
-from ebnerd_lib.data.sample.audience import KEPT_CLICKS, Audience
-from ebnerd_lib.data.sample.catalogue import TRAIN_BEGIN, Catalogue
-from ebnerd_lib.data.sample.random import hashed_uniforms, scramble, stream_key
-from ebnerd_lib.data.sample.simulate import (
-    WEEK,
+from ebnerd_lib.data.schema import BEHAVIORS, HISTORY, arrow_schema
+from ebnerd_lib.sample.articles import TRAIN_BEGIN, WEEK, Articles, list_column, table_of
+from ebnerd_lib.sample.audience import KEPT_CLICKS, Audience
+from ebnerd_lib.sample.random import hashed_uniforms, scramble, stream_key
+from ebnerd_lib.sample.simulate import (
     Choice,
     Pools,
     Traits,
     simulate_histories,
     simulate_week,
 )
-from ebnerd_lib.data.schema import BEHAVIORS, HISTORY, arrow_schema
 
 ROW_GROUP = {"behaviors": 1 << 18, "history": 1 << 14}
 
@@ -136,7 +135,7 @@ class RowGroups:
 
 
 def write_weeks(
-    bundle: Path, seed: int, catalogue: Catalogue, audience: Audience, pools: Pools, chunk_users: int
+    bundle: Path, seed: int, catalogue: Articles, audience: Audience, pools: Pools, chunk_users: int
 ) -> None:
     """Write behaviours and histories of both splits.
 
@@ -168,7 +167,7 @@ def write_weeks(
 class Site:
     """The site and its readers: makes the rows of any chunk of them."""
 
-    def __init__(self, seed: int, catalogue: Catalogue, audience: Audience, pools: Pools):
+    def __init__(self, seed: int, catalogue: Articles, audience: Audience, pools: Pools):
         self.seed = seed
         self.catalogue = catalogue
         self.audience = audience
@@ -257,8 +256,8 @@ class Site:
                 17, ordinal, np.where(front, 1.0, NULL_SCROLL_ON_ARTICLE)
             ),
             "device_type": np.where(other, audience.second_device[user], audience.device[user]),
-            "article_ids_inview": list_column(week.slate_start, ids[week.slates]),
-            "article_ids_clicked": list_column(week.click_start, ids[week.clicks]),
+            "article_ids_inview": list_column(np.diff(week.slate_start), ids[week.slates]),
+            "article_ids_clicked": list_column(np.diff(week.click_start), ids[week.clicks]),
             "user_id": audience.user_id[user],
             "is_sso_user": audience.sso[user],
             "gender": nullable(audience.gender[user]),
@@ -335,10 +334,12 @@ class Site:
         read, scrolled = self._outcome(events)
         columns = {
             "user_id": self.audience.user_id[readers],
-            "impression_time_fixed": list_column(clicks.start, (clicks.times * 1_000_000).astype("datetime64[us]")),
-            "scroll_percentage_fixed": list_column(clicks.start, scrolled),
-            "article_id_fixed": list_column(clicks.start, self.catalogue.article_id[clicks.articles]),
-            "read_time_fixed": list_column(clicks.start, read),
+            "impression_time_fixed": list_column(
+                np.diff(clicks.start), (clicks.times * 1_000_000).astype("datetime64[us]")
+            ),
+            "scroll_percentage_fixed": list_column(np.diff(clicks.start), scrolled),
+            "article_id_fixed": list_column(np.diff(clicks.start), self.catalogue.article_id[clicks.articles]),
+            "read_time_fixed": list_column(np.diff(clicks.start), read),
         }
         return table_of(columns, HISTORY)
 
@@ -369,16 +370,6 @@ def _followed(former: _Clicks, later: _Clicks) -> _Clicks:
     )
 
 
-def list_column(offsets: NDArray[np.int64], values: NDArray | pa.Array) -> pa.Array:
-    """Return a column of lists: ``values`` cut at ``offsets``, which have one entry more than rows."""
-    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
-
-
 def nullable(values: NDArray[np.int8]) -> pa.Array:
     """Return a column that is null where ``values`` is negative."""
     return pa.array(values, mask=values < 0)
-
-
-def table_of(columns: dict[str, NDArray | pa.Array], schema: dict[str, pa.DataType]) -> pa.Table:
-    """Return the columns of a schema, in its order and of its types."""
-    return pa.table([pa.array(columns[name], kind) for name, kind in schema.items()], schema=arrow_schema(schema))

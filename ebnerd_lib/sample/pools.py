@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ebnerd_lib.data.sample.catalogue import END, HISTORY_BEGIN, TRAIN_BEGIN, Catalogue
-from ebnerd_lib.data.sample.simulate import DAY, HOUR, WEEK, Pools
+from ebnerd_lib.sample.articles import DAY, END, HISTORY_BEGIN, HOUR, TRAIN_BEGIN, WARM_UP_BEGIN, WEEK, Articles
+from ebnerd_lib.sample.simulate import Pools
 
 SLOT = 540  # seconds
 BLOCK = 3600  # seconds
@@ -59,7 +59,7 @@ def _cumulative(weights: NDArray[np.float64], start: NDArray[np.int64]) -> NDArr
     return (total[1:] - base) / np.repeat(total[start[1:]] - total[start[:-1]], np.diff(start))
 
 
-def build_pools(rng: np.random.Generator, catalogue: Catalogue, begin: int = HISTORY_BEGIN, end: int = END) -> Pools:
+def build_pools(rng: np.random.Generator, catalogue: Articles, begin: int = HISTORY_BEGIN, end: int = END) -> Pools:
     """Build the pools of some weeks, by default three before the train week and the two weeks of the splits.
 
     Args:
@@ -123,7 +123,7 @@ def joined_pools(former: Pools, later: Pools) -> Pools:
 
 
 def _old_pool(
-    rng: np.random.Generator, catalogue: Catalogue, first: int, end: int
+    rng: np.random.Generator, catalogue: Articles, first: int, end: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
     """Return for each block its first entry, and for each entry the article, its weight and its pull."""
     blocks = (end - first) // BLOCK
@@ -156,7 +156,7 @@ def _old_pool(
     mass = np.array(OLD_MASS)[kind[entry]] * np.where(paid, OLD_PREMIUM, 1.0 - OLD_PREMIUM)
     heavy = weight[entry] / np.bincount(group, weight[entry])[group] * mass
     share = np.array(EVERGREENS)
-    plain = np.flatnonzero(~catalogue.premium[: len(catalogue) - catalogue.recent])
+    plain = np.flatnonzero(~catalogue.premium[catalogue.published < WARM_UP_BEGIN])
     middle = np.searchsorted(catalogue.published, TRAIN_BEGIN + WEEK - EVERGREEN_HOURS * HOUR)
     evergreen = plain[np.argsort(np.abs(plain - middle), kind="stable")[: share.size]]
 

@@ -9,11 +9,9 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from ebnerd_lib.data.sample.random import STEP, bell, mixed, uniform
+from ebnerd_lib.sample.articles import DAY, WEEK
+from ebnerd_lib.sample.random import STEP, bell, mixed, uniform
 
-HOUR = 3_600
-DAY = 24 * HOUR
-WEEK = 7 * DAY
 VISIT_GOES_ON = 0.515  # chance that a visit has one impression more
 VISIT_HABIT = 0.4  # chance that a visit comes at the hour of an earlier one
 GAP_MEDIAN, GAP_SPREAD, GAP_MAX = 57.0, 0.98, 1790.0  # seconds between impressions of a visit, log-normal

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ebnerd_lib.data.sample.random import scramble, stream_key
+from ebnerd_lib.sample.random import scramble, stream_key
 
 GOLDEN_RATIO = 0.6180339887498949
 
