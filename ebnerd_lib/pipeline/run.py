@@ -322,6 +322,7 @@ def _rows(profile: str) -> Iterator[_Show]:
     if not sys.stdout.isatty() or os.environ.get("TERM", "") in _NO_TERMINALS:
         yield lambda running: None
         return
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.table import Column
 
@@ -336,7 +337,10 @@ def _rows(profile: str) -> Iterator[_Show]:
     ]
     rows: dict[str, TaskID] = {}
     errors = sys.stderr.isatty()  # what is printed goes above the rows, unless it was sent elsewhere
-    with Progress(*columns, now, auto_refresh=False, transient=True, expand=True, redirect_stderr=errors) as progress:
+    own = Console()  # rich's shared one keeps what the streams were when it was first used
+    with Progress(
+        *columns, now, console=own, auto_refresh=False, transient=True, expand=True, redirect_stderr=errors
+    ) as progress:
 
         def show(running: dict[str, _Running]) -> None:
             for stage in rows.keys() - running.keys():
