@@ -135,13 +135,13 @@ def _people(rng: np.random.Generator, weekly: Floats, presence: NDArray[np.integ
     sso = standing < 0.007 + 0.129 * ranks
     codes = np.searchsorted(np.cumsum(DEVICE_SHARES)[:-1], _spread(order[::-1], offsets[1]), side="right") + 1
     second = np.where(rng.random(number) < SECOND_DEVICE, np.where(codes == 2, 1, 2), 0)
-    told = rng.random((3, number))
+    known = rng.random((3, number))
     return {
         "device": codes.astype(np.int8),
         "second_device": second.astype(np.int8),
         "sso": sso,
         "subscriber": standing < 0.104 * ranks - 0.015,
-        "gender": np.where(sso & (told[0] < 0.68), rng.random(number) >= MALE, -1).astype(np.int8),
-        "postcode": np.where(sso & (told[1] < 0.14), rng.integers(0, 5, number), -1).astype(np.int8),
-        "age": np.where(sso & (told[2] < 0.235), rng.integers(2, 8, number), -1).astype(np.int8),
+        "gender": np.where(sso & (known[0] < 0.68), rng.random(number) >= MALE, -1).astype(np.int8),
+        "postcode": np.where(sso & (known[1] < 0.14), rng.integers(0, 5, number), -1).astype(np.int8),
+        "age": np.where(sso & (known[2] < 0.235), rng.integers(2, 8, number), -1).astype(np.int8),
     }

@@ -18,6 +18,7 @@ from ebnerd_lib.sample.pools import TRAFFIC, Pools
 from ebnerd_lib.sample.readers import Readers
 
 MICRO = 1_000_000  # microseconds in a second
+SECONDS = (1 << 32) - 1  # the part of an event that is its time
 ROW_GROUP = {"behaviors": 1 << 18, "history": 1 << 14}
 TRUTH = {name: BEHAVIORS[name] for name in ("impression_id", "article_ids_clicked")}
 BEYOND_ACCURACY_SLATE = 250
@@ -58,20 +59,23 @@ def write_weeks(
                 files[split].append(RowGroups(writer, schema, ROW_GROUP.get(name, ROW_GROUP["behaviors"])))
         readers = simulation.readers.device.size
         for begin in range(0, readers, chunk_users):
-            chunk = np.arange(begin, min(begin + chunk_users, readers))
-            weeks = [simulation.week(split, chunk) for split in range(splits[-1] + 1)]
-            clicks = simulation.clicks(chunk, weeks)
-            for split, (history, *others) in files.items():
-                history.put(simulation.history(split, chunk, clicks))
-                columns = simulation.behaviors(split, chunk, weeks[split])
-                for file in others:
-                    file.put(columns)
+            _put_chunk(files, simulation, np.arange(begin, min(begin + chunk_users, readers)))
         for split in splits:
             for file in files[split]:
                 file.flush()
         for columns in simulation.beyond_accuracy(beyond_accuracy):
             files[splits[-1]][1].put(columns)
             files[splits[-1]][1].flush()
+
+
+def _put_chunk(files: "dict[int, list[RowGroups]]", simulation: "Simulation", chunk: Places) -> None:
+    weeks = [simulation.week(split, chunk) for split in range(max(files) + 1)]
+    clicks = simulation.clicks(chunk, weeks)
+    for split, (history, *others) in files.items():
+        history.put(simulation.history(split, chunk, clicks))
+        columns = simulation.behaviors(split, chunk, weeks[split])
+        for file in others:
+            file.put(columns)
 
 
 class RowGroups:
@@ -177,7 +181,7 @@ class Simulation:
             # The rows for beyond-accuracy measures have the id 0, so another row has that of no row.
             spare = simulate.scramble(self.first_row[-1, -1:], self._key(16), 32)
             impression_id = np.where(impression_id == 0, spare, impression_id)
-        next_read, next_scroll = self._outcome(_events(user, week.times))
+        next_read, next_scroll = self._outcome((user << 32) + week.times)
         return self._people(user) | {
             "impression_id": impression_id,
             "article_id": pa.array(ids[week.pages], mask=front),
@@ -229,16 +233,17 @@ class Simulation:
     def history(self, split: int, chunk: Places, clicks: Places) -> dict[str, Any]:
         """Return the columns of the histories of a chunk: of readers in a week, clicks of the three weeks before."""
         begin = TRAIN_BEGIN + split * WEEK
-        inside = self.readers.counts[split, chunk] > 0
-        owner, times, articles = clicks
-        kept = np.flatnonzero(inside[owner] & (times >= begin - 3 * WEEK) & (times < begin))
-        kept = kept[np.argsort(_events(owner[kept], times[kept]), kind="stable")]
-        owner, times, articles = owner[kept], times[kept], articles[kept]
-        sizes = np.bincount(owner, minlength=chunk.size)[inside]
-        read, scrolled = self._outcome(_events(chunk[owner], times))
+        inside = self.readers.counts[split] > 0
+        events, articles = clicks
+        times = events & SECONDS
+        kept = np.flatnonzero(inside[events >> 32] & (times >= begin - 3 * WEEK) & (times < begin))
+        kept = kept[np.argsort(events[kept], kind="stable")]
+        events, articles = events[kept], articles[kept]
+        sizes = np.bincount((events >> 32) - chunk[0], minlength=chunk.size)[inside[chunk]]
+        read, scrolled = self._outcome(events)
         return {
-            "user_id": self.user_id[chunk[inside]],
-            "impression_time_fixed": list_column(sizes, times * MICRO),
+            "user_id": self.user_id[chunk[inside[chunk]]],
+            "impression_time_fixed": list_column(sizes, (events & SECONDS) * MICRO),
             "scroll_percentage_fixed": list_column(sizes, scrolled),
             "article_id_fixed": list_column(sizes, self.articles.article_id[articles]),
             "read_time_fixed": list_column(sizes, read),
@@ -255,7 +260,7 @@ class Simulation:
         }
 
     def _outcome(self, events: Places) -> tuple[NDArray[np.float32], pa.Array]:
-        """Return seconds read and share scrolled of the articles clicked."""
+        """Return seconds read and share scrolled of the articles clicked, the same wherever an event is recorded."""
         read = np.rint(np.interp(self._uniforms(12, events), READ_PROBABILITIES, READ_NEXT))
         return read.astype(np.float32), self._scrolled(13, events, NULL_NEXT_SCROLL)
 
@@ -271,8 +276,3 @@ def _inverse_beta() -> Floats:
     density = share ** (OLD_SHARE_ALPHA - 1) * (1 - share) ** (OLD_SHARE_BETA - 1)
     cumulative = np.cumsum(density) / density.sum()
     return np.interp(np.linspace(0, 1, 513), cumulative, share)
-
-
-def _events(users: Places, times: Places) -> Places:
-    """Return a counter for each click, in order of reader and time, the same wherever the click is told."""
-    return users * (1 << 32) + times
