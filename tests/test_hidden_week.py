@@ -105,8 +105,8 @@ def test_same_seed_same_bytes_whatever_the_chunk(bundle, tmp_path, chunk):
 
 
 def test_row_groups_do_not_depend_on_chunks_and_beyond_accuracy_rows_stay_last(tmp_path, monkeypatch):
-    monkeypatch.setattr("ebnerd_lib.sample.hidden.ROW_GROUP", {"behaviors": 300, "history": 40})
-    monkeypatch.setattr("ebnerd_lib.sample.hidden.BEYOND_ACCURACY_ROWS", 25)
+    monkeypatch.setattr("ebnerd_lib.sample.weeks.ROW_GROUP", {"behaviors": 300, "history": 40})
+    monkeypatch.setattr("ebnerd_lib.sample.weeks.BEYOND_ACCURACY_ROWS", 25)
     for chunk in (7, 1000):
         generate_test(tmp_path / str(chunk), size="smoke", _chunk_users=chunk)
     assert contents(tmp_path / "7") == contents(tmp_path / "1000")
@@ -186,12 +186,11 @@ def test_ids_are_unique_over_the_weeks_but_for_the_zeros(former, told):
 
 
 def test_a_reader_whose_id_would_be_zero_gets_another(tmp_path, monkeypatch):
-    from ebnerd_lib.sample import hidden, weeks
-
     # Ids that count from the first row of the test week: one reader's would be 0.
     first = sum(SIZE.impressions)
-    for module in (hidden, weeks):
-        monkeypatch.setattr(module, "scramble", lambda ordinals, *_: (ordinals - first).astype(np.uint32))
+    monkeypatch.setattr(
+        "ebnerd_lib.sample.simulate.scramble", lambda ordinals, *_: (ordinals - first).astype(np.uint32)
+    )
     generate_test(tmp_path / "bundle", size="smoke")
     table = pq.read_table(tmp_path / "bundle" / "test" / "behaviors.parquet")
     assert table["impression_id"].to_pylist().count(0) == SIZE.beyond_accuracy

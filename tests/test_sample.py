@@ -14,7 +14,7 @@ from ebnerd_lib import sample
 from ebnerd_lib.data.schema import ARTICLES, BEHAVIORS, HISTORY, arrow_schema
 from ebnerd_lib.errors import BundleError, ConfigError
 from ebnerd_lib.sample import SIZES, generate
-from ebnerd_lib.sample.random import hashed_uniforms, scramble, stream_key
+from ebnerd_lib.sample.simulate import hashed_uniforms, scramble, stream_key
 
 WEEK = np.timedelta64(7, "D")
 BEGINS = {"train": np.datetime64("2023-05-18T07:00"), "validation": np.datetime64("2023-05-25T07:00")}
@@ -283,7 +283,7 @@ def test_scramble_is_one_to_one_and_shows_no_order(bits):
 
 
 def test_hashed_uniforms_are_even_and_depend_on_the_counter_alone():
-    draws = hashed_uniforms(stream_key(0, 1), np.arange(100_000))
-    assert np.histogram(draws, 10, (0, 1))[0] == pytest.approx(np.full(10, 10_000), rel=0.05)
-    assert np.array_equal(hashed_uniforms(stream_key(0, 1), np.arange(10)[::-1]), draws[:10][::-1])
-    assert abs(np.corrcoef(draws[:-1], draws[1:])[0, 1]) < 0.02
+    numbers = hashed_uniforms(stream_key(0, 1), np.arange(100_000))
+    assert np.histogram(numbers, 10, (0, 1))[0] == pytest.approx(np.full(10, 10_000), rel=0.05)
+    assert np.array_equal(hashed_uniforms(stream_key(0, 1), np.arange(10)[::-1]), numbers[:10][::-1])
+    assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.02

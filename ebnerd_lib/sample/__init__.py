@@ -1,15 +1,16 @@
 """A made-up news site that behaves like EBNeRD's: the sample bundles that everything runs on without the data.
 
-Articles come out through the day, draw attention that decays within hours, and compete in slates of fresh,
-popular and evergreen ones; readers have tastes, habits and a memory. The rules and constants were chosen so that
-published aggregates of EBNeRD hold and so that scorers rank on the sample as they do on the data. Nothing here is
-a row of EBNeRD.
+Articles come out through the day, attract readers for some hours, and compete in slates of fresh, popular and
+evergreen ones; readers have profiles, habits and a memory. The rules and constants were chosen so that published
+aggregates of EBNeRD hold and so that scorers rank on the sample as they do on the data. Nothing here is a row of
+EBNeRD.
 """
 
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,51 +18,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ebnerd_lib.data.layout import TEST
+from ebnerd_lib.data.layout import STAMP, TEST, VECTORS
 from ebnerd_lib.errors import BundleError, ConfigError
-from ebnerd_lib.sample.articles import (
-    END,
-    TEST_END,
-    Articles,
-    article_table,
-    joined,
-    sample_articles,
-    sample_later_articles,
-    vector_table,
-)
-from ebnerd_lib.sample.audience import continue_audience, draw_audience
-from ebnerd_lib.sample.hidden import write_test
-from ebnerd_lib.sample.pools import build_pools, expected_totals, joined_pools
-from ebnerd_lib.sample.simulate import Pools
-from ebnerd_lib.sample.weeks import traffic, write_weeks
+from ebnerd_lib.sample.articles import article_table, joined, sample_articles, sample_later_articles, vector_table
+from ebnerd_lib.sample.pools import build_pools, expected_totals
+from ebnerd_lib.sample.readers import continue_readers, sample_readers
+from ebnerd_lib.sample.weeks import Simulation, write_weeks
 
 GENERATOR_VERSION = 1
-MARK = "generated.json"
 
 
 @dataclass(frozen=True)
 class Size:
-    """Counts of a bundle: pairs are of the train and the validation week.
+    """Counts of a bundle: pairs are of the train and the validation week."""
 
-    Attributes:
-        impressions: Rows of the behaviours.
-        users: Users in them.
-        distinct_users: Users of either week.
-        articles: Articles published by the end of the validation week.
-        daily_articles: Articles published in a day of the weeks that are covered.
-        test_impressions: Rows of the hidden test week, those for beyond-accuracy measures included.
-        beyond_accuracy: Of these, the rows for beyond-accuracy measures.
-        test_users: Users of the hidden test week.
-    """
-
-    impressions: tuple[int, int]
+    impressions: tuple[int, int]  # rows of the behaviours
     users: tuple[int, int]
-    distinct_users: int
-    articles: int
-    daily_articles: float
-    test_impressions: int
-    beyond_accuracy: int
-    test_users: int
+    distinct_users: int  # of either week
+    articles: int  # published by the end of the validation week
+    daily_articles: float  # published in a day of the weeks that are covered
+    test_impressions: int  # rows of the hidden test week, those for beyond-accuracy measures included
+    beyond_accuracy: int  # of these, the rows for beyond-accuracy measures
+    test_users: int  # users of the hidden test week
 
 
 SIZES: dict[str, Size] = {
@@ -82,7 +60,7 @@ def generate(out: Path, seed: int = 0, size: str = "demo", *, _chunk_users: int 
 
     Args:
         out: Folder to write. It may exist if it is empty or holds a generated bundle, which is then replaced.
-        seed: Seed of every draw, 0 or more.
+        seed: Seed of everything sampled, 0 or more.
         size: ``smoke``, ``demo``, ``small``, ``tenth`` or ``large``; ``demo``, ``small`` and ``large`` have the counts
             of EBNeRD's bundles, ``tenth`` a tenth of the last one's rows.
 
@@ -90,7 +68,8 @@ def generate(out: Path, seed: int = 0, size: str = "demo", *, _chunk_users: int 
         ConfigError: If ``size`` is unknown or ``seed`` is negative.
         BundleError: If ``out`` holds something that was not generated.
     """
-    _generate(out, seed, size, _chunk_users, _write_bundle)
+    with _replaced(Path(out), seed, size) as bundle:
+        _write(bundle, seed, SIZES[size], _chunk_users, test=False)
 
 
 def generate_test(out: Path, seed: int = 0, size: str = "demo", *, _chunk_users: int = CHUNK_USERS) -> None:
@@ -99,92 +78,60 @@ def generate_test(out: Path, seed: int = 0, size: str = "demo", *, _chunk_users:
     It holds the week after the validation week, without its clicks, of most of the same readers and some new ones; the
     articles of the former bundle and those published since; article vectors; and the histories of the three weeks
     before. Rows for beyond-accuracy measures stand at the end. ``test/truth.parquet`` tells what was clicked in the
-    other rows, in the order of the file: it is there to judge a submission by and is no part of EBNeRD's bundle.
+    other rows, in the order of the file: it is there to evaluate a submission and is no part of EBNeRD's bundle.
 
-    Args:
-        out: Folder to write. It may exist if it is empty or holds a generated bundle, which is then replaced.
-        seed: Seed of every draw, 0 or more.
-        size: As for ``generate``; ``large`` has the counts of EBNeRD's test set.
-
-    Raises:
-        ConfigError: If ``size`` is unknown or ``seed`` is negative.
-        BundleError: If ``out`` holds something that was not generated.
+    Arguments and errors are those of ``generate``; ``large`` has the counts of EBNeRD's test set.
     """
-    _generate(out, seed, size, _chunk_users, _write_test_bundle)
+    with _replaced(Path(out), seed, size, split=TEST) as bundle:
+        _write(bundle, seed, SIZES[size], _chunk_users, test=True)
 
 
-def _generate(
-    out: Path, seed: int, size: str, chunk_users: int, write: Callable[[Path, int, Size, int], dict[str, object]]
-) -> None:
-    """Let ``write`` fill a folder beside ``out``, mark it as generated and give it its name."""
+def _write(bundle: Path, seed: int, size: Size, chunk_users: int, *, test: bool) -> None:
+    """Write the files of a bundle: of the hidden test week, or of the two weeks before it."""
+    articles = sample_articles(seed, size.articles, size.daily_articles)
+    readers = sample_readers(seed, size.users, size.distinct_users, size.impressions)
+    pools = build_pools(np.random.default_rng([seed, 6]), articles)
+    totals = expected_totals(pools, articles.published.size)
+    tables = [article_table(np.random.default_rng([seed, 4]), articles, *totals)]
+    if test:
+        later = sample_later_articles(seed, articles, size.daily_articles)
+        articles = joined(articles, later)
+        readers = continue_readers(seed, readers, size.test_users, size.test_impressions - size.beyond_accuracy)
+        week = build_pools(np.random.default_rng([seed, 32]), articles, test=True)
+        pools = joined(pools, week)
+        shown, clicked = (total[-later.published.size :] for total in expected_totals(week, articles.published.size))
+        tables.append(article_table(np.random.default_rng([seed, 34]), later, shown, clicked, uncounted=0.0))
+    pq.write_table(pa.concat_tables(tables), bundle / "articles.parquet")
+    del tables  # nothing else is as large
+    pq.write_table(vector_table(seed, articles), bundle / VECTORS)
+    simulation = Simulation(seed, articles, readers, pools)
+    write_weeks(bundle, simulation, (2,) if test else (0, 1), chunk_users, size.beyond_accuracy if test else 0)
+
+
+@contextmanager
+def _replaced(out: Path, seed: int, size: str, **mark: str) -> Iterator[Path]:
+    """Yield a new folder beside ``out``; when it is filled, mark it as generated and give it its name."""
     if size not in SIZES:
         raise ConfigError(f"size: there is no sample size {size!r}. Use one of {', '.join(SIZES)}.")
     if seed < 0:
         raise ConfigError(f"seed: {seed} is negative. Use 0 or more.")
-    out = Path(out)
-    _check_replaceable(out)
+    if out.exists() and not out.is_dir():
+        raise BundleError(f"{out}: is a file, and a bundle is a folder. Name another folder.")
+    if out.exists() and any(out.iterdir()) and not (out / STAMP).is_file():
+        raise BundleError(
+            f"{out}: holds files but no {STAMP}, so it may be real data and is left alone. "
+            "Name another folder, or empty this one."
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     holder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         bundle = holder / "bundle"
         bundle.mkdir()
-        told = write(bundle, seed, SIZES[size], chunk_users)
-        mark = {"generator_version": GENERATOR_VERSION, "seed": seed, "size": size} | told
-        (bundle / MARK).write_text(json.dumps(mark) + "\n", encoding="utf-8")
+        yield bundle
+        stamp = {"generator_version": GENERATOR_VERSION, "seed": seed, "size": size} | mark
+        (bundle / STAMP).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
         if out.exists():
             out.rename(holder / "replaced")
         bundle.rename(out)
     finally:
         shutil.rmtree(holder)
-
-
-def _check_replaceable(out: Path) -> None:
-    if out.is_dir():
-        if (out / MARK).is_file() or not any(out.iterdir()):
-            return
-        raise BundleError(
-            f"{out}: holds files but no {MARK}, so it may be real data and is left alone. "
-            "Name another folder, or empty this one."
-        )
-    if out.exists():
-        raise BundleError(f"{out}: is a file, and a bundle is a folder. Name another folder.")
-
-
-def _write_bundle(bundle: Path, seed: int, size: Size, chunk_users: int) -> dict[str, object]:
-    catalogue = sample_articles(seed, size.articles, size.daily_articles)
-    audience = draw_audience(seed, size.users, size.distinct_users, size.impressions)
-    pools = build_pools(np.random.default_rng([seed, 6]), catalogue)
-    pq.write_table(_first_articles(seed, catalogue, pools), bundle / "articles.parquet")
-    pq.write_table(vector_table(seed, catalogue), bundle / "contrastive_vector.parquet")
-    write_weeks(bundle, seed, catalogue, audience, pools, chunk_users)
-    return {}
-
-
-def _write_test_bundle(bundle: Path, seed: int, size: Size, chunk_users: int) -> dict[str, object]:
-    former = sample_articles(seed, size.articles, size.daily_articles)
-    new = sample_later_articles(seed, former, size.daily_articles)
-    catalogue = joined(former, new)
-    audience, latest = continue_audience(
-        seed,
-        draw_audience(seed, size.users, size.distinct_users, size.impressions),
-        size.test_users,
-        size.test_impressions - size.beyond_accuracy,
-    )
-    weeks_before = build_pools(np.random.default_rng([seed, 6]), former)
-    week = build_pools(np.random.default_rng([seed, 32]), catalogue, END, TEST_END)
-    shown, clicked = expected_totals(week, catalogue.size, traffic())
-    later = article_table(np.random.default_rng([seed, 34]), new, shown[former.size :], clicked[former.size :], 0.0)
-    articles = pa.concat_tables([_first_articles(seed, former, weeks_before), later])
-    pq.write_table(articles, bundle / "articles.parquet")
-    pq.write_table(vector_table(seed, catalogue), bundle / "contrastive_vector.parquet")
-    pools = joined_pools(weeks_before, week)
-    write_test(bundle, seed, catalogue, audience, latest, pools, size.beyond_accuracy, chunk_users)
-    return {"split": TEST}
-
-
-def _first_articles(seed: int, catalogue: Articles, pools: Pools) -> pa.Table:
-    shown, clicked = expected_totals(pools, catalogue.size, traffic())
-    return article_table(np.random.default_rng([seed, 4]), catalogue, shown, clicked)
-
-
-__all__ = ["SIZES", "generate", "generate_test"]

@@ -1,13 +1,25 @@
 """What the site may show at each moment, and how strongly each article is shown, read and clicked."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from ebnerd_lib.sample.articles import DAY, END, HISTORY_BEGIN, HOUR, TRAIN_BEGIN, WARM_UP_BEGIN, WEEK, Articles
-from ebnerd_lib.sample.simulate import Pools
+from ebnerd_lib.sample.articles import DAY, END, HISTORY_BEGIN, HOUR, WEEK, Articles, Floats, Ids, Places, starts_of
 
 SLOT = 540  # seconds
 BLOCK = 3600  # seconds
+
+# Share of a day's impressions by hour as stored, percent, and of the week's days from Thursday on.
+HOURS = (
+    0.7, 0.5, 0.7, 2.0, 4.4, 6.3, 6.8, 6.2, 5.0, 4.7, 4.6, 4.6, 4.5, 4.4, 4.5, 4.7, 5.0, 5.5, 5.8, 6.0, 5.7,
+    4.3, 2.7, 1.5,
+)  # fmt: skip
+DAYS = (1.0, 0.97, 0.93, 1.0, 1.04, 1.03, 1.03)
+# Share of a week's impressions in each of its 168 hours, the first being Thursday 07:00.
+TRAFFIC = np.roll(np.outer(DAYS, HOURS).ravel(), -7)
+TRAFFIC /= TRAFFIC.sum()
+SITE_VIEWS, SITE_CLICKS = 4.0e7, 3.4e6  # articles in view, and clicks at utility 0, in a week on the whole site
 FRESH = (49.0, 55.0)  # hours after which an article leaves the fresh pool, even between the two
 
 # Fitted to the ages in view and at click. By age in hours, straight lines between on the logarithm of the age.
@@ -40,11 +52,26 @@ EVERGREENS = (0.07, 0.025, 0.01)  # each one's share of what is shown of old art
 EVERGREEN_PULL = (-3.13, -2.03, -2.63)
 
 
-def _by_age(hours: NDArray[np.float64], values: tuple[float, ...]) -> NDArray[np.float64]:
+class Pools(NamedTuple):
+    """What may be shown in each slot, and of old articles in each block; weights are cumulative in it, up to 1."""
+
+    first: Ids  # slot -> its first article
+    size: Places  # slot -> how many of the entries below are its own; they are of articles one after the other
+    latest: Floats  # weight in slates that lean to the latest news,
+    settled: Floats  # in slates that lean to settled news,
+    read: Floats  # and in histories
+    pull: Floats  # utility
+    old_size: Places  # block -> how many of the entries below are its own
+    old_article: Ids
+    old_shown: Floats  # weight
+    old_pull: Floats
+
+
+def _by_age(hours: Floats, values: tuple[float, ...]) -> Floats:
     return np.interp(np.log(np.maximum(hours, AGES[0])), np.log(AGES), values)
 
 
-def _flatten(first: NDArray[np.integer], past: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _flatten(first: NDArray[np.integer], past: NDArray[np.integer]) -> tuple[Places, Places]:
     """Return the row and the position of each number of the ranges ``[first, past)``, one range a row."""
     sizes = past - first
     row = np.repeat(np.arange(first.size), sizes)
@@ -52,146 +79,97 @@ def _flatten(first: NDArray[np.integer], past: NDArray[np.integer]) -> tuple[NDA
     return row, np.arange(sizes.sum()) - start[row] + first[row]
 
 
-def _cumulative(weights: NDArray[np.float64], start: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return cumulative weights that restart at each ``start`` and end at 1."""
+def _cumulative(weights: Floats, sizes: Places) -> Floats:
+    """Return cumulative weights that start anew in each part of the given sizes and end at 1."""
     total = np.concatenate([[0.0], np.cumsum(weights)])
-    base = np.repeat(total[start[:-1]], np.diff(start))
-    return (total[1:] - base) / np.repeat(total[start[1:]] - total[start[:-1]], np.diff(start))
+    bounds = total[starts_of(sizes)]
+    return (total[1:] - np.repeat(bounds[:-1], sizes)) / np.repeat(np.diff(bounds), sizes)
 
 
-def build_pools(rng: np.random.Generator, catalogue: Articles, begin: int = HISTORY_BEGIN, end: int = END) -> Pools:
-    """Build the pools of some weeks, by default three before the train week and the two weeks of the splits.
-
-    Args:
-        rng: Source of chance.
-        catalogue: The articles.
-        begin: Start of the first week, seconds.
-        end: End of the last.
-    """
+def build_pools(rng: np.random.Generator, articles: Articles, *, test: bool = False) -> Pools:
+    """Build the pools of the hidden test week, or of the two weeks of the splits and the three before these."""
+    begin, end = (END, END + WEEK) if test else (HISTORY_BEGIN, END)
     begins = np.arange(begin, end, SLOT)
-    published = catalogue.published
+    published = articles.published
     first = np.searchsorted(published, begins - int(FRESH[1] * HOUR))
     past = np.searchsorted(published, begins, side="right")
-    start = np.concatenate([[0], np.cumsum(past - first)])
     slot, article = _flatten(first, past)
     age = (begins[slot] - published[article]) / HOUR
-    base, phase = STEADY * catalogue.appeal[article], catalogue.tide[article]
+    base, phase = STEADY * articles.appeal[article], articles.tide[article]
     appeal = base + TIDE * np.sin(2 * np.pi * (age / TIDE_HOURS + phase))
     # Editors move an article a while after its readers have come or gone.
     standing = base + TIDE * np.sin(2 * np.pi * ((age - EDITORS_LAG) / TIDE_HOURS + phase))
-    premium = catalogue.premium[article]
-    gone = age > FRESH[0] + (FRESH[1] - FRESH[0]) * catalogue.tide[article]
+    premium = articles.premium[article]
+    gone = age > FRESH[0] + (FRESH[1] - FRESH[0]) * articles.tide[article]
     shown = np.exp(_by_age(age, SHOWN) + _by_age(age, SHOWN_APPEAL) * standing + PREMIUM_SHOWN * premium)
     read = np.exp(_by_age(age, READ) + APPEAL_PULL * appeal + PREMIUM_READ * premium)
     # A trace of weight keeps the cumulative sums of a slot valid where everything is gone.
     shown[gone] = read[gone] = 1e-9
     lean = np.maximum(age / LEANING_HOURS, 0.02) ** LEANING
     pull = _by_age(age, PULL) + APPEAL_PULL * appeal + PREMIUM_PULL * premium
-
-    old_start, old_article, old_shown, old_pull = _old_pool(rng, catalogue, begin, end)
+    size = past - first
     return Pools(
-        begin=begin,
-        slot_seconds=SLOT,
-        first=first.astype(np.int32),
-        start=start,
-        latest=_cumulative(shown / lean, start),
-        settled=_cumulative(shown * lean, start),
-        read=_cumulative(read, start),
-        pull=pull,
-        block_seconds=BLOCK,
-        old_start=old_start,
-        old_article=old_article,
-        old_shown=_cumulative(old_shown, old_start),
-        old_pull=old_pull,
+        first.astype(np.int32),
+        size,
+        _cumulative(shown / lean, size),
+        _cumulative(shown * lean, size),
+        _cumulative(read, size),
+        pull,
+        *_old_pool(rng, articles, begin, end),
     )
 
 
-def joined_pools(former: Pools, later: Pools) -> Pools:
-    """Join pools of which the second begin where the first end."""
-    return former._replace(
-        first=np.concatenate([former.first, later.first]),
-        start=np.concatenate([former.start, former.start[-1] + later.start[1:]]),
-        latest=np.concatenate([former.latest, later.latest]),
-        settled=np.concatenate([former.settled, later.settled]),
-        read=np.concatenate([former.read, later.read]),
-        pull=np.concatenate([former.pull, later.pull]),
-        old_start=np.concatenate([former.old_start, former.old_start[-1] + later.old_start[1:]]),
-        old_article=np.concatenate([former.old_article, later.old_article]),
-        old_shown=np.concatenate([former.old_shown, later.old_shown]),
-        old_pull=np.concatenate([former.old_pull, later.old_pull]),
-    )
-
-
-def _old_pool(
-    rng: np.random.Generator, catalogue: Articles, first: int, end: int
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
-    """Return for each block its first entry, and for each entry the article, its weight and its pull."""
+def _old_pool(rng: np.random.Generator, articles: Articles, first: int, end: int) -> tuple[Places, Ids, Floats, Floats]:
+    """Return each block's number of entries, and of each entry the article, its cumulative weight and its utility."""
     blocks = (end - first) // BLOCK
     returns = RETURNS_A_WEEK * (end - first + DAY) // WEEK
     opened = first + rng.random(returns) * (end - first + DAY) - DAY
     hours = np.minimum(RETURN_HOURS * rng.lognormal(0.0, RETURN_SPREAD, returns), 240.0)
     kind = rng.choice(len(OLD_SHARES), returns, p=OLD_SHARES)
     weight = rng.lognormal(0.0, RETURN_WEIGHT, returns)
-    youngest = np.array(OLD_AGES[:-1])[kind]
-    oldest = np.array(OLD_AGES[1:])[kind]
-    last = np.searchsorted(catalogue.published, opened - youngest * HOUR)
-    least = np.minimum(np.searchsorted(catalogue.published, opened - oldest * HOUR), last - 1)
+    last, least = (np.searchsorted(articles.published, opened - np.array(OLD_AGES)[kind + i] * HOUR) for i in (0, 1))
+    least = np.minimum(least, last - 1)
     article = (least + rng.random(returns) * (last - least)).astype(np.int64).clip(0)
     # What is months old comes back once: an article's past rate says nothing about later weeks.
-    archive = max(1, int(np.searchsorted(catalogue.published, first - OLD_AGES[-2] * HOUR)))
+    archive = max(1, int(np.searchsorted(articles.published, first - OLD_AGES[-2] * HOUR)))
     deep = np.flatnonzero(kind == len(OLD_SHARES) - 1)
     article[deep] = rng.permutation(archive)[np.arange(deep.size) % archive]
-    pull = np.array(OLD_PULL)[kind] + OLD_APPEAL_PULL * catalogue.appeal[article]
-    pull += PREMIUM_PULL * catalogue.premium[article]
+    pull = np.array(OLD_PULL)[kind] + OLD_APPEAL_PULL * articles.appeal[article]
+    pull += PREMIUM_PULL * articles.premium[article]
 
     begin = np.clip(((opened - first) // BLOCK).astype(np.int64), 0, blocks)
     past = np.clip(((opened - first + hours * HOUR) // BLOCK).astype(np.int64) + 1, 0, blocks)
     entry, block = _flatten(begin, np.maximum(begin, past))
-    order = np.argsort(block, kind="stable")
-    entry, block = entry[order], block[order]
     # Each class has its share in every block, and premium articles theirs of it, so that a few strong returns
     # shift neither the ages shown nor the share of premium.
-    paid = catalogue.premium[article[entry]]
+    paid = articles.premium[article[entry]]
     group = (block * len(OLD_MASS) + kind[entry]) * 2 + paid
     mass = np.array(OLD_MASS)[kind[entry]] * np.where(paid, OLD_PREMIUM, 1.0 - OLD_PREMIUM)
     heavy = weight[entry] / np.bincount(group, weight[entry])[group] * mass
-    share = np.array(EVERGREENS)
-    plain = np.flatnonzero(~catalogue.premium[catalogue.published < WARM_UP_BEGIN])
-    middle = np.searchsorted(catalogue.published, TRAIN_BEGIN + WEEK - EVERGREEN_HOURS * HOUR)
-    evergreen = plain[np.argsort(np.abs(plain - middle), kind="stable")[: share.size]]
+    plain = np.flatnonzero(~articles.premium)
+    middle = np.searchsorted(articles.published, END - WEEK - EVERGREEN_HOURS * HOUR)
+    evergreen = plain[np.argsort(np.abs(plain - middle), kind="stable")[: len(EVERGREENS)]]
 
-    sizes = np.bincount(block, minlength=blocks) + share.size
-    start = np.concatenate([[0], np.cumsum(sizes)])
-    at = np.arange(entry.size) + share.size * (block + 1)
-    green = (start[:-1, None] + np.arange(share.size)).ravel()
-    articles = np.empty(start[-1], np.int32)
-    weights = np.empty(start[-1])
-    pulls = np.empty(start[-1])
-    articles[at], weights[at], pulls[at] = article[entry], heavy, pull[entry]
-    articles[green] = np.tile(evergreen, blocks)
-    weights[green] = np.tile(share, blocks)
-    pulls[green] = np.tile(EVERGREEN_PULL, blocks)
-    return start, articles, weights, pulls
+    # The evergreens come first in every block.
+    block = np.concatenate([np.repeat(np.arange(blocks), len(EVERGREENS)), block])
+    order = np.argsort(block, kind="stable")
+    sizes = np.bincount(block, minlength=blocks)
+    shown = np.concatenate([np.tile(evergreen, blocks), article[entry]])[order].astype(np.int32)
+    weights = np.concatenate([np.tile(EVERGREENS, blocks), heavy])[order]
+    pulls = np.concatenate([np.tile(EVERGREEN_PULL, blocks), pull[entry]])[order]
+    return sizes, shown, _cumulative(weights, sizes), pulls
 
 
-def expected_totals(
-    pools: Pools, articles: int, traffic: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return how often each article is expected in view and clicked on the whole site.
-
-    Args:
-        pools: The pools.
-        articles: Number of articles.
-        traffic: Share of the site's week by hour.
-    """
-    sizes = np.diff(pools.start)
-    slot = np.repeat(np.arange(sizes.size), sizes)
-    article = np.arange(pools.pull.size) - np.repeat(pools.start[:-1], sizes) + pools.first[slot]
+def expected_totals(pools: Pools, articles: int) -> tuple[Floats, Floats]:
+    """Return how often each of a number of articles is expected in view and clicked on the whole site."""
+    slot, article = _flatten(pools.first, pools.first + pools.size)
     shown = (pools.latest + pools.settled) / 2
     share = np.diff(shown, prepend=0.0)
-    share[pools.start[:-1]] = shown[pools.start[:-1]]
-    hour = ((pools.begin + slot * SLOT - HISTORY_BEGIN) // HOUR) % traffic.size
-    views = np.bincount(article, share * traffic[hour] * 4.0e7 * SLOT / HOUR, articles)
-    clicks = np.bincount(article, share * traffic[hour] * 3.4e6 * SLOT / HOUR * np.exp(pools.pull), articles)
+    starts = starts_of(pools.size)[:-1]
+    share[starts] = shown[starts]
+    # Pools begin when a week does, as the traffic does.
+    share *= TRAFFIC[slot * SLOT // HOUR % TRAFFIC.size]
+    views = np.bincount(article, share * SITE_VIEWS * SLOT / HOUR, articles)
+    clicks = np.bincount(article, share * SITE_CLICKS * SLOT / HOUR * np.exp(pools.pull), articles)
     floor = 10.0 + (np.arange(articles) % 97)
     return views + 40 * floor, clicks + floor

@@ -1,6 +1,8 @@
 """What readers do: visits, slates, clicks and histories, one reader at a time and in order of time.
 
-Popularity is given by the pools and never fed back, so a reader's rows depend on nobody else's.
+Popularity is given by the pools and never fed back, and a random number is a function of a key made of the seed, its
+purpose and the reader or row. So a reader's rows depend on nobody else's, nor on the order and the size of chunks.
+The generator of random numbers is SplitMix64 (Steele, Lea and Flood 2014).
 """
 
 from typing import NamedTuple
@@ -9,67 +11,119 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from ebnerd_lib.sample.articles import DAY, WEEK
-from ebnerd_lib.sample.random import STEP, bell, mixed, uniform
+from ebnerd_lib.sample.articles import DAY, HISTORY_BEGIN, WEEK, Flags, Floats, Ids, Places
+from ebnerd_lib.sample.pools import BLOCK, SLOT, Pools
+from ebnerd_lib.sample.readers import KEPT_CLICKS
 
 VISIT_GOES_ON = 0.515  # chance that a visit has one impression more
 VISIT_HABIT = 0.4  # chance that a visit comes at the hour of an earlier one
 GAP_MEDIAN, GAP_SPREAD, GAP_MAX = 57.0, 0.98, 1790.0  # seconds between impressions of a visit, log-normal
 LANDS_ON_ARTICLE = 0.145  # chance that a visit opens on an article page
 STAYS_ON_ARTICLE = 0.445  # chance that the next impression is the page of the article just clicked
-OWN_ARTICLE_SHOWN = 0.47
+OWN_ARTICLE_SHOWN = 0.47  # chance that the article of the page is in the slate
+CLICKED_HIDDEN = 0.3  # chance that an article already clicked is passed over when a slate is filled
+DEPTH, DEPTH_SPREAD = 3.5, 1.0  # how much longer slates lean to settled news, and slates of a length differ in it
+# What decides a click beside the pools' utility, in its units: the spread of readers' profiles, then single terms.
+CATEGORY_PROFILE, TOPIC_PROFILE = 0.25, 0.2
+PREMIUM_SUBSCRIBER, CLICKED_BEFORE, OWN_ARTICLE = 1.0, -2.3197, -2.5123
+FATIGUE = 0.7  # per logarithm of one more than the times seen this week
+HISTORY_OLD = 0.0421  # share of history clicks that go to the old pool
+HISTORY_REPEAT = 0.03  # chance that a history click goes back to one of the last articles
 MAX_TRIES = 24
 
-Floats = NDArray[np.float64]
-Places = NDArray[np.int64]
-Articles = NDArray[np.int32]
-Flags = NDArray[np.bool_]
 State = NDArray[np.uint64]
+STEP = np.uint64(0x9E3779B97F4A7C15)
+FIRST = np.uint64(0xBF58476D1CE4E5B9)
+SECOND = np.uint64(0x94D049BB133111EB)
+S11, S27, S30, S31 = np.uint64(11), np.uint64(27), np.uint64(30), np.uint64(31)
+
+compiled = nb.njit(cache=True)
 
 
-class Pools(NamedTuple):
-    """What may be shown and when. Cumulative weights run from above 0 to 1 inside each slot or block."""
+class Site(NamedTuple):
+    """What is the same for all readers."""
 
-    begin: int  # seconds: start of slot 0
-    slot_seconds: int
-    first: Articles  # slot -> its first article
-    start: Places  # slot -> its first entry below
-    latest: Floats  # cumulative weights in slates that lean to the latest news,
-    settled: Floats  # in slates that lean to settled news,
-    read: Floats  # and in histories
-    pull: Floats  # utility
-    block_seconds: int
-    old_start: Places  # block -> its first entry below
-    old_article: Articles
-    old_shown: Floats
-    old_pull: Floats
+    profile_key: np.uint64
+    profile_spread: Floats  # of the entries of readers' profiles: the utility of each category, then of each topic
+    subjects: NDArray[np.int16]  # (articles, 2): where in a reader's profile an article's category and its topic stand
+    premium: Flags  # by article
+    pools: Pools
+    start: Places  # slot -> the first entry of its pool; one entry more than slots
+    old_start: Places  # block -> the first entry of its pool; one entry more than blocks
+    traffic: Floats  # cumulative share of visits by hour of the week
+    old_shares: Floats  # inverse distribution function of a slate's expected share of old articles, evenly spaced
 
 
-class Traits(NamedTuple):
-    """What readers see of an article."""
+class Week(NamedTuple):
+    """A week of impressions of some readers, one reader after the other and each in order of time."""
 
-    category: NDArray[np.int16]
-    topic: NDArray[np.int16]
-    premium: Flags
-
-
-class Choice(NamedTuple):
-    """Strengths of what decides a click, in units of utility."""
-
-    category_taste: float
-    topic_taste: float
-    premium_subscriber: float
-    fatigue: float
-    clicked_before: float
-    own_article: float
-    clicked_hidden: float  # chance that an article already clicked is passed over when a slate is filled
-    depth: float  # how much longer slates lean to settled news
-    depth_spread: float  # and how much slates of a length differ in it
-    history_old: float  # share of history clicks that go to the old pool
-    history_repeat: float  # chance that a history click goes back to one of the last articles
+    begin: int  # seconds
+    rows: Places  # reader -> the first row; one entry more than readers
+    times: Places  # seconds
+    opens: Flags  # whether a row opens a visit
+    pages: Ids  # article of the page being read, -1 for the front page
+    slate_start: Places  # row -> its first entry in ``slates``; one entry more than rows
+    slates: Ids  # articles shown, in shuffled order
+    click_start: Places  # row -> its first entry in ``clicks``; one entry more than rows
+    clicks: Ids  # articles clicked
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled
+def mixed(state: np.uint64) -> np.uint64:
+    """Scatter the bits of a 64-bit state."""
+    state = (state ^ (state >> S30)) * FIRST
+    state = (state ^ (state >> S27)) * SECOND
+    return state ^ (state >> S31)
+
+
+def stream_key(seed: int, purpose: int) -> np.uint64:
+    """Return the key of one purpose's stream under a seed."""
+    state = (seed * 0xD1342543DE82EF95 + purpose * int(STEP)) & 0xFFFFFFFFFFFFFFFF
+    return np.uint64(mixed(np.uint64(mixed(np.uint64(state)))))
+
+
+@compiled
+def hashed_uniforms(key: np.uint64, counters: NDArray[np.integer]) -> Floats:
+    """Return one uniform number in [0, 1) for each counter: equal counters give equal numbers."""
+    numbers = np.empty(counters.size)
+    for i in range(counters.size):
+        numbers[i] = np.float64(mixed(mixed(np.uint64(counters[i]) * STEP + key)) >> S11) * 2.0**-53
+    return numbers
+
+
+def scramble(ordinals: NDArray[np.integer], key: np.uint64, bits: int) -> NDArray[np.uint32]:
+    """Map ordinals below ``2**bits`` one to one onto ids below ``2**bits`` that show no order."""
+    mask, shift = np.uint64((1 << bits) - 1), np.uint64((bits + 1) // 2)
+    ids = ordinals.astype(np.uint64)
+    for odd in (0x2C1B3C6D, 0x297A2D39, 0x1B56C4E9):
+        ids = (ids + (key & mask)) & mask
+        ids = (ids * np.uint64(odd)) & mask
+        ids = ids ^ (ids >> shift)
+    return ids.astype(np.uint32)
+
+
+@compiled
+def reader_state(key: np.uint64, user: int) -> State:
+    """Return the one-element state that a reader's stream starts from."""
+    state = np.empty(1, np.uint64)
+    state[0] = mixed(key + np.uint64(user) * STEP)
+    return state
+
+
+@compiled
+def uniform(state: State) -> float:
+    """Advance a state and return a uniform number in [0, 1)."""
+    state[0] += STEP
+    return np.float64(mixed(state[0]) >> S11) * 2.0**-53
+
+
+@compiled
+def bell(state: State) -> float:
+    """Return a bell-shaped number of mean 0 and variance 1, never beyond 3.47 (four uniforms summed)."""
+    return (uniform(state) + uniform(state) + uniform(state) + uniform(state) - 2.0) * 1.7320508075688772
+
+
+@compiled
 def find(cumulative: Floats, low: int, high: int, value: float) -> int:
     """Return the first position in ``[low, high)`` whose cumulative weight exceeds ``value``."""
     last = high - 1
@@ -82,21 +136,35 @@ def find(cumulative: Floats, low: int, high: int, value: float) -> int:
     return low
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled
+def pick_fresh(state: State, site: Site, weights: Floats, time: int) -> tuple[int, float]:
+    """Return a fresh article, picked by weights of the pool at the time, and its utility."""
+    slot = (time - HISTORY_BEGIN) // SLOT
+    at = find(weights, site.start[slot], site.start[slot + 1], uniform(state))
+    return int(site.pools.first[slot] + at - site.start[slot]), site.pools.pull[at]
+
+
+@compiled
+def pick_old(state: State, site: Site, time: int) -> tuple[int, float]:
+    """Return an old article of the pool at the time, and its utility."""
+    block = (time - HISTORY_BEGIN) // BLOCK
+    at = find(site.pools.old_shown, site.old_start[block], site.old_start[block + 1], uniform(state))
+    return int(site.pools.old_article[at]), site.pools.old_pull[at]
+
+
+@compiled
 def visit_times(
-    state: State, times: Places, opens: Flags, begin: int, weeks: int, quiet: float, profile: Floats
+    state: State, times: Places, opens: Flags, begin: int, weeks: int, quiet: float, traffic: Floats
 ) -> None:
     """Fill ``times`` (seconds, ascending) and ``opens`` (whether an impression opens a visit).
 
-    Visits follow the site's week ``profile`` (cumulative, an entry an hour) or the reader's own earlier hours, and
-    are at least ``quiet`` seconds apart.
+    Visits follow the site's ``traffic`` in a week (cumulative, an entry an hour) or the reader's own earlier hours,
+    and are at least ``quiet`` seconds apart.
     """
     wanted = times.size
     starts = np.empty(wanted, np.float64)
     sizes = np.empty(wanted, np.int64)
-    visits = 0
-    left = wanted
-    end = begin + weeks * WEEK
+    visits, left = 0, wanted
     while left > 0:
         size = 1
         while size < left and uniform(state) < VISIT_GOES_ON:
@@ -106,10 +174,9 @@ def visit_times(
             start = begin + int(uniform(state) * 7 * weeks) * DAY + (model - begin) % DAY
             start = max(float(begin), start + (uniform(state) - 0.5) * 3600.0)
         else:
-            hour = find(profile, 0, profile.size, uniform(state))
+            hour = find(traffic, 0, traffic.size, uniform(state))
             start = begin + int(uniform(state) * weeks) * WEEK + (hour + uniform(state)) * 3600.0
-        starts[visits] = start
-        sizes[visits] = size
+        starts[visits], sizes[visits] = start, size
         visits += 1
         left -= size
     # By insertion: a reader's visits are few, and numba's own sort would double the time to compile.
@@ -120,8 +187,7 @@ def visit_times(
             starts[place] = starts[place - 1]
             place -= 1
         starts[place] = start
-    row = 0
-    now = float(begin) - quiet
+    row, now = 0, float(begin) - quiet
     for visit in range(visits):
         now = max(starts[visit], now + quiet * (1.0 + uniform(state)))
         for step in range(sizes[visit]):
@@ -130,265 +196,164 @@ def visit_times(
             times[row] = int(now)
             opens[row] = step == 0
             row += 1
-    limit = end - 1
+    limit = begin + weeks * WEEK - 1
     for row in range(wanted - 1, -1, -1):
         times[row] = min(times[row], limit)
         limit = times[row] - 1
 
 
-@nb.njit(cache=True, nogil=True)
-def fill_tastes(key: np.uint64, user: int, choice: Choice, by_category: Floats, by_topic: Floats) -> None:
-    """Draw a reader's tastes: the same in both weeks and in the histories."""
-    state = np.empty(1, np.uint64)
-    state[0] = mixed(key + np.uint64(user) * STEP)
-    for i in range(by_category.size):
-        by_category[i] = choice.category_taste * bell(state)
-    for i in range(by_topic.size):
-        by_topic[i] = choice.topic_taste * bell(state)
+@compiled
+def reader_profile(site: Site, user: int) -> Floats:
+    """Sample a reader's profile, which is the same in all weeks and in the histories."""
+    state = reader_state(site.profile_key, user)
+    profile = np.empty(site.profile_spread.size)
+    for i in range(profile.size):
+        profile[i] = site.profile_spread[i] * bell(state)
+    return profile
 
 
-@nb.njit(cache=True, nogil=True)
-def simulate_week(
-    key: np.uint64, taste_key: np.uint64, users: Places, rows: Places, subscriber: Flags, begin: int,
-    profile: Floats, old_shares: Floats, slate_start: Places, click_start: Places, pools: Pools, traits: Traits,
-    choice: Choice, times: Places, opens: Flags, pages: Articles, slates: Articles, clicks: Articles,
-) -> None:  # fmt: skip
-    """Simulate a week of impressions of some readers; the last five arguments are filled.
+@compiled
+def fill_slate(state: State, site: Site, time: int, page: int, page_pull: float, chosen: Flags, slate: Ids) -> Floats:
+    """Fill ``slate`` with distinct articles, shuffled, and return their utility from the pools.
 
-    Args:
-        key: Key of the week.
-        taste_key: Key of the readers' tastes.
-        users: Ordinals of the readers.
-        rows: Reader -> its first row; one entry more than readers.
-        subscriber: Whether each reader subscribes.
-        begin: Start of the week, seconds.
-        profile: Cumulative share of visits by hour of the week.
-        old_shares: Inverse distribution function of a slate's expected share of old articles, evenly spaced.
-        slate_start: Row -> its first entry in ``slates``.
-        click_start: Row -> its first entry in ``clicks``.
-        pools: What may be shown.
-        traits: The articles.
-        choice: The strengths.
-        times: Seconds, by row.
-        opens: Whether a row opens a visit.
-        pages: Article of the page being read, -1 for the front page.
-        slates: Articles shown, in shuffled order.
-        clicks: Articles clicked.
+    ``page`` is the article of the page being read, or -1; ``chosen`` tells of each article whether it was clicked.
     """
-    articles = traits.category.size
-    state = np.empty(1, np.uint64)
-    by_category = np.empty(int(traits.category.max()) + 1)
-    by_topic = np.empty(int(traits.topic.max()) + 1)
-    seen = np.zeros(articles, np.int32)
-    chosen = np.zeros(articles, np.bool_)
-    touched = np.empty(articles, np.int32)
-    pulls = np.empty(256)
-    utility = np.empty(256)
+    spot = uniform(state) * (site.old_shares.size - 1)
+    old_share = site.old_shares[int(spot)]
+    old_share += (spot - int(spot)) * (site.old_shares[int(spot) + 1] - old_share)
+    # Who scrolls far sees settled news; a short slate is the top of the page, where the latest stand.
+    deep = DEPTH * np.log(slate.size / 9.0) + DEPTH_SPREAD * bell(state)
+    latest = 1.0 / (1.0 + np.exp(deep))
+    pools, pulls = site.pools, np.empty(slate.size)
+    filled = 0
+    if page >= 0 and uniform(state) < OWN_ARTICLE_SHOWN:
+        slate[0], pulls[0] = page, page_pull + OWN_ARTICLE
+        filled = 1
+    while filled < slate.size:
+        old = uniform(state) < old_share
+        article, pull, tries = -1, 0.0, 0
+        while article < 0:
+            tries += 1
+            if tries > MAX_TRIES:
+                # The pool is all but used up: take any of the fresh articles, then any published by now.
+                slot = (time - HISTORY_BEGIN) // SLOT
+                at = int(uniform(state) * pools.size[slot])
+                article, pull = pools.first[slot] + at, pools.pull[site.start[slot] + at]
+                if tries > 2 * MAX_TRIES:
+                    article = int(uniform(state) * (pools.first[slot] + pools.size[slot]))
+            elif old:
+                article, pull = pick_old(state, site, time)
+            else:
+                weights = pools.latest if uniform(state) < latest else pools.settled
+                article, pull = pick_fresh(state, site, weights, time)
+            hidden = tries <= MAX_TRIES and article != page and chosen[article] and uniform(state) < CLICKED_HIDDEN
+            if hidden or article == page or article in slate[:filled]:
+                article = -1
+        slate[filled], pulls[filled] = article, pull
+        filled += 1
+    for j in range(slate.size - 1, 0, -1):
+        other = int(uniform(state) * (j + 1))
+        slate[j], slate[other] = slate[other], slate[j]
+        pulls[j], pulls[other] = pulls[other], pulls[j]
+    return pulls
+
+
+@compiled
+def fill_clicks(state: State, utility: Floats, slate: Ids, clicks: Ids) -> int:
+    """Fill ``clicks`` with articles of the slate; return the place of the first. ``utility`` is used up."""
+    first = -1
+    for c in range(clicks.size):
+        best, top = -1, -1.0e300
+        for j in range(slate.size):
+            # Gumbel noise picks without replacement in proportion to exp(utility).
+            if utility[j] > -1.0e290:
+                luck = utility[j] - np.log(-np.log(1.0 - uniform(state)) + 1e-300)
+                if luck > top:
+                    best, top = j, luck
+        clicks[c] = slate[best]
+        first = best if c == 0 else first
+        utility[best] = -1.0e300
+    return first
+
+
+@compiled
+def simulate_week(key: np.uint64, site: Site, users: Places, subscriber: Flags, week: Week) -> None:
+    """Fill times, visits, pages, slates and clicks of a week; ``users`` are the ordinals of its readers."""
+    rows = week.rows
+    seen = np.zeros(site.premium.size, np.int32)
+    chosen = np.zeros(site.premium.size, np.bool_)
     for i in range(users.size):
-        state[0] = mixed(key + np.uint64(users[i]) * STEP)
-        fill_tastes(taste_key, users[i], choice, by_category, by_topic)
-        visit_times(state, times[rows[i] : rows[i + 1]], opens[rows[i] : rows[i + 1]], begin, 1, 1800.0, profile)
-        touches = 0
-        page = -1
-        page_pull = 0.0
+        state, profile = reader_state(key, users[i]), reader_profile(site, users[i])
+        times, opens = week.times[rows[i] : rows[i + 1]], week.opens[rows[i] : rows[i + 1]]
+        visit_times(state, times, opens, week.begin, 1, 1800.0, site.traffic)
+        page, page_pull = -1, 0.0
         for row in range(rows[i], rows[i + 1]):
-            slot = (times[row] - pools.begin) // pools.slot_seconds
-            block = (times[row] - pools.begin) // pools.block_seconds
-            low, high = pools.start[slot], pools.start[slot + 1]
-            old_low, old_high = pools.old_start[block], pools.old_start[block + 1]
-            on_article = uniform(state) < (LANDS_ON_ARTICLE if opens[row] else STAYS_ON_ARTICLE)
+            time = week.times[row]
+            on_article = uniform(state) < (LANDS_ON_ARTICLE if week.opens[row] else STAYS_ON_ARTICLE)
             if not on_article:
                 page = -1
-            elif opens[row]:
-                at = find(pools.settled, low, high, uniform(state))
-                page = pools.first[slot] + at - low
-                page_pull = pools.pull[at]
-            pages[row] = page
-
-            slate = slates[slate_start[row] : slate_start[row + 1]]
-            size = slate.size
-            spot = uniform(state) * (old_shares.size - 1)
-            old_share = old_shares[int(spot)]
-            old_share += (spot - int(spot)) * (old_shares[int(spot) + 1] - old_share)
-            # Who scrolls far sees settled news; a short slate is the top of the page, where the latest stand.
-            deep = choice.depth * np.log(size / 9.0) + choice.depth_spread * bell(state)
-            latest = 1.0 / (1.0 + np.exp(deep))
-            filled = 0
-            if page >= 0 and uniform(state) < OWN_ARTICLE_SHOWN:
-                slate[0] = page
-                pulls[0] = page_pull + choice.own_article
-                filled = 1
-            while filled < size:
-                old = uniform(state) < old_share
-                article = -1
-                pull = 0.0
-                for _ in range(MAX_TRIES):
-                    if old:
-                        at = find(pools.old_shown, old_low, old_high, uniform(state))
-                        article = pools.old_article[at]
-                        pull = pools.old_pull[at]
-                    else:
-                        fresh = pools.latest if uniform(state) < latest else pools.settled
-                        at = find(fresh, low, high, uniform(state))
-                        article = pools.first[slot] + at - low
-                        pull = pools.pull[at]
-                    taken = article == page or (chosen[article] and uniform(state) < choice.clicked_hidden)
-                    for j in range(filled):
-                        taken = taken or slate[j] == article
-                    if not taken:
-                        break
-                    article = -1
-                tries = 0
-                while article < 0:
-                    # The pool is all but used up: take any of the fresh articles, then any published by now.
-                    tries += 1
-                    at = low + int(uniform(state) * (high - low))
-                    article = pools.first[slot] + at - low
-                    pull = pools.pull[at]
-                    if tries > MAX_TRIES:
-                        article = int(uniform(state) * (pools.first[slot] + high - low))
-                    taken = article == page
-                    for j in range(filled):
-                        taken = taken or slate[j] == article
-                    if taken:
-                        article = -1
-                slate[filled] = article
-                pulls[filled] = pull
-                filled += 1
-            for j in range(size - 1, 0, -1):
-                other = int(uniform(state) * (j + 1))
-                slate[j], slate[other] = slate[other], slate[j]
-                pulls[j], pulls[other] = pulls[other], pulls[j]
-
-            for j in range(size):
+            elif week.opens[row]:
+                page, page_pull = pick_fresh(state, site, site.pools.settled, time)
+            week.pages[row] = page
+            slate = week.slates[week.slate_start[row] : week.slate_start[row + 1]]
+            pulls = fill_slate(state, site, time, page, page_pull, chosen, slate)
+            utility = pulls.copy()
+            for j in range(slate.size):
                 article = slate[j]
-                value = by_category[traits.category[article]] + by_topic[traits.topic[article]]
-                if traits.premium[article] and subscriber[i]:
-                    value += choice.premium_subscriber
-                value -= choice.fatigue * np.log(1.0 + seen[article])
+                value = profile[site.subjects[article, 0]] + profile[site.subjects[article, 1]]
+                if site.premium[article] and subscriber[i]:
+                    value += PREMIUM_SUBSCRIBER
+                value -= FATIGUE * np.log(1.0 + seen[article])
                 if chosen[article]:
-                    value += choice.clicked_before
-                utility[j] = pulls[j] + value
-            last = -1
-            for c in range(click_start[row], click_start[row + 1]):
-                best = -1
-                top = -1.0e300
-                for j in range(size):
-                    # Gumbel noise picks without replacement in proportion to exp(utility).
-                    if utility[j] > -1.0e290:
-                        luck = utility[j] - np.log(-np.log(1.0 - uniform(state)) + 1e-300)
-                        if luck > top:
-                            top = luck
-                            best = j
-                clicks[c] = slate[best]
-                if last < 0:
-                    last = best
-                    page_pull = pulls[best]
-                utility[best] = -1.0e300
-            for j in range(size):
-                if seen[slate[j]] == 0:
-                    touched[touches] = slate[j]
-                    touches += 1
-                seen[slate[j]] += 1
-            for c in range(click_start[row], click_start[row + 1]):
-                chosen[clicks[c]] = True
-            page = slate[last]
-        for j in range(touches):
-            seen[touched[j]] = 0
-            chosen[touched[j]] = False
+                    value += CLICKED_BEFORE
+                utility[j] += value
+                seen[article] += 1
+            clicks = week.clicks[week.click_start[row] : week.click_start[row + 1]]
+            first = fill_clicks(state, utility, slate, clicks)
+            for article in clicks:
+                chosen[article] = True
+            page, page_pull = int(slate[first]), pulls[first]
+        for article in week.slates[week.slate_start[rows[i]] : week.slate_start[rows[i + 1]]]:
+            seen[article], chosen[article] = 0, False
 
 
-@nb.njit(cache=True, nogil=True)
-def simulate_histories(
-    key: np.uint64, taste_key: np.uint64, users: Places, early: Places, middle: Places, late: Places,
-    in_train: Flags, in_validation: Flags, train_begin: int, profile: Floats, click_rows: Places,
-    click_times: Places, click_articles: Articles, kept_clicks: float, pools: Pools, traits: Traits,
-    choice: Choice, times: Places, articles: Articles, train_start: Places, validation_start: Places,
-) -> None:  # fmt: skip
-    """Simulate what readers clicked in the three weeks before each week.
+@compiled
+def simulate_histories(key: np.uint64, site: Site, users: Places, parts: Places, week: Week) -> Places:
+    """Simulate what readers clicked in the three weeks before a week and, with most of that week's clicks, in it.
 
-    Args:
-        key: Key of the histories.
-        taste_key: Key of the readers' tastes.
-        users: Ordinals of the readers.
-        early: Clicks in the first week, of three before the train week.
-        middle: Clicks in the other two.
-        late: Clicks in the train week beside those of its impressions.
-        in_train: Whether a reader has a train history.
-        in_validation: Whether a reader has a validation history.
-        train_begin: Start of the train week, seconds.
-        profile: Cumulative share of visits by hour of the week.
-        click_rows: Reader -> its first click of the train week; one entry more than readers.
-        click_times: Times of the train week's clicks.
-        click_articles: Articles of the train week's clicks.
-        kept_clicks: Share of these that the validation history holds.
-        pools: What may be read.
-        traits: The articles.
-        choice: The strengths.
-        times: Filled, shape (2, capacity): times of the train and the validation histories.
-        articles: Filled alike.
-        train_start: Filled: reader -> its first entry; one entry more than readers.
-        validation_start: Filled alike.
+    Beside the clicks of ``week``, which is of the same readers, ``parts``, shape (3, readers), are the clicks in the
+    first of the three weeks, in the other two, and in the week itself. Returns of each click the event, 2**32 times the
+    reader's ordinal plus seconds, and the article, shape (2, clicks), in no order.
     """
-    state = np.empty(1, np.uint64)
-    by_category = np.empty(int(traits.category.max()) + 1)
-    by_topic = np.empty(int(traits.topic.max()) + 1)
-    train_start[0] = 0
-    validation_start[0] = 0
+    clicks = np.empty((2, parts.sum() + week.clicks.size), np.int64)
+    times, articles = clicks
+    end = 0
     for i in range(users.size):
-        state[0] = mixed(key + np.uint64(users[i]) * STEP)
-        fill_tastes(taste_key, users[i], choice, by_category, by_topic)
-        known = early[i] + middle[i]
-        total = known + late[i]
-        when = np.empty(total, np.int64)
-        what = np.empty(total, np.int32)
-        opens = np.empty(total, np.bool_)
-        visit_times(state, when[: early[i]], opens[: early[i]], train_begin - 3 * WEEK, 1, 60.0, profile)
-        visit_times(state, when[early[i] : known], opens[early[i] : known], train_begin - 2 * WEEK, 2, 60.0, profile)
-        visit_times(state, when[known:total], opens[known:], train_begin, 1, 60.0, profile)
-        for j in range(total):
-            if j > 0 and uniform(state) < choice.history_repeat:
-                what[j] = what[j - 1 - int(uniform(state) * min(j, 8))]
+        state, profile = reader_state(key, users[i]), reader_profile(site, users[i])
+        begin = end
+        for part, before, weeks in ((0, 3, 1), (1, 2, 2), (2, 0, 1)):
+            number = parts[part, i]
+            end += number
+            first = week.begin - before * WEEK
+            visit_times(state, times[end - number : end], np.empty(number, np.bool_), first, weeks, 60.0, site.traffic)
+        for j in range(begin, end):
+            if j > begin and uniform(state) < HISTORY_REPEAT:
+                articles[j] = articles[j - 1 - int(uniform(state) * min(j - begin, 8))]
                 continue
-            slot = (when[j] - pools.begin) // pools.slot_seconds
-            block = (when[j] - pools.begin) // pools.block_seconds
-            old = uniform(state) < choice.history_old
-            article = 0
+            old = uniform(state) < HISTORY_OLD
             for _ in range(MAX_TRIES):
                 if old:
-                    at = find(pools.old_shown, pools.old_start[block], pools.old_start[block + 1], uniform(state))
-                    article = pools.old_article[at]
+                    article, _pull = pick_old(state, site, times[j])
                 else:
-                    at = find(pools.read, pools.start[slot], pools.start[slot + 1], uniform(state))
-                    article = pools.first[slot] + at - pools.start[slot]
-                taste = by_category[traits.category[article]] + by_topic[traits.topic[article]]
-                if uniform(state) < np.exp(taste - 1.5):
+                    article, _pull = pick_fresh(state, site, site.pools.read, times[j])
+                articles[j] = article
+                liking = profile[site.subjects[article, 0]] + profile[site.subjects[article, 1]]
+                if uniform(state) < np.exp(liking - 1.5):
                     break
-            what[j] = article
-        if in_train[i]:
-            first = train_start[i]
-            times[0, first : first + known] = when[:known]
-            articles[0, first : first + known] = what[:known]
-        train_start[i + 1] = train_start[i] + (known if in_train[i] else 0)
-        if in_validation[i]:
-            # Both runs of clicks are in order of time: merge them.
-            end = validation_start[i]
-            other = early[i]
-            for c in range(click_rows[i], click_rows[i + 1]):
-                if uniform(state) >= kept_clicks:
-                    continue
-                while other < total and when[other] <= click_times[c]:
-                    times[1, end] = when[other]
-                    articles[1, end] = what[other]
-                    other += 1
+        for row in range(week.rows[i], week.rows[i + 1]):
+            for c in range(week.click_start[row], week.click_start[row + 1]):
+                if uniform(state) < KEPT_CLICKS:
+                    times[end], articles[end] = week.times[row], week.clicks[c]
                     end += 1
-                times[1, end] = click_times[c]
-                articles[1, end] = click_articles[c]
-                end += 1
-            for j in range(other, total):
-                times[1, end] = when[j]
-                articles[1, end] = what[j]
-                end += 1
-            validation_start[i + 1] = end
-        else:
-            validation_start[i + 1] = validation_start[i]
+        times[begin:end] += users[i] << 32
+    return clicks[:, :end]
