@@ -245,7 +245,7 @@ def build_slates(found: Behaviors, articles: Vocabulary, users: Vocabulary, week
     article = articles.index_of(found.article_id)
     clicked, outside, repeated = _label(
         found.offsets, article, found.click_offsets, articles.index_of(found.clicks), len(articles),
-        slates.zeros(len(article), np.bool_),
+        slates.large_zeros(len(article), np.bool_),
     )  # fmt: skip
     if repeated:
         raise BundleError(
@@ -337,7 +337,7 @@ class Lists:
         columns = [group.column(place) for group in groups for place in range(group.num_columns)]
         # A list without items counts as one value, so there is room for all.
         room = sum(column.num_values for column in columns if column.path_in_schema.split(".")[0] == name)
-        self._values, self._count = slates.empty(room, kind), 0
+        self._values, self._count = slates.large_empty(room, kind), 0
         self._lengths = [np.zeros(0, np.int64)]
 
     def add(self, column: pa.ChunkedArray) -> None:

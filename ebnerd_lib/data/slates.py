@@ -20,14 +20,14 @@ LARGE = 1 << 27
 """Bytes from which on an array lies in a file, in the system's folder for temporary files (``TMPDIR``)."""
 
 
-def empty(shape: int | tuple[int, ...], kind: np.dtype | type[np.generic]) -> np.ndarray:
+def large_empty(shape: int | tuple[int, ...], kind: np.dtype | type[np.generic]) -> np.ndarray:
     """Return an array to be filled: in memory if it is small, in a file without a name if it is large.
 
     Raises:
         OSError: there is not enough space for the file; the error names its folder.
 
     Examples:
-        >>> empty((2, 3), np.float32).shape
+        >>> large_empty((2, 3), np.float32).shape
         (2, 3)
     """
     kind = np.dtype(kind)
@@ -45,9 +45,9 @@ def empty(shape: int | tuple[int, ...], kind: np.dtype | type[np.generic]) -> np
         raise OSError(error.errno, f"{error.strerror} ({size:,} bytes of working space are needed)", folder) from None
 
 
-def zeros(shape: int | tuple[int, ...], kind: np.dtype | type[np.generic]) -> np.ndarray:
-    """Return what ``empty`` does, filled with zeros."""
-    found = empty(shape, kind)
+def large_zeros(shape: int | tuple[int, ...], kind: np.dtype | type[np.generic]) -> np.ndarray:
+    """Return what ``large_empty`` does, filled with zeros."""
+    found = large_empty(shape, kind)
     found[...] = 0
     return found
 
@@ -200,7 +200,7 @@ def lists_of(values: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> np.nd
     >>> lists_of(np.array([7, 8, 9]), np.array([0, 2, 3]), np.array([1, 0]))
     array([9, 7, 8])
     """
-    out = empty(int((offsets[rows + 1] - offsets[rows]).sum()), values.dtype)
+    out = large_empty(int((offsets[rows + 1] - offsets[rows]).sum()), values.dtype)
     _copy_lists(values, offsets, rows, out)
     return out
 
@@ -258,7 +258,7 @@ def gathered(picks: list[tuple[Slates, np.ndarray]]) -> Slates:
     for field in fields(Slates):
         values = [(getattr(slates, field.name), slates.offsets, rows) for slates, rows in picks]
         if field.name in _PER_CANDIDATE:
-            out, at = empty(int(offsets[-1]), values[0][0].dtype), 0
+            out, at = large_empty(int(offsets[-1]), values[0][0].dtype), 0
             for each, own, rows in values:
                 count = int((own[rows + 1] - own[rows]).sum())
                 _copy_lists(each, own, rows, out[at : at + count])
@@ -277,7 +277,7 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
     if isinstance(whole, np.ndarray) and whole.ndim == 1 and whole.dtype == arrays[0].dtype and all(following):
         first = (start - whole.ctypes.data) // whole.itemsize
         return whole[first : first + sum(map(len, arrays))]
-    out = empty(sum(map(len, arrays)), np.result_type(*arrays))
+    out = large_empty(sum(map(len, arrays)), np.result_type(*arrays))
     return np.concatenate(arrays, out=out)
 
 
@@ -338,7 +338,7 @@ def load(paths: list[Path]) -> list[Slates]:
                     at, room = candidate, sum(map(_values, files))
                 values = (column.view(pa.int64()) if name == "time" else column).to_numpy(zero_copy_only=False)
                 if name not in arrays:
-                    arrays[name] = empty(room, values.dtype)
+                    arrays[name] = large_empty(room, values.dtype)
                 arrays[name][at : at + len(values)] = values
             offsets[row + 1 : row + 1 + table.num_rows] = candidate + inner[1:] - inner[0]
             row, candidate = row + table.num_rows, candidate + int(inner[-1] - inner[0])

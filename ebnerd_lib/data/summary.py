@@ -3,11 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from ebnerd_lib.data import slates as mapped
 from ebnerd_lib.data.bundle import Bundle
 from ebnerd_lib.data.dataset import PARTS, UNKNOWN_TIME, Dataset
 from ebnerd_lib.data.layout import SPLITS
-from ebnerd_lib.data.slates import HOUR, marked
+from ebnerd_lib.data.slates import HOUR, large_empty, marked
 
 _AT_A_TIME = 1 << 17  # slates: memory is bounded by these, not by all
 AGE_EDGES = (0, 1, 2, 4, 8, 16, 24, 48, 96, 240, 720, np.inf)
@@ -62,7 +61,7 @@ def candidate_age(dataset: Dataset, part: str) -> np.ndarray:
     """Return the age in hours of every candidate when it was in view, at least 0; NaN where unknown."""
     slates = dataset.parts[part]
     published = dataset.metadata.published
-    out = mapped.empty(slates.candidates, np.float64)
+    out = large_empty(slates.candidates, np.float64)
     for start in range(0, len(slates), _AT_A_TIME):
         some = slates.between(start, min(start + _AT_A_TIME, len(slates)))
         born = published[some.article]

@@ -3,8 +3,7 @@
 import numpy as np
 from numba import njit
 
-from ebnerd_lib.data import slates as mapped
-from ebnerd_lib.data.slates import Slates
+from ebnerd_lib.data.slates import Slates, large_zeros
 from ebnerd_lib.features.events import in_order
 from ebnerd_lib.features.users import UserProfiles, own_past
 
@@ -100,7 +99,7 @@ class LogStream:
                 np.zeros(1, dtype=np.int64),
                 np.zeros(self._users, dtype=np.int32),
                 np.zeros(self._users, dtype=np.int64),
-                mapped.zeros((self._users, self._tastes.size), np.float32),
+                large_zeros((self._users, self._tastes.size), np.float32),
             )
         log, out = self._log, np.zeros((slates.candidates, 6), dtype=np.float32)
         own_past(

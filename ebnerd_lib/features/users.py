@@ -8,10 +8,9 @@ from functools import cached_property
 import numpy as np
 from numba import njit
 
-from ebnerd_lib.data import slates as mapped
 from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Metadata
-from ebnerd_lib.data.slates import HOUR, Slates, lists_of
+from ebnerd_lib.data.slates import HOUR, Slates, large_zeros, lists_of
 
 SEEN = 6
 """Columns of ``user_past``."""
@@ -87,7 +86,7 @@ class UserProfiles:
 
     def of_history(self, history: History, users: np.ndarray) -> np.ndarray:
         """Return the profiles of some users after their whole history: float32 (len(users), size)."""
-        out = mapped.zeros((len(users), self.size), np.float32)
+        out = large_zeros((len(users), self.size), np.float32)
         _sum_histories(history.offsets, history.article, users, *self.about, out)
         return out
 

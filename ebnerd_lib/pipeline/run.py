@@ -20,16 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from ebnerd_lib.errors import LockedError, StorageError
-from ebnerd_lib.pipeline import paths as lock
 from ebnerd_lib.pipeline import report
 from ebnerd_lib.pipeline.params import StageConfig, load_config
 from ebnerd_lib.pipeline.paths import (
     ROOT,
     StagePaths,
+    acquire,
     clear_temporary,
     profile_stages,
     read_json,
     relative,
+    release,
     write_json,
 )
 from ebnerd_lib.pipeline.runs import headline, is_number, printable
@@ -80,7 +81,7 @@ def run(profile: str, jobs: int | None = None) -> int:
         try:
             configs = {stage: load_config(profile, stage) for stage in profile_stages(profile)}
             levels = plan(configs)
-            lock.acquire(whole.lock, f"a run of profile {profile}")
+            acquire(whole.lock, f"a run of profile {profile}")
             return _Run(profile, configs, jobs or os.cpu_count() or 1, kept).run(levels)
         except KeyboardInterrupt:
             names = f" ({', '.join(sorted(kept))})" if kept else ""
@@ -92,7 +93,7 @@ def run(profile: str, jobs: int | None = None) -> int:
             other = f"See that {relative(whole.outputs)}/ can be read and written"
             raise StorageError(with_remedy(profile, message, other)) from error
         finally:
-            lock.release(whole.lock)
+            release(whole.lock)
 
 
 @dataclass
@@ -441,11 +442,11 @@ def _prepare(paths: StagePaths) -> None:
 @contextlib.contextmanager
 def _own(paths: StagePaths) -> Iterator[None]:
     """Hold the lock of a stage for a moment, while no kernel of this run does."""
-    lock.acquire(paths.lock, f"{paths.stage} in a batch run", wait=ORPHAN_SECONDS)
+    acquire(paths.lock, f"{paths.stage} in a batch run", wait=ORPHAN_SECONDS)
     try:
         yield
     finally:
-        lock.release(paths.lock)
+        release(paths.lock)
 
 
 def _clear_partial(paths: StagePaths) -> None:

@@ -11,9 +11,17 @@ from typing import Any
 
 from ebnerd_lib.data.layout import generated_stamp
 from ebnerd_lib.errors import StageError
-from ebnerd_lib.pipeline import paths as lock
 from ebnerd_lib.pipeline.params import StageConfig, from_namespace
-from ebnerd_lib.pipeline.paths import ROOT, StagePaths, environment, files_in, peak_memory_mb, relative
+from ebnerd_lib.pipeline.paths import (
+    ROOT,
+    StagePaths,
+    acquire,
+    environment,
+    files_in,
+    peak_memory_mb,
+    relative,
+    release,
+)
 from ebnerd_lib.pipeline.stale import Hashes, input_files, sha256
 
 BATCH_VARIABLE = "EBNERD_BATCH"
@@ -107,7 +115,7 @@ class Stage:
         self._publish()
         for checkpoint in self.logs.glob("*/*/last.ckpt"):  # no training of this stage is to be resumed any more
             checkpoint.unlink()
-        lock.release(self._paths.lock)
+        release(self._paths.lock)
         return manifest
 
     def provenance(self, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -139,7 +147,7 @@ class Stage:
         """See that no other process runs this stage, and clear away what dead ones left."""
         how = {"batch": "in a batch run", "train": "without its notebook"}.get(self._run, "by hand")
         task = f"{self.config.stage} {how}"
-        lock.acquire(self._paths.lock, task, wait=ORPHAN_SECONDS if self._batch else 1.0)
+        acquire(self._paths.lock, task, wait=ORPHAN_SECONDS if self._batch else 1.0)
         clear_partial(self._paths)
 
     def _publish(self) -> None:
