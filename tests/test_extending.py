@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 from bs4 import BeautifulSoup
 
-from ebnerd_lib.pipeline import stale
 from ebnerd_lib.pipeline.paths import ROOT
 from ebnerd_lib.pipeline.run import DETERMINISM
 
@@ -179,10 +178,3 @@ def test_a_feature_that_looks_at_the_future_is_caught_by_name(tmp_path):
     done = call(project, block.code.strip())
     assert done.returncode == 1 and "1 failed" in done.stdout
     assert re.search(rf"AssertionError[^$]*\b{name}\b", done.stdout), done.stdout[-2000:]
-
-
-def test_a_model_is_found_whether_its_name_is_annotated_or_not(tmp_path):
-    file = tmp_path / "linear.py"
-    for line in ('name: ClassVar[str] = "linear"', 'name = "linear"'):
-        file.write_text(f"class Linear(SlateModel):\n    {line}\n    uses_features = False\n", encoding="utf-8")
-        assert stale._classes(file) == {"linear": False}
