@@ -15,7 +15,7 @@ from runs import STAGES, Project, wait_until
 pytestmark = pytest.mark.slow
 
 TARGETS = ("runner", "kernel", "make and runner", "runner and kernels")
-KILLS = 5
+KILLS = 4
 SECONDS_BETWEEN = (5.0, 8.0, 4.0, 7.0, 6.0, 1.5)
 """About the time until the next stage is complete, by the number of those that are; rendering follows the last."""
 
