@@ -84,7 +84,7 @@ doctor: ## see what is there, what is wrong for PROFILE, and what to do about it
 	  else exec python3 -m ebnerd_lib doctor --profile $(PROFILE); fi
 
 test: $(READY) ## run the quick tests and the examples in docstrings: under 4 minutes
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n 2 --dist loadfile
 
 test-slow: $(READY) ## run what starts whole runs, servers, browsers, torchrun, kills and full disks: under 15 minutes
 	@$(PY) -m pytest -m slow

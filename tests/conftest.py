@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 from playwright.sync_api import Browser, sync_playwright
 
 from ebnerd_lib.data import dataset as datasets
@@ -190,15 +191,21 @@ def canary() -> str:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, smoke_bundle, canary) -> Path:
-    """A copy of the project in which the profile smoke has run, for reading only."""
-    project = tmp_path_factory.mktemp("project") / "a"
-    for name in ("ebnerd_lib", "notebooks", "params", "templates"):
-        shutil.copytree(ROOT / name, project / name)
-    shutil.copytree(smoke_bundle, project / "data" / "smoke")
-    environment = {**os.environ, "PYTHONPATH": str(project), "API_TOKEN": canary, "LOGNAME": canary, "USER": canary}
-    words = [sys.executable, "-m", "ebnerd_lib", "run", "--profile", "smoke"]
-    done = subprocess.run(words, cwd=project, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr + done.stdout
+    """A copy of the project in which the profile smoke has run, for reading only. Processes of one test run share it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    project = folder / "a"
+    with FileLock(f"{folder}.lock"):
+        if (folder / "done").exists():
+            return project
+        for name in ("ebnerd_lib", "notebooks", "params", "templates"):
+            shutil.copytree(ROOT / name, project / name)
+        shutil.copytree(smoke_bundle, project / "data" / "smoke")
+        environment = {**os.environ, "PYTHONPATH": str(project), "API_TOKEN": canary, "LOGNAME": canary, "USER": canary}
+        words = [sys.executable, "-m", "ebnerd_lib", "run", "--profile", "smoke"]
+        done = subprocess.run(words, cwd=project, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr + done.stdout
+        (folder / "done").touch()
     return project
 
 
