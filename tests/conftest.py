@@ -191,7 +191,7 @@ def canary() -> str:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, smoke_bundle, canary) -> Path:
-    """A copy of the project in which the profile smoke has run, for reading only. Processes of one test run share it."""
+    """A copy of the project in which the profile smoke has run, for reading only; test processes share it."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
     project = folder / "a"
