@@ -11,6 +11,8 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Item = TypeVar("Item", bound=Hashable)
+ONLINE = "_online"
+"""What the name of a model that is updated online ends in."""
 
 
 def _each_once(items: list[Item]) -> list[Item]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ebnerd_lib.configs import ONLINE
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates, candidate_rows
 from ebnerd_lib.data.summary import candidate_age, hour_of_day
@@ -20,7 +21,7 @@ from ebnerd_lib.evaluation.intervals import FEW_USERS, user_bootstrap
 from ebnerd_lib.evaluation.metrics import METRICS, per_slate
 from ebnerd_lib.features.registry import every_column
 from ebnerd_lib.features.store import Features
-from ebnerd_lib.training.model_file import ONLINE, TrainedModel
+from ebnerd_lib.training.model_file import TrainedModel
 
 _HISTORY = (1, 10, 50, 200)
 _LENGTH = (6, 11, 21, 41)

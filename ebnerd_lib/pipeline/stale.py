@@ -10,6 +10,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from ebnerd_lib.configs import ONLINE
 from ebnerd_lib.data.layout import check_files
 from ebnerd_lib.errors import ConfigError, EbnerdError
 from ebnerd_lib.pipeline.params import StageConfig, code_cells, load_config
@@ -215,7 +216,7 @@ def plan(configs: dict[str, StageConfig]) -> list[list[str]]:
         if config.reads and "module" not in config.parameters:
             trained = [name for stage in config.reads if stage in configs for name in _trained(configs[stage])]
             _check_names(config, "models", trained)
-            _check_names(config, "importance", [name for name in trained if not name.endswith("_online")])
+            _check_names(config, "importance", [name for name in trained if not name.endswith(ONLINE)])
     sorter = TopologicalSorter({stage: config.reads for stage, config in configs.items()})
     try:
         sorter.prepare()
@@ -235,7 +236,7 @@ def _trained(config: StageConfig) -> list[str]:
     if "module" not in config.parameters:
         return []
     tiers, online = config.parameters.get("tiers", [])[1:], bool(config.parameters.get("update_minutes"))
-    suffixes = ["", *(f"_{tier}" for tier in tiers), *(["_online"] if online else [])]
+    suffixes = ["", *(f"_{tier}" for tier in tiers), *([ONLINE] if online else [])]
     return [model + suffix for model in config.parameters["models"] for suffix in suffixes]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ebnerd_lib.configs import ONLINE
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.data.vocabulary import Vocabulary
@@ -20,8 +21,6 @@ from ebnerd_lib.training.batches import HistoryReader, IdEncoder, SlateBatches
 
 SCORE_BATCH = 1024
 """Slates scored at a time."""
-ONLINE = "_online"
-"""What the name of a model ends in that was updated online."""
 
 
 @dataclass

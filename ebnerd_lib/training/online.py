@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ebnerd_lib.configs import ONLINE
 from ebnerd_lib.data.dataset import PARTS, Dataset
 from ebnerd_lib.data.slates import HOUR, candidate_rows
 from ebnerd_lib.data.vocabulary import Vocabulary
@@ -167,7 +168,7 @@ class OnlineUpdater:
         self, model: TrainedModel, dataset: Dataset, features: dict[str, Features], config: OnlineConfig
     ) -> None:
         model.check(features["train"].columns)
-        self.name = f"{model.name}_online"
+        self.name = f"{model.name}{ONLINE}"
         self._trained, self._dataset, self._log, self._config = model, dataset, dataset.log, config
         self._network = model.network.copy()
         self._loss = LOSSES[self._network.hyperparameters["loss"]]
