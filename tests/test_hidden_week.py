@@ -11,7 +11,7 @@ import pytest
 from test_sample import contents, lists
 
 from ebnerd_lib.__main__ import main
-from ebnerd_lib.data.layout import check_files, check_hidden_files
+from ebnerd_lib.data.layout import TEST, check_files
 from ebnerd_lib.data.schema import ARTICLES, HISTORY, TEST_BEHAVIORS, arrow_schema
 from ebnerd_lib.errors import BundleError
 from ebnerd_lib.sample import SIZES, generate, generate_test
@@ -254,12 +254,12 @@ def test_a_smaller_share_of_readers_has_a_beyond_accuracy_row_in_each_size():
 
 
 def test_missing_files_are_named_with_the_remedy(bundle, former, tmp_path):
-    assert [path.name for path in check_hidden_files(bundle)][:3] == [
+    assert [path.name for path in check_files(bundle, (TEST,))][:3] == [
         "articles.parquet", "behaviors.parquet", "history.parquet",
     ]  # fmt: skip
     with pytest.raises(BundleError, match=r"no such folder.*sample --test --out"):
-        check_hidden_files(tmp_path / "none")
-    with pytest.raises(BundleError, match=r"2 files of the test set missing: test/behaviors\.parquet, test/history"):
-        check_hidden_files(former)
+        check_files(tmp_path / "none", (TEST,))
+    with pytest.raises(BundleError, match=r"2 files missing: test/behaviors\.parquet, test/history"):
+        check_files(former, (TEST,))
     with pytest.raises(BundleError, match="4 files missing"):
         check_files(bundle)

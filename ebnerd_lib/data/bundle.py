@@ -3,7 +3,7 @@
 Whatever is wrong with a file ends in one ``BundleError`` that names file, column, count and remedy.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numba import njit
 
 from ebnerd_lib.data import schema, slates
-from ebnerd_lib.data.layout import SPLITS, VECTORS, check_files, generated_stamp
+from ebnerd_lib.data.layout import SPLITS, TEST, VECTORS, check_files, generated_stamp
 from ebnerd_lib.data.schema import UNREADABLE, cast_column, flat
 from ebnerd_lib.data.slates import Slates, lists_of, writable
 from ebnerd_lib.data.vocabulary import Vocabulary, distinct
@@ -24,9 +24,9 @@ BATCH = 1 << 15
 """Rows read at a time."""
 _SLATE_COLUMNS = (
     "impression_id", "article_id", "impression_time", "device_type", "article_ids_inview",
-    "article_ids_clicked", "user_id", "is_subscriber", "session_id",
+    "article_ids_clicked", "user_id", "is_subscriber", "session_id", "is_beyond_accuracy",
 )  # fmt: skip
-_REQUEST = ("impression_id", "user_id", "time", "session_id", "device", "subscriber", "page")
+_REQUEST = ("impression_id", "user_id", "time", "session_id", "device", "subscriber", "page", "beyond")
 _TABLES = {"articles": schema.ARTICLES, "behaviors": schema.BEHAVIORS, "history": schema.HISTORY}
 _NULLABLE = frozenset(schema.ARTICLES) - {"article_id"} | {
     "read_time", "scroll_percentage", "gender", "postcode", "age", "next_read_time", "next_scroll_percentage",
@@ -60,7 +60,9 @@ class Behaviors:
     Attributes:
         path: the file, for messages.
         request: what is known of an impression beside its candidates, by name, each (n,): impression_id, user_id,
-            time (microseconds), session_id, device, subscriber, page (article id, -1 on the front page).
+            time (microseconds), session_id, device, subscriber, page (article id, -1 on the front page, 0 where a
+            hidden test does not tell it), beyond (whether it is for beyond-accuracy measures: its slate was made up
+            and shown to nobody).
         offsets: int64 (n + 1,), where the candidates of each impression begin.
         article_id: int32 (m,), candidates.
         click_offsets: int64 (n + 1,), where its clicks begin.
@@ -119,29 +121,33 @@ class Bundle:
         return table
 
     def behaviors(self, split: str) -> "Behaviors":
-        """Read the columns of a split's behaviors that slates are made of.
+        """Read the columns of a split's behaviors that slates are made of; a hidden test tells no clicks and no pages.
 
         Raises:
-            BundleError: there is no row, or an id repeats.
+            BundleError: there is no row, or an id repeats; in a hidden test ids may, as those of all rows for
+                beyond-accuracy measures are 0.
         """
-        path = self.path / split / "behaviors.parquet"
+        path, told = self.path / split / "behaviors.parquet", split != TEST
+        table = schema.BEHAVIORS if told else schema.TEST_BEHAVIORS
         inview, clicks = Lists(path, "article_ids_inview", np.int32), Lists(path, "article_ids_clicked", np.int32)
         rows: dict[str, list[np.ndarray]] = {name: [] for name in _REQUEST}
         seen = [np.zeros(0, np.int32)]
-        for batch in batches(path, schema.BEHAVIORS, _SLATE_COLUMNS):
+        for batch in batches(path, table, tuple(name for name in _SLATE_COLUMNS if name in table)):
             inview.add(batch["article_ids_inview"])
-            clicks.add(batch["article_ids_clicked"])
-            seen += [pc.unique(flat(batch["article_ids_inview"])).to_numpy(), _distinct(batch["article_id"])]
+            seen.append(pc.unique(flat(batch["article_ids_inview"])).to_numpy())
+            if told:
+                clicks.add(batch["article_ids_clicked"])
+                seen.append(pc.drop_null(pc.unique(batch["article_id"])).to_numpy())
             for name, values in _requests(batch).items():
                 rows[name].append(values)
         if not rows["impression_id"]:
             raise BundleError(f"{path}: 0 rows. A split needs impressions: check that the file is complete.")
-        found = Behaviors(
-            path, {name: np.concatenate(parts) for name, parts in rows.items()}, *inview.whole(), *clicks.whole(),
-            distinct(np.concatenate(seen)),
-        )  # fmt: skip
-        refuse_repeats(path, "impression_id", found.request["impression_id"])
-        return found
+        request = {name: np.concatenate(parts) for name, parts in rows.items()}
+        offsets, articles = inview.whole()
+        click_offsets, clicked = clicks.whole() if told else (np.zeros_like(offsets), articles[:0])
+        if told:
+            refuse_repeats(path, "impression_id", request["impression_id"])
+        return Behaviors(path, request, offsets, articles, click_offsets, clicked, distinct(np.concatenate(seen)))
 
     def clicks(self, split: str) -> "Clicks":
         """Read who clicked what and when before the split's week.
@@ -211,16 +217,18 @@ class Bundle:
         return shares
 
 
-def open_bundle(path: Path) -> Bundle:
+def open_bundle(path: Path, splits: tuple[str, ...] = SPLITS) -> Bundle:
     """Open a bundle and check that each file exists and has the schema's columns and types.
+
+    ``splits`` is ``(TEST,)`` for a hidden-test bundle.
 
     Raises:
         BundleError: a folder, file or column is missing, a file is no parquet, or a type is wrong.
     """
-    files = check_files(path)
-    for file in files:
-        if file.stem in _TABLES:
-            schema.check_schema(file, open_parquet(file).schema_arrow, _TABLES[file.stem])
+    for file in check_files(path, splits):
+        wanted = schema.TEST_BEHAVIORS if file.parts[-2:] == (TEST, "behaviors.parquet") else _TABLES.get(file.stem)
+        if wanted is not None:
+            schema.check_schema(file, open_parquet(file).schema_arrow, wanted)
     return Bundle(path, generated_stamp(path))
 
 
@@ -231,7 +239,7 @@ def build_slates(found: Behaviors, articles: Vocabulary, users: Vocabulary, week
         found: as ``Bundle.behaviors`` returns them.
         articles: vocabulary that holds every article of every slate.
         users: vocabulary of users.
-        week: 0 for the train file, 1 for the validation file.
+        week: number of the file: its history is that of the dataset with this number.
 
     Raises:
         BundleError: a slate is empty or repeats an article, or a click lies outside its slate.
@@ -355,6 +363,8 @@ class Lists:
 
 def _requests(rows: pa.Table) -> dict[str, np.ndarray]:
     """Return what is known of impressions beside their candidates: ``Behaviors.request``."""
+    nothing = np.zeros(rows.num_rows, np.int32)
+    told = rows.column_names
     return {
         "impression_id": rows["impression_id"].to_numpy(),
         "user_id": rows["user_id"].to_numpy(),
@@ -362,31 +372,25 @@ def _requests(rows: pa.Table) -> dict[str, np.ndarray]:
         "session_id": rows["session_id"].to_numpy(),
         "device": rows["device_type"].to_numpy(),
         "subscriber": rows["is_subscriber"].to_numpy(),
-        "page": pc.fill_null(rows["article_id"], -1).to_numpy(),
+        "page": pc.fill_null(rows["article_id"], -1).to_numpy() if "article_id" in told else nothing,
+        "beyond": rows["is_beyond_accuracy"].to_numpy() if "is_beyond_accuracy" in told else nothing > 0,
     }
 
 
-def _distinct(ids: pa.ChunkedArray) -> np.ndarray:
-    return pc.drop_null(pc.unique(ids)).to_numpy()
-
-
-def batches(
-    path: Path, table: dict[str, pa.DataType], names: tuple[str, ...], progress: Callable[[float], None] | None = None
-) -> Iterator[pa.Table]:
+def batches(path: Path, table: dict[str, pa.DataType], names: tuple[str, ...]) -> Iterator[pa.Table]:
     """Yield rows of a file in the types of its schema ``table``, ``BATCH`` at a time.
 
     Args:
         path: the file.
         table: its schema.
         names: the columns wanted.
-        progress: called with the share done.
 
     Raises:
         BundleError: the file cannot be read or a value is wrong, see ``checked``; counts are those of the whole file.
     """
     file = open_parquet(path)
     schema.check_schema(path, file.schema_arrow, table)
-    done, whole = 0, max(file.metadata.num_rows, 1)
+    done = 0
     for group in range(file.metadata.num_row_groups):
         # A reader keeps what it has read until it is dropped, so each row group gets one of its own.
         rows = open_parquet(path).iter_batches(BATCH, row_groups=[group], columns=list(names))
@@ -400,8 +404,6 @@ def batches(
                 raise
             yield found
             done += batch.num_rows
-            if progress is not None:
-                progress(done / whole)
 
 
 def _next(rows: Iterator[pa.RecordBatch], path: Path, done: int) -> pa.RecordBatch | None:

@@ -1,4 +1,4 @@
-"""The file of a submission: a zip with ``predictions.txt``, one line a row of the test file, in its order.
+"""The file of a submission, and its check: a zip with ``predictions.txt``, one line a row of the test file, in order.
 
 A line is ``<impression_id> [r1,r2,…]`` where ``ri`` is the rank (1 is best) of the i-th article of the row's
 ``article_ids_inview``: the ranks are a permutation of 1 to the length of the slate.
@@ -8,6 +8,7 @@ A line is ``<impression_id> [r1,r2,…]`` where ``ri`` is the rank (1 is best) o
 # mypy: disable-error-code="no-untyped-def"
 
 import os
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,6 +17,9 @@ from pathlib import Path
 import numpy as np
 from numba import njit
 
+from ebnerd_lib.data.bundle import batches, list_offsets
+from ebnerd_lib.data.layout import TEST, check_files
+from ebnerd_lib.data.schema import TEST_BEHAVIORS
 from ebnerd_lib.errors import SubmissionError
 
 MEMBER = "predictions.txt"
@@ -29,6 +33,24 @@ WRONG = {
     4: "has ranks that are no permutation of 1 to the number of candidates",
 }
 """What may be wrong with a line, by code; 0 is a right one."""
+
+
+class Progress:
+    """Tells how far each step is, at most every five seconds, with the time that the step has left."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._step = say, ""
+        self._start = self._told = 0.0
+
+    def step(self, name: str, share: float) -> None:
+        """Take note of the share of a step that is done."""
+        now = time.monotonic()
+        if name != self._step:
+            self._step, self._start, self._told = name, now, now
+        if now - self._told >= 5 and 0 < share < 1:
+            self._told = now
+            left = (now - self._start) / share * (1 - share)
+            self._say(f"{name}: {share:.0%}, about {left:.0f} s left")
 
 
 def ranks_of(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -72,7 +94,51 @@ def write_predictions(
         temporary.unlink(missing_ok=True)
 
 
-def read_lines(path: Path) -> Iterator[bytes]:
+def check_submission(file: Path, test: Path, progress: Callable[[str, float], None]) -> int:
+    """Check every line of a submission, whoever wrote it: its id, and that its ranks are a permutation for its row.
+
+    Args:
+        file: the zip file.
+        test: the hidden-test bundle.
+        progress: told how far it is.
+
+    Returns:
+        The number of lines, all of them right.
+
+    Raises:
+        BundleError: the test set is incomplete or malformed.
+        SubmissionError: the file is no zip, holds something else, has too few or too many lines, or lines are wrong:
+            how many of each kind, and which is the first.
+    """
+    check_files(test, (TEST,))
+    id_parts, length_parts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    names = ("impression_id", "article_ids_inview")
+    for rows in batches(test / TEST / "behaviors.parquet", TEST_BEHAVIORS, names):
+        id_parts.append(rows["impression_id"].to_numpy().astype(np.int64))
+        length_parts.append(np.diff(list_offsets(rows["article_ids_inview"])))
+    ids, lengths = np.concatenate(id_parts), np.concatenate(length_parts)
+    seen = np.zeros(int(lengths.max(initial=0)) + 1, np.int64)
+    verdict = np.zeros(len(ids), np.uint8)
+    lines = 0
+    for block in _blocks(file):
+        lines = _check_block(np.frombuffer(block, np.uint8), ids, lengths, lines, seen, verdict)
+        progress(f"checking {file.name}", min(1.0, lines / max(len(ids), 1)))
+    faults = []
+    for code, text in WRONG.items():
+        found = np.flatnonzero(verdict == code)
+        if len(found):
+            more = f", the first of {len(found)} such," if len(found) > 1 else ""
+            faults.append(f"line {found[0] + 1}{more} {text}")
+    if lines != len(ids):
+        faults.append(f"{lines} lines for {len(ids)} rows of {TEST}/behaviors.parquet")
+    if faults:
+        raise SubmissionError(
+            f"{file}: {MEMBER}: {'; '.join(faults)}. Write one line a row of the test file, in its order."
+        )
+    return lines
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
     """Yield the text of a submission in blocks of whole lines, a newline at the end of each.
 
     Raises:
@@ -137,20 +203,9 @@ def _text(ids: np.ndarray, offsets: np.ndarray, ranks: np.ndarray, start: int, s
 
 
 @njit(cache=True, nogil=True)
-def check_block(text, ids, lengths, row, seen, verdict):
-    """Check a block of whole lines against rows of the test file.
-
-    Args:
-        text: uint8, the block.
-        ids: int64 (n,), ids of all rows.
-        lengths: int32 (n,), candidates of all rows.
-        row: number of lines before the block.
-        seen: int64, at least as long as the longest slate plus one; used up.
-        verdict: uint8, takes the code of each line, see ``WRONG``; lines beyond the rows get none.
-
-    Returns:
-        The number of lines up to the end of the block.
-    """
+def _check_block(text, ids, lengths, row, seen, verdict):
+    # Writes the code of each line to ``verdict``, ``row`` being the number of lines before the block, and returns that
+    # after it; lines beyond the rows get no code. ``seen`` has room for the longest slate.
     at = 0
     while at < len(text):
         end = at
