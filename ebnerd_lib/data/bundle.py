@@ -16,7 +16,7 @@ from numba import njit
 from ebnerd_lib.data import schema, slates
 from ebnerd_lib.data.layout import SPLITS, TEST, VECTORS, check_files, generated_stamp
 from ebnerd_lib.data.schema import UNREADABLE, cast_column, flat
-from ebnerd_lib.data.slates import Slates, lists_of, writable
+from ebnerd_lib.data.slates import Slates, lists_of, values_of, writable
 from ebnerd_lib.data.vocabulary import Vocabulary, distinct
 from ebnerd_lib.errors import BundleError, first_line
 
@@ -117,7 +117,7 @@ class Bundle:
         """Read columns of the articles table. Raises ``BundleError`` on a null or repeated article id."""
         path = self.path / "articles.parquet"
         table = _read(path, schema.ARTICLES, columns)
-        refuse_repeats(path, "article_id", table["article_id"].to_numpy())
+        _refuse_repeats(path, "article_id", table["article_id"].to_numpy())
         return table
 
     def behaviors(self, split: str) -> "Behaviors":
@@ -146,7 +146,7 @@ class Bundle:
         offsets, articles = inview.whole()
         click_offsets, clicked = clicks.whole() if told else (np.zeros_like(offsets), articles[:0])
         if told:
-            refuse_repeats(path, "impression_id", request["impression_id"])
+            _refuse_repeats(path, "impression_id", request["impression_id"])
         return Behaviors(path, request, offsets, articles, click_offsets, clicked, distinct(np.concatenate(seen)))
 
     def clicks(self, split: str) -> "Clicks":
@@ -159,13 +159,16 @@ class Bundle:
         articles, times = Lists(path, "article_id_fixed", np.int32), Lists(path, "impression_time_fixed", np.int64)
         users, seen = [np.zeros(0, np.uint32)], [np.zeros(0, np.int32)]
         for batch in batches(path, schema.HISTORY, ("user_id", "article_id_fixed", "impression_time_fixed")):
-            refuse_unequal(path, batch)
             users.append(batch["user_id"].to_numpy())
             seen.append(pc.unique(flat(batch["article_id_fixed"])).to_numpy())
-            articles.add(batch["article_id_fixed"])
-            times.add(batch["impression_time_fixed"])
+            unequal = int((articles.add(batch["article_id_fixed"]) != times.add(batch["impression_time_fixed"])).sum())
+            if unequal:
+                raise BundleError(
+                    f"{path}: article_id_fixed and impression_time_fixed differ in length in {unequal} rows. "
+                    "Each click needs its article and its time: fetch the file again."
+                )
         user_id = np.concatenate(users)
-        refuse_repeats(path, "user_id", user_id)
+        _refuse_repeats(path, "user_id", user_id)
         return Clicks(user_id, *articles.whole(), times.whole()[1], distinct(np.concatenate(seen)))
 
     def vectors(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -184,14 +187,14 @@ class Bundle:
         schema.check_schema(path, found, wanted)
         table = _read(path, wanted, tuple(wanted))
         ids = table["article_id"].to_numpy()
-        refuse_repeats(path, "article_id", ids)
-        sizes = np.unique(np.diff(list_offsets(table[lists[0]])))
+        _refuse_repeats(path, "article_id", ids)
+        sizes = np.unique(list_lengths(table[lists[0]]))
         if len(sizes) != 1 or not sizes[0]:
             raise BundleError(
                 f"{path}: column {lists[0]}: vectors of {len(sizes)} different lengths for {len(ids)} articles. "
                 "All must be equally long: fetch the file again."
             )
-        numbers = flat_values(table[lists[0]]).reshape(len(ids), -1)
+        numbers = writable(flat(table[lists[0]])).reshape(len(ids), -1)
         odd = int((~np.isfinite(numbers).all(axis=1)).sum())
         if odd:
             raise BundleError(
@@ -331,30 +334,21 @@ def _sort_by_time(offsets, article, time):  # type: ignore[no-untyped-def]
 
 
 class Lists:
-    """Takes a list column of a file batch by batch: its numbers in one array, and where rows begin.
-
-    Args:
-        path: the file.
-        name: of the column.
-        kind: of the numbers; timestamps are int64 microseconds.
-    """
+    """Takes the list column ``name`` of a file batch by batch: its numbers in one array, and where rows begin."""
 
     def __init__(self, path: Path, name: str, kind: type[np.generic]) -> None:
-        footer = open_parquet(path).metadata
-        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-        columns = [group.column(place) for group in groups for place in range(group.num_columns)]
         # A list without items counts as one value, so there is room for all.
-        room = sum(column.num_values for column in columns if column.path_in_schema.split(".")[0] == name)
-        self._values, self._count = slates.large_empty(room, kind), 0
+        self._values, self._count = slates.large_empty(values_of(open_parquet(path), name), kind), 0
         self._lengths = [np.zeros(0, np.int64)]
 
-    def add(self, column: pa.ChunkedArray) -> None:
-        """Add rows of a list column, timestamps as microseconds."""
+    def add(self, column: pa.ChunkedArray) -> np.ndarray:
+        """Add rows of a list column, timestamps as microseconds; return how many numbers each row has."""
         values = flat(column)
         numbers = (values.cast(pa.int64()) if pa.types.is_timestamp(values.type) else values).to_numpy()
         self._values[self._count : self._count + len(numbers)] = numbers
         self._count += len(numbers)
-        self._lengths.append(np.diff(list_offsets(column)))
+        self._lengths.append(list_lengths(column))
+        return self._lengths[-1]
 
     def whole(self) -> tuple[np.ndarray, np.ndarray]:
         """Return offsets, int64 (rows + 1,), and the numbers of all rows."""
@@ -386,7 +380,7 @@ def batches(path: Path, table: dict[str, pa.DataType], names: tuple[str, ...]) -
         names: the columns wanted.
 
     Raises:
-        BundleError: the file cannot be read or a value is wrong, see ``checked``; counts are those of the whole file.
+        BundleError: the file cannot be read or a value is wrong, see ``_checked``; counts are those of the whole file.
     """
     file = open_parquet(path)
     schema.check_schema(path, file.schema_arrow, table)
@@ -397,7 +391,7 @@ def batches(path: Path, table: dict[str, pa.DataType], names: tuple[str, ...]) -
         while (batch := _next(rows, path, done)) is not None:
             found = pa.Table.from_batches([batch]).select(list(names))
             try:
-                found = checked(path, found, table)
+                found = _checked(path, found, table)
             except BundleError:
                 for name in names:
                     _read(path, table, (name,))
@@ -430,10 +424,10 @@ def _read(path: Path, table: dict[str, pa.DataType], columns: tuple[str, ...]) -
         found = open_parquet(path).read(columns=list(columns)).select(list(columns)).combine_chunks()
     except UNREADABLE as error:
         raise BundleError(f"{path}: cannot be read ({first_line(error)}). Fetch the file again.") from error
-    return checked(path, found, table)
+    return _checked(path, found, table)
 
 
-def checked(path: Path, found: pa.Table, table: dict[str, pa.DataType]) -> pa.Table:
+def _checked(path: Path, found: pa.Table, table: dict[str, pa.DataType]) -> pa.Table:
     """Return rows of a file in the types of the schema ``table``.
 
     Raises:
@@ -464,19 +458,7 @@ def _refuse_nulls(path: Path, name: str, column: pa.ChunkedArray) -> None:
         raise BundleError(f"{path}: column {name} is null in {where}; it must have a value. Drop or fill these rows.")
 
 
-def refuse_unequal(path: Path, table: pa.Table) -> None:
-    """Raise ``BundleError`` where a row of a history has not as many times as articles."""
-    articles, times = table["article_id_fixed"], table["impression_time_fixed"]
-    unequal = int((np.diff(list_offsets(articles)) != np.diff(list_offsets(times))).sum())
-    if unequal:
-        raise BundleError(
-            f"{path}: article_id_fixed and impression_time_fixed differ in length in {unequal} rows. "
-            "Each click needs its article and its time: fetch the file again."
-        )
-
-
-def refuse_repeats(path: Path, name: str, ids: np.ndarray) -> None:
-    """Raise ``BundleError`` where ids of a column occur twice."""
+def _refuse_repeats(path: Path, name: str, ids: np.ndarray) -> None:
     repeated = len(ids) - len(distinct(ids))
     if repeated:
         raise BundleError(
@@ -484,15 +466,9 @@ def refuse_repeats(path: Path, name: str, ids: np.ndarray) -> None:
         )
 
 
-def flat_values(column: pa.ChunkedArray) -> np.ndarray:
-    """Return all values of a list column, row after row."""
-    return writable(flat(column))
-
-
-def list_offsets(column: pa.ChunkedArray) -> np.ndarray:
-    """Return where the rows of a list column begin among its values, and the end: int64 (rows + 1,)."""
-    lengths = pc.list_value_length(column).to_numpy()
-    return np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+def list_lengths(column: pa.ChunkedArray) -> np.ndarray:
+    """Return how many values each row of a list column has: int64 (rows,)."""
+    return pc.list_value_length(column).to_numpy().astype(np.int64)
 
 
 def microseconds(times: pa.Array | pa.ChunkedArray) -> np.ndarray:

@@ -208,8 +208,6 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
         users = Vocabulary(
             np.concatenate([rows.request["user_id"] for rows in behaviors] + [rows.user_id for rows in clicks])
         )
-        articles.check_both_ways()
-        users.check_both_ways()
         weeks = list(pool.map(build_slates, behaviors, repeat(articles), repeat(users), range(len(SPLITS))))
         past = list(pool.map(build_history, clicks, repeat(articles), repeat(users)))
     rows_of_history = [len(rows) for rows in clicks]

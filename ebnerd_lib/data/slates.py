@@ -327,7 +327,7 @@ def load(paths: list[Path]) -> list[Slates]:
                 at, room = row, sum(rows)
                 if name in _PER_CANDIDATE:
                     inner, column = column.offsets.to_numpy(), column.values
-                    at, room = candidate, sum(map(_values, files))
+                    at, room = candidate, sum(values_of(file, name) for file in files)
                 values = (column.view(pa.int64()) if name == "time" else column).to_numpy(zero_copy_only=False)
                 if name not in arrays:
                     arrays[name] = large_empty(room, values.dtype)
@@ -339,8 +339,8 @@ def load(paths: list[Path]) -> list[Slates]:
     return [whole.between(start, stop) for start, stop in itertools.pairwise(ends.tolist())]
 
 
-def _values(file: pq.ParquetFile) -> int:
-    """Return how many candidates a file that ``save`` wrote holds."""
-    place = [column.path.split(".")[0] for column in file.schema].index("article")
+def values_of(file: pq.ParquetFile, name: str) -> int:
+    """Return how many items the lists of a column have, empty and null ones counting as one; 0 without the column."""
     groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-    return sum(group.column(place).num_values for group in groups)
+    columns = [group.column(place) for group in groups for place in range(group.num_columns)]
+    return sum(column.num_values for column in columns if column.path_in_schema.split(".")[0] == name)

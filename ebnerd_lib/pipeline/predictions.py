@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numba import njit
 
-from ebnerd_lib.data.bundle import batches, list_offsets
+from ebnerd_lib.data.bundle import batches, list_lengths
 from ebnerd_lib.data.layout import TEST, check_files
 from ebnerd_lib.data.schema import TEST_BEHAVIORS
 from ebnerd_lib.errors import SubmissionError
@@ -115,7 +115,7 @@ def check_submission(file: Path, test: Path, progress: Callable[[str, float], No
     names = ("impression_id", "article_ids_inview")
     for rows in batches(test / TEST / "behaviors.parquet", TEST_BEHAVIORS, names):
         id_parts.append(rows["impression_id"].to_numpy().astype(np.int64))
-        length_parts.append(np.diff(list_offsets(rows["article_ids_inview"])))
+        length_parts.append(list_lengths(rows["article_ids_inview"]))
     ids, lengths = np.concatenate(id_parts), np.concatenate(length_parts)
     seen = np.zeros(int(lengths.max(initial=0)) + 1, np.int64)
     verdict = np.zeros(len(ids), np.uint8)
