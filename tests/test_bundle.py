@@ -197,32 +197,6 @@ def test_histories_of_unequal_lists_whose_totals_agree(tiny_bundle):
     assert "differ in length in 2 rows" in refusal(tiny_bundle(validation_history=swapped))
 
 
-@pytest.mark.parametrize(
-    ("name", "column", "row", "value", "kind"),
-    [
-        ("articles", "article_id", 0, 2**31, pa.int64()),
-        ("train_behaviors", "article_id", 0, 2**31, pa.int64()),
-        ("train_behaviors", "article_ids_inview", 0, [1001, 1003, 2**31], pa.list_(pa.int64())),
-        ("train_history", "article_id_fixed", 1, [2**40], pa.large_list(pa.int64())),
-        ("train_behaviors", "user_id", 0, 2**32, pa.int64()),
-        ("train_behaviors", "user_id", 0, -1, pa.int64()),
-        ("validation_behaviors", "impression_id", 0, 2**32, pa.uint64()),
-    ],
-)
-def test_ids_that_do_not_fit(tiny_bundle, name, column, row, value, kind):
-    change = put(column, lambda old: [*old[:row], value, *old[row + 1 :]], kind)
-    message = refusal(tiny_bundle(**{name: change}))
-    assert f"{name.replace('_', '/')}.parquet: column {column} has 1 values that do not fit" in message
-
-
-def test_weeks_mixed_up(tiny_bundle, by_hand):
-    rows = {
-        "train_behaviors": lambda _: by_hand.behaviors(by_hand.validation),
-        "validation_behaviors": lambda _: by_hand.behaviors(by_hand.train),
-    }
-    assert "4 impressions are not before the first of validation/behaviors.parquet" in refusal(tiny_bundle(**rows))
-
-
 def test_stamp_of_a_generated_bundle(smoke_bundle):
     generated = open_bundle(smoke_bundle).generated
     assert generated is not None
@@ -344,32 +318,6 @@ def test_articles_table_that_says_nothing(tiny_bundle, tiny):
     assert np.isnan(data.metadata.sentiment).all()
     assert np.isnan(data.users.filter(like="sentiment_")).all().all()
     assert data.articles["in_table"].sum() == 12
-
-
-@pytest.mark.parametrize("left", [0, 1, 6])
-def test_articles_that_the_table_lacks_still_have_indices(tiny_bundle, tiny, left):
-    data = ready(tiny_bundle(articles=lambda t: t.slice(0, left)))
-    np.testing.assert_array_equal(data.log.article_id, tiny.log.article_id)
-    assert (data.log.article > 0).all()
-    np.testing.assert_array_equal(data.articles["article_id"].to_numpy()[data.log.article], data.log.article_id)
-    assert data.articles["in_table"].sum() == left
-
-
-def test_history_of_nobody(tiny_bundle):
-    data = ready(tiny_bundle(train_history=lambda t: t.slice(0, 0)))
-    assert data.histories[0].lengths.tolist() == [0] * 5
-    assert data.histories[1].lengths.tolist() == [0, 3, 0, 2, 1]
-
-
-def test_front_page_and_pages(tiny):
-    log = tiny.log
-    pages = dict(zip(log.impression_id.tolist(), log.page.tolist(), strict=True))
-    front = {i for i, is_front in zip(log.impression_id.tolist(), log.front_page, strict=True) if is_front}
-    assert front == {101, 103, 104, 105, 201, 202, 204}
-    assert {i: tiny.articles["article_id"][page] for i, page in pages.items() if i not in front} == {
-        102: 1002, 106: 1006, 203: 1008,
-    }  # fmt: skip
-    assert not any(pages[i] for i in front)
 
 
 def vectors(*columns: tuple[str, pa.Array]) -> pa.Table:

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebnerd_lib.data import dataset as datasets
@@ -98,14 +98,6 @@ def test_sentiment_shares_by_hand(label, score, expected):
     shares = sentiment_shares(np.array([label], dtype=object), np.array([score]))
     np.testing.assert_allclose(shares, [expected], rtol=1e-6)
     assert shares.dtype == np.float32
-
-
-@given(st.lists(st.tuples(st.sampled_from(["Negative", "Neutral", "Positive"]), st.floats(0, 1)), max_size=10))
-def test_sentiment_shares_are_shares(rows):
-    labels = np.array([label for label, _ in rows], dtype=object)
-    shares = sentiment_shares(labels, np.array([score for _, score in rows], dtype=np.float64))
-    np.testing.assert_allclose(shares.sum(axis=1), np.ones(len(rows)), rtol=1e-6)
-    assert ((shares >= 0) & (shares <= 1)).all()
 
 
 def test_articles_have_their_shares(tiny):
@@ -258,38 +250,3 @@ def test_same_dataset_same_bytes(tiny_path, tmp_path):
 def test_nothing_saved(tmp_path):
     with pytest.raises(StageError, match=r"no articles\.parquet\. Run 01_preprocess"):
         datasets.load(tmp_path)
-
-
-days = st.integers(0, 13 * 24 * 60).map(lambda minutes: minutes * 60_000_000)
-impressions = st.lists(
-    st.tuples(days, st.lists(st.integers(1, 8), min_size=1, max_size=5, unique=True), st.integers(1, 4)),
-    min_size=1,
-    max_size=12,
-)
-
-
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(impressions, st.data())
-def test_any_bundle_has_the_labels_of_a_row_wise_reading(tiny_bundle, by_hand, impressions, data):
-    # the tiny bundle's own rows stay, so that no part is empty
-    early, late = list(by_hand.train), list(by_hand.validation)
-    for number, (time, slate, user) in enumerate(impressions):
-        clicked = data.draw(st.lists(st.sampled_from(slate), unique=True))
-        day = f"{18 + time // 86_400_000_000:02d}T{time // 3_600_000_000 % 24:02d}:{time // 60_000_000 % 60:02d}"
-        (early if day < "25T07:00" else late).append(
-            (1000 + number, None, day, 1, slate, clicked, user, False, 50 + number)
-        )
-    folder = tiny_bundle(
-        train_behaviors=lambda _: by_hand.behaviors(early), validation_behaviors=lambda _: by_hand.behaviors(late)
-    )
-    loaded = prepare(open_bundle(folder), "official")[0]
-    expected = {row[0]: (row[4], [article in row[5] for article in row[4]]) for row in early + late}
-    log = loaded.log
-    assert sorted(log.impression_id.tolist()) == sorted(expected)
-    for row, impression in enumerate(log.impression_id.tolist()):
-        own = slice(log.offsets[row], log.offsets[row + 1])
-        assert (log.article_id[own].tolist(), log.clicked[own].tolist()) == expected[impression]
-    for slates in loaded.parts.values():
-        order = [i for i in [row[0] for row in early + late] if i in set(slates.impression_id.tolist())]
-        assert slates.impression_id[np.argsort(slates.row)].tolist() == order, "file order"
-        assert list(zip(slates.time, slates.row, strict=True)) == sorted(zip(slates.time, slates.row, strict=True))

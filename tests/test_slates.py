@@ -172,12 +172,6 @@ def test_saved_slates_can_be_opened_by_a_person(tmp_path, tiny):
     assert str(rows[1]["time"]) == "2023-05-25 06:50:00"
 
 
-def test_same_slates_same_bytes(tmp_path):
-    for name in ("one", "two"):
-        slates_io.save(make([2, 3]), tmp_path / name)
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-
-
 def test_slates_in_several_row_groups_load_the_same(tmp_path):
     slates = make([2, 3, 1, 4])
     slates_io.save(slates, tmp_path / "whole.parquet")

@@ -83,22 +83,6 @@ def test_quantile_is_the_cut_of_the_original_notebook(minutes, data):
     assert split.validation_start == start
 
 
-@given(
-    st.lists(st.integers(0, 6 * 24 * 60 - 1), min_size=1, max_size=40),
-    st.lists(st.integers(0, 7 * 24 * 60 - 1), min_size=1, max_size=40),
-)
-def test_official_parts_lie_one_after_the_other(early, late):
-    week_end = times("25T07:00")[0]
-    # the last minute of the week is always there, so the full hour after it is the end of the week
-    train = np.append(times("18T07:00")[0] + np.array(early) * MINUTE, week_end - MINUTE)
-    validation = week_end + np.array(late) * MINUTE
-    split = split_parts("official", train, validation)
-    every = np.concatenate([train, validation])
-    np.testing.assert_array_equal(split.part == TRAIN, every < week_end - 24 * HOUR)
-    np.testing.assert_array_equal(split.part == VALIDATION, every >= week_end)
-    assert split.part.dtype == np.int8
-
-
 @pytest.mark.parametrize("name", ["official", "quantile"])
 def test_order_within_a_file_does_not_matter(name):
     random = np.random.default_rng(0)

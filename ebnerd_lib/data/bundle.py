@@ -4,6 +4,7 @@ Whatever is wrong with a file ends in one ``BundleError`` that names file, colum
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -209,13 +210,9 @@ class Bundle:
         file, shares = open_parquet(path), {}
         for column in dict.fromkeys(file.schema_arrow.names):
             nulls = 0
-            try:
+            with _readable(path, f"column {column} cannot be read"):
                 for batch in file.iter_batches(BATCH, columns=[column]):
                     nulls += batch.column(batch.schema.get_all_field_indices(column)[0]).null_count
-            except UNREADABLE as error:
-                raise BundleError(
-                    f"{path}: column {column} cannot be read ({first_line(error)}). Fetch the file again."
-                ) from error
             shares[column] = nulls / max(file.metadata.num_rows, 1)
         return shares
 
@@ -388,7 +385,11 @@ def batches(path: Path, table: dict[str, pa.DataType], names: tuple[str, ...]) -
     for group in range(file.metadata.num_row_groups):
         # A reader keeps what it has read until it is dropped, so each row group gets one of its own.
         rows = open_parquet(path).iter_batches(BATCH, row_groups=[group], columns=list(names))
-        while (batch := _next(rows, path, done)) is not None:
+        while True:
+            with _readable(path, f"cannot be read after row {done}"):
+                batch = next(rows, None)
+            if batch is None:
+                break
             found = pa.Table.from_batches([batch]).select(list(names))
             try:
                 found = _checked(path, found, table)
@@ -400,30 +401,24 @@ def batches(path: Path, table: dict[str, pa.DataType], names: tuple[str, ...]) -
             done += batch.num_rows
 
 
-def _next(rows: Iterator[pa.RecordBatch], path: Path, done: int) -> pa.RecordBatch | None:
+@contextmanager
+def _readable(path: Path, otherwise: str) -> Iterator[None]:
     try:
-        return next(rows, None)
+        yield
     except UNREADABLE as error:
-        raise BundleError(
-            f"{path}: cannot be read after row {done} ({first_line(error)}). Fetch the file again."
-        ) from error
+        raise BundleError(f"{path}: {otherwise} ({first_line(error)}). Fetch the file again.") from error
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
     """Open a parquet file; raises ``BundleError`` where it is none."""
-    try:
-        return pq.ParquetFile(path)
-    except UNREADABLE as error:
-        raise BundleError(
-            f"{path}: not a readable parquet file ({first_line(error)}). Fetch the file again."
-        ) from error
+    with _readable(path, "not a readable parquet file"):
+        file = pq.ParquetFile(path)
+    return file
 
 
 def _read(path: Path, table: dict[str, pa.DataType], columns: tuple[str, ...]) -> pa.Table:
-    try:
+    with _readable(path, "cannot be read"):
         found = open_parquet(path).read(columns=list(columns)).select(list(columns)).combine_chunks()
-    except UNREADABLE as error:
-        raise BundleError(f"{path}: cannot be read ({first_line(error)}). Fetch the file again.") from error
     return _checked(path, found, table)
 
 
