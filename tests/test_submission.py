@@ -190,14 +190,6 @@ def test_the_hidden_clicks_are_found_about_as_well_as_those_of_validation(submit
 
 
 @pytest.mark.slow
-def test_the_same_bytes_again(submitted, finished, test_set, tmp_path):
-    again = tmp_path / "again.zip"
-    words = ("submit", "--profile", "smoke", "--model", MODEL, "--test", test_set, "--out", again)
-    assert command(finished, *words, *()).returncode == 0
-    assert again.read_bytes() == submitted.read_bytes()
-
-
-@pytest.mark.slow
 def test_a_disk_without_room_is_one_clear_error_and_leaves_no_file(finished, test_set, tmp_path):
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))

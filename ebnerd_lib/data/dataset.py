@@ -255,6 +255,7 @@ def prepare_hidden(before: Bundle, test: Bundle) -> tuple[Dataset, int]:
     """
     table = test.articles(ARTICLE_COLUMNS)
     asked, past, clicks = test.behaviors(TEST), before.behaviors(SPLITS[1]), test.clicks(TEST)
+    pa.default_memory_pool().release_unused()  # what reading took
     articles = Vocabulary(np.concatenate([table["article_id"].to_numpy(), asked.seen, past.seen, clicks.seen]))
     users = Vocabulary(np.concatenate([asked.request["user_id"], past.request["user_id"], clicks.user_id]))
     weeks = [build_slates(behaviors, articles, users, week) for week, behaviors in enumerate((asked, past))]
