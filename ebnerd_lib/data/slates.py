@@ -73,7 +73,8 @@ class Slates:
         subscriber: bool (n,).
         page: int32 (n,), index of the article being read; 0 on the front page and for unknown articles.
         front_page: bool (n,), whether the front page is being read.
-        week: int8 (n,), 0 for the bundle's train file, 1 for its validation file: whose history applies.
+        week: int8 (n,), 0 for the bundle's train file, 1 for its validation file; of a hidden test 0, and 1 for the
+            week before it: whose history applies.
         offsets: int64 (n + 1,), slate ``i`` is ``offsets[i]:offsets[i + 1]`` of the arrays below.
         article_id: int32 (m,), raw ids.
         article: int32 (m,), index into the articles table, 0 unknown.
