@@ -175,7 +175,7 @@ def evaluate(
 def submit(profile: str, model: str, test: Path, out: Path) -> None:
     """Rank the hidden test set with a trained model and write the file to send."""
     _be_deterministic()
-    from ebnerd_lib.pipeline.submission.submit import submit
+    from ebnerd_lib.pipeline.submission import submit
 
     submit(profile, model, test, out)
 
@@ -185,8 +185,7 @@ def submit(profile: str, model: str, test: Path, out: Path) -> None:
 @click.option("--test", type=Path, required=True, help="folder of the test set: articles.parquet, test/")
 def check_submission(file: Path, test: Path) -> None:
     """Check that a submission ranks every row of a test set."""
-    from ebnerd_lib.pipeline.submission.check import check_submission
-    from ebnerd_lib.pipeline.submission.progress import Progress
+    from ebnerd_lib.pipeline.predictions import Progress, check_submission
 
     lines = check_submission(file, test, Progress(print).step)
     print(f"{file}: {lines:,} lines, every one a permutation for its row of {test}.")

@@ -95,32 +95,6 @@ def test_missing_file(tiny_bundle, name):
     assert f"1 files missing: {name.replace('_', '/')}.parquet" in message
 
 
-def test_missing_files_are_named_at_once(tiny_bundle):
-    message = refusal(tiny_bundle(articles=None, validation_behaviors=None))
-    assert "2 files missing: articles.parquet, validation/behaviors.parquet" in message
-
-
-def test_a_folder_in_the_place_of_a_file_is_a_missing_file(tiny_bundle):
-    folder = tiny_bundle(articles=None)
-    (folder / "articles.parquet").mkdir()
-    assert "articles.parquet" in refusal(folder)
-
-
-@pytest.mark.parametrize(
-    ("name", "column"),
-    [("articles", "sentiment_score"), ("train_behaviors", "article_ids_inview"), ("validation_history", "user_id")],
-)
-def test_missing_column(tiny_bundle, name, column):
-    message = refusal(tiny_bundle(**{name: without(column)}))
-    assert f"{name.replace('_', '/')}.parquet" in message
-    assert re.search(rf"1 of \d+ columns missing: {column}\.", message)
-
-
-def test_column_that_occurs_twice(tiny_bundle):
-    folder = tiny_bundle(train_history=lambda t: t.append_column("user_id", t["user_id"]))
-    assert "1 columns occur more than once: user_id." in refusal(folder)
-
-
 @pytest.mark.parametrize(
     ("name", "change", "expected"),
     [
@@ -167,25 +141,6 @@ def test_all_wrong_types_of_a_file_are_named_at_once(tiny_bundle):
     assert "is_subscriber" in message
 
 
-@pytest.mark.parametrize("name", ["articles", "train_behaviors", "validation_history"])
-@pytest.mark.parametrize("damage", ["empty", "garbage", "truncated", "pages"])
-def test_damaged_parquet(tiny_bundle, name, damage):
-    file = (folder := tiny_bundle()) / f"{name.replace('_', '/')}.parquet"
-    whole = file.read_bytes()
-    footer = int.from_bytes(whole[-8:-4], "little") + 8
-    file.write_bytes(
-        {
-            "empty": b"",
-            "garbage": b"no parquet at all\n" * 20,
-            "truncated": whole[: len(whole) // 2],
-            "pages": b"PAR1" + b"\xff" * (len(whole) - footer - 4) + whole[-footer:],
-        }[damage]
-    )
-    message = refusal(folder)
-    assert str(file) in message
-    assert "Fetch the file again" in message
-
-
 @pytest.mark.parametrize("name", ["train_behaviors", "validation_behaviors"])
 def test_empty_split(tiny_bundle, name):
     message = refusal(tiny_bundle(**{name: lambda table: table.slice(0, 0)}))
@@ -193,113 +148,53 @@ def test_empty_split(tiny_bundle, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "column", "value", "where"),
+    ("name", "column", "row", "value", "expected"),
     [
-        ("train_behaviors", "impression_id", None, "1 rows"),
-        ("train_behaviors", "impression_time", None, "1 rows"),
-        ("train_behaviors", "user_id", None, "1 rows"),
-        ("train_behaviors", "device_type", None, "1 rows"),
-        ("validation_behaviors", "is_subscriber", None, "1 rows"),
-        ("validation_behaviors", "session_id", None, "1 rows"),
-        ("validation_behaviors", "article_ids_inview", None, "1 rows"),
-        ("validation_behaviors", "article_ids_inview", [1006, None], "1 list items"),
-        ("train_behaviors", "article_ids_clicked", None, "1 rows"),
-        ("train_behaviors", "article_ids_clicked", [None], "1 list items"),
-        ("train_history", "article_id_fixed", None, "1 rows"),
-        ("train_history", "article_id_fixed", [1001, None, None], "2 list items"),
-        ("train_history", "impression_time_fixed", [0, None, 0], "1 list items"),
-        ("validation_history", "user_id", None, "1 rows"),
-        ("articles", "article_id", None, "1 rows"),
+        *((f"{week}_behaviors", column, 0, None, f"column {column} is null in 1 rows") for week, column in (
+            ("train", "impression_id"), ("train", "impression_time"), ("train", "user_id"), ("train", "device_type"),
+            ("validation", "is_subscriber"), ("validation", "session_id"), ("validation", "article_ids_inview"),
+            ("train", "article_ids_clicked"),
+        )),
+        ("train_history", "article_id_fixed", 0, None, "column article_id_fixed is null in 1 rows"),
+        ("validation_history", "user_id", 0, None, "column user_id is null in 1 rows"),
+        ("articles", "article_id", 0, None, "column article_id is null in 1 rows"),
+        ("validation_behaviors", "article_ids_inview", 0, [1006, None], "article_ids_inview is null in 1 list items"),
+        ("train_behaviors", "article_ids_clicked", 0, [None], "column article_ids_clicked is null in 1 list items"),
+        ("train_history", "article_id_fixed", 0, [1001, None, None], "article_id_fixed is null in 2 list items"),
+        ("train_history", "impression_time_fixed", 0, [0, None, 0], "impression_time_fixed is null in 1 list items"),
+        ("train_behaviors", "article_ids_clicked", 1, [1003, 1004], "article_ids_clicked has 1 clicks outside"),
+        # an article of the slate before, and one that nothing else in the bundle knows
+        ("train_behaviors", "article_ids_clicked", 3, [1004], "article_ids_clicked has 1 clicks outside their slate"),
+        ("train_behaviors", "article_ids_clicked", 0, [5, 6], "article_ids_clicked has 2 clicks outside their slate"),
+        ("train_behaviors", "article_ids_inview", 5, [], "article_ids_inview is empty in 1 rows"),
+        ("train_behaviors", "article_ids_inview", 0, [1001, 1003, 1001], "inview repeats an article in 1 rows"),
+        ("train_behaviors", "article_ids_inview", 0, [1003] * 4, "article_ids_inview repeats an article in 1 rows"),
+        ("validation_history", "article_id_fixed", 1, [1005], "impression_time_fixed differ in length in 1 rows"),
+        # 0 is the id of the unknown article in the tables, and -1 stands for no page
+        ("articles", "article_id", 0, 0, "column article_id has 1 article ids below 1"),
+        ("articles", "article_id", 0, -1, "column article_id has 1 article ids below 1"),
     ],
-)
-def test_null_where_there_must_be_a_value(tiny_bundle, name, column, value, where):
-    message = refusal(tiny_bundle(**{name: set_row(column, 0, value)}))
-    assert f"{name.replace('_', '/')}.parquet: column {column} is null in {where}" in message
-    assert "Drop or fill" in message
+)  # fmt: skip
+def test_wrong_values(tiny_bundle, name, column, row, value, expected):
+    message = refusal(tiny_bundle(**{name: set_row(column, row, value)}))
+    assert f"{name.replace('_', '/')}.parquet: " in message and expected in message
 
 
 @pytest.mark.parametrize(
     ("name", "column", "counts"),
     [
-        ("train_behaviors", "impression_id", "1 of 7"),
-        ("validation_behaviors", "impression_id", "1 of 5"),
-        ("train_history", "user_id", "1 of 4"),
-        ("articles", "article_id", "1 of 13"),
+        ("train_behaviors", "impression_id", "1 of 7"), ("validation_behaviors", "impression_id", "1 of 5"),
+        ("train_history", "user_id", "1 of 4"), ("articles", "article_id", "1 of 13"),
     ],
-)
+)  # fmt: skip
 def test_repeated_id(tiny_bundle, name, column, counts):
     message = refusal(tiny_bundle(**{name: twice}))
     assert f"{name.replace('_', '/')}.parquet: column {column} repeats {counts} ids" in message
-    assert "drop the repeats" in message
-
-
-@pytest.mark.parametrize(
-    ("column", "row", "value", "expected"),
-    [
-        ("article_ids_clicked", 1, [1003, 1004], "article_ids_clicked has 1 clicks outside their slate"),
-        # an article of the slate before, and one that nothing else in the bundle knows
-        ("article_ids_clicked", 3, [1004], "article_ids_clicked has 1 clicks outside their slate"),
-        ("article_ids_clicked", 0, [5, 6], "article_ids_clicked has 2 clicks outside their slate"),
-        ("article_ids_inview", 5, [], "article_ids_inview is empty in 1 rows"),
-        ("article_ids_inview", 0, [1001, 1003, 1001], "article_ids_inview repeats an article in 1 rows"),
-        ("article_ids_inview", 0, [1003, 1003, 1003, 1003], "article_ids_inview repeats an article in 1 rows"),
-    ],
-)
-def test_slates_that_contradict_themselves(tiny_bundle, column, row, value, expected):
-    message = refusal(tiny_bundle(train_behaviors=set_row(column, row, value)))
-    assert f"train/behaviors.parquet: {expected}" in message
-
-
-def test_histories_of_unequal_lists(tiny_bundle):
-    message = refusal(tiny_bundle(validation_history=set_row("article_id_fixed", 1, [1005])))
-    assert (
-        "validation/history.parquet: article_id_fixed and impression_time_fixed differ in length in 1 rows" in message
-    )
 
 
 def test_histories_of_unequal_lists_whose_totals_agree(tiny_bundle):
     swapped = put("article_id_fixed", [[1012, 1005], [1004], [1002, 1003, 1099]])
     assert "differ in length in 2 rows" in refusal(tiny_bundle(validation_history=swapped))
-
-
-@pytest.mark.parametrize(
-    ("name", "column", "row", "value", "kind"),
-    [
-        ("articles", "article_id", 0, 2**31, pa.int64()),
-        ("train_behaviors", "article_id", 0, 2**31, pa.int64()),
-        ("train_behaviors", "article_ids_inview", 0, [1001, 1003, 2**31], pa.list_(pa.int64())),
-        ("train_history", "article_id_fixed", 1, [2**40], pa.large_list(pa.int64())),
-        ("train_behaviors", "user_id", 0, 2**32, pa.int64()),
-        ("train_behaviors", "user_id", 0, -1, pa.int64()),
-        ("validation_behaviors", "impression_id", 0, 2**32, pa.uint64()),
-    ],
-)
-def test_ids_that_do_not_fit(tiny_bundle, name, column, row, value, kind):
-    change = put(column, lambda old: [*old[:row], value, *old[row + 1 :]], kind)
-    message = refusal(tiny_bundle(**{name: change}))
-    assert f"{name.replace('_', '/')}.parquet: column {column} has 1 values that do not fit" in message
-
-
-@pytest.mark.parametrize("number", [0, -1])
-def test_article_ids_that_stand_for_the_unknown_are_refused(tiny_bundle, number):
-    # 0 is the id of the unknown article in the tables, and -1 stands for no page
-    message = refusal(tiny_bundle(articles=set_row("article_id", 0, number)))
-    assert "articles.parquet: column article_id" in message
-
-
-def test_weeks_mixed_up(tiny_bundle, by_hand):
-    rows = {
-        "train_behaviors": lambda _: by_hand.behaviors(by_hand.validation),
-        "validation_behaviors": lambda _: by_hand.behaviors(by_hand.train),
-    }
-    assert "4 impressions are not before the first of validation/behaviors.parquet" in refusal(tiny_bundle(**rows))
-
-
-@pytest.mark.parametrize("stamp", ["{", "[]", '"text"'])
-def test_broken_stamp(tiny_bundle, stamp):
-    folder = tiny_bundle()
-    (folder / "generated.json").write_text(stamp)
-    assert "generated.json" in refusal(folder)
 
 
 def test_stamp_of_a_generated_bundle(smoke_bundle):
@@ -385,14 +280,6 @@ def test_other_forms_of_the_same_tables_give_the_same_dataset(tiny_bundle, tiny,
     assert_same(ready(tiny_bundle(**dict.fromkeys(EVERY_TABLE, change))), tiny)
 
 
-def test_other_forms_really_differ(tiny_path):
-    table = pq.read_table(tiny_path / "train" / "behaviors.parquet")
-    assert narrow(table)["article_ids_inview"].type == pa.list_(pa.int32())
-    assert wide_numbers(table)["user_id"].type == pa.int64()
-    assert times_in("ms")(table)["impression_time"].type == pa.timestamp("ms")
-    assert untyped_nulls(table)["gender"].type == pa.null()
-
-
 def test_row_groups_do_not_matter(tiny_bundle, tiny):
     folder = tiny_bundle(row_group_size=2)
     assert pq.ParquetFile(folder / "train" / "behaviors.parquet").num_row_groups == 3
@@ -433,32 +320,6 @@ def test_articles_table_that_says_nothing(tiny_bundle, tiny):
     assert data.articles["in_table"].sum() == 12
 
 
-@pytest.mark.parametrize("left", [0, 1, 6])
-def test_articles_that_the_table_lacks_still_have_indices(tiny_bundle, tiny, left):
-    data = ready(tiny_bundle(articles=lambda t: t.slice(0, left)))
-    np.testing.assert_array_equal(data.log.article_id, tiny.log.article_id)
-    assert (data.log.article > 0).all()
-    np.testing.assert_array_equal(data.articles["article_id"].to_numpy()[data.log.article], data.log.article_id)
-    assert data.articles["in_table"].sum() == left
-
-
-def test_history_of_nobody(tiny_bundle):
-    data = ready(tiny_bundle(train_history=lambda t: t.slice(0, 0)))
-    assert data.histories[0].lengths.tolist() == [0] * 5
-    assert data.histories[1].lengths.tolist() == [0, 3, 0, 2, 1]
-
-
-def test_front_page_and_pages(tiny):
-    log = tiny.log
-    pages = dict(zip(log.impression_id.tolist(), log.page.tolist(), strict=True))
-    front = {i for i, is_front in zip(log.impression_id.tolist(), log.front_page, strict=True) if is_front}
-    assert front == {101, 103, 104, 105, 201, 202, 204}
-    assert {i: tiny.articles["article_id"][page] for i, page in pages.items() if i not in front} == {
-        102: 1002, 106: 1006, 203: 1008,
-    }  # fmt: skip
-    assert not any(pages[i] for i in front)
-
-
 def vectors(*columns: tuple[str, pa.Array]) -> pa.Table:
     return pa.table([array for _, array in columns], names=[name for name, _ in columns])
 
@@ -489,17 +350,6 @@ def test_article_vectors(tiny_bundle):
         vectors(("article_id", IDS), ("vector", pa.array([[1.0, 2.0], None]))),
         vectors(("article_id", IDS), ("vector", pa.array([[1.0, 2.0], [3.0, None]]))),
         vectors(("article_id", IDS.slice(0, 0)), ("vector", pa.array([], pa.list_(pa.float32())))),
-    ],
-    ids=[
-        "no list",
-        "no ids",
-        "text",
-        "lists of text",
-        "unequal",
-        "unequal by chance",
-        "null",
-        "null inside",
-        "no rows",
     ],
 )
 def test_article_vectors_that_are_none(tiny_bundle, table):

@@ -37,17 +37,6 @@ def test_null_shares_by_hand(tiny_path):
     assert list(table["file"].unique()) == ["articles", "train/behaviors", "validation/behaviors"]
 
 
-def test_null_shares_of_a_full_bundle_are_an_empty_table(tiny_bundle):
-    def full(table):
-        return table.select([name for name in table.column_names if not table[name].null_count])
-
-    # the bundle is opened whole: it is the figures that are of the full columns alone
-    bundle = open_bundle(folder := tiny_bundle())
-    tiny_bundle(folder, articles=full, train_behaviors=full, validation_behaviors=full)
-    table = null_shares(bundle)
-    assert (len(table), list(table.columns)) == (0, ["file", "column", "share"])
-
-
 def test_part_counts_by_hand(tiny):
     assert part_counts(tiny).to_dict("records") == [
         {
@@ -145,16 +134,3 @@ def test_seen_candidates_by_hand(tiny):
 
 def test_hour_of_day(tiny):
     assert hour_of_day(tiny, "validation").tolist() == [7, 10, 23, 20]
-
-
-def test_figures_of_smoke_agree_with_loops(smoke):
-    data = smoke
-    seen = set(data.parts["train"].article_id.tolist())
-    slates = data.parts["validation"]
-    rows = [slates.article_id[slates.offsets[row] : slates.offsets[row + 1]].tolist() for row in range(len(slates))]
-    shares = seen_candidates(data, "validation")
-    assert shares["slates in which training has seen nothing"] == np.mean([not seen & set(row) for row in rows])
-    assert shares["candidates that training has seen"] == pytest.approx(
-        np.mean([a in seen for row in rows for a in row])
-    )
-    assert click_rate_by_age(data, "validation")["in view"].sum() == slates.candidates, "the sample knows every age"

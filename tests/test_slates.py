@@ -80,12 +80,6 @@ def slates_and_rows(draw):
     return make(sizes, draw(st.integers(0, 3))), np.array(rows, dtype=np.int64)
 
 
-def test_counts_by_hand():
-    slates = make([2, 3, 1])
-    assert (len(slates), slates.candidates, slates.lengths.tolist()) == (3, 6, [2, 3, 1])
-    assert (len(make([])), make([]).candidates, make([]).lengths.tolist()) == (0, 0, [])
-
-
 @settings(deadline=None)
 @given(slates_and_rows())
 def test_take_is_what_a_loop_over_rows_takes(case):
@@ -102,13 +96,6 @@ def test_take_by_mask_keeps_order(sizes, data):
     slates = make(sizes)
     mask = np.array(data.draw(st.lists(st.booleans(), min_size=len(sizes), max_size=len(sizes))), dtype=bool)
     assert rows_of(slates.take(mask)) == [row for row, kept in zip(rows_of(slates), mask, strict=True) if kept]
-
-
-def test_take_does_not_share_memory():
-    slates = make([2, 2])
-    taken = slates.take(np.array([0, 1]))
-    taken.clicked[:] = ~taken.clicked
-    assert (taken.clicked != slates.clicked).all()
 
 
 @settings(deadline=None)
@@ -133,14 +120,6 @@ def test_views_that_are_neighbours_are_joined_without_copies(sizes, cuts):
 
 
 @settings(deadline=None)
-@given(lengths, st.integers(0, 12))
-def test_take_undoes_concatenate(sizes, cut):
-    slates = make(sizes)
-    rows = np.arange(len(slates))
-    assert_same(concatenate([slates.take(rows[:cut]), slates.take(rows[cut:])]), slates)
-
-
-@settings(deadline=None)
 @given(slates_and_rows(), st.integers(1, 12))
 def test_chunks_cover_everything_once_and_are_as_full_as_they_may_be(case, limit):
     slates, order = case
@@ -151,13 +130,6 @@ def test_chunks_cover_everything_once_and_are_as_full_as_they_may_be(case, limit
         assert len(piece) == 1 or size <= limit
         if place + 1 < len(pieces):
             assert size + slates.lengths[pieces[place + 1][0]] > limit, "the next slate would have fitted"
-
-
-def test_chunks_by_hand():
-    slates = make([2, 3, 9, 1, 1])
-    assert [piece.tolist() for piece in slates.chunks(np.arange(5), 5)] == [[0, 1], [2], [3, 4]]
-    assert [piece.tolist() for piece in slates.chunks(np.array([2, 0]), 5)] == [[2], [0]]
-    assert list(slates.chunks(np.arange(0), 5)) == []
 
 
 def test_per_candidate():
@@ -198,12 +170,6 @@ def test_saved_slates_can_be_opened_by_a_person(tmp_path, tiny):
     assert [row["article_id"] for row in rows] == [[1005, 1006], [1004, 1006, 1007]]
     assert [row["clicked"] for row in rows] == [[False, True], [False, False, False]]
     assert str(rows[1]["time"]) == "2023-05-25 06:50:00"
-
-
-def test_same_slates_same_bytes(tmp_path):
-    for name in ("one", "two"):
-        slates_io.save(make([2, 3]), tmp_path / name)
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_slates_in_several_row_groups_load_the_same(tmp_path):

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -21,15 +20,14 @@ import pytest
 
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.bundle import open_bundle
+from ebnerd_lib.data.layout import TEST
 from ebnerd_lib.data.schema import BEHAVIORS, arrow_schema
 from ebnerd_lib.errors import BundleError, SubmissionError
 from ebnerd_lib.features.build import build
 from ebnerd_lib.features.context import feature_context
 from ebnerd_lib.features.registry import every_column
-from ebnerd_lib.pipeline.submission import submit as submissions
-from ebnerd_lib.pipeline.submission.check import check_submission
-from ebnerd_lib.pipeline.submission.predictions import MEMBER, ranks_of, write_predictions
-from ebnerd_lib.pipeline.submission.week import HiddenWeek
+from ebnerd_lib.pipeline.predictions import MEMBER, check_submission, ranks_of, write_predictions
+from ebnerd_lib.pipeline.submission import rank
 from ebnerd_lib.sample import generate_test
 from ebnerd_lib.training.model_file import load_model
 
@@ -87,11 +85,10 @@ def model(finished):
     return load_model(finished / "outputs" / "smoke" / "artifacts" / "03_train_mlp" / f"model_{MODEL}.pt")
 
 
-def ranks_of_week(model, test_set: Path, before: Path, folder: Path) -> list[list[int]]:
-    folder.mkdir()
-    with HiddenWeek(test_set, before, folder, silent) as week:
-        ranks = submissions.rank(model, week, lambda share: None)
-        return [part.tolist() for part in np.split(ranks, week.offsets[1:-1])]
+def ranks_of_week(model, test_set: Path, before: Path) -> list[list[int]]:
+    dataset, _ = datasets.prepare_hidden(open_bundle(before), open_bundle(test_set, (TEST,)))
+    _, offsets, ranks = rank(model, dataset, lambda share: None)
+    return [part.tolist() for part in np.split(ranks, offsets[1:-1])]
 
 
 def test_every_row_is_ranked_in_its_place(submitted, rows):
@@ -150,9 +147,9 @@ def test_ranks_are_those_of_scores_made_in_memory(submitted, finished, test_set,
     assert [part.tolist() for part in np.split(expected, week.offsets[1:-1])] == found
 
 
-def test_groups_of_users_change_nothing(submitted, finished, test_set, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(submissions, "GROUP_CANDIDATES", 5_000)
-    found = ranks_of_week(model, test_set, finished / "data" / "smoke", tmp_path / "w")
+def test_arrays_in_files_change_nothing(submitted, finished, test_set, model, monkeypatch):
+    monkeypatch.setattr("ebnerd_lib.data.slates.LARGE", 1)
+    found = ranks_of_week(model, test_set, finished / "data" / "smoke")
     assert found == [ranks for _, ranks in read_submission(submitted)]
 
 
@@ -164,10 +161,8 @@ def test_the_future_of_a_row_changes_nothing(finished, test_set, model, tmp_path
     kept = table["impression_time"].to_numpy().astype(np.int64) < moment
     pq.write_table(table.filter(pa.array(kept)), early / "test" / "behaviors.parquet")
     before = finished / "data" / "smoke"
-    whole = ranks_of_week(model, test_set, before, tmp_path / "a")
-    assert ranks_of_week(model, early, before, tmp_path / "b") == [
-        r for r, keep in zip(whole, kept, strict=True) if keep
-    ]
+    whole = ranks_of_week(model, test_set, before)
+    assert ranks_of_week(model, early, before) == [r for r, keep in zip(whole, kept, strict=True) if keep]
 
 
 def test_beyond_accuracy_rows_were_shown_to_nobody(finished, test_set, model, rows, tmp_path):
@@ -176,9 +171,9 @@ def test_beyond_accuracy_rows_were_shown_to_nobody(finished, test_set, model, ro
     table = pq.read_table(test_set / "test" / "behaviors.parquet")
     pq.write_table(table.filter(pc.invert(table["is_beyond_accuracy"])), without / "test" / "behaviors.parquet")
     before = finished / "data" / "smoke"
-    whole = ranks_of_week(model, test_set, before, tmp_path / "a")
+    whole = ranks_of_week(model, test_set, before)
     expected = [ranks for ranks, row in zip(whole, rows, strict=True) if not row["is_beyond_accuracy"]]
-    assert ranks_of_week(model, without, before, tmp_path / "b") == expected
+    assert ranks_of_week(model, without, before) == expected
 
 
 def test_the_hidden_clicks_are_found_about_as_well_as_those_of_validation(submitted, finished, test_set, rows):
@@ -192,29 +187,6 @@ def test_the_hidden_clicks_are_found_about_as_well_as_those_of_validation(submit
     metrics = json.loads((finished / "outputs" / "smoke" / "artifacts" / "03_train_mlp" / "metrics.json").read_text())
     assert len(aucs) == 2_000
     assert abs(np.mean(aucs) - metrics["models"][MODEL]["validation"]["auc"]) < 0.03
-
-
-@pytest.mark.slow
-def test_the_same_bytes_again(submitted, finished, test_set, tmp_path):
-    again = tmp_path / "again.zip"
-    words = ("submit", "--profile", "smoke", "--model", MODEL, "--test", test_set, "--out", again)
-    assert command(finished, *words, *()).returncode == 0
-    assert again.read_bytes() == submitted.read_bytes()
-
-
-@pytest.mark.slow
-def test_working_files_of_a_submission_that_was_killed_are_cleared_away(finished, test_set, tmp_path):
-    file = tmp_path / "predictions.zip"
-    words = [sys.executable, "-m", "ebnerd_lib", "submit", "--profile", "smoke", "--model", MODEL, "--test", test_set]
-    environment = {**os.environ, "PYTHONPATH": str(finished)}
-    child = subprocess.Popen([*map(str, words), "--out", str(file)], cwd=finished, env=environment)
-    while child.poll() is None and not list(tmp_path.glob(".predictions.*.work/asked")):
-        time.sleep(0.005)
-    child.kill()
-    child.wait()
-    assert [path.name for path in tmp_path.iterdir()] == [f".predictions.{child.pid}.work"]
-    assert command(finished, *words[3:], "--out", file).returncode == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"predictions.zip", "predictions.json"}
 
 
 @pytest.mark.slow
@@ -288,7 +260,7 @@ def with_slate(table: pa.Table, slate: list[int]) -> pa.Table:
 def test_a_malformed_test_set_is_one_clear_error(finished, test_set, model, tmp_path, change, message):
     bad = spoil(test_set, tmp_path / "bad", change)
     with pytest.raises(BundleError, match=message):
-        ranks_of_week(model, bad, finished / "data" / "smoke", tmp_path / "w")
+        ranks_of_week(model, bad, finished / "data" / "smoke")
 
 
 def repeat_a_user(table: pa.Table) -> pa.Table:
@@ -314,7 +286,7 @@ def test_a_malformed_history_is_one_clear_error(finished, test_set, model, tmp_p
     file = tmp_path / "bad" / "test" / "history.parquet"
     pq.write_table(change(pq.read_table(file)), file)
     with pytest.raises(BundleError, match=message):
-        ranks_of_week(model, tmp_path / "bad", finished / "data" / "smoke", tmp_path / "w")
+        ranks_of_week(model, tmp_path / "bad", finished / "data" / "smoke")
 
 
 def test_a_week_before_that_reaches_into_the_test_week_counts_up_to_its_first_impression(finished, test_set, tmp_path):
@@ -324,9 +296,9 @@ def test_a_week_before_that_reaches_into_the_test_week_counts_up_to_its_first_im
     place = table.column_names.index("impression_time")
     shifted = pc.subtract(table["impression_time"], pa.scalar(3 * 86_400_000_000, pa.duration("us")))
     pq.write_table(table.set_column(place, "impression_time", shifted), early / "test" / "behaviors.parquet")
-    (tmp_path / "w").mkdir()
-    with HiddenWeek(early, finished / "data" / "smoke", tmp_path / "w", silent) as week:
-        assert week.before > 0 and week.overlapping > 0 and week.before + week.overlapping == 2_050
+    dataset, left_out = datasets.prepare_hidden(open_bundle(finished / "data" / "smoke"), open_bundle(early, (TEST,)))
+    assert left_out > 0 and 0 < len(dataset.parts["validation"]) == 2_050 - left_out
+    assert dataset.parts["validation"].time.max() < dataset.parts["test"].time.min()
 
 
 # ---- the check, on files that others wrote

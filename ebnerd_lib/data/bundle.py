@@ -3,7 +3,8 @@
 Whatever is wrong with a file ends in one ``BundleError`` that names file, column, count and remedy.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,9 @@ import pyarrow.parquet as pq
 from numba import njit
 
 from ebnerd_lib.data import schema, slates
-from ebnerd_lib.data.layout import SPLITS, VECTORS, check_files, generated_stamp
+from ebnerd_lib.data.layout import SPLITS, TEST, VECTORS, check_files, generated_stamp
 from ebnerd_lib.data.schema import UNREADABLE, cast_column, flat
-from ebnerd_lib.data.slates import Slates, lists_of, writable
+from ebnerd_lib.data.slates import Slates, lists_of, values_of, writable
 from ebnerd_lib.data.vocabulary import Vocabulary, distinct
 from ebnerd_lib.errors import BundleError, first_line
 
@@ -24,9 +25,9 @@ BATCH = 1 << 15
 """Rows read at a time."""
 _SLATE_COLUMNS = (
     "impression_id", "article_id", "impression_time", "device_type", "article_ids_inview",
-    "article_ids_clicked", "user_id", "is_subscriber", "session_id",
+    "article_ids_clicked", "user_id", "is_subscriber", "session_id", "is_beyond_accuracy",
 )  # fmt: skip
-_REQUEST = ("impression_id", "user_id", "time", "session_id", "device", "subscriber", "page")
+_REQUEST = ("impression_id", "user_id", "time", "session_id", "device", "subscriber", "page", "beyond")
 _TABLES = {"articles": schema.ARTICLES, "behaviors": schema.BEHAVIORS, "history": schema.HISTORY}
 _NULLABLE = frozenset(schema.ARTICLES) - {"article_id"} | {
     "read_time", "scroll_percentage", "gender", "postcode", "age", "next_read_time", "next_scroll_percentage",
@@ -60,7 +61,9 @@ class Behaviors:
     Attributes:
         path: the file, for messages.
         request: what is known of an impression beside its candidates, by name, each (n,): impression_id, user_id,
-            time (microseconds), session_id, device, subscriber, page (article id, -1 on the front page).
+            time (microseconds), session_id, device, subscriber, page (article id, -1 on the front page, 0 where a
+            hidden test does not tell it), beyond (whether it is for beyond-accuracy measures: its slate was made up
+            and shown to nobody).
         offsets: int64 (n + 1,), where the candidates of each impression begin.
         article_id: int32 (m,), candidates.
         click_offsets: int64 (n + 1,), where its clicks begin.
@@ -115,33 +118,37 @@ class Bundle:
         """Read columns of the articles table. Raises ``BundleError`` on a null or repeated article id."""
         path = self.path / "articles.parquet"
         table = _read(path, schema.ARTICLES, columns)
-        refuse_repeats(path, "article_id", table["article_id"].to_numpy())
+        _refuse_repeats(path, "article_id", table["article_id"].to_numpy())
         return table
 
     def behaviors(self, split: str) -> "Behaviors":
-        """Read the columns of a split's behaviors that slates are made of.
+        """Read the columns of a split's behaviors that slates are made of; a hidden test tells no clicks and no pages.
 
         Raises:
-            BundleError: there is no row, or an id repeats.
+            BundleError: there is no row, or an id repeats; in a hidden test ids may, as those of all rows for
+                beyond-accuracy measures are 0.
         """
-        path = self.path / split / "behaviors.parquet"
+        path, told = self.path / split / "behaviors.parquet", split != TEST
+        table = schema.BEHAVIORS if told else schema.TEST_BEHAVIORS
         inview, clicks = Lists(path, "article_ids_inview", np.int32), Lists(path, "article_ids_clicked", np.int32)
         rows: dict[str, list[np.ndarray]] = {name: [] for name in _REQUEST}
         seen = [np.zeros(0, np.int32)]
-        for batch in batches(path, schema.BEHAVIORS, _SLATE_COLUMNS):
+        for batch in batches(path, table, tuple(name for name in _SLATE_COLUMNS if name in table)):
             inview.add(batch["article_ids_inview"])
-            clicks.add(batch["article_ids_clicked"])
-            seen += [pc.unique(flat(batch["article_ids_inview"])).to_numpy(), _distinct(batch["article_id"])]
+            seen.append(pc.unique(flat(batch["article_ids_inview"])).to_numpy())
+            if told:
+                clicks.add(batch["article_ids_clicked"])
+                seen.append(pc.drop_null(pc.unique(batch["article_id"])).to_numpy())
             for name, values in _requests(batch).items():
                 rows[name].append(values)
         if not rows["impression_id"]:
             raise BundleError(f"{path}: 0 rows. A split needs impressions: check that the file is complete.")
-        found = Behaviors(
-            path, {name: np.concatenate(parts) for name, parts in rows.items()}, *inview.whole(), *clicks.whole(),
-            distinct(np.concatenate(seen)),
-        )  # fmt: skip
-        refuse_repeats(path, "impression_id", found.request["impression_id"])
-        return found
+        request = {name: np.concatenate(parts) for name, parts in rows.items()}
+        offsets, articles = inview.whole()
+        click_offsets, clicked = clicks.whole() if told else (np.zeros_like(offsets), articles[:0])
+        if told:
+            _refuse_repeats(path, "impression_id", request["impression_id"])
+        return Behaviors(path, request, offsets, articles, click_offsets, clicked, distinct(np.concatenate(seen)))
 
     def clicks(self, split: str) -> "Clicks":
         """Read who clicked what and when before the split's week.
@@ -153,13 +160,16 @@ class Bundle:
         articles, times = Lists(path, "article_id_fixed", np.int32), Lists(path, "impression_time_fixed", np.int64)
         users, seen = [np.zeros(0, np.uint32)], [np.zeros(0, np.int32)]
         for batch in batches(path, schema.HISTORY, ("user_id", "article_id_fixed", "impression_time_fixed")):
-            refuse_unequal(path, batch)
             users.append(batch["user_id"].to_numpy())
             seen.append(pc.unique(flat(batch["article_id_fixed"])).to_numpy())
-            articles.add(batch["article_id_fixed"])
-            times.add(batch["impression_time_fixed"])
+            unequal = int((articles.add(batch["article_id_fixed"]) != times.add(batch["impression_time_fixed"])).sum())
+            if unequal:
+                raise BundleError(
+                    f"{path}: article_id_fixed and impression_time_fixed differ in length in {unequal} rows. "
+                    "Each click needs its article and its time: fetch the file again."
+                )
         user_id = np.concatenate(users)
-        refuse_repeats(path, "user_id", user_id)
+        _refuse_repeats(path, "user_id", user_id)
         return Clicks(user_id, *articles.whole(), times.whole()[1], distinct(np.concatenate(seen)))
 
     def vectors(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -178,14 +188,14 @@ class Bundle:
         schema.check_schema(path, found, wanted)
         table = _read(path, wanted, tuple(wanted))
         ids = table["article_id"].to_numpy()
-        refuse_repeats(path, "article_id", ids)
-        sizes = np.unique(np.diff(list_offsets(table[lists[0]])))
+        _refuse_repeats(path, "article_id", ids)
+        sizes = np.unique(list_lengths(table[lists[0]]))
         if len(sizes) != 1 or not sizes[0]:
             raise BundleError(
                 f"{path}: column {lists[0]}: vectors of {len(sizes)} different lengths for {len(ids)} articles. "
                 "All must be equally long: fetch the file again."
             )
-        numbers = flat_values(table[lists[0]]).reshape(len(ids), -1)
+        numbers = writable(flat(table[lists[0]])).reshape(len(ids), -1)
         odd = int((~np.isfinite(numbers).all(axis=1)).sum())
         if odd:
             raise BundleError(
@@ -200,27 +210,25 @@ class Bundle:
         file, shares = open_parquet(path), {}
         for column in dict.fromkeys(file.schema_arrow.names):
             nulls = 0
-            try:
+            with _readable(path, f"column {column} cannot be read"):
                 for batch in file.iter_batches(BATCH, columns=[column]):
                     nulls += batch.column(batch.schema.get_all_field_indices(column)[0]).null_count
-            except UNREADABLE as error:
-                raise BundleError(
-                    f"{path}: column {column} cannot be read ({first_line(error)}). Fetch the file again."
-                ) from error
             shares[column] = nulls / max(file.metadata.num_rows, 1)
         return shares
 
 
-def open_bundle(path: Path) -> Bundle:
+def open_bundle(path: Path, splits: tuple[str, ...] = SPLITS) -> Bundle:
     """Open a bundle and check that each file exists and has the schema's columns and types.
+
+    ``splits`` is ``(TEST,)`` for a hidden-test bundle.
 
     Raises:
         BundleError: a folder, file or column is missing, a file is no parquet, or a type is wrong.
     """
-    files = check_files(path)
-    for file in files:
-        if file.stem in _TABLES:
-            schema.check_schema(file, open_parquet(file).schema_arrow, _TABLES[file.stem])
+    for file in check_files(path, splits):
+        wanted = schema.TEST_BEHAVIORS if file.parts[-2:] == (TEST, "behaviors.parquet") else _TABLES.get(file.stem)
+        if wanted is not None:
+            schema.check_schema(file, open_parquet(file).schema_arrow, wanted)
     return Bundle(path, generated_stamp(path))
 
 
@@ -231,7 +239,7 @@ def build_slates(found: Behaviors, articles: Vocabulary, users: Vocabulary, week
         found: as ``Bundle.behaviors`` returns them.
         articles: vocabulary that holds every article of every slate.
         users: vocabulary of users.
-        week: 0 for the train file, 1 for the validation file.
+        week: number of the file: its history is that of the dataset with this number.
 
     Raises:
         BundleError: a slate is empty or repeats an article, or a click lies outside its slate.
@@ -323,30 +331,21 @@ def _sort_by_time(offsets, article, time):  # type: ignore[no-untyped-def]
 
 
 class Lists:
-    """Takes a list column of a file batch by batch: its numbers in one array, and where rows begin.
-
-    Args:
-        path: the file.
-        name: of the column.
-        kind: of the numbers; timestamps are int64 microseconds.
-    """
+    """Takes the list column ``name`` of a file batch by batch: its numbers in one array, and where rows begin."""
 
     def __init__(self, path: Path, name: str, kind: type[np.generic]) -> None:
-        footer = open_parquet(path).metadata
-        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-        columns = [group.column(place) for group in groups for place in range(group.num_columns)]
         # A list without items counts as one value, so there is room for all.
-        room = sum(column.num_values for column in columns if column.path_in_schema.split(".")[0] == name)
-        self._values, self._count = slates.large_empty(room, kind), 0
+        self._values, self._count = slates.large_empty(values_of(open_parquet(path), name), kind), 0
         self._lengths = [np.zeros(0, np.int64)]
 
-    def add(self, column: pa.ChunkedArray) -> None:
-        """Add rows of a list column, timestamps as microseconds."""
+    def add(self, column: pa.ChunkedArray) -> np.ndarray:
+        """Add rows of a list column, timestamps as microseconds; return how many numbers each row has."""
         values = flat(column)
         numbers = (values.cast(pa.int64()) if pa.types.is_timestamp(values.type) else values).to_numpy()
         self._values[self._count : self._count + len(numbers)] = numbers
         self._count += len(numbers)
-        self._lengths.append(np.diff(list_offsets(column)))
+        self._lengths.append(list_lengths(column))
+        return self._lengths[-1]
 
     def whole(self) -> tuple[np.ndarray, np.ndarray]:
         """Return offsets, int64 (rows + 1,), and the numbers of all rows."""
@@ -355,6 +354,8 @@ class Lists:
 
 def _requests(rows: pa.Table) -> dict[str, np.ndarray]:
     """Return what is known of impressions beside their candidates: ``Behaviors.request``."""
+    nothing = np.zeros(rows.num_rows, np.int32)
+    told = rows.column_names
     return {
         "impression_id": rows["impression_id"].to_numpy(),
         "user_id": rows["user_id"].to_numpy(),
@@ -362,76 +363,66 @@ def _requests(rows: pa.Table) -> dict[str, np.ndarray]:
         "session_id": rows["session_id"].to_numpy(),
         "device": rows["device_type"].to_numpy(),
         "subscriber": rows["is_subscriber"].to_numpy(),
-        "page": pc.fill_null(rows["article_id"], -1).to_numpy(),
+        "page": pc.fill_null(rows["article_id"], -1).to_numpy() if "article_id" in told else nothing,
+        "beyond": rows["is_beyond_accuracy"].to_numpy() if "is_beyond_accuracy" in told else nothing > 0,
     }
 
 
-def _distinct(ids: pa.ChunkedArray) -> np.ndarray:
-    return pc.drop_null(pc.unique(ids)).to_numpy()
-
-
-def batches(
-    path: Path, table: dict[str, pa.DataType], names: tuple[str, ...], progress: Callable[[float], None] | None = None
-) -> Iterator[pa.Table]:
+def batches(path: Path, table: dict[str, pa.DataType], names: tuple[str, ...]) -> Iterator[pa.Table]:
     """Yield rows of a file in the types of its schema ``table``, ``BATCH`` at a time.
 
     Args:
         path: the file.
         table: its schema.
         names: the columns wanted.
-        progress: called with the share done.
 
     Raises:
-        BundleError: the file cannot be read or a value is wrong, see ``checked``; counts are those of the whole file.
+        BundleError: the file cannot be read or a value is wrong, see ``_checked``; counts are those of the whole file.
     """
     file = open_parquet(path)
     schema.check_schema(path, file.schema_arrow, table)
-    done, whole = 0, max(file.metadata.num_rows, 1)
+    done = 0
     for group in range(file.metadata.num_row_groups):
         # A reader keeps what it has read until it is dropped, so each row group gets one of its own.
         rows = open_parquet(path).iter_batches(BATCH, row_groups=[group], columns=list(names))
-        while (batch := _next(rows, path, done)) is not None:
+        while True:
+            with _readable(path, f"cannot be read after row {done}"):
+                batch = next(rows, None)
+            if batch is None:
+                break
             found = pa.Table.from_batches([batch]).select(list(names))
             try:
-                found = checked(path, found, table)
+                found = _checked(path, found, table)
             except BundleError:
                 for name in names:
                     _read(path, table, (name,))
                 raise
             yield found
             done += batch.num_rows
-            if progress is not None:
-                progress(done / whole)
 
 
-def _next(rows: Iterator[pa.RecordBatch], path: Path, done: int) -> pa.RecordBatch | None:
+@contextmanager
+def _readable(path: Path, otherwise: str) -> Iterator[None]:
     try:
-        return next(rows, None)
+        yield
     except UNREADABLE as error:
-        raise BundleError(
-            f"{path}: cannot be read after row {done} ({first_line(error)}). Fetch the file again."
-        ) from error
+        raise BundleError(f"{path}: {otherwise} ({first_line(error)}). Fetch the file again.") from error
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
     """Open a parquet file; raises ``BundleError`` where it is none."""
-    try:
-        return pq.ParquetFile(path)
-    except UNREADABLE as error:
-        raise BundleError(
-            f"{path}: not a readable parquet file ({first_line(error)}). Fetch the file again."
-        ) from error
+    with _readable(path, "not a readable parquet file"):
+        file = pq.ParquetFile(path)
+    return file
 
 
 def _read(path: Path, table: dict[str, pa.DataType], columns: tuple[str, ...]) -> pa.Table:
-    try:
+    with _readable(path, "cannot be read"):
         found = open_parquet(path).read(columns=list(columns)).select(list(columns)).combine_chunks()
-    except UNREADABLE as error:
-        raise BundleError(f"{path}: cannot be read ({first_line(error)}). Fetch the file again.") from error
-    return checked(path, found, table)
+    return _checked(path, found, table)
 
 
-def checked(path: Path, found: pa.Table, table: dict[str, pa.DataType]) -> pa.Table:
+def _checked(path: Path, found: pa.Table, table: dict[str, pa.DataType]) -> pa.Table:
     """Return rows of a file in the types of the schema ``table``.
 
     Raises:
@@ -462,19 +453,7 @@ def _refuse_nulls(path: Path, name: str, column: pa.ChunkedArray) -> None:
         raise BundleError(f"{path}: column {name} is null in {where}; it must have a value. Drop or fill these rows.")
 
 
-def refuse_unequal(path: Path, table: pa.Table) -> None:
-    """Raise ``BundleError`` where a row of a history has not as many times as articles."""
-    articles, times = table["article_id_fixed"], table["impression_time_fixed"]
-    unequal = int((np.diff(list_offsets(articles)) != np.diff(list_offsets(times))).sum())
-    if unequal:
-        raise BundleError(
-            f"{path}: article_id_fixed and impression_time_fixed differ in length in {unequal} rows. "
-            "Each click needs its article and its time: fetch the file again."
-        )
-
-
-def refuse_repeats(path: Path, name: str, ids: np.ndarray) -> None:
-    """Raise ``BundleError`` where ids of a column occur twice."""
+def _refuse_repeats(path: Path, name: str, ids: np.ndarray) -> None:
     repeated = len(ids) - len(distinct(ids))
     if repeated:
         raise BundleError(
@@ -482,15 +461,9 @@ def refuse_repeats(path: Path, name: str, ids: np.ndarray) -> None:
         )
 
 
-def flat_values(column: pa.ChunkedArray) -> np.ndarray:
-    """Return all values of a list column, row after row."""
-    return writable(flat(column))
-
-
-def list_offsets(column: pa.ChunkedArray) -> np.ndarray:
-    """Return where the rows of a list column begin among its values, and the end: int64 (rows + 1,)."""
-    lengths = pc.list_value_length(column).to_numpy()
-    return np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+def list_lengths(column: pa.ChunkedArray) -> np.ndarray:
+    """Return how many values each row of a list column has: int64 (rows,)."""
+    return pc.list_value_length(column).to_numpy().astype(np.int64)
 
 
 def microseconds(times: pa.Array | pa.ChunkedArray) -> np.ndarray:

@@ -14,7 +14,7 @@ from numba import njit
 
 from ebnerd_lib.data import slates as slates_io
 from ebnerd_lib.data.bundle import Bundle, History, Lists, build_history, build_slates
-from ebnerd_lib.data.layout import SPLITS
+from ebnerd_lib.data.layout import SPLITS, TEST
 from ebnerd_lib.data.schema import SENTIMENT_LABELS
 from ebnerd_lib.data.slates import HOUR, Slates
 from ebnerd_lib.data.vocabulary import Vocabulary
@@ -22,6 +22,9 @@ from ebnerd_lib.errors import BundleError, ConfigError, StageError
 
 PARTS = ("train", "tuning", "validation")
 SPLIT_NAMES = ("official", "quantile")
+BEYOND = "beyond_accuracy"
+"""The part of a hidden test whose slates were made up for beyond-accuracy measures and shown to nobody."""
+HIDDEN_PARTS = ("validation", "test", BEYOND)
 
 
 @dataclass(frozen=True)
@@ -144,9 +147,9 @@ class Dataset:
             title, category, times and sentiment shares; null where the articles table says nothing.
         users: one row a user index, row 0 the unknown: ``user_id``, and for each week ``history_<week>``
             (clicks) and the mean sentiment shares of these clicks.
-        parts: the slates of ``train``, ``tuning`` and ``validation``, each in order of time, and as in the file where
-            times are equal.
-        histories: the histories of the train week and of the validation week.
+        parts: the slates of ``train``, ``tuning`` and ``validation``, or those of ``HIDDEN_PARTS``, each in order of
+            time, and as in the file where times are equal.
+        histories: the histories of the train week and of the validation week, or that of the hidden test alone.
         vectors: float32 (articles, size) of length 1, zeros where there is none; ``None`` without article vectors.
     """
 
@@ -158,8 +161,8 @@ class Dataset:
 
     @cached_property
     def log(self) -> Slates:
-        """The impressions of all parts, one part after the other."""
-        return slates_io.concatenate([self.parts[part] for part in PARTS])
+        """The impressions of all parts, one part after the other; of a hidden test those that somebody was shown."""
+        return slates_io.concatenate([slates for part, slates in self.parts.items() if part != BEYOND])
 
     @cached_property
     def metadata(self) -> Metadata:
@@ -205,14 +208,12 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
         users = Vocabulary(
             np.concatenate([rows.request["user_id"] for rows in behaviors] + [rows.user_id for rows in clicks])
         )
-        articles.check_both_ways()
-        users.check_both_ways()
         weeks = list(pool.map(build_slates, behaviors, repeat(articles), repeat(users), range(len(SPLITS))))
         past = list(pool.map(build_history, clicks, repeat(articles), repeat(users)))
     rows_of_history = [len(rows) for rows in clicks]
     del behaviors, clicks, ids  # they are as large as what was made of them
     cut = split_parts(split, weeks[0].time, weeks[1].time)
-    parts = _cut(weeks, cut)
+    parts = _cut(weeks, cut.part, PARTS)
     _refuse_parts_without_choice(bundle.path, split, parts)
     known = article_table(table, articles)
     dataset = Dataset(
@@ -237,13 +238,52 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
     return dataset, cut, pd.DataFrame(joins)
 
 
-def _cut(weeks: list[Slates], cut: Split) -> dict[str, Slates]:
-    """Return the parts, each in order of time, as neighbouring views of the same arrays."""
+def prepare_hidden(before: Bundle, test: Bundle) -> tuple[Dataset, int]:
+    """Build the dataset of a hidden test: its slates, with the validation week of the bundle before it as the past.
+
+    Args:
+        before: a bundle whose validation week ends where the hidden week begins. Its impressions that are not before
+            the first of the test are left out.
+        test: the hidden-test bundle, opened as such.
+
+    Returns:
+        The dataset, whose parts are ``HIDDEN_PARTS`` and whose only history is that of the test, ``row`` being the row
+        of the test file; and how many impressions of the week before are left out.
+
+    Raises:
+        BundleError: see ``ebnerd_lib.data.bundle``.
+    """
+    table = test.articles(ARTICLE_COLUMNS)
+    asked, past, clicks = test.behaviors(TEST), before.behaviors(SPLITS[1]), test.clicks(TEST)
+    pa.default_memory_pool().release_unused()  # what reading took
+    articles = Vocabulary(np.concatenate([table["article_id"].to_numpy(), asked.seen, past.seen, clicks.seen]))
+    users = Vocabulary(np.concatenate([asked.request["user_id"], past.request["user_id"], clicks.user_id]))
+    weeks = [build_slates(behaviors, articles, users, week) for week, behaviors in enumerate((asked, past))]
+    late = weeks[1].time >= weeks[0].time.min()
+    part = np.concatenate([asked.request["beyond"].astype(np.int8) + 1, np.where(late, len(HIDDEN_PARTS), 0)])
+    history = build_history(clicks, articles, users)
+    del asked, past, clicks  # they are as large as what was made of them
+    vectors = test.vectors()
+    return Dataset(
+        articles=article_table(table, articles),
+        users=pd.DataFrame({"user_id": np.append(np.uint32(0), users.ids)}),
+        parts=_cut(weeks, part, HIDDEN_PARTS),
+        histories=[history],
+        vectors=article_vectors(before.vectors() if vectors is None else vectors, articles),  # they are the same
+    ), int(late.sum())
+
+
+def _cut(weeks: list[Slates], part: np.ndarray, names: tuple[str, ...]) -> dict[str, Slates]:
+    """Return the parts, each in order of time, as neighbouring views of the same arrays; higher numbers are left out.
+
+    ``part`` holds the number of the part of each impression, one week after the other.
+    """
     first = [0, len(weeks[0])]
     weeks = [replace(week, row=start + week.row) for week, start in zip(weeks, first, strict=True)]
     time = np.concatenate([week.time for week in weeks])
-    order = np.lexsort((time, cut.part))
-    ends = np.concatenate(([0], np.cumsum(np.bincount(cut.part, minlength=len(PARTS))))).tolist()
+    order = np.lexsort((time, part))
+    ends = np.concatenate(([0], np.cumsum(np.bincount(part, minlength=len(names))[: len(names)]))).tolist()
+    order = order[: ends[-1]]
     of_week = [order[start:stop] >= first[1] for start, stop in pairwise(ends)]
     if any(later.any() and not later.all() for later in of_week):
         log = slates_io.concatenate(weeks).take(order)
@@ -253,7 +293,7 @@ def _cut(weeks: list[Slates], cut: Split) -> dict[str, Slates]:
         log = slates_io.gathered(
             [(weeks[week], rows - first[week]) for week, rows in zip(sources, pieces, strict=True)]
         )
-    return {part: log.between(start, stop) for part, (start, stop) in zip(PARTS, pairwise(ends), strict=True)}
+    return {part: log.between(start, stop) for part, (start, stop) in zip(names, pairwise(ends), strict=True)}
 
 
 def save(dataset: Dataset, folder: Path) -> None:

@@ -12,52 +12,36 @@ STAMP = "generated.json"
 _STAMPED = {"generator_version": int, "seed": int, "size": str}
 
 
-def bundle_files(path: Path) -> list[Path]:
-    """Return the files of a bundle in a fixed order; those that are optional only where they exist."""
+def bundle_files(path: Path, splits: tuple[str, ...] = SPLITS) -> list[Path]:
+    """Return the files of a bundle in a fixed order; those that are optional only where they exist.
+
+    ``splits`` are those of a bundle to train on, or ``(TEST,)`` of a hidden-test bundle.
+    """
     files = [path / "articles.parquet"]
-    files += [path / split / f"{table}.parquet" for split in SPLITS for table in ("behaviors", "history")]
+    files += [path / split / f"{table}.parquet" for split in splits for table in ("behaviors", "history")]
     return files + [extra for extra in (path / STAMP, path / VECTORS) if extra.exists()]
 
 
-def check_files(path: Path) -> list[Path]:
-    """Return the files of a bundle, all of which exist.
+def check_files(path: Path, splits: tuple[str, ...] = SPLITS) -> list[Path]:
+    """Return the files of a bundle as ``bundle_files`` does, all of which exist.
 
     Raises:
         BundleError: the folder or a file is missing.
     """
+    if not path.is_dir() and TEST in splits:
+        raise BundleError(
+            f"{path}: no such folder. Unpack EBNeRD's test set there (articles.parquet, test/), or generate one "
+            f"with `python -m ebnerd_lib sample --test --out {path}`."
+        )
     if not path.is_dir():
         raise BundleError(
             f"{path}: no such folder. Unpack a bundle there (articles.parquet, train/, validation/), make a generated "
             f"one with `python -m ebnerd_lib sample --out {path}`, or name another folder with the parameter `bundle`."
         )
-    return _whole(path, bundle_files(path), "", "Unpack the whole bundle there")
-
-
-def hidden_files(path: Path) -> list[Path]:
-    """Return the files of a hidden-test bundle in a fixed order; those that are optional only where they exist."""
-    files = [path / "articles.parquet", *(path / TEST / f"{table}.parquet" for table in ("behaviors", "history"))]
-    return files + [extra for extra in (path / STAMP, path / VECTORS) if extra.exists()]
-
-
-def check_hidden_files(path: Path) -> list[Path]:
-    """Return the files of a hidden-test bundle, all of which exist.
-
-    Raises:
-        BundleError: the folder or a file is missing.
-    """
-    if not path.is_dir():
-        raise BundleError(
-            f"{path}: no such folder. Unpack EBNeRD's test set there (articles.parquet, test/), or generate one "
-            f"with `python -m ebnerd_lib sample --test --out {path}`."
-        )
-    return _whole(path, hidden_files(path), " of the test set", "Unpack all of it there")
-
-
-def _whole(path: Path, files: list[Path], of: str, remedy: str) -> list[Path]:
-    """Return the files of a folder, or raise ``BundleError`` with those that are missing."""
+    files = bundle_files(path, splits)
     missing = [str(file.relative_to(path)) for file in files if not file.is_file()]
     if missing:
-        raise BundleError(f"{path}: {len(missing)} files{of} missing: {', '.join(missing)}. {remedy}.")
+        raise BundleError(f"{path}: {len(missing)} files missing: {', '.join(missing)}. Unpack the whole bundle there.")
     return files
 
 

@@ -73,7 +73,8 @@ class Slates:
         subscriber: bool (n,).
         page: int32 (n,), index of the article being read; 0 on the front page and for unknown articles.
         front_page: bool (n,), whether the front page is being read.
-        week: int8 (n,), 0 for the bundle's train file, 1 for its validation file: whose history applies.
+        week: int8 (n,), 0 for the bundle's train file, 1 for its validation file; of a hidden test 0, and 1 for the
+            week before it: whose history applies.
         offsets: int64 (n + 1,), slate ``i`` is ``offsets[i]:offsets[i + 1]`` of the arrays below.
         article_id: int32 (m,), raw ids.
         article: int32 (m,), index into the articles table, 0 unknown.
@@ -146,20 +147,14 @@ class Slates:
     def take(self, rows: np.ndarray) -> "Slates":
         """Return the slates of the impressions ``rows`` (positions or a mask), in the order given."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else np.asarray(rows, dtype=np.int64)
-        picked = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "offsets"}
-        for name, values in picked.items():
-            picked[name] = lists_of(values, self.offsets, rows) if name in _PER_CANDIDATE else values[rows]
-        return Slates(offsets=np.concatenate(([0], np.cumsum(self.lengths[rows]))).astype(np.int64), **picked)
+        return gathered([(self, rows)])
 
     def between(self, start: int, stop: int) -> "Slates":
         """Return the slates of the impressions ``start`` to ``stop``, as views of the same arrays."""
         first, last = self.offsets[start], self.offsets[stop]
         picked = {
-            field.name: getattr(self, field.name)[
-                slice(first, last) if field.name in _PER_CANDIDATE else slice(start, stop)
-            ]
-            for field in fields(self)
-            if field.name != "offsets"
+            name: getattr(self, name)[slice(first, last) if name in _PER_CANDIDATE else slice(start, stop)]
+            for name in _COLUMNS
         }
         return Slates(offsets=self.offsets[start : stop + 1] - first, **picked)
 
@@ -180,6 +175,9 @@ class Slates:
     def without_clicks(self) -> "Slates":
         """Return the same slates with no click known: what a scorer may see of the slates it scores."""
         return replace(self, clicked=np.zeros_like(self.clicked))
+
+
+_COLUMNS = tuple(field.name for field in fields(Slates) if field.name != "offsets")
 
 
 def candidate_rows(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -246,26 +244,26 @@ def concatenate(parts: list[Slates]) -> Slates:
     for part in parts:
         offsets.append(part.offsets[1:] + done)
         done += part.candidates
-    joined = {f.name: _joined([getattr(p, f.name) for p in parts]) for f in fields(Slates) if f.name != "offsets"}
+    joined = {name: _joined([getattr(part, name) for part in parts]) for name in _COLUMNS}
     return Slates(**joined, offsets=np.concatenate(offsets))
 
 
 def gathered(picks: list[tuple[Slates, np.ndarray]]) -> Slates:
-    """Return chosen rows of several sets of slates, one set after the other: what ``take`` and ``concatenate`` do."""
+    """Return chosen rows of several sets of slates, one set after the other."""
     lengths = np.concatenate([slates.lengths[rows] for slates, rows in picks])
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+    ends = offsets[np.cumsum([len(rows) for _, rows in picks])]
     arrays: dict[str, np.ndarray] = {}
-    for field in fields(Slates):
-        values = [(getattr(slates, field.name), slates.offsets, rows) for slates, rows in picks]
-        if field.name in _PER_CANDIDATE:
-            out, at = large_empty(int(offsets[-1]), values[0][0].dtype), 0
-            for each, own, rows in values:
-                count = int((own[rows + 1] - own[rows]).sum())
-                _copy_lists(each, own, rows, out[at : at + count])
-                at += count
-            arrays[field.name] = out
-        elif field.name != "offsets":
-            arrays[field.name] = np.concatenate([each[rows] for each, _, rows in values])
+    for name in _COLUMNS:
+        values = [getattr(slates, name) for slates, _ in picks]
+        if name in _PER_CANDIDATE:
+            arrays[name], begin = large_empty(int(offsets[-1]), values[0].dtype), 0
+            for each, (slates, rows), end in zip(values, picks, ends.tolist(), strict=True):
+                _copy_lists(each, slates.offsets, rows, arrays[name][begin:end])
+                begin = end
+        else:
+            out = large_empty(len(lengths), values[0].dtype)
+            arrays[name] = np.concatenate([each[rows] for each, (_, rows) in zip(values, picks, strict=True)], out=out)
     return Slates(offsets=offsets, **arrays)
 
 
@@ -299,16 +297,12 @@ def save(slates: Slates, path: Path) -> None:
 
 def _table(slates: Slates) -> pa.Table:
     columns: dict[str, pa.Array] = {}
-    for field in fields(slates):
-        values = getattr(slates, field.name)
-        if field.name == "offsets":
-            continue
-        if field.name in _PER_CANDIDATE:
-            columns[field.name] = pa.LargeListArray.from_arrays(pa.array(slates.offsets), pa.array(values))
-        elif field.name == "time":
-            columns[field.name] = pa.array(values).view(pa.timestamp("us"))
-        else:
-            columns[field.name] = pa.array(values)
+    for name in _COLUMNS:
+        columns[name] = pa.array(getattr(slates, name))
+        if name in _PER_CANDIDATE:
+            columns[name] = pa.LargeListArray.from_arrays(pa.array(slates.offsets), columns[name])
+        elif name == "time":
+            columns[name] = columns[name].view(pa.timestamp("us"))
     return pa.table(columns)
 
 
@@ -322,7 +316,6 @@ def load(paths: list[Path]) -> list[Slates]:
         if not path.exists():
             raise BundleError(f"{path}: no such file. Run the preprocessing stage first.")
     files = [pq.ParquetFile(path) for path in paths]
-    names = [field.name for field in fields(Slates) if field.name != "offsets"]
     rows = [file.metadata.num_rows for file in files]
     offsets, arrays = np.zeros(sum(rows) + 1, np.int64), {}
     row = candidate = 0
@@ -330,12 +323,12 @@ def load(paths: list[Path]) -> list[Slates]:
         for group in range(file.metadata.num_row_groups):
             table = pq.ParquetFile(path).read_row_group(group).combine_chunks()
             inner = np.zeros(1, np.int64)
-            for name in names:
+            for name in _COLUMNS:
                 column = table[name].combine_chunks()
                 at, room = row, sum(rows)
                 if name in _PER_CANDIDATE:
                     inner, column = column.offsets.to_numpy(), column.values
-                    at, room = candidate, sum(map(_values, files))
+                    at, room = candidate, sum(values_of(file, name) for file in files)
                 values = (column.view(pa.int64()) if name == "time" else column).to_numpy(zero_copy_only=False)
                 if name not in arrays:
                     arrays[name] = large_empty(room, values.dtype)
@@ -347,8 +340,8 @@ def load(paths: list[Path]) -> list[Slates]:
     return [whole.between(start, stop) for start, stop in itertools.pairwise(ends.tolist())]
 
 
-def _values(file: pq.ParquetFile) -> int:
-    """Return how many candidates a file that ``save`` wrote holds."""
-    place = [column.path.split(".")[0] for column in file.schema].index("article")
+def values_of(file: pq.ParquetFile, name: str) -> int:
+    """Return how many items the lists of a column have, empty and null ones counting as one; 0 without the column."""
     groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-    return sum(group.column(place).num_values for group in groups)
+    columns = [group.column(place) for group in groups for place in range(group.num_columns)]
+    return sum(column.num_values for column in columns if column.path_in_schema.split(".")[0] == name)

@@ -1,4 +1,4 @@
-"""One mapping between raw ids and indices, the same object both ways."""
+"""One mapping from raw ids to indices; the tables of a dataset lead back."""
 
 import numpy as np
 from numba import njit
@@ -18,8 +18,6 @@ class Vocabulary:
         >>> vocabulary = Vocabulary(np.array([30, 10], dtype=np.int32))
         >>> vocabulary.index_of(np.array([10, 20, 30]))
         array([1, 0, 2], dtype=int32)
-        >>> vocabulary.id_of(np.array([2, 1]))
-        array([30, 10], dtype=int32)
     """
 
     def __init__(self, ids: np.ndarray) -> None:
@@ -47,20 +45,6 @@ class Vocabulary:
             place = np.minimum(np.searchsorted(known, wide), len(known) - 1)
             out[...] = np.where(known[place] == wide, place + 1, 0)
         return out
-
-    def id_of(self, index: np.ndarray) -> np.ndarray:
-        """Return the raw id at each index. Raises ``IndexError`` on 0, the unknown, and beyond the last."""
-        index = np.asarray(index)
-        if index.size and (index.min() < 1 or index.max() > len(self.ids)):
-            raise IndexError(f"indices must lie in 1..{len(self.ids)}: 0 is the unknown, which has no id")
-        return self.ids[index - 1]
-
-    def check_both_ways(self) -> int:
-        """Map every id to its index and back; return how many, raise ``ValueError`` if one does not return."""
-        every = np.arange(1, len(self))
-        if not (np.array_equal(self.index_of(self.id_of(every)), every)):
-            raise ValueError("the vocabulary does not map every index to an id and back")
-        return len(self.ids)
 
 
 def distinct(ids: np.ndarray) -> np.ndarray:

@@ -138,7 +138,6 @@ def compute_features(
     context: FeatureContext,
     names: list[str],
     chunk: int = CHUNK,
-    after_step: Callable[[], None] = lambda: None,
     threads: int = THREADS,
     then: Callable[["FeatureChunk"], None] = lambda _: None,
     checkpoints: "Checkpoints | None" = None,
@@ -152,7 +151,6 @@ def compute_features(
         context: the past.
         names: the columns wanted; those that they are computed from come with them.
         chunk: candidates at a time; figures do not depend on it.
-        after_step: called whenever a piece of the past has been walked over, as for letting go of its memory.
         threads: to compute on; figures do not depend on it.
         then: called with each chunk before it is yielded, on the thread that completed it, as for writing it down;
             maybe with two chunks at the same time.
@@ -177,7 +175,6 @@ def compute_features(
         for moment in _steps_before(queries, context, since):
             step = _blank(members, rows, moment, [])
             pool.all([pool.run(_fill, entry, step, context, walk) for entry in first])
-            after_step()
         waiting: deque[Future[FeatureChunk]] = deque()
         for rows in queries.chunks(queries.by_time, chunk):
             part = _blank(members, rows, hidden.take(rows), tables)
@@ -187,7 +184,6 @@ def compute_features(
                 yield done
                 tables.append(done.table)
             pool.all(tasks)
-            after_step()
             waiting.append(pool.run(_completed, second, part, context, walk, then))
         while waiting:
             yield waiting.popleft().result()

@@ -27,15 +27,12 @@ class FeatureContext:
         metadata: the articles table.
         histories: the clicks before each week, week 0 first.
         users: number of users, index 0 included.
-        timeline: what was in view, where that is more than ``log`` holds, as when it is on disk and the log is that
-            of some users only.
     """
 
     log: Slates
     metadata: Metadata
     histories: list[History]
     users: int
-    timeline: Timeline | None = None
 
     @property
     def articles(self) -> int:
@@ -65,7 +62,7 @@ class FeatureContext:
     @cached_property
     def inviews(self) -> Timeline:
         """What was in view, in order of time."""
-        return Timeline.inviews(self.log) if self.timeline is None else self.timeline
+        return Timeline.inviews(self.log)
 
     @cached_property
     def clicks(self) -> Timeline:

@@ -1,29 +1,26 @@
 """Rank every slate of the hidden test set with a trained model and write the file to send."""
 
 import datetime
-import os
-import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 
-from ebnerd_lib.data.layout import TEST, check_hidden_files
-from ebnerd_lib.data.slates import candidate_rows
+from ebnerd_lib.data.bundle import open_bundle
+from ebnerd_lib.data.dataset import BEYOND, Dataset, prepare_hidden
+from ebnerd_lib.data.layout import SPLITS, TEST, check_files
+from ebnerd_lib.data.slates import candidate_rows, concatenate, large_zeros
 from ebnerd_lib.errors import SubmissionError
 from ebnerd_lib.features.build import compute_features
+from ebnerd_lib.features.context import feature_context
 from ebnerd_lib.pipeline.params import load_config
 from ebnerd_lib.pipeline.paths import ROOT, StagePaths, environment, peak_memory_mb, profile_stages, write_json
+from ebnerd_lib.pipeline.predictions import Progress, ranks_of, write_predictions
 from ebnerd_lib.pipeline.stale import sha256
-from ebnerd_lib.pipeline.submission.predictions import ranks_of, write_predictions
-from ebnerd_lib.pipeline.submission.progress import Progress
-from ebnerd_lib.pipeline.submission.week import HiddenWeek
 from ebnerd_lib.training.model_file import TrainedModel, find_model_file, load_model
 
-GROUP_CANDIDATES = 1 << 23
-"""Candidates of the users in memory at a time; memory is bounded by this and by some fifty bytes an impression."""
 _PREPROCESS = "01_preprocess"
 _OTHER_SCALE = 3.0
 
@@ -58,35 +55,29 @@ def submit(profile: str, model_name: str, test: Path, out: Path, say: Callable[[
     model = load_model(file)
     _check_tier(model, profile, stages)
     before = ROOT / load_config(profile, _PREPROCESS).parameters["bundle"]
-    inputs = check_hidden_files(test)
+    inputs = check_files(test, (TEST,))
+    hidden = open_bundle(test, (TEST,))
     told = Progress(say)
-    work = out.with_name(f".{out.stem}.{os.getpid()}.work")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _clear_work(out)
-        work.mkdir()
-        with HiddenWeek(test, before, work, told.step) as week:
-            for line in _remarks(week):
-                say(line)
-            ranks = rank(model, week, lambda share: told.step(f"ranking with {model.name}", share))
-            write_predictions(
-                out,
-                week.impression_id,
-                week.offsets,
-                ranks,
-                lambda share: told.step(f"writing {out.name}", share),
-            )
-            counts = {
-                "rows": len(week), "candidates": week.candidates, "beyond_accuracy": int(week.beyond.sum()),
-                "impressions_before": week.before, "generated": week.generated,
-            }  # fmt: skip
+        tempfile.TemporaryFile(dir=out.parent).close()  # whether it can be written shows before the work is done
+        say(f"reading {test / TEST} and {before / SPLITS[1]}")
+        dataset, left_out = prepare_hidden(open_bundle(before), hidden)
+        for line in _remarks(dataset, left_out):
+            say(line)
+        impression_id, offsets, ranks = rank(
+            model, dataset, lambda share: told.step(f"ranking with {model.name}", share)
+        )
+        write_predictions(out, impression_id, offsets, ranks, lambda share: told.step(f"writing {out.name}", share))
     except OSError as error:
         raise SubmissionError(
-            f"{out}: cannot be written ({error.strerror or error}). Working files of about twice the test set need "
-            f"room in {out.parent}; free some, or name another folder with --out."
+            f"{out}: cannot be written ({error.strerror or error}). Free space in {out.parent}, and for working files "
+            f"in {tempfile.gettempdir()}, or name other folders with --out and the environment variable TMPDIR."
         ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    counts = {
+        "rows": len(impression_id), "candidates": len(ranks), "beyond_accuracy": len(dataset.parts[BEYOND]),
+        "impressions_before": len(dataset.parts["validation"]), "generated": hidden.generated,
+    }  # fmt: skip
     seconds = time.monotonic() - start
     record = {
         "profile": profile, "model": model.name, "tier": model.tier, "model_sha256": sha256(file), **counts,
@@ -102,37 +93,33 @@ def submit(profile: str, model_name: str, test: Path, out: Path, say: Callable[[
     return out
 
 
-def rank(model: TrainedModel, week: HiddenWeek, progress: Callable[[float], None]) -> np.ndarray:
-    """Rank the candidates of every row: unsigned integers (candidates,), in the order of the test file.
+def rank(
+    model: TrainedModel, dataset: Dataset, progress: Callable[[float], None]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rank the candidates of every row of a hidden test.
+
+    Returns:
+        Ids of impressions (n,), where their slates begin (n + 1,), and ranks (m,), in the order of the test file.
 
     Raises:
         SubmissionError: a score is no number.
     """
-    longest = int(np.diff(week.offsets).max())
-    ranks = np.zeros(week.candidates, np.min_scalar_type(longest))
+    asked = concatenate([dataset.parts["test"], dataset.parts[BEYOND]])
+    order = asked.file_order
+    offsets = np.concatenate(([0], np.cumsum(asked.lengths[order])))
+    ranks = large_zeros(asked.candidates, np.min_scalar_type(int(asked.lengths.max())))
     done = 0
-    for group in week.groups(max(1, -(-week.candidates // GROUP_CANDIDATES))):
-        for part in compute_features(group.slates, group.context, model.columns, after_step=week.release):
-            scores = model.score(group.dataset, part.slates, part.matrix(model.columns), model.columns)
-            lost = int((~np.isfinite(scores)).sum())
-            if lost:
-                raise SubmissionError(
-                    f"model {model.name}: {lost} of {len(scores)} scores are no finite numbers. Train it again."
-                )
-            where = candidate_rows(week.offsets, group.rows[part.rows])
-            ranks[where] = ranks_of(scores, part.slates.offsets)
-            done += len(scores)
-            progress(done / week.candidates)
-        del group  # before the next one is made
-    return ranks
-
-
-def _clear_work(out: Path) -> None:
-    """Remove the working files of submissions to the same file that were killed."""
-    for rest in out.parent.glob(f".{out.stem}.*.work"):
-        number = rest.suffixes[-2].removeprefix(".")
-        if number.isdecimal() and not psutil.pid_exists(int(number)):
-            shutil.rmtree(rest, ignore_errors=True)
+    for part in compute_features(asked, feature_context(dataset), model.columns):
+        scores = model.score(dataset, part.slates, part.matrix(model.columns), model.columns)
+        lost = int((~np.isfinite(scores)).sum())
+        if lost:
+            raise SubmissionError(
+                f"model {model.name}: {lost} of {len(scores)} scores are no finite numbers. Train it again."
+            )
+        ranks[candidate_rows(offsets, part.slates.row)] = ranks_of(scores, part.slates.offsets)
+        done += len(scores)
+        progress(done / asked.candidates)
+    return asked.impression_id[order], offsets, ranks
 
 
 def _check_tier(model: TrainedModel, profile: str, stages: list[str]) -> None:
@@ -148,17 +135,16 @@ def _check_tier(model: TrainedModel, profile: str, stages: list[str]) -> None:
     )
 
 
-def _remarks(week: HiddenWeek) -> list[str]:
+def _remarks(dataset: Dataset, left_out: int) -> list[str]:
     """Return what a reader should know of the weeks."""
+    before, shown, beyond = dataset.parts.values()
     lines = [
-        f"{len(week):,} rows with {week.candidates:,} candidates, {int(week.beyond.sum()):,} of the rows for "
-        f"beyond-accuracy measures; {week.before:,} impressions of the week before"
+        f"{len(shown) + len(beyond):,} rows with {shown.candidates + beyond.candidates:,} candidates, {len(beyond):,} "
+        f"of the rows for beyond-accuracy measures; {len(before):,} impressions of the week before"
     ]
-    if week.overlapping:
-        lines.append(
-            f"note: {week.overlapping:,} impressions of {TEST}'s week before are not before its first one: left out"
-        )
-    ratio = week.seen / max(week.seen_before, 1)
+    if left_out:
+        lines.append(f"note: {left_out:,} impressions of {TEST}'s week before are not before its first one: left out")
+    ratio = shown.candidates / max(before.candidates, 1)
     if not 1 / _OTHER_SCALE < ratio < _OTHER_SCALE:
         lines.append(
             f"note: articles were in view {ratio:.3g} times as often as in the week before: counts are on another "

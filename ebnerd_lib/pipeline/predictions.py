@@ -1,0 +1,173 @@
+"""The file of a submission, and its check: a zip with ``predictions.txt``, one line a row of the test file, in order.
+
+A line is ``<impression_id> [r1,r2,…]`` where ``ri`` is the rank (1 is best) of the i-th article of the row's
+``article_ids_inview``: the ranks are a permutation of 1 to the length of the slate.
+"""
+
+import os
+import re
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ebnerd_lib.data.bundle import batches, list_lengths
+from ebnerd_lib.data.layout import TEST, check_files
+from ebnerd_lib.data.schema import TEST_BEHAVIORS
+from ebnerd_lib.errors import SubmissionError
+
+MEMBER = "predictions.txt"
+_ROWS = 1 << 16  # rows written or read at a time
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same bytes on every day
+_LINE = re.compile(rb"(\d{1,11}) \[(\d{1,10}(?:,\d{1,10})*)\]")
+
+
+class Progress:
+    """Tells how far each step is, at most every five seconds, with the time that the step has left."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._step = say, ""
+        self._start = self._told = 0.0
+
+    def step(self, name: str, share: float) -> None:
+        """Take note of the share of a step that is done."""
+        now = time.monotonic()
+        if name != self._step:
+            self._step, self._start, self._told = name, now, now
+        if now - self._told >= 5 and 0 < share < 1:
+            self._told = now
+            left = (now - self._start) / share * (1 - share)
+            self._say(f"{name}: {share:.0%}, about {left:.0f} s left")
+
+
+def ranks_of(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return the rank of each score within its slate: int32 (m,), 1 is the highest, ties in the order of the slate.
+
+    >>> ranks_of(np.array([.1, .9, .5, 2., 2.]), np.array([0, 3, 5]))
+    array([3, 1, 2, 1, 2], dtype=int32)
+    """
+    lengths = np.diff(offsets)
+    slate = np.repeat(np.arange(len(lengths)), lengths)
+    order = np.lexsort((-scores, slate))
+    ranks = np.empty(len(scores), np.int32)
+    ranks[order] = np.arange(1, len(scores) + 1) - np.repeat(offsets[:-1], lengths)
+    return ranks
+
+
+def write_predictions(
+    path: Path, impression_id: np.ndarray, offsets: np.ndarray, ranks: np.ndarray, progress: Callable[[float], None]
+) -> None:
+    """Write a submission under a temporary name and give it its own when it is whole; the same ranks, the same bytes.
+
+    Args:
+        path: the zip file.
+        impression_id: uint32 (n,), in the order of the test file.
+        offsets: int64 (n + 1,), where slates begin.
+        ranks: integers (m,).
+        progress: called with the share done.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    member = zipfile.ZipInfo(MEMBER, _EPOCH)
+    member.compress_type = zipfile.ZIP_DEFLATED
+    member.external_attr = 0o644 << 16
+    try:
+        with zipfile.ZipFile(temporary, "w") as archive, archive.open(member, "w", force_zip64=True) as stream:
+            for start in range(0, len(impression_id), _ROWS):
+                stop = min(start + _ROWS, len(impression_id))
+                stream.write(_text(impression_id[start:stop], offsets[start : stop + 1], ranks))
+                progress(stop / len(impression_id))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_submission(file: Path, test: Path, progress: Callable[[str, float], None]) -> int:
+    """Check every line of a submission, whoever wrote it: its id, and that its ranks are a permutation for its row.
+
+    Args:
+        file: the zip file.
+        test: the hidden-test bundle.
+        progress: told how far it is.
+
+    Returns:
+        The number of lines, all of them right.
+
+    Raises:
+        BundleError: the test set is incomplete or malformed.
+        SubmissionError: the file is no zip, holds something else, has too few or too many lines, or lines are wrong:
+            how many of each kind, and which is the first.
+    """
+    check_files(test, (TEST,))
+    id_parts, length_parts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    names = ("impression_id", "article_ids_inview")
+    for rows in batches(test / TEST / "behaviors.parquet", TEST_BEHAVIORS, names):
+        id_parts.append(rows["impression_id"].to_numpy().astype(np.int64))
+        length_parts.append(list_lengths(rows["article_ids_inview"]))
+    ids, lengths = np.concatenate(id_parts), np.concatenate(length_parts)
+    wrong: dict[str, list[int]] = {}
+    lines = 0
+    for lines, line in enumerate(_lines(file), 1):
+        if lines <= len(ids) and (fault := _fault(line, ids[lines - 1], lengths[lines - 1])):
+            wrong.setdefault(fault, []).append(lines)
+        if lines % _ROWS == 0:
+            progress(f"checking {file.name}", min(1.0, lines / max(len(ids), 1)))
+    faults = []
+    for text, places in wrong.items():
+        more = f", the first of {len(places)} such," if len(places) > 1 else ""
+        faults.append(f"line {places[0]}{more} {text}")
+    if lines != len(ids):
+        faults.append(f"{lines} lines for {len(ids)} rows of {TEST}/behaviors.parquet")
+    if faults:
+        raise SubmissionError(
+            f"{file}: {MEMBER}: {'; '.join(faults)}. Write one line a row of the test file, in its order."
+        )
+    return lines
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a submission, without what ends them.
+
+    Raises:
+        SubmissionError: the file is no zip, does not hold ``predictions.txt`` alone, or is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if names != [MEMBER]:
+                raise SubmissionError(f"{path}: holds {', '.join(names) or 'nothing'}; it must hold {MEMBER} alone.")
+            with archive.open(MEMBER) as stream:
+                for line in stream:
+                    yield line.removesuffix(b"\n")
+    except FileNotFoundError:
+        raise SubmissionError(f"{path}: no such file. Write one with `python -m ebnerd_lib submit`.") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise SubmissionError(f"{path}: not a readable zip file ({error}). Write it again.") from error
+
+
+def _text(ids: np.ndarray, offsets: np.ndarray, ranks: np.ndarray) -> bytes:
+    """Return the lines of some rows, whose slates begin at ``offsets`` of all ``ranks``."""
+    numbers = pa.array(ranks[offsets[0] : offsets[-1]]).cast(pa.string())
+    lists = pa.ListArray.from_arrays(pa.array(offsets - offsets[0], pa.int32()), numbers)
+    closed = pc.binary_join_element_wise(pc.binary_join(lists, ","), "]\n", "")
+    lines = pc.binary_join_element_wise(pa.array(ids).cast(pa.string()), closed, " [")
+    return "".join(lines.to_pylist()).encode()
+
+
+def _fault(line: bytes, impression_id: int, length: int) -> str:
+    """Return what is wrong with a line for a row of the test file, nothing if it is right."""
+    found = _LINE.fullmatch(line)
+    if found is None:
+        return "is not of the form `<impression_id> [r1,r2,…]`, without spaces inside the brackets"
+    if int(found[1]) != impression_id:
+        return "has another impression_id than its row of the test file"
+    ranks = found[2].split(b",")
+    if len(ranks) != length:
+        return "has not as many ranks as its row of the test file has candidates"
+    if set(map(int, ranks)) != set(range(1, length + 1)):
+        return "has ranks that are no permutation of 1 to the number of candidates"
+    return ""
