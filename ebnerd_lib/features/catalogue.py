@@ -237,7 +237,7 @@ decayed(
 )
 def strength(chunk: Chunk) -> np.ndarray:
     """What the choices so far say of the article against those it was shown with."""
-    return np.concatenate([chunk.walk.stream.strength(chunk.slates, rate) for rate in STRENGTH_RATES.values()], axis=1)
+    return np.concatenate([chunk.walk.strength(chunk.slates, rate) for rate in STRENGTH_RATES.values()], axis=1)
 
 
 @family(
@@ -247,7 +247,7 @@ def strength(chunk: Chunk) -> np.ndarray:
 )
 def together(chunk: Chunk) -> np.ndarray:
     """What readers of the same articles clicked within their next five clicks."""
-    return chunk.walk.stream.clicked_together(chunk.slates)
+    return chunk.walk.clicked_together(chunk.slates)
 
 
 # ---- the user so far this week and in the weeks of the log before
@@ -286,7 +286,7 @@ def seen_before(chunk: Chunk) -> np.ndarray:
 )
 def user_so_far(chunk: Chunk) -> np.ndarray:
     """What this user did so far, and how the candidate relates to what the user clicked."""
-    return chunk.walk.stream.own_past(chunk.slates)
+    return chunk.walk.own_past(chunk.slates)
 
 
 # ---- columns of columns
