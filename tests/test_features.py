@@ -81,6 +81,12 @@ def random_history(rng: np.random.Generator, moments: np.ndarray) -> History:
     )
 
 
+def random_case(seed: int, impressions: int) -> tuple[np.random.Generator, Slates, FeatureContext]:
+    rng = np.random.default_rng(seed)
+    log = random_log(rng, impressions)
+    return rng, log, random_world(rng, log)
+
+
 def compute(queries: Slates, world: FeatureContext) -> dict[str, np.ndarray]:
     out = np.full((queries.candidates, len(every_column())), 7e7, dtype=np.float32)
     names = build(queries, world, out)
@@ -103,9 +109,7 @@ def before(world: FeatureContext, time: int) -> FeatureContext:
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40))
 @example(702, 4)  # weeks that overlap in time: the later week's file has a user's earlier impression
 def test_deleting_the_future_leaves_every_feature_unchanged_bit_for_bit(seed, impressions):
-    rng = np.random.default_rng(seed)
-    log = random_log(rng, impressions)
-    world = random_world(rng, log)
+    rng, log, world = random_case(seed, impressions)
     whole = compute(log, world)
     for row in rng.choice(impressions, min(impressions, 4), replace=False):
         mine = slice(log.offsets[row], log.offsets[row + 1])
@@ -117,9 +121,7 @@ def test_deleting_the_future_leaves_every_feature_unchanged_bit_for_bit(seed, im
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_events_added_at_or_after_t_change_nothing(seed):
-    rng = np.random.default_rng(seed)
-    log = random_log(rng, 25)
-    world = random_world(rng, log)
+    rng, log, world = random_case(seed, 25)
     moment = int(np.median(log.time))
     early = log.take(log.time <= moment)
     # Among the added ones are clicks at the very moment of the latest queries.
@@ -170,9 +172,7 @@ def oracle(log: Slates, world: FeatureContext, row: int, place: int) -> dict[str
         "user_hours_since_shown": (t - max(when for when, _, _ in mine)) / HOUR if mine else np.nan,
         "user_hours_since_clicked": (t - max((w for w, k, _ in mine if k), default=np.nan)) / HOUR,
         "user_click_share": len(own_clicks) / own_candidates if own_candidates else np.nan,
-        "user_category": np.mean([meta.category[b] == meta.category[a] > 0 for b in own_clicks])
-        if own_clicks
-        else np.nan,
+        "user_category": _mean([meta.category[b] == meta.category[a] > 0 for b in own_clicks]),
         "user_impressions": sum(log.time[o] < t and log.user[o] == u for o in range(len(log))) if u > 0 else 0,
         "hours_since_first_inview": (t - min(shown)) / HOUR if shown else np.nan,
         "hours_since_click": (t - max(clicked)) / HOUR if clicked else np.nan,
@@ -185,10 +185,9 @@ def oracle(log: Slates, world: FeatureContext, row: int, place: int) -> dict[str
     }
     topics = _topics(meta, a)
     shares = [sum(topic in _topics(meta, r) for topic in topics) / len(topics) for r in read] if topics else []
-    values["history_topics"] = np.mean(shares) if shares else np.nan
+    values["history_topics"] = _mean(shares)
     user_profile = sum((meta.vectors[r] for r in read), start=np.zeros(3))
-    norms = np.linalg.norm(user_profile) * np.linalg.norm(meta.vectors[a])
-    values["history_vector"] = user_profile @ meta.vectors[a] / norms if norms > 0 and a > 0 else np.nan
+    values["history_vector"] = _cosine(user_profile, meta.vectors[a])
     in_session = [click for _, click, session in mine if session == log.session[row] == _last(mine)]
     values["user_shown_session"] = len(in_session)
     values["user_passed_session"] = 0 if any(in_session) else len(in_session)
@@ -210,15 +209,14 @@ def oracle(log: Slates, world: FeatureContext, row: int, place: int) -> dict[str
     values["rate_6h"] = (values["clicks_6h"] + 1.8) / (values["inviews_6h"] + 20)
     values["rate_decay_1h"] = (values["clicks_decay_1h"] + 1.8) / (values["inviews_decay_1h"] + 20)
     values |= oracle_of_readers(log, world, row, place)
-    values |= oracle_of_page(log, world, row, place)
     published = world.metadata.published[a]
     values["age_hours"] = np.nan if published == UNKNOWN_TIME else max(t - published, 0) / HOUR
     return values
 
 
 def oracle_of_readers(log: Slates, world: FeatureContext, row: int, place: int) -> dict[str, float]:
-    """Columns on topics, on readers of the same kind and on the user's own clicks, event by event."""
-    t, u, a, meta = log.time[row], log.user[row], log.article[place], world.metadata
+    """Columns on topics, readers of the same kind, the user's own clicks and the page's own article."""
+    t, u, a, p, meta = log.time[row], log.user[row], log.article[place], log.page[row], world.metadata
     topics = _topics(meta, a)
     sums = {f"{g}_{k}_decay_6h": 0.0 for g in ("topic", "audience") for k in ("clicks", "inviews")}
     own = []
@@ -245,26 +243,21 @@ def oracle_of_readers(log: Slates, world: FeatureContext, row: int, place: int) 
         **sums,
         **rates,
         "user_sentiment": np.mean(moods, axis=0) @ meta.sentiment[a] if moods else np.nan,
-        "user_topics": np.mean(shares) if shares else np.nan,
+        "user_topics": _mean(shares),
         "user_vector": _cosine(user_profile, meta.vectors[a]),
-    }
-
-
-def oracle_of_page(log: Slates, world: FeatureContext, row: int, place: int) -> dict[str, float]:
-    """Columns on the page's own article."""
-    a, p, meta = log.article[place], log.page[row], world.metadata
-    topics, known = _topics(meta, a), a > 0 and p > 0
-    kind = meta.category[a]
-    return {
-        "page_category": float(kind == meta.category[p] > 0) if known else np.nan,
-        "page_topics": np.mean([topic in _topics(meta, p) for topic in topics]) if known and topics else np.nan,
-        "page_vector": _cosine(meta.vectors[p], meta.vectors[a]) if known else np.nan,
+        "page_category": float(meta.category[a] == meta.category[p] > 0) if a > 0 < p else np.nan,
+        "page_topics": np.mean([topic in _topics(meta, p) for topic in topics]) if a > 0 < p and topics else np.nan,
+        "page_vector": _cosine(meta.vectors[p], meta.vectors[a]) if a > 0 < p else np.nan,
     }
 
 
 def _cosine(one, other):
     norms = np.linalg.norm(one) * np.linalg.norm(other)
     return one @ other / norms if norms > 0 else np.nan
+
+
+def _mean(values):
+    return np.mean(values) if values else np.nan
 
 
 def _topics(meta, a):
@@ -323,9 +316,7 @@ def test_features_equal_an_oracle_that_walks_over_events(seed):
 
 
 def test_a_slates_own_clicks_are_hidden_from_its_features():
-    rng = np.random.default_rng(3)
-    log = random_log(rng, 30)
-    world = random_world(rng, log)
+    _, log, world = random_case(3, 30)
     flipped = replace(log, clicked=~log.clicked)
     whole, other = compute(log, world), compute(flipped, world)
     for name in whole:
@@ -464,9 +455,7 @@ def test_the_leak_test_catches_a_feature_that_peeks_one_event_ahead():
 
 
 def test_below_the_tier_of_clicks_nothing_depends_on_what_the_hidden_test_lacks():
-    rng = np.random.default_rng(11)
-    log = random_log(rng, 40)
-    world = random_world(rng, log)
+    _, log, world = random_case(11, 40)
     bare = replace(log, page=np.zeros_like(log.page), front_page=np.zeros_like(log.front_page)).without_clicks()
     whole, lacking = compute(log, world), compute(bare, FeatureContext(bare, world.metadata, world.histories, USERS))
     for name in allowed("exposure"):
@@ -477,9 +466,7 @@ def test_below_the_tier_of_clicks_nothing_depends_on_what_the_hidden_test_lacks(
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 60))
 def test_chunks_yield_what_build_fills_in_on_any_number_of_threads(seed, impressions, chunk):
-    rng = np.random.default_rng(seed)
-    log = random_log(rng, impressions)
-    world = random_world(rng, log)
+    rng, log, world = random_case(seed, impressions)
     whole = compute(log, world)
     names = list(rng.permutation(sorted(whole))[: rng.integers(0, 30)])
     seen = np.zeros(impressions, bool)
