@@ -344,13 +344,13 @@ quotient(
 def within_slate(chunk: Chunk) -> np.ndarray:
     """Where the candidate stands among those it competes with: rank and ratio of the column read."""
     (values,) = chunk.columns.values()
-    return relative(values, chunk.slates.offsets).T
+    return relative(np.ascontiguousarray(values), chunk.slates.offsets).T
 
 
 def behind_best(chunk: Chunk) -> np.ndarray:
     """How far the candidate is behind the best of its slate."""
     (values,) = chunk.columns.values()
-    return behind(values, chunk.slates.offsets)[:, None]
+    return behind(np.ascontiguousarray(values), chunk.slates.offsets)[:, None]
 
 
 # Of the tier and the group of the column that they read.
