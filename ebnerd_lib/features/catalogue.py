@@ -7,12 +7,15 @@ The hidden test tells neither the clicks of its week nor the page being read. Wh
 ``clicks``, so that a model of a lower tier can be submitted.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from ebnerd_lib.data.dataset import UNKNOWN_TIME
 from ebnerd_lib.data.slates import HOUR
-from ebnerd_lib.features.context import Chunk
-from ebnerd_lib.features.registry import Column, family
+from ebnerd_lib.features.context import By, Chunk
+from ebnerd_lib.features.events import Kind
+from ebnerd_lib.features.registry import Column, every_column, family
 from ebnerd_lib.features.users import history_past, user_past
 from ebnerd_lib.features.within_slate import behind, page_match, relative
 
@@ -24,7 +27,6 @@ PRIOR_RATE, PRIOR_INVIEWS = 0.09, 20.0
 PRIOR_CHANCES = 2.0
 """A lift starts at 1, worth two clicks by chance."""
 DAY = 24 * HOUR
-TOPIC_HALF_LIFE = 6.0
 
 
 # ---- content: the request, the article, the history of the week
@@ -127,154 +129,103 @@ def history(chunk: Chunk) -> np.ndarray:
 # ---- exposure and clicks: past events of articles, their categories and their pages
 
 
-@family(
-    "time",
+def trailing(kind: Kind, *columns: Column) -> None:
+    """Register counts of events of the candidate in each of ``WINDOWS``."""
+    family("time", *columns, name=f"{kind}_windows")(
+        lambda chunk: chunk.walk.past(kind).trailing(chunk.slates, tuple(WINDOWS.values()))
+    )
+
+
+def decayed(kind: Kind, by: By, hours: Iterable[float], *columns: Column) -> None:
+    """Register decayed sums of events by the keys of the candidate, for half-lives in hours."""
+    half_lives = tuple(hours)
+    family("time", *columns, name=columns[0].name)(
+        lambda chunk: chunk.walk.past(kind, by).decayed(chunk.slates, half_lives)
+    )
+
+
+trailing(
+    "inviews",
     *(Column(f"inviews_{w}", "exposure", "exposure", "times", f"times a was in view in [t − {w}, t)") for w in WINDOWS),
 )
-def inview_counts(chunk: Chunk) -> np.ndarray:
-    """Trailing counts of the article in view."""
-    return chunk.walk.past("inviews").trailing(chunk.slates, tuple(WINDOWS.values()))
-
-
-@family(
-    "time",
+decayed(
+    "inviews", "article", HALF_LIVES.values(),
     *(
         Column(f"inviews_decay_{h}", "exposure", "exposure", "times", f"Σ 2^(−age/{h}) over times a was in view")
         for h in HALF_LIVES
     ),
-)
-def inview_decays(chunk: Chunk) -> np.ndarray:
-    """Exponentially decayed counts of the article in view."""
-    return chunk.walk.past("inviews").decayed(chunk.slates, tuple(HALF_LIVES.values()))
+)  # fmt: skip
 
 
-@family(
-    "time",
-    Column("hours_since_first_inview", "exposure", "age", "hours", "t − first time a was in view"),
-)
+@family("time", Column("hours_since_first_inview", "exposure", "age", "hours", "t − first time a was in view"))
 def first_inview(chunk: Chunk) -> np.ndarray:
     """Time since the site began to show the article."""
     return chunk.walk.past("inviews").hours_since_first(chunk.slates)
 
 
-@family(
-    "time",
+decayed(
+    "inviews", "page", (6.0,),
     Column("inviews_page_decay_6h", "clicks", "exposure", "times", "inviews_decay_6h on this kind of page only"),
-)
-def page_inviews(chunk: Chunk) -> np.ndarray:
-    """How much the article is in view on the kind of page being read: front page or article page."""
-    return chunk.walk.past("inviews", by="page").decayed(chunk.slates, (6.0,))
-
-
-@family(
-    "time",
+)  # fmt: skip
+decayed(
+    "chances", "article", HALF_LIVES.values(),
     *(
         Column(f"chances_decay_{h}", "exposure", "exposure", "clicks", f"Σ 2^(−age/{h}) / slate length over a in view")
         for h in HALF_LIVES
     ),
-)
-def chances(chunk: Chunk) -> np.ndarray:
-    """Clicks that the article would have had if all candidates of a slate were alike."""
-    return chunk.walk.past("chances").decayed(chunk.slates, tuple(HALF_LIVES.values()))
-
-
-@family(
-    "time",
+)  # fmt: skip
+decayed(
+    "inviews", "category", (6.0, 24.0),
     Column("category_inviews_decay_6h", "exposure", "trends", "times", "inviews_decay_6h over the category of a"),
     Column("category_inviews_decay_24h", "exposure", "trends", "times", "inviews_decay_24h over the category of a"),
-)
-def category_inviews(chunk: Chunk) -> np.ndarray:
-    """How much the article's category is in view."""
-    return chunk.walk.past("inviews", by="category").decayed(chunk.slates, (6.0, 24.0))
-
-
-@family(
-    "time",
+)  # fmt: skip
+decayed(
+    "inviews", "audience", (6.0,),
     Column(
         "audience_inviews_decay_6h", "exposure", "exposure", "times", "inviews_decay_6h to subscribers or others, as u"
     ),
-)
-def audience_inviews(chunk: Chunk) -> np.ndarray:
-    """How much the article is shown to readers who subscribe as this one does, or do not."""
-    return chunk.walk.past("inviews", by="audience").decayed(chunk.slates, (6.0,))
-
-
-@family(
-    "time",
+)  # fmt: skip
+decayed(
+    "inviews", "topic", (6.0,),
     Column("topic_inviews_decay_6h", "exposure", "trends", "times", "mean of inviews_decay_6h over the topics of a"),
+)  # fmt: skip
+trailing(
+    "clicks", *(Column(f"clicks_{w}", "clicks", "clicks", "clicks", f"clicks on a in [t − {w}, t)") for w in WINDOWS)
 )
-def topic_inviews(chunk: Chunk) -> np.ndarray:
-    """How much the article's topics are in view; NaN without topics."""
-    return chunk.walk.past("inviews", by="topic").decayed(chunk.slates, (TOPIC_HALF_LIFE,))
-
-
-@family(
-    "time",
-    *(Column(f"clicks_{w}", "clicks", "clicks", "clicks", f"clicks on a in [t − {w}, t)") for w in WINDOWS),
-)
-def click_counts(chunk: Chunk) -> np.ndarray:
-    """Trailing counts of clicks on the article."""
-    return chunk.walk.past("clicks").trailing(chunk.slates, tuple(WINDOWS.values()))
-
-
-@family(
-    "time",
+decayed(
+    "clicks", "article", HALF_LIVES.values(),
     *(
         Column(f"clicks_decay_{h}", "clicks", "clicks", "clicks", f"Σ 2^(−age/{h}) over clicks on a")
         for h in HALF_LIVES
     ),
-)
-def click_decays(chunk: Chunk) -> np.ndarray:
-    """Exponentially decayed counts of clicks on the article."""
-    return chunk.walk.past("clicks").decayed(chunk.slates, tuple(HALF_LIVES.values()))
+)  # fmt: skip
 
 
-@family(
-    "time",
-    Column("hours_since_click", "clicks", "clicks", "hours", "t − last click on a"),
-)
+@family("time", Column("hours_since_click", "clicks", "clicks", "hours", "t − last click on a"))
 def last_click(chunk: Chunk) -> np.ndarray:
     """Time since anybody clicked the article."""
     return chunk.walk.past("clicks").hours_since_last(chunk.slates)
 
 
-@family(
-    "time",
+decayed(
+    "clicks", "page", (6.0,),
     Column("clicks_page_decay_6h", "clicks", "clicks", "clicks", "clicks_decay_6h on this kind of page only"),
-)
-def page_clicks(chunk: Chunk) -> np.ndarray:
-    """Clicks on the article on the kind of page being read."""
-    return chunk.walk.past("clicks", by="page").decayed(chunk.slates, (6.0,))
-
-
-@family(
-    "time",
+)  # fmt: skip
+decayed(
+    "clicks", "category", (6.0, 24.0),
     Column("category_clicks_decay_6h", "clicks", "trends", "clicks", "clicks_decay_6h over the category of a"),
     Column("category_clicks_decay_24h", "clicks", "trends", "clicks", "clicks_decay_24h over the category of a"),
-)
-def category_clicks(chunk: Chunk) -> np.ndarray:
-    """Clicks on the article's category."""
-    return chunk.walk.past("clicks", by="category").decayed(chunk.slates, (6.0, 24.0))
-
-
-@family(
-    "time",
+)  # fmt: skip
+decayed(
+    "clicks", "audience", (6.0,),
     Column(
         "audience_clicks_decay_6h", "clicks", "clicks", "clicks", "clicks_decay_6h by subscribers or by others, as u"
     ),
-)
-def audience_clicks(chunk: Chunk) -> np.ndarray:
-    """Clicks on the article by readers who subscribe as this one does, or do not."""
-    return chunk.walk.past("clicks", by="audience").decayed(chunk.slates, (6.0,))
-
-
-@family(
-    "time",
+)  # fmt: skip
+decayed(
+    "clicks", "topic", (6.0,),
     Column("topic_clicks_decay_6h", "clicks", "trends", "clicks", "mean of clicks_decay_6h over the topics of a"),
-)
-def topic_clicks(chunk: Chunk) -> np.ndarray:
-    """Clicks on the article's topics; NaN without topics."""
-    return chunk.walk.past("clicks", by="topic").decayed(chunk.slates, (TOPIC_HALF_LIFE,))
+)  # fmt: skip
 
 
 @family(
@@ -286,7 +237,7 @@ def topic_clicks(chunk: Chunk) -> np.ndarray:
 )
 def strength(chunk: Chunk) -> np.ndarray:
     """What the choices so far say of the article against those it was shown with."""
-    return np.concatenate([chunk.walk.stream.strength(chunk.slates, rate) for rate in STRENGTH_RATES.values()], axis=1)
+    return np.concatenate([chunk.walk.strength(chunk.slates, rate) for rate in STRENGTH_RATES.values()], axis=1)
 
 
 @family(
@@ -296,7 +247,7 @@ def strength(chunk: Chunk) -> np.ndarray:
 )
 def together(chunk: Chunk) -> np.ndarray:
     """What readers of the same articles clicked within their next five clicks."""
-    return chunk.walk.stream.clicked_together(chunk.slates)
+    return chunk.walk.clicked_together(chunk.slates)
 
 
 # ---- the user so far this week and in the weeks of the log before
@@ -335,165 +286,97 @@ def seen_before(chunk: Chunk) -> np.ndarray:
 )
 def user_so_far(chunk: Chunk) -> np.ndarray:
     """What this user did so far, and how the candidate relates to what the user clicked."""
-    return chunk.walk.stream.own_past(chunk.slates)
+    return chunk.walk.own_past(chunk.slates)
 
 
 # ---- columns of columns
 
-_RATES = ("1h", "6h", "24h", "week", "decay_1h", "decay_6h", "decay_24h", "page_decay_6h")
+CLICK_PRIOR, LIFT_PRIOR = (PRIOR_RATE * PRIOR_INVIEWS, PRIOR_INVIEWS), (PRIOR_CHANCES, PRIOR_CHANCES)
+RATES = ("1h", "6h", "24h", "week", "decay_1h", "decay_6h", "decay_24h", "page_decay_6h")
 
 
-@family(
-    "slate",
-    *(Column(f"rate_{w}", "clicks", "click rate", "share", f"(clicks_{w} + 1.8) / (inviews_{w} + 20)") for w in _RATES),
-    reads=tuple(f"{kind}_{w}" for kind in ("clicks", "inviews") for w in _RATES),
-)
-def rates(chunk: Chunk) -> np.ndarray:
-    """Clicks per time in view, drawn to the prior where there were few."""
-    clicks = np.stack([chunk.columns[f"clicks_{w}"] for w in _RATES], axis=1)
-    inviews = np.stack([chunk.columns[f"inviews_{w}"] for w in _RATES], axis=1)
-    return (clicks + PRIOR_RATE * PRIOR_INVIEWS) / (inviews + PRIOR_INVIEWS)
+def quotient(
+    column: Column, above: str, below: str, prior: tuple[float, float] = CLICK_PRIOR, below_hours: float = 1.0
+) -> None:
+    """Register (above + prior) / (below / hours + prior): a share or a trend, near the prior where there is little."""
+
+    def compute(chunk: Chunk) -> np.ndarray:
+        return (chunk.columns[above] + prior[0])[:, None] / (chunk.columns[below] / below_hours + prior[1])[:, None]
+
+    family("slate", column, reads=(above, below), name=column.name)(compute)
 
 
-@family(
-    "slate",
-    *(
-        Column(f"lift_{h}", "clicks", "click rate", "", f"(clicks_decay_{h} + 2) / (chances_decay_{h} + 2)")
-        for h in HALF_LIVES
-    ),
-    reads=tuple(f"{kind}_decay_{h}" for kind in ("clicks", "chances") for h in HALF_LIVES),
-)
-def lifts(chunk: Chunk) -> np.ndarray:
-    """Clicks against what chance would have given in slates of these lengths."""
-    clicks = np.stack([chunk.columns[f"clicks_decay_{h}"] for h in HALF_LIVES], axis=1)
-    by_chance = np.stack([chunk.columns[f"chances_decay_{h}"] for h in HALF_LIVES], axis=1)
-    return (clicks + PRIOR_CHANCES) / (by_chance + PRIOR_CHANCES)
-
-
-@family(
-    "slate",
-    *(
-        Column(f"category_rate_{h}", "clicks", "trends", "share", f"(category clicks + 1.8) / (in-views + 20), {h}")
-        for h in ("6h", "24h")
-    ),
-    reads=tuple(f"category_{kind}_decay_{h}" for kind in ("clicks", "inviews") for h in ("6h", "24h")),
-)
-def category_rates(chunk: Chunk) -> np.ndarray:
-    """How the article's category does."""
-    columns = chunk.columns
-    return np.stack(
-        [
-            (columns[f"category_clicks_decay_{h}"] + PRIOR_RATE * PRIOR_INVIEWS)
-            / (columns[f"category_inviews_decay_{h}"] + PRIOR_INVIEWS)
-            for h in ("6h", "24h")
-        ],
-        axis=1,
-    )
-
-
-@family(
-    "slate",
+for w in RATES:
+    quotient(
+        Column(f"rate_{w}", "clicks", "click rate", "share", f"(clicks_{w} + 1.8) / (inviews_{w} + 20)"),
+        f"clicks_{w}", f"inviews_{w}",
+    )  # fmt: skip
+for h in HALF_LIVES:
+    quotient(
+        Column(f"lift_{h}", "clicks", "click rate", "", f"(clicks_decay_{h} + 2) / (chances_decay_{h} + 2)"),
+        f"clicks_decay_{h}", f"chances_decay_{h}", LIFT_PRIOR,
+    )  # fmt: skip
+for h in ("6h", "24h"):
+    quotient(
+        Column(f"category_rate_{h}", "clicks", "trends", "share", f"(category clicks + 1.8) / (in-views + 20), {h}"),
+        f"category_clicks_decay_{h}", f"category_inviews_decay_{h}",
+    )  # fmt: skip
+quotient(
     Column(
         "topic_rate_6h", "clicks", "trends", "share", "(topic clicks + 1.8) / (topic in-views + 20), decayed over 6h"
     ),
+    "topic_clicks_decay_6h", "topic_inviews_decay_6h",
+)  # fmt: skip
+quotient(
     Column("audience_rate_6h", "clicks", "click rate", "share", "(audience clicks + 1.8) / (audience in-views + 20)"),
-    reads=("topic_clicks_decay_6h", "topic_inviews_decay_6h", "audience_clicks_decay_6h", "audience_inviews_decay_6h"),
-)
-def group_rates(chunk: Chunk) -> np.ndarray:
-    """How the article's topics do, and how the article does with readers like this one; NaN without topics."""
-    of, prior = chunk.columns, PRIOR_RATE * PRIOR_INVIEWS
-    return np.stack(
-        [
-            (of[f"{group}_clicks_decay_6h"] + prior) / (of[f"{group}_inviews_decay_6h"] + PRIOR_INVIEWS)
-            for group in ("topic", "audience")
-        ],
-        axis=1,
-    )
-
-
-@family(
-    "slate",
+    "audience_clicks_decay_6h", "audience_inviews_decay_6h",
+)  # fmt: skip
+quotient(
     Column("inviews_trend", "exposure", "exposure", "", "(inviews_1h + 2) / (inviews_6h / 6 + 2)"),
-    reads=("inviews_1h", "inviews_6h"),
-)
-def inviews_trend(chunk: Chunk) -> np.ndarray:
-    """Whether the article is shown more than it was."""
-    return ((chunk.columns["inviews_1h"] + 2) / (chunk.columns["inviews_6h"] / 6 + 2))[:, None]
-
-
-@family(
-    "slate",
+    "inviews_1h", "inviews_6h", (2.0, 2.0), 6.0,
+)  # fmt: skip
+quotient(
     Column("clicks_trend", "clicks", "clicks", "", "(clicks_1h + 1) / (clicks_6h / 6 + 1)"),
-    reads=("clicks_1h", "clicks_6h"),
-)
-def clicks_trend(chunk: Chunk) -> np.ndarray:
-    """Whether the article is clicked more than it was."""
-    return ((chunk.columns["clicks_1h"] + 1) / (chunk.columns["clicks_6h"] / 6 + 1))[:, None]
+    "clicks_1h", "clicks_6h", (1.0, 1.0), 6.0,
+)  # fmt: skip
 
 
 def within_slate(chunk: Chunk) -> np.ndarray:
-    """Where the candidate stands among those it competes with: rank and ratio of each column read."""
-    return np.concatenate([relative(values, chunk.slates.offsets) for values in chunk.columns.values()]).T
-
-
-_RELATIVE = {
-    "content": {"age_hours": "age", "history_topics": "history"},
-    "exposure": {
-        "inviews_1h": "exposure",
-        "inviews_6h": "exposure",
-        "inviews_24h": "exposure",
-        "inviews_decay_1h": "exposure",
-        "user_shown": "seen before",
-    },
-    "clicks": {
-        "clicks_1h": "clicks",
-        "clicks_3h": "clicks",
-        "clicks_6h": "clicks",
-        "clicks_24h": "clicks",
-        "clicks_decay_1h": "clicks",
-        "clicks_decay_6h": "clicks",
-        "rate_6h": "click rate",
-        "rate_24h": "click rate",
-        "rate_decay_1h": "click rate",
-        "lift_6h": "click rate",
-        "together_user": "together",
-        "audience_rate_6h": "click rate",
-    },
-}
-for _tier, _columns in _RELATIVE.items():
-    family(
-        "slate",
-        *(
-            column
-            for base, group in _columns.items()
-            for column in (
-                Column(f"{base}_rank", _tier, group, "0 to 1", f"average rank of {base} within the slate, scaled"),
-                Column(f"{base}_ratio", _tier, group, "", f"{base} / its mean over the slate"),
-            )
-        ),
-        reads=tuple(_columns),
-        name=f"within_slate_{_tier}",
-    )(within_slate)
+    """Where the candidate stands among those it competes with: rank and ratio of the column read."""
+    (values,) = chunk.columns.values()
+    return relative(np.ascontiguousarray(values), chunk.slates.offsets).T
 
 
 def behind_best(chunk: Chunk) -> np.ndarray:
     """How far the candidate is behind the best of its slate."""
-    return np.stack([behind(values, chunk.slates.offsets) for values in chunk.columns.values()]).T
+    (values,) = chunk.columns.values()
+    return behind(np.ascontiguousarray(values), chunk.slates.offsets)[:, None]
 
 
-_BEHIND = {
-    "content": {"history_vector": "history"},
-    "exposure": {"inviews_decay_1h": "exposure"},
-    "clicks": {"clicks_decay_1h": "clicks", "clicks_decay_6h": "clicks", "lift_6h": "click rate",
-               "strength_slow": "click rate", "strength_fast": "click rate", "page_vector": "page"},
-}  # fmt: skip
-for _tier, _columns in _BEHIND.items():
+# Of the tier and the group of the column that they read.
+_OF = {column.name: column for column in every_column()}
+for base in (
+    "age_hours", "history_topics",
+    "inviews_1h", "inviews_6h", "inviews_24h", "inviews_decay_1h", "user_shown",
+    "clicks_1h", "clicks_3h", "clicks_6h", "clicks_24h", "clicks_decay_1h", "clicks_decay_6h",
+    "rate_6h", "rate_24h", "rate_decay_1h", "lift_6h", "together_user", "audience_rate_6h",
+):  # fmt: skip
+    tier, group = _OF[base].tier, _OF[base].group
     family(
         "slate",
-        *(
-            Column(f"{base}_behind", _tier, group, "", f"{base} less the largest in the slate")
-            for base, group in _columns.items()
-        ),
-        reads=tuple(_columns),
-        name=f"behind_best_{_tier}",
+        Column(f"{base}_rank", tier, group, "0 to 1", f"average rank of {base} within the slate, scaled"),
+        Column(f"{base}_ratio", tier, group, "", f"{base} / its mean over the slate"),
+        reads=(base,),
+        name=f"{base}_within_slate",
+    )(within_slate)
+for base in (
+    "history_vector", "inviews_decay_1h", "clicks_decay_1h", "clicks_decay_6h", "lift_6h", "strength_slow",
+    "strength_fast", "page_vector",
+):  # fmt: skip
+    tier, group = _OF[base].tier, _OF[base].group
+    family(
+        "slate",
+        Column(f"{base}_behind", tier, group, "", f"{base} less the largest in the slate"),
+        reads=(base,),
+        name=f"{base}_behind",
     )(behind_best)

@@ -105,6 +105,42 @@ class Grouping:
         return getattr(of, self.side) if self.side else _NO_SIDE
 
 
+class Tables:
+    """Tables that only move forward along a log, by the question that they answer."""
+
+    def __init__(self) -> None:
+        self._tables: dict[object, list[np.ndarray]] = {}
+        self._asked: dict[object, int] = {}
+
+    def of(self, question: object, slates: Slates, fresh: Callable[[], list[np.ndarray]]) -> list[np.ndarray]:
+        """Return the tables of a question, ``fresh`` ones at first.
+
+        Raises:
+            ValueError: slates do not come in order of time after those that were asked last.
+        """
+        since = self._asked.get(question, _NEVER)
+        if len(slates):
+            if (np.diff(slates.time) < 0).any() or slates.time[0] < since:
+                raise ValueError("slates must come in order of time: this walk keeps tables that only move forward")
+            since = int(slates.time[-1])
+        self._asked[question] = since
+        if question not in self._tables:
+            self._tables[question] = fresh()
+        return self._tables[question]
+
+    def copy(self) -> "Tables":
+        """Return tables that go on from here by themselves."""
+        twin = Tables()
+        twin._tables = {question: [table.copy() for table in own] for question, own in self._tables.items()}
+        twin._asked = dict(self._asked)
+        return twin
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of them."""
+        return sum(table.nbytes for own in self._tables.values() for table in own)
+
+
 class EventCounts:
     """Answers queries on events, chunk after chunk in order of time.
 
@@ -115,12 +151,14 @@ class EventCounts:
         events: in order of time.
         grouping: what they are counted by.
         by_chance: whether an event weighs 1 / the length of its slate instead of 1; for decayed sums.
+        tables: those to go on from.
     """
 
-    def __init__(self, events: Timeline, grouping: Grouping, by_chance: bool = False) -> None:
+    def __init__(
+        self, events: Timeline, grouping: Grouping, by_chance: bool = False, tables: Tables | None = None
+    ) -> None:
         self._events, self._grouping, self._by_chance = events, grouping, by_chance
-        self._state: dict[tuple[object, ...], list[np.ndarray]] = {}
-        self._asked: dict[tuple[object, ...], int] = {}
+        self.tables = tables or Tables()
 
     def trailing(self, slates: Slates, hours: tuple[float, ...]) -> np.ndarray:
         """Count events in [t - w, t) for each window w in hours: float32 (candidates, windows).
@@ -128,7 +166,7 @@ class EventCounts:
         Of an article with several keys, the sum over them.
         """
         windows = np.array([int(h * HOUR) for h in hours], dtype=np.int64)
-        state = self._advance(
+        state = self.tables.of(
             ("trailing", hours), slates,
             lambda: [np.zeros(1 + len(hours), np.int64), np.zeros((self._grouping.tables, len(hours)), np.int32)],
         )  # fmt: skip
@@ -143,7 +181,7 @@ class EventCounts:
         """
         spans = np.array([int(h * HOUR) for h in half_lives], dtype=np.int64)
         first = self._events.time[:1]
-        state = self._advance(
+        state = self.tables.of(
             ("decayed", half_lives), slates,
             lambda: [
                 np.zeros(1, np.int64), np.resize(first, len(spans)).astype(np.int64),
@@ -165,18 +203,10 @@ class EventCounts:
 
     def copy(self) -> "EventCounts":
         """Return one that goes on from here by itself."""
-        twin = EventCounts(self._events, self._grouping, self._by_chance)
-        twin._state = {key: [table.copy() for table in tables] for key, tables in self._state.items()}
-        twin._asked = dict(self._asked)
-        return twin
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its tables."""
-        return sum(table.nbytes for tables in self._state.values() for table in tables)
+        return EventCounts(self._events, self._grouping, self._by_chance, self.tables.copy())
 
     def _since(self, slates: Slates, first: bool) -> np.ndarray:
-        state = self._advance(
+        state = self.tables.of(
             ("since", first), slates,
             lambda: [np.zeros(1, np.int64), np.full(self._grouping.tables, _NEVER, np.int64)],
         )  # fmt: skip
@@ -190,23 +220,6 @@ class EventCounts:
             slates.time, slates.offsets, slates.article, grouping.sides(slates), events.time, events.offsets,
             events.article, grouping.sides(events), grouping.starts, grouping.keys,
         )  # fmt: skip
-
-    def _advance(
-        self, key: tuple[object, ...], slates: Slates, fresh: Callable[[], list[np.ndarray]]
-    ) -> list[np.ndarray]:
-        self._asked[key] = in_order(slates, self._asked.get(key))
-        if key not in self._state:
-            self._state[key] = fresh()
-        return self._state[key]
-
-
-def in_order(slates: Slates, since: int | None) -> int:
-    """Return the last time of slates, or raise ``ValueError`` if they do not come in order of time after ``since``."""
-    if not len(slates):
-        return since if since is not None else _NEVER
-    if (np.diff(slates.time) < 0).any() or (since is not None and slates.time[0] < since):
-        raise ValueError("slates must come in order of time: this walk keeps tables that only move forward")
-    return int(slates.time[-1])
 
 
 @njit(cache=True, nogil=True)

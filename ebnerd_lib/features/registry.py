@@ -94,16 +94,6 @@ def family(
 
     def register(compute: Callable[[Chunk], np.ndarray]) -> Callable[[Chunk], np.ndarray]:
         known = {column.name: column for column in every_column()}
-        for column in columns:
-            if column.tier not in TIERS:
-                raise ConfigError(
-                    f"feature {column.name}: tier '{column.tier}' is unknown. Use one of {', '.join(TIERS)}."
-                )
-            for word in re.findall(r"\w+", " ".join((column.name, column.formula, *reads))):
-                if word in BARRED:
-                    raise ConfigError(f"feature {column.name}: {word} may not be used: {BARRED[word]}.")
-            if column.name in known:
-                raise ConfigError(f"feature {column.name} is registered twice. Choose another name.")
         missing = [column for column in reads if column not in known]
         if missing or (reads and walk != "slate"):
             raise ConfigError(
@@ -111,6 +101,15 @@ def family(
                 "columns, and only those registered before it."
             )
         for column in columns:
+            if column.name in known:
+                raise ConfigError(f"feature {column.name} is registered twice. Choose another name.")
+            if column.tier not in TIERS:
+                raise ConfigError(
+                    f"feature {column.name}: tier '{column.tier}' is unknown. Use one of {', '.join(TIERS)}."
+                )
+            for word in re.findall(r"\w+", f"{column.name} {column.formula}"):
+                if word in BARRED:
+                    raise ConfigError(f"feature {column.name}: {word} may not be used: {BARRED[word]}.")
             barred = [each for each in reads if TIERS.index(known[each].tier) > TIERS.index(column.tier)]
             if barred:
                 raise ConfigError(

@@ -12,8 +12,6 @@ from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Metadata
 from ebnerd_lib.data.slates import HOUR, Slates, large_zeros, lists_of
 
-SEEN = 6
-"""Columns of ``user_past``."""
 _COUNTS = 5  # of a profile, before its counts by category
 
 
@@ -101,63 +99,52 @@ def user_past(users, time, session, offsets, article, starts, own_time, own_sess
     Returns float32 (candidates, 6), all strictly before the query's time: times shown, times clicked, hours since
     last shown and last clicked (NaN if never), times shown in this session, and the same if not clicked in it.
     """
-    out = np.zeros((len(article), SEEN), dtype=np.float32)
-    slot = np.full(articles, -1, dtype=np.int32)
-    size = 16
-    shown, clicked = np.empty(size, np.int32), np.empty(size, np.int32)
-    last_shown, last_clicked = np.empty(size, np.int64), np.empty(size, np.int64)
-    in_session, clicked_in_session = np.empty(size, np.int32), np.empty(size, np.int32)
-    latest_session = np.empty(size, np.int64)
+    out = np.zeros((len(article), 6), dtype=np.float32)
+    wanted = np.zeros(articles, dtype=np.bool_)  # what follows holds only for articles that the user's queries have
+    shown, clicked = np.empty(articles, np.int32), np.empty(articles, np.int32)
+    last_shown, last_clicked = np.empty(articles, np.int64), np.empty(articles, np.int64)
+    in_session, clicked_in_session = np.empty(articles, np.int32), np.empty(articles, np.int32)
+    latest_session = np.empty(articles, np.int64)
     begin = 0
     while begin < len(users):
         u, end = users[begin], begin + 1
         # A step back in time starts over: weeks that overlap must not hand a user its own future.
         while end < len(users) and users[end] == u and time[end - 1] <= time[end]:
             end += 1
-        wanted = offsets[end] - offsets[begin]
-        if wanted > size:
-            size = 2 * wanted
-            shown, clicked = np.empty(size, np.int32), np.empty(size, np.int32)
-            last_shown, last_clicked = np.empty(size, np.int64), np.empty(size, np.int64)
-            in_session, clicked_in_session = np.empty(size, np.int32), np.empty(size, np.int32)
-            latest_session = np.empty(size, np.int64)
-        slots = 0
         for candidate in range(offsets[begin], offsets[end]):
-            if slot[article[candidate]] < 0:
-                slot[article[candidate]] = slots
-                shown[slots] = clicked[slots] = in_session[slots] = clicked_in_session[slots] = 0
-                slots += 1
+            a = article[candidate]
+            wanted[a] = True
+            shown[a] = clicked[a] = in_session[a] = clicked_in_session[a] = 0
         at = starts[u]
         for query in range(begin, end):
             while at < starts[u + 1] and own_time[at] < time[query]:
                 for c in range(own_slates[at], own_slates[at + 1]):
-                    s = slot[own_article[c]]
-                    if s < 0:
+                    a = own_article[c]
+                    if not wanted[a]:
                         continue
-                    if in_session[s] == 0 or latest_session[s] != own_session[at]:
-                        in_session[s] = clicked_in_session[s] = 0
-                        latest_session[s] = own_session[at]
-                    in_session[s] += 1
-                    shown[s] += 1
-                    last_shown[s] = own_time[at]
+                    if in_session[a] == 0 or latest_session[a] != own_session[at]:
+                        in_session[a] = clicked_in_session[a] = 0
+                        latest_session[a] = own_session[at]
+                    in_session[a] += 1
+                    shown[a] += 1
+                    last_shown[a] = own_time[at]
                     if own_clicked[c]:
-                        clicked_in_session[s] += 1
-                        clicked[s] += 1
-                        last_clicked[s] = own_time[at]
+                        clicked_in_session[a] += 1
+                        clicked[a] += 1
+                        last_clicked[a] = own_time[at]
                 at += 1
             for candidate in range(offsets[query], offsets[query + 1]):
                 a = article[candidate]
-                s = slot[a]
-                known = a > 0 and shown[s] > 0
-                here = known and latest_session[s] == session[query]
-                out[candidate, 0] = shown[s] if known else 0
-                out[candidate, 1] = clicked[s] if known else 0
-                out[candidate, 2] = (time[query] - last_shown[s]) / HOUR if known else np.nan
-                out[candidate, 3] = (time[query] - last_clicked[s]) / HOUR if known and clicked[s] > 0 else np.nan
-                out[candidate, 4] = in_session[s] if here else 0
-                out[candidate, 5] = in_session[s] if here and clicked_in_session[s] == 0 else 0
+                known = a > 0 and shown[a] > 0
+                here = known and latest_session[a] == session[query]
+                out[candidate, 0] = shown[a] if known else 0
+                out[candidate, 1] = clicked[a] if known else 0
+                out[candidate, 2] = (time[query] - last_shown[a]) / HOUR if known else np.nan
+                out[candidate, 3] = (time[query] - last_clicked[a]) / HOUR if known and clicked[a] > 0 else np.nan
+                out[candidate, 4] = in_session[a] if here else 0
+                out[candidate, 5] = in_session[a] if here and clicked_in_session[a] == 0 else 0
         for candidate in range(offsets[begin], offsets[end]):
-            slot[article[candidate]] = -1
+            wanted[article[candidate]] = False
         begin = end
     return out
 

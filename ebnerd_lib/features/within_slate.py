@@ -44,9 +44,6 @@ def page_match(offsets, article, page, category, topic_starts, topics, vectors):
     return out
 
 
-# mypy: disable-error-code="no-untyped-def"
-
-
 _SHORT = 64  # values of which each is faster compared with all than all are sorted
 
 
