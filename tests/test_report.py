@@ -368,8 +368,8 @@ def test_checking_imports_nothing_that_renders(project):
         f"layout.ROOT = pathlib.Path({str(project)!r})\n"
         f"assert report.render_profile({PROFILE!r}, {STAGES!r}) == 0\n"
         f"runs.headline({PROFILE!r}, {STAGES!r})\n"
-        "heavy = {'nbconvert', 'jinja2', 'nbformat', 'bs4', 'bleach', 'pandas', 'yaml'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
+        "heavy = {'nbconvert', 'jinja2', 'nbformat', 'bs4', 'bleach', 'pandas', 'papermill', 'torch'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     repository = Path(report.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
@@ -424,7 +424,7 @@ def test_the_summary_comes_first_and_compares_with_baselines_that_know_no_more(s
     assert page.index('aria-label="Summary"') < page.index("<main>")
     assert all(number in summary_of(page) for number in ("0.7123", "[0.6923, 0.7323]", "12,345"))
     known = runs.read_runs(PROFILE, STAGES)
-    found = {scorer["name"]: scorer["against"] for run in known for scorer in runs.own_scorers(run, known)}
+    found = {scorer["name"]: scorer.get("against") for run in known for scorer in runs.own_scorers(run, known)}
     assert (found["mlp"]["name"], found["mlp"]["verdict"]) == ("popular", "above"), "popular knows clicks, as mlp does"
     assert (found[SCRIPT]["name"], found[SCRIPT]["verdict"]) == ("random", "below"), "content knows no clicks"
     assert found["mf_ids"]["verdict"] == "overlaps"
@@ -473,5 +473,5 @@ def test_all_pages_are_rendered_again_without_running(scored):
     assert len(report.render_all()) == 1 and StagePaths(PROFILE, "01_preprocess").report.exists()
     assert report.overview_file().exists() and "never_run" not in overview()
     write(scored / "params" / PROFILE / "01_preprocess.yaml", "sed: 1\n")
-    (line,) = report.render_all()
-    assert "params/tiny/01_preprocess.yaml" in line and "sed" in overview()
+    assert len(report.render_all()) == 1
+    assert all("params/tiny/01_preprocess.yaml" in page and "sed" in page for page in (index_page(), overview()))

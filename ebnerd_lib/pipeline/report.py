@@ -6,11 +6,10 @@ the standard library tells whether a page is up to date; what renders is importe
 """
 
 import contextlib
-import datetime
 import hashlib
 import json
-import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -20,11 +19,11 @@ from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline import runs as known
 from ebnerd_lib.pipeline.paths import StagePaths, write_whole
 from ebnerd_lib.pipeline.runs import Run, is_number, plain, read_runs
+from ebnerd_lib.pipeline.stale import sha256, stale_stages
 
 _BAR_WIDTH = 128
 """Width of the interval bars in px."""
-_PACKAGE = Path(__file__).parents[1]
-_RENDERERS = (Path(__file__), Path(known.__file__), _PACKAGE / "features" / "registry.py")
+_RENDERERS = (Path(__file__), Path(known.__file__), Path(__file__).parents[1] / "features" / "registry.py")
 """The modules that determine how pages look; the last one has the tiers."""
 
 
@@ -41,18 +40,22 @@ def render_profile(profile: str, stages: list[str], stale: dict[str, str] | None
     """
     runs = read_runs(profile, stages, stale)
     origin = known.origin(runs)
-    facts = [_renderer(), origin, [[r.stage, r.page, r.state, r.message, r.metrics.get("baselines")] for r in runs]]
+    facts = [origin, [[run.stage, run.page, run.state, run.message, run.metrics.get("baselines")] for run in runs]]
     rendered = 0
     for run in runs:
-        for notebook, target, failed in run.sources():
-            key = _checksum(facts, run.manifest, run.metrics, notebook.read_bytes())
-            if not _is_rendered(target, key):
-                _write(target, _fill("stage.html.j2", **_stage_page(run, runs, origin, notebook, failed)), key)
+        for notebook, report, failed in run.sources:
+            key = _key(facts, run.manifest, run.metrics, sha256(notebook))
+            if not _is_rendered(report, key):
+                _write(report, key, "stage.html.j2", _stage_page(run, runs, origin, notebook, failed))
                 rendered += 1
     index = StagePaths(profile, "").outputs / "index.html"
-    key = _checksum(facts, [[run.manifest, run.metrics, run.traceback] for run in runs])
+    key = _key(facts, [[run.manifest, run.metrics, run.traceback] for run in runs])
     if index.parent.is_dir() and not _is_rendered(index, key):
-        _write(index, _fill("index.html.j2", **_index_page(profile, runs, origin)), key)
+        from ebnerd_lib.features.registry import TIER_MEANINGS
+
+        scorers = known.scorers(runs)
+        told = {"profile": profile, "runs": runs, "scorers": scorers, "scale": _scale(scorers), "tiers": TIER_MEANINGS}
+        _write(index, key, "index.html.j2", {**told, "summary": _summary(runs), **origin})
     return rendered
 
 
@@ -60,21 +63,11 @@ def render_all() -> list[str]:
     """Render the pages of every profile that has outputs and the index over all, without running anything.
 
     Returns:
-        A line a profile: what was rendered, or why it was not.
+        A line a profile.
     """
-    from ebnerd_lib.pipeline.stale import stale_stages
-
-    lines = []
-    for profile in _profiles():
-        try:
-            stages = paths.profile_stages(profile)
-            rendered = render_profile(profile, stages, stale_stages(profile, stages))
-        except EbnerdError as error:
-            lines.append(f"{profile}: not rendered: {error}")
-        else:
-            lines.append(f"{profile}: {rendered} reports rendered, index outputs/{profile}/index.html")
+    rendered = {profile: render_profile(profile, *_stages(profile)) for profile in _profiles()}
     render_overview()
-    return lines
+    return [f"{name}: {number} reports rendered, index outputs/{name}/index.html" for name, number in rendered.items()]
 
 
 def overview_file() -> Path:
@@ -87,10 +80,10 @@ def render_overview() -> None:
     rows = []
     for profile in _profiles():
         runs = read_runs(profile, *_stages(profile))
-        rows.append({"profile": profile, **_summary(runs, known.scorers(runs)), **known.origin(runs)})
-    key = _checksum(_renderer(), rows)
+        rows.append({"profile": profile, **_summary(runs), **known.origin(runs)})
+    key = _key(rows)
     if overview_file().parent.is_dir() and not _is_rendered(overview_file(), key):
-        _write(overview_file(), _fill("index.html.j2", rows=rows), key)
+        _write(overview_file(), key, "index.html.j2", {"rows": rows})
 
 
 def _profiles() -> list[str]:
@@ -99,8 +92,6 @@ def _profiles() -> list[str]:
 
 def _stages(profile: str) -> tuple[list[str], dict[str, str]]:
     """Return the stages of a profile and what changed since they ran: an error in its parameters, if there is one."""
-    from ebnerd_lib.pipeline.stale import stale_stages
-
     try:
         stages = paths.profile_stages(profile)
         return stages, stale_stages(profile, stages)
@@ -115,86 +106,46 @@ def _stages(profile: str) -> tuple[list[str], dict[str, str]]:
 def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Path, failed: bool) -> dict[str, Any]:
     import nbformat
 
+    from ebnerd_lib.features.registry import TIERS
+
     executed = nbformat.read(notebook, as_version=4)
     body = Body(_cells_html(executed), {other.stage: other.page for other in runs if other.page})
-    place = runs.index(run)
+    noted = executed.metadata.get("papermill", {})
+    given = {name: value for name, value in noted.get("parameters", {}).items() if name != "profile"}
     earlier = run.by_hand and not failed
-    record = _noted(executed) if failed or earlier or not run.manifest else run.manifest
-    told = run.metrics.get("headline")
-    current = not failed and not earlier
-    scorers = known.own_scorers(run, runs) if current else []
+    record, metrics = run.manifest, run.metrics
+    if failed or earlier or not record:  # the artifacts may be of another run than the notebook
+        record = {"parameters": given, "started": noted.get("start_time"), "duration_seconds": noted.get("duration")}
+        metrics = {}
+    entries = known.entries(run, "models") or known.entries(run, "baselines")
+    tiers = {entry.get("tier") for entry in entries.values()} or record.get("parameters", {}).get("tiers") or ()
+    scorers = known.own_scorers(run, runs) if metrics else []
+    place = runs.index(run)
     return {
         "stage": run.stage,
         "profile": run.paths.profile,
         "body": body,
         "title": body.title or run.stage,
         "record": record,
-        "given": _noted(executed)["parameters"],
-        "tiers": _tiers(run, record),
+        "given": given,
+        "tiers": [tier for tier in TIERS if tier in tiers],
         "generated": record.get("generated", origin["generated"]),
         "bundle": record.get("parameters", {}).get("bundle", origin["bundle"]),
         "state": "failed" if failed else "complete" if earlier else run.state,
-        "message": (run.message if run.state == "failed" else _error_line(executed)) if failed else run.message,
+        "message": run.traceback if failed and run.state != "failed" else run.message,
         "earlier": earlier,
         "scorers": scorers,
         "scale": _scale(scorers),
-        "headline": _headlines(told) if current else [],
+        "headline": metrics.get("headline", []),
         "before": next((other for other in reversed(runs[:place]) if other.page), None),
         "after": next((other for other in runs[place + 1 :] if other.page), None),
     }
 
 
-def _headlines(told: Any) -> list[dict[str, Any]]:
-    """Return the results that a stage itself puts first: ``what``, ``value``, and maybe ``interval`` and ``note``."""
-    entries = told if isinstance(told, list) else []
-    return [entry for entry in entries if isinstance(entry, dict) and {"what", "value"} <= set(entry)]
-
-
-def _noted(executed: Any) -> dict[str, Any]:
-    """Return the record of a run that its notebook has; the artifacts may be of another run."""
-    noted = executed.metadata.get("papermill", {})
-    return {
-        "parameters": {name: value for name, value in noted.get("parameters", {}).items() if name != "profile"},
-        "started": noted.get("start_time"),
-        "duration_seconds": noted.get("duration"),
-    }
-
-
-def _tiers(run: Run, record: dict[str, Any]) -> list[str]:
-    """Return the tiers of a run, those of its results before those of its parameters."""
-    from ebnerd_lib.features.registry import TIERS
-
-    entries = run.metrics.get("models") or run.metrics.get("baselines")
-    if isinstance(entries, dict) and entries:
-        found = {str(entry.get("tier")) for entry in entries.values()}
-        return [tier for tier in TIERS if tier in found]
-    declared = record.get("parameters", {}).get("tiers")
-    return [str(tier) for tier in declared] if isinstance(declared, list) else []
-
-
-def _error_line(executed: Any) -> str:
-    for cell in executed.cells:
-        for output in cell.get("outputs", []):
-            if output.output_type == "error":
-                return plain(f"{output.ename}: {output.evalue}")
-    return "The run ended without an error message."
-
-
-def _index_page(profile: str, runs: list[Run], origin: dict[str, Any]) -> dict[str, Any]:
-    from ebnerd_lib.features.registry import TIER_MEANINGS
-
-    scorers = known.scorers(runs)
-    summary = _summary(runs, scorers)
-    return {
-        "profile": profile, "runs": runs, "summary": summary, "scorers": scorers, "scale": _scale(scorers),
-        "tiers": TIER_MEANINGS, **origin,
-    }  # fmt: skip
-
-
-def _summary(runs: list[Run], scorers: list[dict[str, Any]]) -> dict[str, Any]:
+def _summary(runs: list[Run]) -> dict[str, Any]:
     """Return what is to be said of a profile and its scorers in a line or two."""
     seconds = [run.manifest["duration_seconds"] for run in runs if is_number(run.manifest.get("duration_seconds"))]
-    order = ("failed", "out of date", "by hand", "not run", "complete")
+    order, scorers = ("failed", "out of date", "by hand", "not run", "complete"), known.scorers(runs)
     return {
         "state": min((run.state for run in runs), key=order.index, default="not run"),
         "complete": sum(run.state == "complete" for run in runs),
@@ -203,7 +154,7 @@ def _summary(runs: list[Run], scorers: list[dict[str, Any]]) -> dict[str, Any]:
         "model": next((scorer for scorer in scorers if scorer["kind"] == "model"), None),
         "baseline": next((scorer for scorer in scorers if scorer["kind"] == "baseline"), None),
         "seconds": sum(seconds) if seconds else None,
-        "started": max((str(run.manifest.get("started")) for run in runs if run.manifest), default=None),
+        "started": max((run.manifest["started"] for run in runs if run.manifest.get("started")), default=None),
     }
 
 
@@ -219,51 +170,18 @@ def _scale(scorers: list[dict[str, Any]]) -> dict[str, Any]:
 # --- templates and files -----------------------------------------------------------------------------------
 
 
-def _fill(template: str, **context: Any) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(paths.ROOT / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(moment=_moment, duration=_duration, memory=_memory)
-    environment.filters.update(number=_number, ends=_ends, value=_value)
-    return environment.get_template(template).render(**context)
-
-
-def _moment(stamp: str | None) -> str:
-    """Write a time of ISO format in UTC, to the minute; times without a zone are UTC.
-
-    >>> _moment("2025-01-02T04:05:06+01:00")
-    '2025-01-02 03:05 UTC'
-    """
-    try:
-        moment = datetime.datetime.fromisoformat(stamp or "")
-    except ValueError:
-        return "–"
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(datetime.UTC)
-    return f"{moment:%Y-%m-%d %H:%M} UTC"
-
-
-def _duration(seconds: float | None) -> str:
-    """Write a duration to about three digits.
+def _duration(seconds: Any) -> str:
+    """Write a duration to about three digits; a dash for what is none.
 
     >>> _duration(4.21), _duration(83.4), _duration(7384)
     ('4.2 s', '1 min 23 s', '2 h 03 min')
     """
-    if seconds is None or not is_number(seconds):
+    if not is_number(seconds):
         return "–"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _memory(megabytes: float | None) -> str:
-    return f"{megabytes / 1024:.1f} GB" if megabytes else "–"
 
 
 def _number(value: Any, digits: int) -> str:
@@ -286,23 +204,21 @@ def _ends(interval: Any, digits: int = 4) -> str:
     return f"[{interval[0]:,.{digits}f}, {interval[1]:,.{digits}f}]" if interval else "–"
 
 
-def _value(value: Any) -> str:
-    """Write a parameter's value as a parameter file does."""
-    return plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+_FILTERS = {
+    "duration": _duration,
+    "number": _number,
+    "ends": _ends,
+    "moment": lambda stamp: f"{stamp[:10]} {stamp[11:16]} UTC" if stamp else "–",  # ISO format, all in UTC
+    "memory": lambda megabytes: f"{megabytes / 1024:.1f} GB" if megabytes else "–",
+    "value": lambda value: plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)),
+}
 
 
-def _renderer() -> str:
-    """Return a checksum over the modules and the templates that make pages."""
+def _key(*parts: Any) -> str:
+    """Return a checksum over what a page shows, and over the modules and the templates that make pages."""
     templates = sorted(path for path in (paths.ROOT / "templates").rglob("*") if path.is_file())
-    return _checksum([(file.name, file.read_text(encoding="utf-8")) for file in (*_RENDERERS, *templates)])
-
-
-def _checksum(*parts: Any) -> str:
-    total = hashlib.sha256()
-    for part in parts:
-        total.update(part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode())
-        total.update(b"\0")
-    return total.hexdigest()
+    renderer = [sha256(file) for file in (*_RENDERERS, *templates)]
+    return hashlib.sha256(json.dumps([renderer, parts], sort_keys=True).encode()).hexdigest()
 
 
 def _is_rendered(target: Path, key: str) -> bool:
@@ -313,9 +229,14 @@ def _is_rendered(target: Path, key: str) -> bool:
         return False
 
 
-def _write(target: Path, page: str, key: str) -> None:
-    """Write a page with its key in the head; it is whole whenever it can be seen."""
-    head, body = page.split("\n", 1)
+def _write(target: Path, key: str, template: str, context: dict[str, Any]) -> None:
+    """Fill a template and write the page with its key in the head; it is whole whenever it can be seen."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(paths.ROOT / "templates")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(_FILTERS)
+    head, body = environment.get_template(template).render(**context).split("\n", 1)
     write_whole(target, f"{head}<!-- render {key} -->\n{body}")
 
 
@@ -343,15 +264,10 @@ def make_plain(notebook: Path) -> None:
     """
     import nbformat
 
-    temporary = notebook.with_name(f".{notebook.name}.{os.getpid()}.tmp")
     with contextlib.suppress(OSError, ValueError):
-        try:
-            executed = nbformat.read(notebook, as_version=4)
-            _make_plain(executed)
-            nbformat.write(executed, temporary)
-            temporary.replace(notebook)
-        finally:
-            temporary.unlink(missing_ok=True)
+        executed = nbformat.read(notebook, as_version=4)
+        _make_plain(executed)
+        write_whole(notebook, nbformat.writes(executed) + "\n")
 
 
 def _make_plain(executed: Any) -> None:
@@ -379,12 +295,11 @@ def _cells_html(executed: Any) -> str:
         extra_template_basedirs=[str(paths.ROOT / "templates")],
         template_name="cells",
         exclude_anchor_links=True,
+        preprocessors=[CoalesceStreamsPreprocessor(enabled=True)],
+        filters={"preview": _preview},
     )
-    exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
-    exporter.register_filter("preview", _preview)
     exporter.log.setLevel("ERROR")
-    html, _ = exporter.from_notebook_node(executed)
-    return str(html)
+    return str(exporter.from_notebook_node(executed)[0])
 
 
 def _preview(source: str) -> str:
@@ -393,18 +308,9 @@ def _preview(source: str) -> str:
     >>> _preview("import numpy as np\n\n# plot\nshow(table)")
     'show(table)'
     """
-    lines = [line for line in source.splitlines() if line.strip()]
-    telling = (line for line in lines if not line.lstrip().startswith(("#", "import ", "from ")))
-    return next(telling, lines[0] if lines else "").strip()
-
-
-def _sanitised(html: str) -> str:
-    """Return HTML with none but the allowed elements, attributes and addresses."""
-    import bleach
-
-    cleaner = bleach.Cleaner(tags=_TAGS, attributes=_is_allowed, protocols={"data", "http", "https"}, strip=True)
-    cleaner.serializer.use_best_quote_char = False  # bleach escapes twice between single quotes
-    return cleaner.clean(_NOT_TEXT.sub("", html))
+    lines = [line.strip() for line in source.splitlines() if line.strip()]
+    telling = (line for line in lines if not line.startswith(("#", "import ", "from ")))
+    return next(telling, lines[0] if lines else "")
 
 
 def _is_allowed(tag: str, name: str, value: str) -> bool:
@@ -414,7 +320,7 @@ def _is_allowed(tag: str, name: str, value: str) -> bool:
 
 
 class Body:
-    """The cells of a report, made safe to pass on.
+    """The cells of a report, with none but the allowed elements, attributes and addresses.
 
     Links between notebooks lead to their reports, all others are written out; tables and figures are numbered.
 
@@ -426,13 +332,15 @@ class Body:
     """
 
     def __init__(self, cells: str, pages: dict[str, str]) -> None:
+        import bleach
         from bs4 import BeautifulSoup
 
-        self._soup = BeautifulSoup(_sanitised(cells), "html.parser")
-        self._pages = pages
+        cleaner = bleach.Cleaner(tags=_TAGS, attributes=_is_allowed, protocols={"data", "http", "https"}, strip=True)
+        cleaner.serializer.use_best_quote_char = False  # bleach escapes twice between single quotes
+        self._soup = BeautifulSoup(cleaner.clean(_NOT_TEXT.sub("", cells)), "html.parser")
         for image in self._soup.find_all("img", src=False):
             image.replace_with(str(image.get("alt", "")))
-        self._lead_links()
+        self._lead_links(pages)
         heading = self._soup.select_one(".markdown h1")
         self.title = heading.extract().get_text().strip() if heading else ""
         question = self._soup.select_one('.markdown > p:has(> strong:first-child:-soup-contains("Question."))')
@@ -442,68 +350,56 @@ class Body:
             _align(table)
             self._frame(table, number)
         for number, picture in enumerate(self._soup.select("figure.picture"), 1):
-            self._caption(picture, number)
+            # The description of a picture stands below it too; those who hear it need not hear it twice.
+            description = str(picture.img.get("alt", "")) if picture.img else ""
+            picture.append(self._tag("figcaption", {"aria-hidden": "true"}, f"Figure {number}. {description}"))
         for output in self._soup.select("[data-fold]"):
             self._fold(output)
         self.html = str(self._soup)
 
-    def _lead_links(self) -> None:
+    def _lead_links(self, pages: dict[str, str]) -> None:
         for link in self._soup.find_all("a"):
             target = urlsplit(str(link.get("href", "")))
             stage = Path(target.path).stem if target.path.endswith(".ipynb") else None
-            if stage in self._pages:
-                link["href"] = self._pages[stage] + (f"#{target.fragment}" if target.fragment else "")
-            elif target.scheme in ("http", "https"):
+            if stage in pages:
+                link["href"] = pages[stage] + (f"#{target.fragment}" if target.fragment else "")
+                continue
+            if target.scheme in ("http", "https"):
                 address = f"{target.netloc}{target.path}".rstrip("/")
-                if link.get_text().split("://")[-1].rstrip("/") == address:
-                    link.string = address
-                else:
-                    link.append(f" ({address})")
-                link.unwrap()
-            elif target.scheme or target.netloc or target.path:
+                same = link.get_text().split("://")[-1].rstrip("/") == address
+                link.string = address if same else f"{link.get_text()} ({address})"
+            if target.scheme or target.netloc or target.path:
                 link.unwrap()
 
     def _anchor_headings(self) -> list[tuple[str, str]]:
         """Give every heading the anchor that Jupyter gives it, numbered where it occurs again."""
-        contents, seen = [], {"top", "failed-cell"}
+        contents, seen = [], Counter(["top", "failed-cell"])
         for heading in self._soup.select(".markdown :is(h1, h2, h3, h4)"):
             text = heading.get_text().strip()
             wanted = re.sub(r"\s+", "-", text) or "section"
-            anchor, number = wanted, 2
-            while anchor in seen:
-                anchor, number = f"{wanted}-{number}", number + 1
-            seen.add(anchor)
-            heading["id"] = anchor
-            if heading.name in ("h1", "h2", "h3"):
+            seen[wanted] += 1
+            heading["id"] = anchor = wanted if seen[wanted] == 1 else f"{wanted}-{seen[wanted]}"
+            if heading.name != "h4":
                 contents.append((quote(anchor), text))
         return contents
 
     def _frame(self, table: Any, number: int) -> None:
         """Put a table in a box that scrolls by itself, its caption with its number above the box."""
-        box = self._tag("div", {"class": "scroll", "tabindex": "0", "role": "region"})
+        label, caption = f"Table {number}", table.find("caption")
+        box = self._tag("div", {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": label})
         figure = table.wrap(self._tag("figure", {"class": "table"}))
-        caption = table.find("caption")
-        label = f"Table {number}"
         table.wrap(box)
         if caption and caption.get_text().strip():
+            box["aria-label"] = f"{label}. {caption.get_text().strip()}"
             caption.name = "figcaption"
+            caption.insert(0, f"{label}. ")
             figure.insert(0, caption.extract())
-            label = f"{label}. {caption.get_text().strip()}"
-            caption.insert(0, f"Table {number}. ")
-        box["aria-label"] = label
-
-    def _caption(self, picture: Any, number: int) -> None:
-        """Write the description of a picture below it too; those who hear it need not hear it twice."""
-        description = str(picture.img.get("alt", "")) if picture.img else ""
-        picture.append(self._tag("figcaption", {"aria-hidden": "true"}, f"Figure {number}. {description}"))
 
     def _fold(self, output: Any) -> None:
         """Fold what a cell tagged ``fold`` shows: it is long, and for those who look for it."""
         caption = output.find("figcaption")
-        summary = self._tag("summary", {}, caption.get_text().strip() if caption else "Output")
-        if caption:
-            caption.decompose()
-        output.wrap(self._tag("details", {"class": "fold"})).insert(0, summary)
+        text = caption.extract().get_text().strip() if caption else "Output"
+        output.wrap(self._tag("details", {"class": "fold"})).insert(0, self._tag("summary", {}, text))
         del output["data-fold"]
 
     def _tag(self, name: str, attributes: dict[str, str], text: str = "") -> Any:
@@ -512,27 +408,23 @@ class Body:
         return tag
 
 
-_NUMBER = re.compile(r"[-−+]?\d[\d,]*(?:\.\d*)?(?:e[-+]?\d+)?\s*%?(?:\s*(?:±|to|–)\s*[\d.,]+)?", re.IGNORECASE)
-_INTERVAL = re.compile(r"(?:[-−+]?\d[\d,.]*\s+)?[\[(]\s*[-−+]?[\d.]+\s*(?:,|to|–)\s*[-−+]?[\d.]+\s*[\])]")
+_NUMBER = r"[-−+]?\d[\d,]*(?:\.\d*)?"
+_NUMBERS = re.compile(
+    rf"{_NUMBER}(?:e[-+]?\d+)?\s*%?(?:\s*(?:±|to|–)\s*[\d.,]+)?"
+    rf"|(?:{_NUMBER}\s+)?[\[(]\s*{_NUMBER}\s*(?:,|to|–)\s*{_NUMBER}\s*[\])]",
+    re.IGNORECASE,
+)
+"""A number, two with a sign between them, or an interval that may follow a number."""
 _NOTHING = {"", "–", "-", "nan", "NaN", "None", "<NA>", "NaT"}
 
 
 def _align(table: Any) -> None:
     """Mark the columns that hold numbers; counted from the right, since spans leave cells out on the left."""
-    rows = [row.find_all(["td", "th"], recursive=False) for row in table.select("tbody tr")]
-    width = max((len(row) for row in rows), default=0)
-    columns = {place: [row[-place] for row in rows if place <= len(row)] for place in range(1, width + 1)}
-    numeric = [place for place, cells in columns.items() if _is_numeric(cells)]
-    for row in table.find_all("tr"):
-        cells = row.find_all(["td", "th"], recursive=False)
-        if any(cell.get("colspan", "1") != "1" for cell in cells):
-            continue
-        for place in numeric:
-            if place <= len(cells):
-                cells[-place]["data-number"] = ""
-
-
-def _is_numeric(cells: list[Any]) -> bool:
-    texts = [cell.get_text().strip() for cell in cells]
-    told = [text for text in texts if text not in _NOTHING]
-    return bool(told) and all(_NUMBER.fullmatch(text) or _INTERVAL.fullmatch(text) for text in told)
+    rows = [row.find_all(["td", "th"], recursive=False)[::-1] for row in table.find_all("tr")]
+    bodies = [row for row in rows if row and row[0].find_parent("tbody")]
+    for place in range(max(map(len, bodies), default=0)):
+        texts = {row[place].get_text().strip() for row in bodies if place < len(row)} - _NOTHING
+        if texts and all(map(_NUMBERS.fullmatch, texts)):
+            for row in rows:
+                if place < len(row) and all(cell.get("colspan", "1") == "1" for cell in row):
+                    row[place]["data-number"] = ""

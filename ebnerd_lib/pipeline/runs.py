@@ -5,10 +5,9 @@ Standard library only, so that the doctor, the terminal and the check whether a 
 
 import contextlib
 import re
-import site
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,8 @@ class Run:
 
     paths: StagePaths
     manifest: dict[str, Any]
-    metrics: dict[str, Any] = field(default_factory=dict)
-    state: str = "not run"
+    metrics: dict[str, Any]
+    state: str = ""
     message: str = ""
 
     @property
@@ -52,18 +51,16 @@ class Run:
         return self.manifest.get("run") in BY_HAND
 
     @cached_property
+    def sources(self) -> list[tuple[Path, Path, bool]]:
+        """Each executed notebook, its report and whether that run failed; the failed one last."""
+        paths = self.paths
+        known = [(paths.executed, paths.report, False), (paths.failed, paths.failed_report, True)]
+        return [source for source in known if source[0].exists()]
+
+    @property
     def page(self) -> str | None:
         """The file name of the stage's report, ``None`` if no notebook was executed."""
-        if self.paths.failed.exists():
-            return self.paths.failed_report.name
-        return self.paths.report.name if self.paths.executed.exists() else None
-
-    def sources(self) -> Iterator[tuple[Path, Path, bool]]:
-        """Yield each executed notebook, its report and whether that run failed."""
-        if self.paths.executed.exists():
-            yield self.paths.executed, self.paths.report, False
-        if self.paths.failed.exists():
-            yield self.paths.failed, self.paths.failed_report, True
+        return self.sources[-1][1].name if self.sources else None
 
     @cached_property
     def traceback(self) -> str:
@@ -83,19 +80,19 @@ def read_runs(profile: str, stages: list[str], stale: Mapping[str, str] | None =
         stale: by stage, what changed since it ran, see `stale.stale_stages`; nobody looked if not given.
     """
     runs = []
-    for stage in stages:
-        paths = StagePaths(profile, stage)
-        metrics = read_json(paths.artifacts / "metrics.json") or {}
-        runs.append(Run(paths, read_json(paths.manifest) or {}, metrics))
+    for paths in (StagePaths(profile, stage) for stage in stages):
+        metrics = read_json(paths.artifacts / "metrics.json")
+        runs.append(Run(paths, read_json(paths.manifest) or {}, metrics or {}))
     for run in runs:
         run.state, run.message = _state(run, runs, (stale or {}).get(run.stage, ""))
     return runs
 
 
 def _state(run: Run, runs: list[Run], stale: str) -> tuple[str, str]:
-    failure = read_json(run.paths.failure)
-    if failure is not None and not (run.by_hand and _is_newer(run.paths.manifest, run.paths.failure)):
-        return "failed", plain(str(failure.get("message", "")))
+    failure, manifest = run.paths.failure, run.paths.manifest
+    told = read_json(failure)
+    if told is not None and not (run.by_hand and manifest.stat().st_mtime_ns > failure.stat().st_mtime_ns):
+        return "failed", plain(str(told.get("message", "")))
     if not run.manifest:
         return "not run", ""
     if run.by_hand:
@@ -103,14 +100,8 @@ def _state(run: Run, runs: list[Run], stale: str) -> tuple[str, str]:
     if not run.paths.executed.exists():
         return "out of date", "Its last batch run did not finish; what it left is from an earlier one."
     if changed := _changed_inputs(run, runs):
-        return "out of date", f"{', '.join(changed)} ran again since; `make run-all` runs this stage again."
-    if stale:
-        return "out of date", f"{stale}; `make run-all` runs this stage again."
-    return "complete", ""
-
-
-def _is_newer(file: Path, other: Path) -> bool:
-    return file.stat().st_mtime_ns > other.stat().st_mtime_ns
+        stale = f"{', '.join(changed)} ran again since"
+    return ("out of date", f"{stale}; `make run-all` runs this stage again.") if stale else ("complete", "")
 
 
 def _changed_inputs(run: Run, runs: list[Run]) -> list[str]:
@@ -119,8 +110,7 @@ def _changed_inputs(run: Run, runs: list[Run]) -> list[str]:
     for other in runs:
         folder = f"outputs/{other.paths.profile}/artifacts/{other.stage}/"
         written = other.manifest.get("outputs", {})
-        read = {name.removeprefix(folder): value for name, value in inputs.items() if name.startswith(folder)}
-        if any(written.get(name) != value for name, value in read.items()):
+        if any(written.get(name.removeprefix(folder)) != inputs[name] for name in inputs if name.startswith(folder)):
             changed.append(other.stage)
     return changed
 
@@ -131,20 +121,26 @@ def origin(runs: list[Run]) -> dict[str, Any]:
     Either is ``None`` if it is unknown. The parameter files are asked where no stage is complete.
     """
     records = [run.manifest for run in runs if run.manifest]
-    if records:
-        bundle = next((r["parameters"]["bundle"] for r in records if "bundle" in r.get("parameters", {})), None)
-        stamps = (record.get("generated") for record in records)
-        return {"generated": next((stamp for stamp in stamps if isinstance(stamp, dict)), None), "bundle": bundle}
-    from ebnerd_lib.pipeline.params import load_config
+    stamp = next((record["generated"] for record in records if record.get("generated")), None)
+    bundle = next((r["parameters"]["bundle"] for r in records if "bundle" in r.get("parameters", {})), None)
+    if not records:
+        from ebnerd_lib.pipeline.params import load_config
 
-    with contextlib.suppress(EbnerdError):
-        for run in runs:
-            if bundle := load_config(run.paths.profile, run.stage).parameters.get("bundle"):
-                return {"generated": generated_stamp(layout.ROOT / bundle), "bundle": bundle}
-    return {"generated": None, "bundle": None}
+        with contextlib.suppress(EbnerdError):
+            found = (load_config(run.paths.profile, run.stage).parameters.get("bundle") for run in runs)
+            if bundle := next(filter(None, found), None):
+                stamp = generated_stamp(layout.ROOT / bundle)
+    return {"generated": stamp, "bundle": bundle}
 
 
 # --- scorers -----------------------------------------------------------------------------------------------
+
+
+def entries(run: Run, kind: str) -> dict[str, dict[str, Any]]:
+    """Return what a stage says of its ``models`` or ``baselines`` by name; what is not of that form is left out."""
+    found = run.metrics.get(kind)
+    named = found.items() if isinstance(found, dict) else ()
+    return {name: entry for name, entry in named if isinstance(entry, dict)}
 
 
 def scorers(runs: list[Run]) -> list[dict[str, Any]]:
@@ -154,75 +150,58 @@ def scorers(runs: list[Run]) -> list[dict[str, Any]]:
     several stages counts once, where it comes first.
     """
     found: dict[str, dict[str, Any]] = {}
-    for run in runs:
-        for kind in ("models", "baselines"):
-            entries = run.metrics.get(kind)
-            for name, entry in entries.items() if isinstance(entries, dict) else ():
-                results = entry.get("validation") if isinstance(entry, dict) else None
-                if run.state != "failed" and name not in found and results and is_number(results.get("auc")):
+    for run in (run for run in runs if run.state != "failed"):
+        for kind in ("model", "baseline"):
+            for name, entry in entries(run, f"{kind}s").items():
+                results = entry.get("validation") or {}
+                if name not in found and is_number(results.get("auc")):
                     found[name] = {
                         **results,
                         "name": name,
-                        "kind": kind.removesuffix("s"),
-                        "tier": str(entry.get("tier", "")),
+                        "kind": kind,
+                        "tier": entry.get("tier", ""),
                         "page": run.page,
                         "note": "" if run.state == "complete" else run.state,
-                        "interval": _interval(results.get("auc_ci")),
+                        "interval": results.get("auc_ci"),
                     }
     return sorted(found.values(), key=lambda scorer: (-scorer["auc"], scorer["name"]))
 
 
-def _interval(ends: Any) -> tuple[float, float] | None:
-    if isinstance(ends, list) and len(ends) == 2 and all(map(is_number, ends)):
-        return ends[0], ends[1]
-    return None
-
-
 def own_scorers(run: Run, runs: list[Run]) -> list[dict[str, Any]]:
-    """Return the models that a stage evaluated, or its baselines if it has none, each with the baseline to beat.
+    """Return the models that a stage evaluated, each with the baseline to beat; its baselines if it has no models.
 
     ``against`` is the baseline of the same or a lower tier with the highest AUC: its ``name`` and ``tier``, the
-    ``difference`` to it, and whether the two intervals lie apart: ``above``, ``below`` or
-    ``overlaps``, also if one is not known. It is ``None`` for baselines, and where there is no such baseline.
+    ``difference`` to it, and whether the two intervals lie apart: ``above``, ``below`` or ``overlaps``, also if one is
+    not known. It is ``None`` where there is no such baseline.
     """
-    baselines = [scorer for scorer in scorers(runs) if scorer["kind"] == "baseline"]
-    own = scorers([run])
-    told = [scorer for scorer in own if scorer["kind"] == "model"] or own
-    return [{**scorer, "against": _against(scorer, baselines)} for scorer in told]
+    own, baselines = scorers([run]), [scorer for scorer in scorers(runs) if scorer["kind"] == "baseline"]
+    models = [scorer for scorer in own if scorer["kind"] == "model"]
+    return [{**model, "against": _against(model, baselines)} for model in models] or own
 
 
-def _against(scorer: dict[str, Any], baselines: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _against(model: dict[str, Any], baselines: list[dict[str, Any]]) -> dict[str, Any] | None:
     from ebnerd_lib.features.registry import TIERS
 
-    if scorer["kind"] == "baseline" or scorer["tier"] not in TIERS:
-        return None
-    known = TIERS[: TIERS.index(scorer["tier"]) + 1]
-    best = max((b for b in baselines if b["tier"] in known), key=lambda b: b["auc"], default=None)
+    known = TIERS[: TIERS.index(model["tier"]) + 1] if model["tier"] in TIERS else ()
+    best = next((baseline for baseline in baselines if baseline["tier"] in known), None)
     if best is None:
         return None
     verdict = "overlaps"
-    if scorer["interval"] and best["interval"]:
-        if scorer["interval"][0] > best["interval"][1]:
-            verdict = "above"
-        elif scorer["interval"][1] < best["interval"][0]:
-            verdict = "below"
-    return {"name": best["name"], "tier": best["tier"], "difference": scorer["auc"] - best["auc"], "verdict": verdict}
+    if model["interval"] and best["interval"]:
+        (low, high), (other_low, other_high) = model["interval"], best["interval"]
+        verdict = "above" if low > other_high else "below" if high < other_low else "overlaps"
+    return {"name": best["name"], "tier": best["tier"], "difference": model["auc"] - best["auc"], "verdict": verdict}
 
 
 def headline(profile: str, stages: list[str]) -> list[str]:
     """Return a table of every scorer as lines for the terminal, best AUC first; none if there are none."""
     rows = [["scorer", "tier", "AUC", "95 % interval", "nDCG@10"]]
-    for scorer in scorers(read_runs(profile, stages)):
-        name = scorer["name"] + (" (baseline)" if scorer["kind"] == "baseline" else "")
-        rows.append(
-            [
-                f"{name} [{scorer['note']}]" if scorer["note"] else name,
-                scorer["tier"],
-                f"{scorer['auc']:.4f}",
-                "[{:.4f}, {:.4f}]".format(*scorer["interval"]) if scorer["interval"] else "–",
-                f"{scorer['ndcg@10']:.4f}" if is_number(scorer.get("ndcg@10")) else "–",
-            ]
-        )
+    for each in scorers(read_runs(profile, stages)):
+        kind = " (baseline)" if each["kind"] == "baseline" else ""
+        note = f" [{each['note']}]" if each["note"] else ""
+        interval = "[{:.4f}, {:.4f}]".format(*each["interval"]) if each["interval"] else "–"
+        ndcg = f"{each['ndcg@10']:.4f}" if is_number(each.get("ndcg@10")) else "–"
+        rows.append([f"{each['name']}{kind}{note}", each["tier"], f"{each['auc']:.4f}", interval, ndcg])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     padded = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
     return ["  ".join(row).rstrip() for row in padded] if len(rows) > 1 else []
@@ -238,11 +217,8 @@ def is_number(value: Any) -> bool:
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _OVERWRITTEN = re.compile(r"^[^\n]*\r(?=[^\r\n])", re.MULTILINE)
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")
-_PREFIXES = [
-    (re.compile(r"[^\s\"'`<>(=,]*/ipykernel_\d+/\d+\.py"), "(cell)"),
-    (re.compile(r"[^\s\"'`<>(=,]*/(?:site|dist)-packages/"), "…/"),
-    (re.compile(r"[^\s\"'`<>(=,]*/lib/python3\.\d+/"), "…/"),
-]
+_CELL = re.compile(r"[^\s\"'`<>(=,]*/ipykernel_\d+/\d+\.py")
+_LIBRARIES = re.compile(r"[^\s\"'`<>(=,]*/(?:site-packages|dist-packages|lib/python3\.\d+)/")
 _HOMES = re.compile(r"(?<![\w.~-])/(?:home|Users)/[^/\s\"'`<>:]+")
 
 
@@ -261,18 +237,10 @@ def plain(text: str) -> str:
     >>> plain("\x1b[31mred\x1b[0m, " + str(layout.ROOT / "ebnerd_lib" / "errors.py") + ", /home/ann/x")
     'red, ebnerd_lib/errors.py, ~/x'
     """
-    text = printable(text)
-    for pattern, short in _PREFIXES:
-        text = pattern.sub(short, text)
-    for prefix, short in _local_prefixes():
-        text = re.sub(rf"(?<![\w.~-]){re.escape(prefix)}(?:(?=[^\w.-])|$)/?", short, text)
-    return _HOMES.sub("~", text)
-
-
-def _local_prefixes() -> list[tuple[str, str]]:
-    """Return the folders of this machine, longest first, each with what to write instead."""
+    text = _LIBRARIES.sub("…/", _CELL.sub("(cell)", printable(text)))
     root, home = str(layout.ROOT), str(Path.home())
-    pairs = {home: "~/", sys.prefix: "…/", sys.base_prefix: "…/", site.getuserbase(): "…/", root: ""}
-    if root.startswith(home + "/"):
-        pairs["~" + root.removeprefix(home)] = ""
-    return [(prefix, pairs[prefix]) for prefix in sorted(pairs, key=len, reverse=True) if len(prefix) > 1]
+    folders = {home: "~/", sys.prefix: "…/", sys.base_prefix: "…/", root: "", root.replace(home, "~", 1): ""}
+    for folder in sorted(folders, key=len, reverse=True):
+        if len(folder) > 1:
+            text = re.sub(rf"(?<![\w.~-]){re.escape(folder)}(?:(?=[^\w.-])|$)/?", folders[folder], text)
+    return _HOMES.sub("~", text)
