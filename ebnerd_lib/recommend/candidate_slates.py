@@ -9,7 +9,6 @@ import pandas as pd
 
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates
-from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features.build import CHUNK, build
 from ebnerd_lib.features.context import FeatureContext, feature_context
 from ebnerd_lib.features.registry import every_column
@@ -68,23 +67,12 @@ def typical_length(slates: Slates) -> int:
 
 
 def sample_slates(requests: Requests, length: int, draws: int, exposure: bool, seed: int) -> CandidateSlates:
-    """Cut the pool into slates of ``length``, several times.
+    """Cut the pool into slates of ``length``, ``draws`` times with the seed.
 
     Which articles are evaluated together, and with which others, depends on the seed and on the pool, not on the user:
     who else is served changes nobody's scores. A pool no longer than a slate is one slate, in which all are evaluated.
-
-    Args:
-        requests: whose pool.
-        length: articles a slate.
-        draws: how often to cut.
-        exposure: whether to sample competitors by their recent time in view (``inviews_decay_1h``); all alike if not.
-        seed: of the samples.
-
-    Raises:
-        ConfigError: ``draws`` is below 1.
+    Competitors are sampled by their recent time in view (``inviews_decay_1h``), or all alike without ``exposure``.
     """
-    if draws < 1:
-        raise ConfigError(f"slate_draws: {draws} draws evaluate nothing. Ask for at least 1.")
     size = len(requests.pool)
     if size <= length:
         return CandidateSlates(np.array([0, size]), np.arange(size), np.ones(size, dtype=bool), size, 1)
@@ -115,10 +103,10 @@ def score_live(
 def group_effects(
     model: TrainedModel, dataset: Dataset, requests: Requests, candidates: CandidateSlates
 ) -> pd.DataFrame:
-    """Return by how much each feature group changes each live article's score vs. the mean of its slates.
+    """Return by how much each feature group changes each live article's score, the mean over the article's slates.
 
     One column a group, one row a row of the requests: the score less the score with the group's features at their
-    means over the slate, the mean over the article's slates.
+    means over the slate, unknown values left out.
     """
     groups: dict[str, list[int]] = {}
     for column in every_column():
@@ -131,19 +119,17 @@ def group_effects(
             changed = field.matrix.copy()
             changed[:, places] = _slate_means(field.matrix[:, places], field.slates)
             effects[group] += base - _target_sums(model, dataset, field, changed, requests)
-    index = range(requests.slates.candidates)
-    return pd.DataFrame({group: effect / candidates.draws for group, effect in effects.items()}, index=index)
+    return pd.DataFrame(effects, index=range(requests.slates.candidates)) / candidates.draws
 
 
 def compare_with_training(
     train: Features, dataset: Dataset, requests: Requests, candidates: CandidateSlates
 ) -> pd.DataFrame:
-    """Compare columns that depend on the slate: in training, in the slates, and in the pool as one slate.
+    """Compare stored columns that depend on the slate: in training, in the slates, and in the pool as one slate.
 
     Returns:
-        One row a column that is stored: ``column``, its 99th percentile in ``training`` (over an even sample of
-        candidates), over the evaluated of the ``slates``, and over the ``pool``; and ``outside``, the share of the
-        evaluated beyond the range of training.
+        One row a ``column``: its 99th percentile in ``training`` (an even sample), over the evaluated of the
+        ``slates``, and over the ``pool``; and ``outside``, the share of the evaluated beyond the range of training.
     """
     sample = train.matrix[:: max(1, len(train.matrix) // _SAMPLE)]
     every = list(fields(dataset, requests, candidates))

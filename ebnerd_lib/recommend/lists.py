@@ -1,5 +1,7 @@
 """The k best of the live articles for a request, with reasons, and re-ranked for diversity."""
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 
@@ -14,6 +16,7 @@ from ebnerd_lib.recommend.requests import Requests
 from ebnerd_lib.training.model_file import TrainedModel
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+"""Weights of diversity whose cost is measured."""
 TOP = 5
 """Diversity on validation is that of the first five: most slates have about ten, which are all there is to pick."""
 _DEEPEST = 10
@@ -24,30 +27,17 @@ _AT_A_TIME = 1 << 11  # slates: memory is bounded by these, not by all
 # --- picking -------------------------------------------------------------------------------------------------
 
 
-def check_diversity(diversity: float) -> float:
-    """Return a weight of diversity. Raises ``ConfigError`` where it lies outside 0 to 1."""
-    if not 0.0 <= diversity <= 1.0:
-        raise ConfigError(
-            f"diversity: {diversity} lies outside 0 to 1. 0 ranks by score alone, 1 by how unlike each article is "
-            "to those before it."
-        )
-    return diversity
-
-
 def rerank(
     scores: np.ndarray, article: np.ndarray, offsets: np.ndarray, vectors: np.ndarray, k: int, diversity: float
 ) -> np.ndarray:
     """Pick the k best of every slate one after the other, each by its score and by how new it is to the list.
 
     Each step picks the candidate with the largest (1 − λ) · s − λ · max over the picked of the cosine similarity,
-    with λ the ``diversity`` and s the score scaled to 0 (the slate's lowest) to 1 (its highest), so that λ weighs two
-    quantities of one size: at .5 an article exactly like one in the list must score half the slate's range better
-    than one at a right angle to it. Carbonell and Goldstein write λ for what is 1 − λ here.
-
-    The first pick is the best score whatever λ. λ = 0 gives the order of the scores. Ties go to the higher
-    score, then to the earlier candidate. A candidate whose similarity is unknown, as it or all of the picked lack a
-    vector, is taken to be as similar as the mean of those left whose similarity is known, to be neither favoured nor
-    held back; with nothing known, similarity plays no part.
+    with λ the ``diversity``, 0 to 1, and s the score scaled to 0 (the slate's lowest) to 1 (its highest), so that both
+    are of one size (Carbonell and Goldstein, 1998, who write λ for what is 1 − λ here). The first pick is the best
+    score whatever λ; λ = 0 gives the order of the scores. Ties go to the higher score, then to the earlier candidate.
+    A candidate whose similarity is unknown, as it or all of the picked lack a vector, is taken to be as similar as
+    the mean of those left whose similarity is known; with nothing known, similarity plays no part.
 
     Args:
         scores: float (m,), finite.
@@ -55,7 +45,7 @@ def rerank(
         offsets: int64 (n + 1,), slate ``i`` is ``offsets[i]:offsets[i + 1]``.
         vectors: float32 (articles, size), of length 1, zeros where there is none.
         k: articles a list.
-        diversity: 0 to 1.
+        diversity: λ.
 
     Returns:
         int64 (n, k), positions among the candidates in order of rank; −1 where a slate is shorter.
@@ -72,34 +62,26 @@ def rerank(
         >>> rerank(scores, np.arange(3), slate, vectors, 3, 0.5)
         array([[0, 2, 1]])
     """
-    check_diversity(diversity)
+    if not 0.0 <= diversity <= 1.0:
+        raise ConfigError(f"diversity: {diversity} lies outside 0 to 1, where 0 ranks by score alone.")
     scores, offsets = np.asarray(scores, dtype=np.float64), np.asarray(offsets, dtype=np.int64)
     if not len(scores) == len(article) == offsets[-1]:
         raise ValueError(f"{len(scores)} scores and {len(article)} articles for {offsets[-1]} candidates")
     if not np.isfinite(scores).all():
         raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite")
-    relevance = scaled(scores, offsets)
-    out = np.full((len(offsets) - 1, k), -1, dtype=np.int64)
-    for start in range(0, len(out), _AT_A_TIME):
-        ends = offsets[start : start + _AT_A_TIME + 1]
-        out[start : start + _AT_A_TIME] = _mmr(scores, relevance, article, ends, vectors, k, diversity)
-    return out
+    parts = [offsets[start : start + _AT_A_TIME + 1] for start in range(0, max(len(offsets) - 1, 1), _AT_A_TIME)]
+    return np.concatenate([_mmr(scores, article, ends, vectors, k, diversity) for ends in parts])
 
 
 def _mmr(
-    scores: np.ndarray,
-    relevance: np.ndarray,
-    article: np.ndarray,
-    offsets: np.ndarray,
-    vectors: np.ndarray,
-    k: int,
-    weight: float,
+    scores: np.ndarray, article: np.ndarray, offsets: np.ndarray, vectors: np.ndarray, k: int, weight: float
 ) -> np.ndarray:
     """Pick for some slates, see ``rerank``: all slates at once, one rank after the other."""
     lengths, rows = np.diff(offsets), np.arange(len(offsets) - 1)
     column = np.arange(lengths.max(initial=0))
     left = column < lengths[:, None]  # (slates, longest), what is there and not picked yet
-    place = np.where(left, offsets[:-1, None] + column, 0)
+    place = np.where(left, offsets[:-1, None] + column, offsets[0])
+    relevance = scaled(scores[offsets[0] : offsets[-1]], offsets - offsets[0])[place - offsets[0]]
     articles, own = np.unique(article[place], return_inverse=True)
     unit = vectors[articles].astype(np.float64)
     similar = np.round(unit @ unit.T, 9)  # so that articles alike tie, in whatever order a library adds
@@ -111,7 +93,7 @@ def _mmr(
         known = left & ~np.isnan(nearest)
         typical = np.where(known, nearest, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
         likeness = np.where(np.isnan(nearest), typical[:, None], nearest)
-        value = np.where(left, (1.0 - weight) * relevance[place] - weight * likeness, -np.inf)
+        value = np.where(left, (1.0 - weight) * relevance - weight * likeness, -np.inf)
         best = np.where(left & (value == value.max(axis=1)[:, None]), scores[place], -np.inf).argmax(axis=1)
         out[:, rank] = np.where(left.any(axis=1), place[rows, best], -1)
         left[rows, best] = False
@@ -132,26 +114,20 @@ def scaled(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def pick(requests: Requests, scores: np.ndarray, space: ArticleSpace, k: int, diversity: float = 0.0) -> np.ndarray:
-    """Pick the k best unread articles of every user, ties by article index.
-
-    Args:
-        requests: n users over p live articles.
-        scores: float (n, p), finite.
-        space: tells how similar articles are.
-        k: articles a list.
-        diversity: weight of diversity vs. the score, see ``rerank``.
+    """Pick the k best unread articles of every user from scores (users, pool), see ``rerank``; ties by article index.
 
     Returns:
         int64 (n, k), rows of the requests in order of rank; −1 where fewer are unread.
-
-    Raises:
-        ConfigError: ``diversity`` lies outside 0 to 1.
     """
-    rows = np.flatnonzero(requests.unread)
-    counts = requests.unread.reshape(len(requests), -1).sum(axis=1)
-    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    rows, offsets = _unread(requests)
     places = rerank(scores.ravel()[rows], requests.slates.article[rows], offsets, space.vectors, k, diversity)
     return np.where(places >= 0, rows[places], -1)
+
+
+def _unread(requests: Requests) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of what each user may be recommended, and where each user's begin among them."""
+    counts = requests.unread.reshape(len(requests), -1).sum(axis=1)
+    return np.flatnonzero(requests.unread), np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
 
 
 def articles_of(requests: Requests, picked: np.ndarray) -> np.ndarray:
@@ -170,20 +146,12 @@ def recommend(
     scores: np.ndarray,
     picked: np.ndarray,
 ) -> pd.DataFrame:
-    """Describe the picked articles of every user.
-
-    Args:
-        model: which scored them.
-        dataset: the articles.
-        requests: of the users.
-        slates: the slates in which the articles were scored.
-        scores: float32 (users, pool), see ``score_live``.
-        picked: int (users, k), see ``pick``.
+    """Describe the articles that were picked for every user, scored as in ``score_live`` in some slates.
 
     Returns:
-        One row a recommendation: ``user_id``, ``model``, ``tier``, ``rank`` (1 best), ``article_id``,
-        ``title``, ``category``, ``age_hours``, ``score`` and ``reasons``, the feature groups that raise the score
-        most over what it would be if the group were at the mean of the slates.
+        One row a recommendation: ``user_id``, ``model``, ``tier``, ``rank`` (1 best), ``article_id``, ``title``,
+        ``category``, ``age_hours``, ``score`` and ``reasons``, the feature groups that raise the score most over what
+        it would be with the group at the mean of the slates.
     """
     user, place = np.nonzero(picked >= 0)
     rows = picked[user, place]
@@ -207,8 +175,7 @@ def recommend(
 
 def join_lists(lists: list[pd.DataFrame]) -> pd.DataFrame:
     """Join the lists of several models, sorted by user, model in the order given, and rank."""
-    every = pd.concat(lists, ignore_index=True)
-    return every.sort_values(["user_id"], kind="stable", ignore_index=True)
+    return pd.concat(lists).sort_values("user_id", kind="stable", ignore_index=True)
 
 
 def mean_score_by_rank(lists: pd.DataFrame, model: str) -> np.ndarray:
@@ -222,24 +189,18 @@ def overlap(lists: pd.DataFrame) -> pd.DataFrame:
     """Return, for each user, how many of the recommended articles every two models share."""
     rows = []
     for user, own in lists.groupby("user_id", sort=True):
-        by_model = {name: set(articles) for name, articles in own.groupby("model", sort=False)["article_id"]}
-        names = list(by_model)
-        for place, first in enumerate(names):
-            for second in names[place + 1 :]:
-                shared, size = len(by_model[first] & by_model[second]), max(len(by_model[first]), len(by_model[second]))
-                rows.append(
-                    {"user_id": user, "models": " and ".join((str(first), str(second))), "shared": shared, "of": size}
-                )
+        by_model = [(name, set(articles)) for name, articles in own.groupby("model", sort=False)["article_id"]]
+        for (first, one), (second, other) in combinations(by_model, 2):
+            rows.append((user, f"{first} and {second}", len(one & other), max(len(one), len(other))))
     return pd.DataFrame(rows, columns=["user_id", "models", "shared", "of"])
 
 
 def _in_words(effects: pd.DataFrame) -> list[str]:
     """Name the groups that raise a score most, largest first; "nothing in particular" where none does."""
-    names, values = np.array(effects.columns), effects.to_numpy()
     words = []
-    for row in values:
+    for row in effects.to_numpy():
         best = [at for at in np.argsort(-row, kind="stable")[:REASONS] if row[at] > 0.005]
-        words.append(", ".join(f"{names[at]} {row[at]:+.2f}" for at in best) or "nothing in particular")
+        words.append(", ".join(f"{effects.columns[at]} {row[at]:+.2f}" for at in best) or "nothing in particular")
     return words
 
 
@@ -247,14 +208,9 @@ def _in_words(effects: pd.DataFrame) -> list[str]:
 
 
 def on_validation(
-    dataset: Dataset,
-    scores: np.ndarray,
-    rows: np.ndarray,
-    space: ArticleSpace,
-    seed: int,
-    weights: tuple[float, ...] = WEIGHTS,
+    dataset: Dataset, scores: np.ndarray, rows: np.ndarray, space: ArticleSpace, seed: int
 ) -> pd.DataFrame:
-    """Re-rank slates that were really shown and evaluate the new order by what was clicked.
+    """Re-rank some impressions of validation, given as rows, and evaluate the new order by what was clicked.
 
     Args:
         dataset: whose validation part.
@@ -262,7 +218,6 @@ def on_validation(
         rows: which impressions.
         space: tells how similar articles are.
         seed: of the bootstrap.
-        weights: of diversity.
 
     Returns:
         One row a weight: ``diversity_weight``; ``ndcg@5`` and ``ndcg@10``, means over impressions, with intervals over
@@ -272,7 +227,7 @@ def on_validation(
     slates = validation.take(rows)
     own = scores[candidate_rows(validation.offsets, rows)]
     table = []
-    for weight in weights:
+    for weight in WEIGHTS:
         order = rerank(own, slates.article, slates.offsets, space.vectors, _DEEPEST, weight)
         accuracy = _ndcg(order, own, slates.clicked, slates.offsets)
         top = order[:, :TOP]
@@ -288,14 +243,7 @@ def on_validation(
     return pd.DataFrame(table)
 
 
-def on_live(
-    requests: Requests,
-    scores: np.ndarray,
-    space: ArticleSpace,
-    k: int,
-    seed: int,
-    weights: tuple[float, ...] = WEIGHTS,
-) -> pd.DataFrame:
+def on_live(requests: Requests, scores: np.ndarray, space: ArticleSpace, k: int, seed: int) -> pd.DataFrame:
     """Re-rank the live articles of every user and compare with the lists by score alone.
 
     Returns:
@@ -303,10 +251,12 @@ def on_live(
         users (``diversity_ci``); ``score``, the mean score scaled to 0 (the user's lowest live article) to 1 (the
         highest); and ``kept``, the share of the list by score alone that is still in it.
     """
-    relative = np.append(_scaled_unread(requests, scores), np.nan)  # −1, an empty place, takes the last
+    unread, offsets = _unread(requests)
+    relative = np.full(len(requests.unread) + 1, np.nan)  # an empty place, −1, takes the last
+    relative[unread] = scaled(scores.ravel()[unread], offsets)
     table = []
     base = pick(requests, scores, space, k)
-    for weight in weights:
+    for weight in WEIGHTS:
         picked = pick(requests, scores, space, k, weight)
         own = mean_interval(intralist_diversity(articles_of(requests, picked), space.vectors), seed=seed)
         table.append(
@@ -324,15 +274,7 @@ def on_live(
 def _ndcg(order: np.ndarray, scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Evaluate slates in the order given, and by score behind it: float64 (n, 2), nDCG@5 and nDCG@10."""
     new = scaled(scores, offsets)
-    rank = np.broadcast_to(np.arange(order.shape[1]), order.shape)
-    new[order[order >= 0]] = 2.0 + order.shape[1] - rank[order >= 0]
+    slate, rank = np.nonzero(order >= 0)
+    new[order[slate, rank]] = 2.0 + order.shape[1] - rank
     values = per_slate(new, clicked, offsets)
     return values[:, [METRICS.index("ndcg@5"), METRICS.index("ndcg@10")]]
-
-
-def _scaled_unread(requests: Requests, scores: np.ndarray) -> np.ndarray:
-    """Scale the scores of each user's unread articles to 0 to 1: float64 (n · p,), NaN for what was read."""
-    counts = requests.unread.reshape(len(requests), -1).sum(axis=1)
-    out = np.full(len(requests.unread), np.nan)
-    out[requests.unread] = scaled(scores.ravel()[requests.unread], np.concatenate(([0], np.cumsum(counts))))
-    return out

@@ -16,19 +16,12 @@ from ebnerd_lib.recommend.lists import articles_of
 from ebnerd_lib.recommend.requests import Requests, shown_between
 
 NO_CATEGORY = "unknown"
-MEANS = ("diversity", "serendipity", "novelty", "novelty_week")
 WEEK = 7 * 24 * HOUR
 
 
 @dataclass(frozen=True)
 class Lists:
-    """The lists of one scorer for all users.
-
-    Attributes:
-        name: of the scorer.
-        tier: its information tier.
-        picked: int64 (users, k), rows of the requests, −1 where a list is shorter.
-    """
+    """The lists of one scorer, of an information tier, for all users: rows of the requests as ``pick`` returns them."""
 
     name: str
     tier: str
@@ -55,12 +48,11 @@ def beyond_table(
     """Describe the lists of each scorer, the mean over users with 95 % intervals.
 
     Returns:
-        One row a scorer: ``list``, ``tier``; the mean over users, the interval (``…_ci``, [low, high]) and the number
-        of users that it is over (``…_users``) of ``diversity``, ``serendipity``, ``novelty`` (bits, by clicks of the
-        train week) and ``novelty_week`` (bits, by clicks of the seven days before the moment); ``unclicked``, the
-        share of recommendations without a click in the train week; ``without_vector``, the number of
-        recommendations that have no place in ``space`` and are left out of distances; ``coverage``, how many articles
-        the lists hold together, and ``coverage_share`` of the pool.
+        One row a scorer: ``list``, ``tier``; the mean over users, its interval (``…_ci``, [low, high]) and the number
+        of users with a value (``…_users``) of ``diversity``, ``serendipity``, ``novelty`` (bits, by clicks of the
+        train week) and ``novelty_week`` (by those of the seven days before the moment); ``unclicked``, the share of
+        recommendations without a click in the train week; ``without_vector``, how many have no place in ``space`` and
+        are left out of distances; ``coverage``, how many articles there are, and ``coverage_share`` of the pool.
     """
     time, log = int(requests.slates.time[0]), dataset.log
     clicks = click_counts([dataset.parts["train"], dataset.parts["tuning"]], len(dataset.articles))
@@ -75,16 +67,13 @@ def beyond_table(
             "novelty_week": diversity.mean_over_list(articles, diversity.self_information(recent)),
         }
         given, covered = articles[articles >= 0], diversity.coverage(articles)
-        rows.append(
-            {"list": own.name, "tier": own.tier}
-            | {key: value for name in MEANS for key, value in _mean(name, values[name], seed).items()}
-            | {
-                "unclicked": float((clicks[given] == 0).mean()),
-                "without_vector": int((~space.known[given]).sum()),
-                "coverage": covered,
-                "coverage_share": covered / len(requests.pool),
-            }
-        )
+        row: dict[str, Any] = {"list": own.name, "tier": own.tier}
+        for name, value in values.items():
+            mean, low, high, users = diversity.mean_interval(value, seed=seed)
+            row |= {name: mean, f"{name}_ci": [low, high] if users else None, f"{name}_users": users}
+        row["unclicked"] = float((clicks[given] == 0).mean())
+        row["without_vector"] = int((~space.known[given]).sum())
+        rows.append(row | {"coverage": covered, "coverage_share": covered / len(requests.pool)})
     return pd.DataFrame(rows)
 
 
@@ -95,9 +84,9 @@ def distribution_table(
 
     Returns:
         One row a category, largest share shown first, then one a sentiment: ``kind`` (category or sentiment),
-        ``value``, and the shares of ``shown`` and of each scorer's lists. An article shown or recommended several times
-        counts as often. Shares of categories add up to 1, the unknown one among them; sentiments are the mean
-        of the articles' shares, articles without any left out.
+        ``value``, and the shares of ``shown`` and of each scorer's lists, an article counted as often as it occurs.
+        Shares of categories, the unknown one among them, add up to 1; sentiments are means of the articles' shares,
+        articles without any left out.
     """
     shown = shown_between(dataset, time, hours)
     columns = {"shown": shown[shown > 0]}
@@ -112,15 +101,8 @@ def distribution_table(
     category = category.sort_values("shown", ascending=False, kind="stable")
     mood = pd.DataFrame({name: _mood(dataset.metadata.sentiment, articles) for name, articles in columns.items()})
     mood.insert(0, "value", [label.lower() for label in SENTIMENT_LABELS])
-    return pd.concat([category.assign(kind="category"), mood.assign(kind="sentiment")], ignore_index=True)[
-        ["kind", "value", *columns]
-    ]
-
-
-def _mean(name: str, values: np.ndarray, seed: int) -> dict[str, Any]:
-    own = diversity.mean_interval(values, seed=seed)
-    ends = [own.low, own.high] if own.users else None
-    return {name: own.mean, f"{name}_ci": ends, f"{name}_users": own.users}
+    table = pd.concat([category.assign(kind="category"), mood.assign(kind="sentiment")], ignore_index=True)
+    return table[["kind", "value", *columns]]
 
 
 def _category_names(dataset: Dataset) -> list[str]:

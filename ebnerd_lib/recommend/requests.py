@@ -1,6 +1,5 @@
 """Requests at a moment: who asks, which articles are live, and what is known of each pair before it."""
 
-import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,6 +7,7 @@ import pandas as pd
 
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
+from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features.build import Checkpoints, build
 from ebnerd_lib.features.context import FeatureContext, feature_context
@@ -23,8 +23,7 @@ class Requests:
         unread: bool (n · p,), what the user has not read and may be recommended.
         read_offsets: int64 (n + 1,), user ``i`` has read ``read[read_offsets[i]:read_offsets[i + 1]]``.
         read: int32, distinct articles read before the moment, ascending for each user.
-        matrix: float32 (n · p, columns). Columns that depend on the slate are those of the entire pool, which is far
-            longer than any slate of training: ``ebnerd_lib.recommend.candidate_slates`` computes them anew.
+        matrix: float32 (n · p, columns), the slate the entire pool: ``candidate_slates`` computes what depends on it.
         columns: names of the columns.
     """
 
@@ -66,13 +65,11 @@ def moment(dataset: Dataset, time: str) -> int:
     """Return a moment in microseconds from its text, or the end of the log where the text is empty.
 
     Raises:
-        ConfigError: the text is no time.
+        ConfigError: there is no such day or hour.
     """
     if not time:
         return int(dataset.log.time.max()) + 1
     try:
-        if not re.fullmatch(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?)?", time):
-            raise ValueError("of another form, or with a zone")
         return int(np.datetime64(time, "us").astype(np.int64))
     except ValueError:
         raise ConfigError(f"time: '{time}' is no time. Write it as 2023-05-30T12:00:00, without a zone.") from None
@@ -119,24 +116,14 @@ def choose_users(dataset: Dataset, user_ids: list[int], number: int, seed: int) 
     Ids that the bundle does not know are kept: they are served as users without history.
     """
     if user_ids:
-        wrong = [user for user in user_ids if not 0 <= user < 2**32]
-        if wrong:
-            raise ConfigError(f"user_ids: {wrong} are no user ids; they lie in 0 to 4294967295.")
         return np.array(list(dict.fromkeys(user_ids)), dtype=np.uint32)
-    if number < 1:
-        raise ConfigError(f"users: {number} users cannot be sampled. Ask for at least 1, or name them in user_ids.")
-    return _sample_users(dataset, number, seed)
+    return reference_population(dataset, number, seed)
 
 
 def reference_population(dataset: Dataset, number: int, seed: int) -> np.ndarray:
-    """Return ``number`` users of validation sampled with the seed, all of them where there are fewer.
-
-    Raises:
-        ConfigError: fewer than two are asked for, which have no spread.
-    """
-    if number < 2:
-        raise ConfigError(f"reference_users: {number} users have no interval. Ask for at least 2.")
-    return _sample_users(dataset, number, seed)
+    """Return ``number`` users of validation sampled with the seed, ascending; all of them where there are fewer."""
+    known = np.unique(dataset.parts["validation"].user_id)
+    return np.sort(np.random.default_rng(seed).choice(known, min(number, len(known)), replace=False))
 
 
 def make_requests(
@@ -159,8 +146,10 @@ def make_requests(
         ConfigError: a user has read the entire pool.
     """
     context = feature_context(dataset) if checkpoints is None else checkpoints.context
-    slates, read_offsets, read = _request_slates(dataset, context, user_ids, time, pool)
-    unread = ~_pairs_in_pool(read_offsets, read, pool)
+    slates, read = _request_slates(dataset, context, user_ids, time, pool)
+    size = len(dataset.articles)
+    first = np.arange(len(user_ids) + 1) * size
+    unread = np.isin((first[:-1, None] + pool).ravel(), read, assume_unique=True, invert=True)
     done = user_ids[~unread.reshape(len(user_ids), -1).any(axis=1)]
     if len(done):
         raise ConfigError(
@@ -169,7 +158,7 @@ def make_requests(
     columns = [column.name for column in every_column()]
     matrix = np.empty((slates.candidates, len(columns)), dtype=np.float32)
     build(slates, context, matrix, checkpoints=checkpoints)
-    return Requests(slates, unread, read_offsets, read, matrix, columns)
+    return Requests(slates, unread, np.searchsorted(read, first), (read % size).astype(np.int32), matrix, columns)
 
 
 def describe_users(dataset: Dataset, requests: Requests) -> pd.DataFrame:
@@ -188,19 +177,11 @@ def describe_users(dataset: Dataset, requests: Requests) -> pd.DataFrame:
     )
 
 
-def _sample_users(dataset: Dataset, number: int, seed: int) -> np.ndarray:
-    known = np.unique(dataset.parts["validation"].user_id)
-    return np.sort(np.random.default_rng(seed).choice(known, min(number, len(known)), replace=False))
-
-
 def _request_slates(
     dataset: Dataset, context: FeatureContext, user_ids: np.ndarray, time: int, pool: np.ndarray
-) -> tuple[Slates, np.ndarray, np.ndarray]:
-    """Return the slates, and what each user has read as offsets and articles."""
-    known = dataset.users["user_id"].to_numpy()[1:]
-    place = np.searchsorted(known, user_ids)
-    found = (place < len(known)) & (known[np.minimum(place, len(known) - 1)] == user_ids)
-    user = np.where(found, place + 1, 0).astype(np.int32)
+) -> tuple[Slates, np.ndarray]:
+    """Return the slates, and what has been read, see ``_read``."""
+    user = Vocabulary(dataset.users["user_id"].to_numpy()[1:]).index_of(user_ids)
     log, n = dataset.log, len(user_ids)
     week = int(time >= log.time[log.week == 1].min(initial=np.iinfo(np.int64).max))
     own, rows = _own_impressions(context, user, time)
@@ -222,7 +203,7 @@ def _request_slates(
         article=np.tile(pool.astype(np.int32), n),
         clicked=np.zeros(n * len(pool), dtype=bool),
     )
-    return slates, *_read(dataset, own, rows, user, week, time)
+    return slates, _read(dataset, own, rows, user, week, time)
 
 
 def _own_impressions(context: FeatureContext, user: np.ndarray, time: int) -> tuple[np.ndarray, np.ndarray]:
@@ -234,31 +215,18 @@ def _own_impressions(context: FeatureContext, user: np.ndarray, time: int) -> tu
     return own[past], rows[past]
 
 
-def _read(
-    dataset: Dataset, own: np.ndarray, rows: np.ndarray, user: np.ndarray, week: int, time: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return what each user clicked before a time, in the history of the week or in the log: offsets and articles."""
+def _read(dataset: Dataset, own: np.ndarray, rows: np.ndarray, user: np.ndarray, week: int, time: int) -> np.ndarray:
+    """Return what was clicked before a time, in the history of the week or in the log: int64, each pair once.
+
+    A pair is the position of the user times the number of articles, plus the article; they are ascending.
+    """
     log, history = dataset.log, dataset.histories[week]
     where = candidate_rows(log.offsets, rows)
     hit = log.clicked[where]
     known = np.flatnonzero(user)
     before = candidate_rows(history.offsets, user[known])
     past = history.time[before] < time
-    owner = np.concatenate(
-        [np.repeat(own, log.lengths[rows])[hit], np.repeat(known, history.lengths[user[known]])[past]]
-    )
+    owner = np.repeat(own, log.lengths[rows])[hit], np.repeat(known, history.lengths[user[known]])[past]
     article = np.concatenate([log.article[where][hit], history.article[before][past]]).astype(np.int64)
-    size = len(dataset.articles)
-    pairs = np.unique(owner[article > 0] * size + article[article > 0])
-    counts = np.bincount(pairs // size, minlength=len(user))
-    return np.concatenate(([0], np.cumsum(counts))).astype(np.int64), (pairs % size).astype(np.int32)
-
-
-def _pairs_in_pool(offsets: np.ndarray, article: np.ndarray, pool: np.ndarray) -> np.ndarray:
-    """Mark the articles of each user in the grid of users and pool: bool (n · p,)."""
-    owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    place = np.minimum(np.searchsorted(pool, article), len(pool) - 1)
-    live = pool[place] == article
-    marked = np.zeros((len(offsets) - 1, len(pool)), dtype=bool)
-    marked[owner[live], place[live]] = True
-    return marked.ravel()
+    pairs = np.concatenate(owner) * len(dataset.articles) + article
+    return np.unique(pairs[article > 0])
