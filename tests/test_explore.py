@@ -12,11 +12,11 @@ from bs4 import BeautifulSoup
 
 from ebnerd_lib import plots
 from ebnerd_lib.data import dataset as datasets
-from ebnerd_lib.data.slates import HOUR, Slates
+from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import BundleError, ConfigError, StageError
 from ebnerd_lib.evaluation.diversity import article_space
-from ebnerd_lib.evaluation.evaluate import SCORED, save_scores
+from ebnerd_lib.evaluation.evaluate import SCORED, find_scores, load_scores, save_scores
 from ebnerd_lib.explore.app import LiveView
 from ebnerd_lib.explore.explorer import (
     CLICKED,
@@ -25,7 +25,6 @@ from ebnerd_lib.explore.explorer import (
     Moment,
     ReadTimes,
     Recommender,
-    SavedScores,
     Settings,
     find_article,
     history,
@@ -76,11 +75,16 @@ def small(smoke) -> list[TrainedModel]:
 
 
 @pytest.fixture(scope="module")
-def explorer(smoke, small, smoke_bundle, tmp_path_factory) -> Explorer:
+def models_folder(smoke, small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for model in small:
         keep_model(model, smoke, folder)
-    return Explorer(smoke, smoke_bundle, ["mlp", "mlp_content"], [folder], Settings(k=5))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def explorer(smoke, smoke_bundle, models_folder) -> Explorer:
+    return Explorer(smoke, smoke_bundle, ["mlp", "mlp_content"], [models_folder], Settings(k=5))
 
 
 @pytest.fixture(scope="module")
@@ -199,18 +203,20 @@ def test_the_slate_is_ranked_by_score_and_tells_what_was_clicked(tiny):
     assert outcome(tiny, moment) == {1002: SHOWN, 1008: SHOWN, 1009: CLICKED, 1010: SHOWN}
 
 
-def test_saved_scores_are_those_of_the_candidate(tiny, tmp_path):
-    for part, kind in (("tuning", "tuning"), ("validation", "scores")):
-        save_scores(tmp_path / f"{kind}_m.parquet", tiny.parts[part], tiny.parts[part].article_id.astype(np.float32))
-    saved = SavedScores(tiny, ["m"], [tmp_path / "none", tmp_path])
-    for impression in (106, 201, 202, 203, 204):
-        moment = on_offer(tiny, impression)
-        assert saved.of("m", moment).tolist() == list(outcome(tiny, moment))
+def test_saved_scores_are_those_of_the_candidate(explorer, smoke, models_folder, sampled):
+    for moment in [*sampled, moment_of(smoke, "tuning", 5)]:
+        part = smoke.parts[moment.part]
+        saved = load_scores(find_scores("mlp", moment.part, [models_folder]), part)
+        own = candidate_rows(part.offsets, np.array([moment.row]))
+        expected = dict(zip(part.article_id[own].tolist(), saved[own].tolist(), strict=True))
+        table = explorer.slate(moment, "mlp").table
+        assert dict(zip(table["article_id"].tolist(), table["score"].tolist(), strict=True)) == expected
 
 
-def test_a_model_without_saved_scores_is_refused(tiny, tmp_path):
-    with pytest.raises(StageError, match=r"tuning_m\.parquet"):
-        SavedScores(tiny, ["m"], [tmp_path])
+def test_a_model_without_saved_scores_is_refused(smoke, small, smoke_bundle, tmp_path):
+    save_model(small[0], tmp_path)
+    with pytest.raises(StageError, match=r"tuning_mlp\.parquet"):
+        Explorer(smoke, smoke_bundle, ["mlp"], [tmp_path], Settings())
 
 
 # One user's list.
@@ -311,11 +317,6 @@ def test_a_model_updated_online_is_refused(smoke, small):
     late = replace(small[0], name="mlp_online")
     with pytest.raises(ConfigError, match="mlp_online"):
         Recommender(smoke, [late], Settings())
-
-
-def test_diversity_has_its_range(smoke, small):
-    with pytest.raises(ConfigError, match=r"diversity: 1\.5"):
-        Recommender(smoke, small, Settings(diversity=1.5))
 
 
 def test_lists_of_04_are_compared(smoke, small):

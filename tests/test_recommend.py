@@ -115,12 +115,8 @@ def test_no_time_is_just_after_the_last_impression(tiny):
     assert rec.moment(tiny, "") == at("31T20:00", 1)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["soon", "12:00", "2023-05-32", "2023-05-30T25:00", " ", "30.5.2023", "NaT", "20230530", "now", "today",
-     "2023-05-30T12:00:00+02:00"],
-)  # fmt: skip
-def test_a_text_that_is_no_time(tiny, text):
+@pytest.mark.parametrize("text", ["2023-05-32", "2023-05-30T25:00"])
+def test_a_day_or_an_hour_that_there_is_not(tiny, text):
     with pytest.raises(ConfigError, match="time: "):
         rec.moment(tiny, text)
 
@@ -180,18 +176,6 @@ def test_users_asked_for_are_served_once_known_or_not(tiny, by_hand):
     assert users.dtype == np.uint32
     assert rec.choose_users(tiny, [9, 7, 9], 1, 0).tolist() == [9, 7]
     assert rec.choose_users(tiny, [], 99, 0).tolist() == [7, 8, 9, by_hand.far_user], "no more than there are"
-
-
-@pytest.mark.parametrize("wrong", [-1, 2**32])
-def test_numbers_that_are_no_user_ids(tiny, wrong):
-    with pytest.raises(ConfigError, match=rf"user_ids: \[{wrong}\] are no user ids"):
-        rec.choose_users(tiny, [7, wrong], 1, 0)
-
-
-@pytest.mark.parametrize("number", [0, -1])
-def test_nobody_to_serve(tiny, number):
-    with pytest.raises(ConfigError, match="users"):
-        rec.make_requests(tiny, rec.choose_users(tiny, [], number, 0), at("26T10:00"), np.array([4, 6]))
 
 
 # Requests.
@@ -381,12 +365,6 @@ def test_a_pool_no_longer_than_a_slate_is_one_slate(asked):
     slates = candidate_slates.sample_slates(asked, 3, 5, True, 0)
     assert (slates.place.tolist(), slates.offsets.tolist(), slates.draws) == ([0, 1, 2], [0, 3], 1)
     assert slates.evaluated.all()
-
-
-@pytest.mark.parametrize("draws", [0, -1])
-def test_no_draw(asked, draws):
-    with pytest.raises(ConfigError, match="slate_draws: "):
-        candidate_slates.sample_slates(asked, 3, draws, True, 0)
 
 
 def within_slate_columns() -> list[str]:

@@ -38,26 +38,14 @@ _STYLE = """<style>
 class LiveView(widgets.VBox):
     """The explorer with choices. Displaying it shows it; a choice changes what follows from it.
 
-    Attributes:
-        user: box to choose or type a reader.
-        sample: button that samples an impression, and with it a reader.
-        moment: the reader's impressions.
-        model: the models on offer.
-        article: the articles on view.
-        typed: any other article, by its id.
-        panels: what is answered, by name: message, history, slate, recommended, life.
-
     Args:
         explorer: what answers.
         moment: what is shown first.
-        article_id: whose life is shown first; the best recommended, if not given.
         rows: clicks of the history that are shown.
         seed: of the readers that are suggested, and of those sampled.
     """
 
-    def __init__(
-        self, explorer: Explorer, moment: Moment, article_id: int | None = None, rows: int = 10, seed: int = 0
-    ) -> None:
+    def __init__(self, explorer: Explorer, moment: Moment, rows: int = 10, seed: int = 0) -> None:
         self._explorer, self._rows, self._quiet = explorer, rows, False
         self._rng = np.random.default_rng(seed)
         self._moments: list[Moment] = []
@@ -66,8 +54,6 @@ class LiveView(widgets.VBox):
         super().__init__([widgets.HTML(_STYLE), *self._layout()])
         self.add_class("explorer")
         self._choose_reader(moment.user_id, moment)
-        if article_id is not None:
-            self._choose_article(article_id)
         self._listen()
 
     def _build(self, moment: Moment) -> None:
@@ -76,39 +62,29 @@ class LiveView(widgets.VBox):
         names = [str(each) for each in sorted({*some.tolist(), moment.user_id})]
         label = {"description_width": "5em"}
         self.user = widgets.Combobox(options=names, description="User", continuous_update=False, style=label)
-        self.sample = widgets.Button(
-            description="Sample one", tooltip="Sample an impression of validation, and its user"
-        )
+        tooltip = "Sample an impression of validation, and its user"
+        self.sample = widgets.Button(description="Sample one", tooltip=tooltip)
         self.moment = widgets.Dropdown(description="Moment", layout={"width": "34em"}, style=label)
         self.model = widgets.Dropdown(options=self._explorer.models, description="Model", style=label)
-        self.article = widgets.Dropdown(
-            description="Article", layout={"width": "44em", "max_width": "100%"}, style=label
-        )
-        self.typed = widgets.Text(
-            description="or its id",
-            continuous_update=False,
-            layout={"width": "14em"},
-            style=label,
-        )
+        wide, narrow = {"width": "44em", "max_width": "100%"}, {"width": "14em"}
+        self.article = widgets.Dropdown(description="Article", layout=wide, style=label)
+        self.typed = widgets.Text(description="or its id", continuous_update=False, layout=narrow, style=label)
         self.panels = {name: widgets.HTML() for name in ("message", "history", "slate", "recommended", "life", "time")}
 
     def _layout(self) -> list[widgets.Widget]:
         row = {"flex_flow": "row wrap", "overflow": "visible"}
-        panels = self.panels
+        *above, life, time_taken = self.panels.values()
         return [
             widgets.Box([self.user, self.sample, self.model, self.moment], layout=row),
-            panels["message"],
-            panels["history"],
-            panels["slate"],
-            panels["recommended"],
+            *above,
             widgets.HTML("<h4>The life of an article</h4>"),
             widgets.Box([self.article, self.typed], layout=row),
-            panels["life"],
-            panels["time"],
+            life,
+            time_taken,
         ]
 
     def _listen(self) -> None:
-        self.user.observe(self._when(lambda: self._typed_reader(self.user.value)), "value")
+        self.user.observe(self._when(lambda: self._choose_reader(_whole_number(self.user.value, "user"))), "value")
         self.sample.on_click(lambda _: self._answer(self._sampled_reader))
         self.moment.observe(self._when(self._show_moment), "value")
         self.model.observe(self._when(self._show_model), "value")
@@ -128,9 +104,6 @@ class LiveView(widgets.VBox):
             self.panels["message"].value = _refusal(str(error))
         seconds = time.perf_counter() - start
         self.panels["time"].value = f'<p class="note">Answered in {seconds:.2f} s.</p>'
-
-    def _typed_reader(self, text: str) -> None:
-        self._choose_reader(_whole_number(text, "user"))
 
     def _sampled_reader(self) -> None:
         moment = sample_moment(self._explorer.dataset, self._rng)
@@ -171,12 +144,6 @@ class LiveView(widgets.VBox):
         if text.strip():
             self._show_life(_whole_number(text, "article"))
 
-    def _choose_article(self, article_id: int) -> None:
-        with self._silence():
-            if article_id in [each for _, each in self.article.options]:
-                self.article.value = article_id
-        self._show_life(article_id)
-
     def _show_life(self, article_id: int) -> None:
         answer = self._explorer.life(article_id)
         picture = ""
@@ -205,17 +172,13 @@ def _section(heading: str, answer: Answer) -> str:
 
 
 def _table(answer: Answer) -> str:
-    styler = answer.styled()
-    numbers = [place for place, kind in enumerate(answer.table.dtypes) if pd.api.types.is_numeric_dtype(kind)]
-    right: list[CSSDict] = [
-        {"selector": f"th.col{each}, td.col{each}", "props": "text-align: right"} for each in numbers
-    ]
-    whole: list[CSSDict] = [
-        {"selector": f"td.col{place}", "props": "white-space: nowrap"}
-        for place, name in enumerate(answer.table.columns)
-        if name in ("time", "hour", "clicked", "shown")
-    ]
-    return f'<div class="box" tabindex="0">{styler.set_table_styles([*right, *whole]).to_html()}</div>'
+    styles: list[CSSDict] = []
+    for place, (name, kind) in enumerate(answer.table.dtypes.items()):
+        if pd.api.types.is_numeric_dtype(kind):
+            styles.append({"selector": f"th.col{place}, td.col{place}", "props": "text-align: right"})
+        if name in ("time", "hour", "clicked", "shown"):
+            styles.append({"selector": f"td.col{place}", "props": "white-space: nowrap"})
+    return f'<div class="box" tabindex="0">{answer.styled().set_table_styles(styles).to_html()}</div>'
 
 
 def _refusal(text: str) -> str:

@@ -5,7 +5,7 @@ Every answer is a table with its caption, the same in a report as in the live vi
 
 import gc
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
 from ebnerd_lib.data.layout import SPLITS, check_files
 from ebnerd_lib.data.schema import HISTORY, cast_column, check_schema, flat
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
+from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import BundleError, ConfigError
 from ebnerd_lib.evaluation.diversity import article_space
 from ebnerd_lib.evaluation.evaluate import SCORED, find_scores, load_scores
@@ -45,16 +46,7 @@ _Z = 1.959964  # of the normal distribution, 97.5 %
 
 @dataclass(frozen=True)
 class Moment:
-    """An impression on offer: one of a part that models have scored.
-
-    Attributes:
-        part: ``tuning`` or ``validation``.
-        row: its row in the part.
-        impression_id: as in the file.
-        user_id: as in the file.
-        time: microseconds since 1970.
-        candidates: length of the slate.
-    """
+    """An impression on offer: a row of ``tuning`` or ``validation``, which models have scored."""
 
     part: str
     row: int
@@ -83,11 +75,8 @@ def moments(dataset: Dataset, user_id: int) -> list[Moment]:
     Raises:
         ConfigError: there is none.
     """
-    found = [
-        moment_of(dataset, part, int(row))
-        for part in SCORED
-        for row in np.flatnonzero(dataset.parts[part].user_id == user_id)
-    ]
+    rows = {part: np.flatnonzero(dataset.parts[part].user_id == user_id).tolist() for part in SCORED}
+    found = [moment_of(dataset, part, row) for part in SCORED for row in rows[part]]
     if not found:
         known = readers(dataset)
         near = known[np.argsort(np.abs(known - float(user_id)), kind="stable")[:3]]
@@ -115,13 +104,9 @@ def sample_moment(dataset: Dataset, rng: np.random.Generator) -> Moment:
 
 
 class ReadTimes:
-    """How long readers read what their histories hold, straight from a bundle's files.
+    """How long readers read what the histories of a bundle's files hold, a row group read when it is asked for.
 
-    Datasets leave read times out: no feature may know them. A person who looks at one reader may. What is held is who
-    stands in which row; a row group is read when it is asked for.
-
-    Args:
-        bundle: folder of the bundle.
+    Datasets leave read times out: no feature may know them. A person who looks at one reader may.
 
     Raises:
         BundleError: a file is missing, or of another form.
@@ -130,13 +115,8 @@ class ReadTimes:
     def __init__(self, bundle: Path) -> None:
         check_files(bundle)
         self._files = [bundle / split / "history.parquet" for split in SPLITS]
-        self._users, self._ends = [], []
         for file in self._files:
-            opened = open_parquet(file)
-            check_schema(file, opened.schema_arrow, HISTORY)
-            groups = [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]
-            self._users.append(opened.read(columns=["user_id"])["user_id"].to_numpy())
-            self._ends.append(np.cumsum(groups))
+            check_schema(file, open_parquet(file).schema_arrow, HISTORY)
 
     def of(self, user_id: int, week: int, clicks: int) -> np.ndarray:
         """Return the seconds of each click of a user's history, in the order of ``Dataset.histories[week]``.
@@ -152,27 +132,23 @@ class ReadTimes:
         Raises:
             BundleError: the file holds values that no history may, or is not the one that the dataset was made of.
         """
-        seconds = self._of(user_id, week)
+        file, names = self._files[week], ["impression_time_fixed", "read_time_fixed"]
+        seconds, opened = np.zeros(0, np.float32), open_parquet(file)
+        for group in range(opened.num_row_groups):
+            users = opened.read_row_group(group, columns=["user_id"])["user_id"].to_numpy()
+            for found in np.flatnonzero(users == user_id)[:1].tolist():
+                row = opened.read_row_group(group, columns=names).slice(found, 1).combine_chunks()
+                times, read = (flat(cast_column(file, name, row[name], HISTORY[name])) for name in names)
+                seconds = np.full(len(times), np.nan, np.float32)
+                if len(read) == len(times):  # else nobody knows which is whose
+                    order = np.argsort(microseconds(times), kind="stable")
+                    seconds[:] = pc.fill_null(read, np.nan).to_numpy(zero_copy_only=False)[order]
         if len(seconds) != clicks:
             raise BundleError(
-                f"{self._files[week]}: user {user_id} has {len(seconds)} clicks, and {clicks} in the dataset. "
+                f"{file}: user {user_id} has {len(seconds)} clicks, and {clicks} in the dataset. "
                 "Name the bundle that 01_preprocess read with the parameter `bundle`."
             )
         return seconds
-
-    def _of(self, user_id: int, week: int) -> np.ndarray:
-        found = np.flatnonzero(self._users[week] == user_id)
-        if not len(found):
-            return np.zeros(0, np.float32)
-        group = int(np.searchsorted(self._ends[week], found[0], side="right"))
-        first = int(self._ends[week][group - 1]) if group else 0
-        file, names = self._files[week], ["impression_time_fixed", "read_time_fixed"]
-        row = open_parquet(file).read_row_group(group, columns=names).slice(int(found[0]) - first, 1).combine_chunks()
-        times, read = (cast_column(file, name, row[name], HISTORY[name]) for name in names)
-        time, seconds = microseconds(flat(times)), pc.fill_null(flat(read), np.nan).to_numpy(zero_copy_only=False)
-        if len(seconds) != len(time):  # nobody knows which is whose
-            return np.full(len(time), np.nan, np.float32)
-        return seconds[np.argsort(time, kind="stable")].astype(np.float32)
 
 
 def history(dataset: Dataset, moment: Moment, read_times: ReadTimes) -> pd.DataFrame:
@@ -183,8 +159,7 @@ def history(dataset: Dataset, moment: Moment, read_times: ReadTimes) -> pd.DataF
 
     Returns:
         One row a click: ``time`` (text), ``article_id``, ``title``, ``category``, ``age_hours`` (of the article when
-        it was clicked, 0 if published later, NaN if unknown), ``read_time`` (seconds; the history alone tells) and
-        ``source``, ``history`` or ``log``.
+        it was clicked), ``read_time`` (seconds; the history alone tells) and ``source``, ``history`` or ``log``.
     """
     slate, log = moment.slate(dataset), dataset.log
     user, week = int(slate.user[0]), int(slate.week[0])
@@ -211,10 +186,7 @@ def history(dataset: Dataset, moment: Moment, read_times: ReadTimes) -> pd.DataF
 
 
 def _described(dataset: Dataset, article: np.ndarray, time: np.ndarray | int) -> pd.DataFrame:
-    """Return ``article_id``, ``title``, ``category`` and ``age_hours`` of articles, given as indices, at some times.
-
-    Null where unknown; the age is 0 before publication.
-    """
+    """Return what is known of articles, given as indices, at some times; the age is 0 before publication."""
     rows, published = dataset.articles.iloc[article], dataset.metadata.published[article]
     return pd.DataFrame(
         {
@@ -229,43 +201,12 @@ def _described(dataset: Dataset, article: np.ndarray, time: np.ndarray | int) ->
 # --- the slate that was shown --------------------------------------------------------------------------------
 
 
-class SavedScores:
-    """The scores that models saved of every impression on offer; a file is read when it is first asked for.
-
-    Args:
-        dataset: whose slates.
-        names: of the models.
-        folders: artifact folders, of which the first that has a model's files is taken.
-
-    Raises:
-        StageError: no folder has them.
-    """
-
-    def __init__(self, dataset: Dataset, names: list[str], folders: list[Path]) -> None:
-        self._dataset = dataset
-        self._paths = {(name, part): find_scores(name, part, folders) for name in names for part in SCORED}
-        self._read: dict[tuple[str, str], np.ndarray] = {}
-
-    def of(self, name: str, moment: Moment) -> np.ndarray:
-        """Return the scores of the candidates of an impression, in the order of its slate: float32."""
-        key, slates = (name, moment.part), self._dataset.parts[moment.part]
-        if key not in self._read:
-            self._read[key] = load_scores(self._paths[key], slates)
-        return self._read[key][candidate_rows(slates.offsets, np.array([moment.row]))]
-
-
 def shown_slate(dataset: Dataset, moment: Moment, scores: np.ndarray) -> pd.DataFrame:
-    """Return the candidates of an impression, the best score first.
-
-    Args:
-        dataset: whose impression.
-        moment: which.
-        scores: one a candidate, see ``SavedScores.of``.
+    """Return the candidates of an impression with scores, one a candidate, the best score first.
 
     Returns:
         One row a candidate: ``rank`` (1 best, tied ones share their mean, as in the metrics), ``article_id``,
-        ``title``, ``category``, ``age_hours`` at the moment, ``score``, and ``clicked``, a mark for what was clicked
-        and empty else.
+        ``title``, ``category``, ``age_hours`` at the moment, ``score``, and ``clicked``, a mark or nothing.
     """
     slate = moment.slate(dataset)
     table = _described(dataset, slate.article, moment.time).assign(article_id=slate.article_id, score=scores)
@@ -277,8 +218,7 @@ def shown_slate(dataset: Dataset, moment: Moment, scores: np.ndarray) -> pd.Data
 def outcome(dataset: Dataset, moment: Moment) -> dict[int, str]:
     """Return what was made of each article of the slate that was shown, by id: clicked or only shown."""
     slate = moment.slate(dataset)
-    words = np.where(slate.clicked, CLICKED, SHOWN)
-    return dict(zip(slate.article_id.tolist(), words.tolist(), strict=True))
+    return dict(zip(slate.article_id.tolist(), np.where(slate.clicked, CLICKED, SHOWN).tolist(), strict=True))
 
 
 # --- one user's list -----------------------------------------------------------------------------------------
@@ -296,20 +236,13 @@ class Settings:
 
 
 class Recommender:
-    """Makes the list of one user at any moment of the log, from what was known strictly before it.
+    """Makes the list of one user at any moment of the log, the way of 04_recommend, from what was known before it.
 
-    The way is that of 04_recommend, and so are the lists: live articles, scored in slates of training's typical length,
-    picked by maximal marginal relevance, with the feature groups that raise a score most. The last request is kept:
-    another model asks it of the same features.
-
-    Args:
-        dataset: articles, users and the log.
-        models: those on offer.
-        settings: how lists are made.
+    The last request is kept: another model asks it of the same features.
 
     Raises:
         ConfigError: a model was updated online, through all of validation: at any moment of it, it would know the
-            future. Or a setting lies outside its range.
+            future.
     """
 
     def __init__(self, dataset: Dataset, models: list[TrainedModel], settings: Settings) -> None:
@@ -319,7 +252,6 @@ class Recommender:
                 f"models: {', '.join(late)} was updated online through all of validation, so at a moment of it the "
                 "model file knows what came after. Name models that are not updated online."
             )
-        lists.check_diversity(settings.diversity)
         self.models = {model.name: model for model in models}
         self.settings = settings
         self._dataset = dataset
@@ -373,19 +305,12 @@ def knows_exposure(tier: str) -> bool:
 
 
 def repeated(recommender: Recommender, earlier: pd.DataFrame, time: int, users: int) -> pd.DataFrame:
-    """Make the first lists of stage 04 again, one user at a time, and compare.
-
-    Args:
-        recommender: with the settings of that run.
-        earlier: its ``recommendations.parquet``.
-        time: its moment.
-        users: how many users to compare.
+    """Make the lists that 04 wrote for its first users at its moment again, one user at a time, and compare.
 
     Returns:
         One row a user and model: ``user_id``, ``model``, ``articles`` of the list, how many of them are ``shared``, and
-        whether the scores are the ``same`` by rank, to four digits. Models that the recommender does not have are
-        left out, as are those served from another pool: 04 has one pool for all of its models, that of the one
-        which may know least.
+        whether the scores are the ``same`` by rank, to four digits. Left out are models that the recommender does not
+        have or serves from another pool: 04 has one pool for all models, that of the one which may know least.
     """
     exposure = bool(earlier["tier"].map(knows_exposure).all())
     rows = []
@@ -406,23 +331,17 @@ def repeated(recommender: Recommender, earlier: pd.DataFrame, time: int, users: 
 
 def find_article(dataset: Dataset, article_id: int) -> int:
     """Return the index of an article. Raises ``ConfigError`` where the bundle does not know it."""
-    known = dataset.articles["article_id"].to_numpy()[1:]
-    place = int(np.searchsorted(known, article_id))
-    if place == len(known) or known[place] != article_id:
+    known = Vocabulary(dataset.articles["article_id"].to_numpy()[1:])
+    place = int(known.index_of(np.array([article_id]))[0])
+    if not place:
         raise ConfigError(
             f"article: {article_id} is in no table, slate or history of the bundle. Choose one that is listed."
         )
-    return place + 1
+    return place
 
 
 def life(dataset: Dataset, article: int) -> pd.DataFrame:
-    """Count how often an article was in view and clicked, by hour of the clock.
-
-    This looks at all of the log, whatever moment is explored: it tells what became of the article.
-
-    Args:
-        dataset: whose log.
-        article: its index.
+    """Count how often an article, an index, was in view and clicked, by hour of the clock, in all of the log.
 
     Returns:
         One row an hour in which it was in view: ``hour`` (int64, microseconds, its beginning), ``inviews``, ``clicks``,
@@ -459,23 +378,15 @@ def wilson(clicks: np.ndarray, inviews: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 @dataclass(frozen=True)
 class Answer:
-    """A table that answers a choice.
-
-    Attributes:
-        table: its rows.
-        caption: what it says, with units and tier.
-        digits: digits after the point by column.
-        values: other numbers of the caption, for ``metrics.json``.
-    """
+    """A table that answers a choice, what it says, and other numbers of the caption, for ``metrics.json``."""
 
     table: pd.DataFrame
     caption: str
-    digits: dict[str, int] = field(default_factory=lambda: _DIGITS)
-    values: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any]
 
     def styled(self) -> Styler:
         """Return the table for display; cells of clicked rows are of class ``clicked``, the best of class ``best``."""
-        table, styler = self.table, show(self.table, self.caption, self.digits)
+        table, styler = self.table, show(self.table, self.caption, _DIGITS)
         classes = pd.DataFrame("", index=table.index, columns=table.columns)
         for name in {"clicked", "shown"} & set(table.columns):
             classes[table[name] == CLICKED] = "clicked"
@@ -489,20 +400,15 @@ class Answer:
 class Explorer:
     """All that is loaded once, and the answers to what is chosen after.
 
-    Attributes:
-        dataset: the log.
-        recommender: the models.
-        read_times: how long readers read.
-
     Args:
         dataset: of 01_preprocess.
         bundle: the folder that it was made of; tells how long readers read.
         names: of the models on offer.
-        folders: artifact folders of the stages that trained them.
+        folders: artifact folders of the stages that trained them, of which the first that has a file is taken.
         settings: how lists are made.
 
     Raises:
-        ConfigError: a model was updated online, or a setting lies outside its range.
+        ConfigError: a model was updated online.
         StageError: a model or its scores are missing.
         BundleError: the bundle's histories are missing or damaged.
     """
@@ -511,10 +417,10 @@ class Explorer:
         self, dataset: Dataset, bundle: Path, names: list[str], folders: list[Path], settings: Settings
     ) -> None:
         self.dataset = dataset
-        self.recommender = Recommender(
-            dataset, [load_model(find_model_file(name, folders)) for name in names], settings
-        )
-        self._scores = SavedScores(dataset, names, folders)
+        models = [load_model(find_model_file(name, folders)) for name in names]
+        self.recommender = Recommender(dataset, models, settings)
+        self._files = {(name, part): find_scores(name, part, folders) for name in names for part in SCORED}
+        self._scores: dict[tuple[str, str], np.ndarray] = {}  # a file is read when it is first asked for
         self.read_times = ReadTimes(bundle)
 
     def prepare(self) -> None:
@@ -535,11 +441,14 @@ class Explorer:
             f"{in_words(moment.time)}. Age of the article in hours when it was clicked; read_time in seconds, known "
             "of the history of the week alone. Tier content: the history; tier clicks: the log since."
         )
-        return Answer(table.head(most), caption, values={"clicks": len(table)})
+        return Answer(table.head(most), caption, {"clicks": len(table)})
 
     def slate(self, moment: Moment, model: str) -> Answer:
         """Return the slate that was shown at a moment, as a model scored it."""
-        scores = self._scores.of(model, moment)
+        key, part = (model, moment.part), self.dataset.parts[moment.part]
+        if key not in self._scores:
+            self._scores[key] = load_scores(self._files[key], part)
+        scores = self._scores[key][candidate_rows(part.offsets, np.array([moment.row]))]
         table = shown_slate(self.dataset, moment, scores)
         clicks = int((table["clicked"] == CLICKED).sum())
         values: dict[str, Any] = {"candidates": len(table), "clicks": clicks}
@@ -553,7 +462,7 @@ class Explorer:
             f"that were shown, with the scores that {model} saved (tier {self._tier(model)}). Rank 1 is the best; "
             f"clicked is what came of it. {told}"
         )
-        return Answer(table, caption, values=values)
+        return Answer(table, caption, values)
 
     def recommended(self, moment: Moment, model: str) -> Answer:
         """Return what a model would recommend at a moment from the live articles, and why.
@@ -572,7 +481,7 @@ class Explorer:
             f"less what was read; diversity {settings.diversity:g}. Age in hours; reasons are groups of features with "
             "what they add to the score; shown says whether the slate had the article, and what came of it."
         )
-        return Answer(table.drop(columns=["user_id", "model", "tier"]), caption, values={"pool": pool})
+        return Answer(table.drop(columns=["user_id", "model", "tier"]), caption, {"pool": pool})
 
     def life(self, article_id: int) -> Answer:
         """Return the life of an article, hour by hour.
@@ -591,7 +500,7 @@ class Explorer:
             f"in {len(hours):,} hours of the log. Rate is clicks a time in view with its 95 % interval (Wilson). All "
             "of the log, also after the moment above."
         )
-        return Answer(hours, caption, values={"inviews": inviews, "clicks": clicks, "hours": len(hours)})
+        return Answer(hours, caption, {"inviews": inviews, "clicks": clicks, "hours": len(hours)})
 
     def life_figure(self, answer: Answer, moment: Moment) -> Figure:
         """Draw the life of an article, the moment marked."""
@@ -616,4 +525,4 @@ def hours_shown(answer: Answer, most: int) -> Answer:
     caption = answer.caption
     if len(answer.table) > most:
         caption += f" The first {most} of them."
-    return Answer(head, caption, values=answer.values)
+    return Answer(head, caption, answer.values)
