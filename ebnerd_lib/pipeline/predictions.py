@@ -4,8 +4,8 @@ A line is ``<impression_id> [r1,r2,…]`` where ``ri`` is the rank (1 is best) o
 ``article_ids_inview``: the ranks are a permutation of 1 to the length of the slate.
 """
 
+import itertools
 import os
-import re
 import time
 import zipfile
 import zlib
@@ -24,7 +24,7 @@ from ebnerd_lib.errors import SubmissionError
 MEMBER = "predictions.txt"
 _ROWS = 1 << 16  # rows written or read at a time
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same bytes on every day
-_LINE = re.compile(rb"(\d{1,11}) \[(\d{1,10}(?:,\d{1,10})*)\]")
+_LINE = r"^(?P<id>[0-9]{1,11}) \[(?P<ranks>[0-9]{1,10}(?:,[0-9]{1,10})*)\]$"
 
 
 class Progress:
@@ -111,15 +111,17 @@ def check_submission(file: Path, test: Path, progress: Callable[[str, float], No
     ids, lengths = np.concatenate(id_parts), np.concatenate(length_parts)
     wrong: dict[str, list[int]] = {}
     lines = 0
-    for lines, line in enumerate(_lines(file), 1):
-        if lines <= len(ids) and (fault := _fault(line, ids[lines - 1], lengths[lines - 1])):
-            wrong.setdefault(fault, []).append(lines)
-        if lines % _ROWS == 0:
-            progress(f"checking {file.name}", min(1.0, lines / max(len(ids), 1)))
+    for some in _lines(file):
+        rows = slice(lines, lines + len(some))
+        for fault, places in _faults(some[: len(ids[rows])], ids[rows], lengths[rows]):
+            if len(places):
+                wrong.setdefault(fault, []).extend((lines + 1 + places).tolist())
+        lines += len(some)
+        progress(f"checking {file.name}", min(1.0, lines / max(len(ids), 1)))
     faults = []
-    for text, places in wrong.items():
-        more = f", the first of {len(places)} such," if len(places) > 1 else ""
-        faults.append(f"line {places[0]}{more} {text}")
+    for text, numbers in wrong.items():
+        more = f", the first of {len(numbers)} such," if len(numbers) > 1 else ""
+        faults.append(f"line {numbers[0]}{more} {text}")
     if lines != len(ids):
         faults.append(f"{lines} lines for {len(ids)} rows of {TEST}/behaviors.parquet")
     if faults:
@@ -129,8 +131,8 @@ def check_submission(file: Path, test: Path, progress: Callable[[str, float], No
     return lines
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a submission, without what ends them.
+def _lines(path: Path) -> Iterator[list[bytes]]:
+    """Yield the lines of a submission, without what ends them, some at a time.
 
     Raises:
         SubmissionError: the file is no zip, does not hold ``predictions.txt`` alone, or is damaged.
@@ -141,8 +143,8 @@ def _lines(path: Path) -> Iterator[bytes]:
             if names != [MEMBER]:
                 raise SubmissionError(f"{path}: holds {', '.join(names) or 'nothing'}; it must hold {MEMBER} alone.")
             with archive.open(MEMBER) as stream:
-                for line in stream:
-                    yield line.removesuffix(b"\n")
+                while some := list(itertools.islice(stream, _ROWS)):
+                    yield [line.removesuffix(b"\n") for line in some]
     except FileNotFoundError:
         raise SubmissionError(f"{path}: no such file. Write one with `python -m ebnerd_lib submit`.") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
@@ -158,16 +160,24 @@ def _text(ids: np.ndarray, offsets: np.ndarray, ranks: np.ndarray) -> bytes:
     return "".join(lines.to_pylist()).encode()
 
 
-def _fault(line: bytes, impression_id: int, length: int) -> str:
-    """Return what is wrong with a line for a row of the test file, nothing if it is right."""
-    found = _LINE.fullmatch(line)
-    if found is None:
-        return "is not of the form `<impression_id> [r1,r2,…]`, without spaces inside the brackets"
-    if int(found[1]) != impression_id:
-        return "has another impression_id than its row of the test file"
-    ranks = found[2].split(b",")
-    if len(ranks) != length:
-        return "has not as many ranks as its row of the test file has candidates"
-    if set(map(int, ranks)) != set(range(1, length + 1)):
-        return "has ranks that are no permutation of 1 to the number of candidates"
-    return ""
+def _faults(lines: list[bytes], impression_id: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield what is wrong with lines for rows of the test file, and which lines; of each line its first fault."""
+    found = pc.extract_regex(pa.array(lines, pa.binary()), _LINE)
+    formed = np.flatnonzero(found.is_valid())
+    yield (
+        "is not of the form `<impression_id> [r1,r2,…]`, without spaces inside the brackets",
+        np.flatnonzero(found.is_null()),
+    )
+    given, lists = found.drop_null().flatten()
+    same = given.cast(pa.string()).cast(pa.int64()).to_numpy() == impression_id[formed]
+    yield "has another impression_id than its row of the test file", formed[~same]
+    ranks = pc.split_pattern(lists.cast(pa.string()), ",")
+    counts = pc.list_value_length(ranks).to_numpy()
+    fits = counts == lengths[formed]
+    yield "has not as many ranks as its row of the test file has candidates", formed[same & ~fits]
+    values = pc.list_flatten(ranks).cast(pa.int64()).to_numpy()
+    line = np.repeat(np.arange(len(formed)), counts)
+    wanted = np.arange(1, len(values) + 1) - np.repeat(np.cumsum(counts) - counts, counts)
+    odd = np.zeros(len(formed), bool)
+    odd[line[values[np.lexsort((values, line))] != wanted]] = True
+    yield "has ranks that are no permutation of 1 to the number of candidates", formed[same & fits & odd]
