@@ -241,7 +241,7 @@ def results_table(entries: Mapping[str, Mapping[str, Any]], split: str = "valida
         metrics = entry[split]
         low, high = metrics["auc_ci"]
         rows.append(
-            {"scorer": name, "tier": entry["tier"], "auc": metrics["auc"], "95 % interval": f"{low:.4f} – {high:.4f}"}
+            {"scorer": name, "tier": entry["tier"], "auc": metrics["auc"], "95 % interval": f"[{low:.4f}, {high:.4f}]"}
             | {key: metrics[key] for key in (*METRICS[1:], "logloss", "f1", "accuracy", "impressions")}
         )
     return pd.DataFrame(rows).sort_values("auc", ascending=False, kind="stable", ignore_index=True)
