@@ -10,7 +10,6 @@ from sklearn.calibration import calibration_curve
 from ebnerd_lib.data.slates import candidate_rows
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation import compare
-from ebnerd_lib.evaluation.baselines import baseline_scorers, evaluate_baselines
 from ebnerd_lib.evaluation.calibration import expected_calibration_error, reliability
 from ebnerd_lib.evaluation.compare import permutation_importance, sample_impressions, slices_of
 from ebnerd_lib.evaluation.evaluate import Evaluated, Evaluation, Scorer, evaluate_scorer, save_scorer
@@ -148,11 +147,6 @@ def test_saved_scores_give_the_metrics_that_their_stage_reported(smoke, tmp_path
     (tmp_path / "scores_x.parquet").write_bytes((tmp_path / "tuning_x.parquet").read_bytes())
     with pytest.raises(StageError, match=r"scores_x\.parquet"):
         compare.saved_scorers(tmp_path, smoke)
-
-
-def test_baselines_computed_again_have_the_metrics_of_preprocessing(smoke, features):
-    again = [evaluate_scorer(each, smoke.parts) for each in baseline_scorers(smoke, features)]
-    assert {each.scorer.name: each.metrics for each in again} == evaluate_baselines(smoke, features)
 
 
 def test_the_table_has_all_scorers_by_auc_with_tier_and_parameters(smoke, evaluated):

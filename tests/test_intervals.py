@@ -56,22 +56,6 @@ def test_columns_share_their_draws_and_do_not_touch_each_other(log):
     np.testing.assert_allclose(mirrored, [-high, -low], atol=1e-12)
 
 
-def test_equal_scores_differ_by_exactly_nothing(log):
-    values, user = log
-    assert (user_bootstrap(values - values.copy(), user) == 0).all()
-    constant = np.full_like(values, 0.3)
-    np.testing.assert_allclose(user_bootstrap(constant, user), 0.3, atol=1e-12)
-
-
-def test_a_noised_copy_differs_by_more_than_nothing(log):
-    values, user = log
-    loss = np.abs(np.random.default_rng(2).normal(0, 0.01, values.shape))
-    low, high = user_bootstrap(loss, user)[0]
-    assert 0 < low < high
-    # Paired, the interval is far narrower than that of either model.
-    assert high - low < 0.1 * np.ptp(user_bootstrap(values, user)[0])
-
-
 @pytest.mark.parametrize("users", [1, 2, FEW_USERS - 1, FEW_USERS])
 def test_few_users_give_finite_ends(users):
     rng = np.random.default_rng(users)

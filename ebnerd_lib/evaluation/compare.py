@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,19 +29,12 @@ _AGE = (1, 4, 12, 24, 72)
 _HOURS = 3
 
 
-@dataclass(frozen=True)
-class Slice:
-    """Some impressions of a part.
+class Slice(NamedTuple):
+    """Some impressions of a part."""
 
-    Attributes:
-        dimension: by what the part is cut.
-        label: which of the slices of the dimension this is.
-        rows: bool (n,), which impressions.
-    """
-
-    dimension: str
-    label: str
-    rows: np.ndarray
+    dimension: str  # by what the part is cut
+    label: str  # which of the slices of the dimension this is
+    rows: np.ndarray  # bool (n,), which impressions
 
 
 def slices_of(dataset: Dataset, part: str = "validation") -> list[Slice]:
@@ -121,8 +114,8 @@ def permutation_importance(
     cover for each other: a small drop does not mean that a group holds nothing.
 
     Args:
-        model: as its file holds it.
-        dataset: whose indices the slates use.
+        model: one that was not updated online.
+        dataset: with the slates of the part.
         features: of the part.
         part: whose slates to score.
         rows: impressions of the part, see ``sample_impressions``.

@@ -56,9 +56,6 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
 
 
-CI_DRAWS = 1000
-
-
 class Interval(NamedTuple):
     """A mean over users with its 95 % interval, and over how many users it is."""
 
@@ -179,7 +176,7 @@ def class_shares(articles: np.ndarray, classes: np.ndarray, size: int) -> np.nda
     return counts / counts.sum() if counts.sum() else np.full(size, np.nan)
 
 
-def mean_interval(values: np.ndarray, draws: int = CI_DRAWS, seed: int = 0) -> Interval:
+def mean_interval(values: np.ndarray, draws: int = 1000, seed: int = 0) -> Interval:
     """Return the mean over users and its 95 % percentile interval by bootstrap over users.
 
     With one value a user the mean is a plain one, not the ratio that ``intervals.user_bootstrap`` is made for.

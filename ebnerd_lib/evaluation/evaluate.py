@@ -63,12 +63,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A scorer with its metrics.
-
-    Attributes:
-        scorer: the scorer.
-        parts: the evaluation of each part that it scored.
-    """
+    """A scorer with the evaluation of each part that it scored."""
 
     scorer: Scorer
     parts: dict[str, Evaluation]
@@ -109,11 +104,9 @@ def with_intervals(values: np.ndarray, user: np.ndarray, seed: int = 0) -> Metri
         user: int (n,), whose impression it is.
         seed: seed of the bootstrap.
     """
-    intervals = user_bootstrap(values, user, seed=seed)
     metrics: Metrics = {}
-    for place, (name, mean) in enumerate(mean_metrics(values).items()):
-        metrics[name] = mean
-        metrics[f"{name}_ci"] = [float(end) for end in intervals[place]]
+    for (name, mean), ends in zip(mean_metrics(values).items(), user_bootstrap(values, user, seed), strict=True):
+        metrics |= {name: mean, f"{name}_ci": ends.tolist()}
     return metrics
 
 
