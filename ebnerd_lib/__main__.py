@@ -138,7 +138,7 @@ def doctor(profile: str) -> int:
 
 
 @verbs.command()
-@click.option("--archive", type=Path, required=True, help="zip, tar or tar.gz file")
+@click.option("--archive", type=Path, required=True, help="zip file")
 @click.option("--out", type=Path, required=True, help="folder to write, as data/ebnerd_demo")
 def unpack(archive: Path, out: Path) -> None:
     """Unpack a downloaded bundle, refusing an archive that is unsafe or not whole."""

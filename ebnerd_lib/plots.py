@@ -7,8 +7,8 @@ whether the reader's system is light or dark.
 import base64
 import io
 import re
-from collections.abc import Iterable, Mapping
-from itertools import cycle, islice
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
@@ -57,9 +57,9 @@ def _figure(columns: int = 1, width: float = 7.0, height: float = 3.2) -> tuple[
     return figure, list(figure.subplots(1, columns, squeeze=False)[0])
 
 
-def _colours(entries: Iterable[Any]) -> list[str]:
-    """Return a colour for each entry; after seven they begin again."""
-    return list(islice(cycle(SERIES), len(list(entries))))
+def _coloured(entries: Iterable[Any]) -> Iterator[tuple[Any, str]]:
+    """Yield each entry with its colour; after seven they begin again."""
+    return zip(entries, cycle(SERIES), strict=False)
 
 
 def _name_rows(axis: Any, names: list[str]) -> None:
@@ -108,11 +108,10 @@ def image(figure: Figure, alt: str) -> Any:
 def distribution(values: Mapping[str, np.ndarray], label: str, log: bool = False) -> Figure:
     """Draw the cumulative share of values up to x, one line an entry; ``log`` for a logarithmic x axis."""
     figure, (axis,) = _figure()
-    for (name, numbers), colour in zip(values.items(), _colours(values), strict=True):
+    for (name, numbers), colour in _coloured(values.items()):
         ordered = np.sort(numbers)
-        axis.step(
-            ordered, np.arange(1, len(ordered) + 1) / max(len(ordered), 1), where="post", color=colour, label=name
-        )
+        share = np.arange(1, len(ordered) + 1) / max(len(ordered), 1)
+        axis.step(ordered, share, where="post", color=colour, label=name)
     if log:
         axis.set_xscale("log")
     axis.set(xlabel=label, ylabel="share up to x", ylim=(0, 1.02))
@@ -136,7 +135,7 @@ def rate_by_bin(rate: np.ndarray, labels: list[str], xlabel: str, ylabel: str) -
 def concentration(counts: Mapping[str, np.ndarray]) -> Figure:
     """Draw which share of events falls on the most popular share of articles, one line an entry."""
     figure, (axis,) = _figure(height=3.6)
-    for (name, numbers), colour in zip(counts.items(), _colours(counts), strict=True):
+    for (name, numbers), colour in _coloured(counts.items()):
         ordered = np.sort(numbers[numbers > 0])[::-1]
         share = np.concatenate([[0], np.cumsum(ordered) / max(ordered.sum(), 1)])
         axis.plot(np.linspace(0, 1, len(share)), share, color=colour, label=name)
@@ -150,7 +149,7 @@ def concentration(counts: Mapping[str, np.ndarray]) -> Figure:
 def hour_profile(hours: Mapping[str, np.ndarray]) -> Figure:
     """Draw the share of impressions in each hour of the day as stored, one line a part."""
     figure, (axis,) = _figure()
-    for (name, values), colour in zip(hours.items(), _colours(hours), strict=True):
+    for (name, values), colour in _coloured(hours.items()):
         share = np.bincount(values, minlength=24) / max(len(values), 1)
         axis.plot(np.arange(24), share, marker="o", markersize=3, color=colour, label=name)
     axis.set(xlabel="hour of day, as stored", ylabel="share of impressions", xlim=(-0.5, 23.5), ylim=(0, None))
@@ -163,7 +162,7 @@ def hour_profile(hours: Mapping[str, np.ndarray]) -> Figure:
 def learning_curves(curves: Mapping[str, pd.DataFrame], best: Mapping[str, int]) -> Figure:
     """Draw loss and tuning AUC by epoch; the epoch that was kept is marked."""
     figure, (left, right) = _figure(columns=2, width=9.6)
-    for (name, curve), colour in zip(curves.items(), _colours(curves), strict=True):
+    for (name, curve), colour in _coloured(curves.items()):
         epoch = curve["epoch"] + 1
         left.plot(epoch, curve["train/loss"], color=colour, linestyle="--")
         left.plot(epoch, curve["val/loss"], color=colour, label=name)
@@ -179,18 +178,36 @@ def learning_curves(curves: Mapping[str, pd.DataFrame], best: Mapping[str, int])
 @mpl.rc_context(STYLE)
 def intervals(entries: Mapping[str, Mapping[str, Any]], split: str = "validation") -> Figure:
     """Draw each scorer's AUC with its 95 % interval, best on top, the tier beside its name, chance marked."""
-    ordered = sorted(entries.items(), key=lambda item: item[1][split]["auc"])
-    figure, (axis,) = _figure(height=0.9 + 0.32 * len(ordered))
+    rows = {name: {**entry[split], "tier": entry["tier"]} for name, entry in entries.items()}
+    part = "the tuning day" if split == "tuning" else split
+    return _interval_rows(rows, 0.5, f"AUC on {part}, mean over impressions; chance dotted")
+
+
+@mpl.rc_context(STYLE)
+def differences(entries: Mapping[str, Mapping[str, Any]], reference: str) -> Figure:
+    """Draw the paired difference in AUC of each scorer to a reference with its 95 % interval, best on top."""
+    label = f"ΔAUC vs. {reference}, paired; grey where the interval holds 0"
+    return _interval_rows(entries, 0, label, is_difference=True)
+
+
+def _interval_rows(
+    entries: Mapping[str, Mapping[str, Any]], zero: float, label: str, is_difference: bool = False
+) -> Figure:
+    """Draw a row an entry, by ``auc``, with ``auc_ci`` and the ``tier``; a difference that may be none is grey."""
+    ordered = sorted(entries.items(), key=lambda item: item[1]["auc"])
+    figure, (axis,) = _figure(height=0.9 + 0.32 * max(len(ordered), 1))
     for place, (_, entry) in enumerate(ordered):
-        auc, (low, high) = entry[split]["auc"], entry[split]["auc_ci"]
-        axis.plot([low, high], [place, place], color=BLUE, linewidth=2)
-        axis.plot(auc, place, "o", color=BLUE, markersize=5)
-        axis.annotate(f"{auc:.3f}", (high, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
-    axis.axvline(0.5, color=GREY, linewidth=1, linestyle=":")
+        auc, (low, high) = entry["auc"], entry["auc_ci"]
+        colour = GREY if is_difference and low <= 0 <= high else BLUE
+        axis.plot([low, high], [place, place], color=colour, linewidth=2)
+        axis.plot(auc, place, "o", color=colour, markersize=5)
+        text = f"{auc:+.3f}" if is_difference else f"{auc:.3f}"
+        axis.annotate(text, (high, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
+    axis.axvline(zero, color=GREY, linewidth=1, linestyle=":")
     _name_rows(axis, [f"{name} ({entry['tier']})" for name, entry in ordered])
     axis.margins(x=0.12)
     axis.grid(axis="y", visible=False)
-    axis.set(xlabel=f"AUC on {'the tuning day' if split == 'tuning' else split}, mean over impressions; chance dotted")
+    axis.set(xlabel=label)
     return figure
 
 
@@ -198,7 +215,7 @@ def intervals(entries: Mapping[str, Mapping[str, Any]], split: str = "validation
 def top_lists(scores: Mapping[str, np.ndarray], label: str) -> Figure:
     """Draw ranked scores of lists, one line an entry: how fast a model's preference falls off."""
     figure, (axis,) = _figure()
-    for (name, values), colour in zip(scores.items(), _colours(scores), strict=True):
+    for (name, values), colour in _coloured(scores.items()):
         axis.plot(np.arange(1, len(values) + 1), values, marker="o", markersize=3, color=colour, label=name)
     axis.set(xlabel="rank", ylabel=label)
     _name_lines(axis)
@@ -222,34 +239,13 @@ def category_shares(table: pd.DataFrame, most: int = 12) -> Figure:
     figure, (axis,) = _figure(height=1.0 + 0.32 * len(names))
     place = np.arange(len(names))
     axis.barh(place, shares["shown"], color=FILL, height=0.7, label="shown")
-    marks = zip(shares.columns.drop("shown"), _colours(shares.columns.drop("shown")), cycle("osD^vP"), strict=False)
-    for name, colour, mark in marks:
+    for (name, colour), mark in zip(_coloured(shares.columns.drop("shown")), cycle("osD^vP"), strict=False):
         axis.plot(shares[name], place, mark, color=colour, markersize=5, label=name)
     _name_rows(axis, names)
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     axis.set(xlabel="share of what was shown, and of the recommendations")
     axis.legend(fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
-    return figure
-
-
-@mpl.rc_context(STYLE)
-def differences(entries: Mapping[str, Mapping[str, Any]], reference: str) -> Figure:
-    """Draw the paired difference in AUC of each scorer to a reference with its 95 % interval, best on top."""
-    ordered = sorted(entries.items(), key=lambda item: item[1]["auc"])
-    figure, (axis,) = _figure(height=0.9 + 0.32 * max(len(ordered), 1))
-    for place, (_, entry) in enumerate(ordered):
-        low, high = entry["auc_ci"]
-        colour = GREY if low <= 0 <= high else BLUE
-        axis.plot([low, high], [place, place], color=colour, linewidth=2)
-        axis.plot(entry["auc"], place, "o", color=colour, markersize=5)
-        text = f"{entry['auc']:+.3f}"
-        axis.annotate(text, (high, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
-    axis.axvline(0, color=GREY, linewidth=1, linestyle=":")
-    _name_rows(axis, [f"{name} ({entry['tier']})" for name, entry in ordered])
-    axis.margins(x=0.12)
-    axis.grid(axis="y", visible=False)
-    axis.set(xlabel=f"ΔAUC vs. {reference}, paired; grey where the interval holds 0")
     return figure
 
 
@@ -263,7 +259,7 @@ def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
     axes = list(figure.subplots(down, across, sharey=True, squeeze=False).flat)
     for axis, dimension in zip(axes, dimensions, strict=False):
         own = [record for record in records if record["dimension"] == dimension]
-        for number, (name, colour) in enumerate(zip(scorers, _colours(scorers), strict=True)):
+        for number, (name, colour) in enumerate(_coloured(scorers)):
             place = np.arange(len(own)) + 0.12 * (number - (len(scorers) - 1) / 2)
             values = [record["scorers"][name] for record in own]
             axis.plot(place, [one["auc"] for one in values], "o", color=colour, markersize=4, label=name)
@@ -286,7 +282,7 @@ def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
 def calibration(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Draw click rate vs. predicted probability in bins of equal count, one line an entry; ideal dotted."""
     figure, (axis,) = _figure(width=7.0, height=4.4)
-    for (name, entry), colour in zip(curves.items(), _colours(curves), strict=True):
+    for (name, entry), colour in _coloured(curves.items()):
         points = pd.DataFrame(entry["curve"])
         label = f"{name}, error {entry['ece']:.4f}"
         axis.plot(points["probability"], points["click_rate"], marker="o", markersize=3, color=colour, label=label)
@@ -306,7 +302,7 @@ def trade_off(tables: Mapping[str, pd.DataFrame], metric: str = "ndcg@10") -> Fi
         metric: what diversity costs.
     """
     figure, (axis,) = _figure(height=3.8)
-    for number, ((name, table), colour) in enumerate(zip(tables.items(), _colours(tables), strict=True)):
+    for number, ((name, table), colour) in enumerate(_coloured(tables.items())):
         ends = np.array(table[f"{metric}_ci"].tolist(), dtype=float)
         axis.fill_between(table["diversity"], ends[:, 0], ends[:, 1], color=colour, alpha=0.15, linewidth=0)
         axis.plot(table["diversity"], table[metric], marker="o", markersize=4, color=colour, label=name)

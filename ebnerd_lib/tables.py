@@ -92,10 +92,10 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def with_intervals(table: pd.DataFrame, decimals: int = 3) -> pd.DataFrame:
-    """Return a table for readers: each ``<name>_ci`` written as "low – high" beside its mean, no ``<name>_users``."""
+    """Return a table for readers: each ``<name>_ci`` written as "[low, high]" beside its mean, no ``<name>_users``."""
     shown = table.drop(columns=[name for name in table.columns if name.endswith("_users")])
     for name in [name for name in table.columns if name.endswith("_ci")]:
         shown[name] = [
-            "–" if ends is None else " – ".join(f"{end:.{decimals}f}" for end in ends) for ends in table[name]
+            "–" if ends is None else f"[{ends[0]:.{decimals}f}, {ends[1]:.{decimals}f}]" for ends in table[name]
         ]
     return shown.rename(columns=lambda name: f"{name.removesuffix('_ci')} 95 %" if name.endswith("_ci") else name)

@@ -153,7 +153,7 @@ def test_intervals_are_written_beside_their_means():
     table = pd.DataFrame({"list": ["a", "b"], "x": [0.5, np.nan], "x_ci": [[0.4, 0.61], None], "x_users": [3, 0]})
     shown = with_intervals(table)
     assert list(shown.columns) == ["list", "x", "x 95 %"]
-    assert shown["x 95 %"].tolist() == ["0.400 – 0.610", "–"]
+    assert shown["x 95 %"].tolist() == ["[0.400, 0.610]", "–"]
     assert list(table.columns) == ["list", "x", "x_ci", "x_users"], "the table itself is as it was"
 
 

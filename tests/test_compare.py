@@ -10,10 +10,9 @@ from sklearn.calibration import calibration_curve
 from ebnerd_lib.data.slates import candidate_rows
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation import compare
-from ebnerd_lib.evaluation.baselines import baseline_scorers, evaluate_baselines
 from ebnerd_lib.evaluation.calibration import expected_calibration_error, reliability
-from ebnerd_lib.evaluation.compare import permutation_importance, sample_impressions, slice_metrics, slices_of
-from ebnerd_lib.evaluation.evaluate import Scorer, evaluate_scorer, save_scorer
+from ebnerd_lib.evaluation.compare import permutation_importance, sample_impressions, slices_of
+from ebnerd_lib.evaluation.evaluate import Evaluated, Evaluation, Scorer, evaluate_scorer, save_scorer
 from ebnerd_lib.evaluation.intervals import FEW_USERS
 from ebnerd_lib.evaluation.metrics import METRICS, per_slate
 from ebnerd_lib.features import store
@@ -111,8 +110,10 @@ def test_slices_average_to_the_whole_and_differences_are_paired(smoke, evaluated
 
 
 def test_a_slice_that_cannot_be_evaluated_is_left_out(tiny):
-    auc = {"a": np.full(len(tiny.parts["validation"]), np.nan)}
-    assert slice_metrics(slices_of(tiny), auc, tiny.parts["validation"].user_id, "a") == []
+    slates = tiny.parts["validation"]
+    unable = Evaluation({}, np.full((len(slates), len(METRICS)), np.nan), None)
+    scorers = [Evaluated(Scorer("a", "clicks", {}), {"validation": unable})]
+    assert compare.compare_slices(scorers, "a", slices_of(tiny), slates) == []
 
 
 # --- differences -------------------------------------------------------------------------------------------
@@ -146,19 +147,6 @@ def test_saved_scores_give_the_metrics_that_their_stage_reported(smoke, tmp_path
     (tmp_path / "scores_x.parquet").write_bytes((tmp_path / "tuning_x.parquet").read_bytes())
     with pytest.raises(StageError, match=r"scores_x\.parquet"):
         compare.saved_scorers(tmp_path, smoke)
-
-
-def test_baselines_computed_again_have_the_metrics_of_preprocessing(smoke, features):
-    again = [evaluate_scorer(each, smoke.parts) for each in baseline_scorers(smoke, features)]
-    assert {each.scorer.name: each.metrics for each in again} == evaluate_baselines(smoke, features)
-
-
-def test_without_the_tuning_day_there_are_no_probabilities(smoke, evaluated):
-    alone = Scorer("a", "clicks", {"validation": evaluated[0].scorer.scores["validation"]})
-    metrics = evaluate_scorer(alone, smoke.parts).metrics
-    whole = evaluated[0].metrics["validation"]
-    assert metrics["validation"] == {k: v for k, v in whole.items() if k not in ("logloss", "f1", "accuracy")}
-    assert compare.calibration_curves([evaluate_scorer(alone, smoke.parts)], smoke.parts["validation"]) == {}
 
 
 def test_the_table_has_all_scorers_by_auc_with_tier_and_parameters(smoke, evaluated):

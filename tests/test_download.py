@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import threading
 import time
 import zipfile
@@ -101,20 +100,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def packed(entries: dict[str, bytes], kind: str = "zip") -> bytes:
+def packed(entries: dict[str, bytes]) -> bytes:
     """Pack files; one that is called link is a link."""
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") if kind == "zip" else tarfile.open(fileobj=stream, mode="w:gz") as archive:
+    with zipfile.ZipFile(stream, "w") as archive:
         for name, content in entries.items():
-            if kind == "zip":
-                member = zipfile.ZipInfo(name)
-                member.external_attr = (0o120777 if name == "link" else 0o100644) << 16
-                archive.writestr(member, content, zipfile.ZIP_DEFLATED)
-            else:
-                member = tarfile.TarInfo(name)
-                member.size, member.linkname = len(content), "articles.parquet"
-                member.type = tarfile.SYMTYPE if name == "link" else tarfile.REGTYPE
-                archive.addfile(member, io.BytesIO(content))
+            member = zipfile.ZipInfo(name)
+            member.external_attr = (0o120777 if name == "link" else 0o100644) << 16
+            archive.writestr(member, content, zipfile.ZIP_DEFLATED)
     return stream.getvalue()
 
 
@@ -292,18 +285,16 @@ def test_the_test_set_and_article_vectors_come_out_of_the_folder_around_them(nam
     assert_whole(get(server, tmp_path / "data", name), source)
 
 
-@pytest.mark.parametrize("kind", ["zip", "gztar", "tar"])
-def test_an_archive_is_unpacked_to_an_empty_folder_only(kind, tiny_path, tmp_path, capsys):
+def test_an_archive_is_unpacked_to_an_empty_folder_only(tiny_path, tmp_path, capsys):
     (out := tmp_path / "data" / "any").mkdir(parents=True)
-    archive = shutil.make_archive(str(tmp_path / "made"), kind, tiny_path.parent, tiny_path.name)
+    archive = shutil.make_archive(str(tmp_path / "made"), "zip", tiny_path.parent, tiny_path.name)
     for code in (0, 1):
         assert main(["unpack", "--archive", archive, "--out", str(out)]) == code
         assert_whole(out, tiny_path)
     assert str(out) in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_an_unsafe_damaged_or_locked_archive_leaves_nothing(kind, tiny_path, tmp_path, monkeypatch):
+def test_an_unsafe_damaged_or_locked_archive_leaves_nothing(tiny_path, tmp_path, monkeypatch):
     def refuse(content: bytes, named: str) -> None:
         archive.write_bytes(content)
         with pytest.raises(BundleError, match=re.escape(named)) as error:
@@ -313,15 +304,14 @@ def test_an_unsafe_damaged_or_locked_archive_leaves_nothing(kind, tiny_path, tmp
 
     files, archive = contents(tiny_path), tmp_path / "archive"
     for name in ("../evil", "train/../../evil", "/evil", "link"):
-        refuse(packed(files | {name: b""}, kind), name)
-    whole = packed(files, kind)
-    for content in (whole[: len(whole) // 2], b"<html>", packed({}, kind)):
+        refuse(packed(files | {name: b""}), name)
+    whole = packed(files)
+    for content in (whole[: len(whole) // 2], b"<html>", packed({})):
         refuse(content, str(archive))
-    if kind == "zip":
-        locked = bytearray(packed({"articles.parquet": b"x"}))
-        locked[6] |= 1  # the flag of its header, and of its entry in the directory at the end
-        locked[locked.rindex(b"PK\x01\x02") + 8] |= 1
-        refuse(bytes(locked), "password")
+    locked = bytearray(packed({"articles.parquet": b"x"}))
+    locked[6] |= 1  # the flag of its header, and of its entry in the directory at the end
+    locked[locked.rindex(b"PK\x01\x02") + 8] |= 1
+    refuse(bytes(locked), "password")
     monkeypatch.setattr("ebnerd_lib.data.download.MOST_BYTES", sum(map(len, files.values())) - 1)
     refuse(whole, "bytes")
 

@@ -11,7 +11,7 @@ from ebnerd_lib.pipeline.paths import profile_stages
 STAGES = profile_stages("smoke")
 ONE = r"[-−+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?%?"
 # A number; with its interval; or an interval alone. Labels such as "50–199" are no figures.
-FIGURE = re.compile(rf"{ONE}|{ONE} \[{ONE}, {ONE}\]|\[{ONE}, {ONE}\]|{ONE} – {ONE}|\[(?:\d+, )*\d+\]")
+FIGURE = re.compile(rf"{ONE}|{ONE} \[{ONE}, {ONE}\]|\[{ONE}, {ONE}\]|\[(?:\d+, )*\d+\]")
 RECORDED_IN_MANIFESTS = ("Effective parameters", "Provenance", "Stages read")
 
 

@@ -91,8 +91,9 @@ def test_counts_are_those_of_the_size(behaviors, told, history):
 
 
 @pytest.mark.parametrize("chunk", [13, 1000])
-def test_same_seed_same_bytes_whatever_the_chunk(bundle, tmp_path, chunk):
-    generate_test(tmp_path / "again", seed=3, size="smoke", _chunk_users=chunk)
+def test_same_seed_same_bytes_whatever_the_chunk(bundle, tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr("ebnerd_lib.sample.weeks.CHUNK_USERS", chunk)
+    generate_test(tmp_path / "again", seed=3, size="smoke")
     assert contents(tmp_path / "again") == contents(bundle)
 
 
@@ -100,7 +101,8 @@ def test_row_groups_do_not_depend_on_chunks_and_beyond_accuracy_rows_stay_last(t
     monkeypatch.setattr("ebnerd_lib.sample.weeks.ROW_GROUP", {"behaviors": 300, "history": 40})
     monkeypatch.setattr("ebnerd_lib.sample.weeks.BEYOND_ACCURACY_ROWS", 25)
     for chunk in (7, 1000):
-        generate_test(tmp_path / str(chunk), size="smoke", _chunk_users=chunk)
+        monkeypatch.setattr("ebnerd_lib.sample.weeks.CHUNK_USERS", chunk)
+        generate_test(tmp_path / str(chunk), size="smoke")
     assert contents(tmp_path / "7") == contents(tmp_path / "1000")
     path = tmp_path / "7" / "test" / "behaviors.parquet"
     assert pq.read_metadata(path).num_row_groups == 7 + 3

@@ -5,7 +5,6 @@ import hashlib
 import json
 import shutil
 import sys
-import tarfile
 import time
 import zipfile
 from collections.abc import Iterator
@@ -77,7 +76,7 @@ def download(name: str, out: Path, accepted: bool, url: str | None = None, sha25
 
 
 def unpack(archive: Path, out: Path) -> None:
-    """Unpack a zip or tar archive of a bundle; raises ``BundleError`` or ``StorageError`` and then leaves nothing."""
+    """Unpack a zip archive of a bundle; raises ``BundleError`` or ``StorageError`` and then leaves nothing."""
     if not archive.is_file() or any(out.glob("*")):
         raise BundleError(f"{archive}: no such file, or {out} is not an empty folder. Name another one.")
     with _writing(out.parent), TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
@@ -106,8 +105,9 @@ def _address(name: str, url: str) -> str:
     parts = urlsplit(url)
     if name not in BUNDLES or parts.scheme not in ("http", "https"):
         raise DownloadError(f"{name} at {public(url)}: use one of {', '.join(BUNDLES)}, at an http or https address.")
-    own = parts.path.endswith((".zip", ".tar", ".tar.gz", ".tgz"))
-    return url if own else parts._replace(path=f"{parts.path.rstrip('/')}/{BUNDLES[name][0]}").geturl()
+    if parts.path.endswith(".zip"):
+        return url
+    return parts._replace(path=f"{parts.path.rstrip('/')}/{BUNDLES[name][0]}").geturl()
 
 
 def _accept_terms(name: str, accepted: bool) -> None:
@@ -172,20 +172,16 @@ def _fetch(url: str, part: Path, waits: tuple[float, ...] = (1, 2, 4, 8)) -> Non
 def _unpack(archive: Path, folder: Path, shown: str, name: str | None = None) -> Path:
     """Unpack an archive and return the folder of the bundle in it, once that is checked."""
     try:
-        with zipfile.ZipFile(archive) if zipfile.is_zipfile(archive) else tarfile.open(archive) as packed:
-            if isinstance(packed, tarfile.TarFile):
-                packed.extraction_filter = tarfile.data_filter
-                members = [(m.name, m.size, m.isreg() or m.isdir()) for m in packed]
-            else:
-                members = [(m.filename, m.file_size, m.external_attr >> 28 != 0o12) for m in packed.infolist()]
-            if sum(size for _, size, _ in members) > MOST_BYTES:
+        with zipfile.ZipFile(archive) as packed:
+            if sum(member.file_size for member in packed.infolist()) > MOST_BYTES:
                 raise ValueError(f"it unpacks to more than {MOST_BYTES:,} bytes")
-            for path, _, plain in members:
-                if not plain or path.startswith("/") or ".." in PurePosixPath(path).parts:
+            for member in packed.infolist():
+                path, is_link = member.filename, member.external_attr >> 28 == 0o12
+                if is_link or path.startswith("/") or ".." in PurePosixPath(path).parts:
                     raise ValueError(f"{path!r} is a link or leads outside the folder")
                 if not {"__MACOSX", ".DS_Store"} & set(PurePosixPath(path).parts):
-                    packed.extract(path, folder)
-    except Exception as error:  # nobody lists what zipfile, tarfile and their codecs raise on damage
+                    packed.extract(member, folder)
+    except Exception as error:  # nobody lists what zipfile and its codecs raise on damage
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError) and error.errno:
             raise

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,19 +29,12 @@ _AGE = (1, 4, 12, 24, 72)
 _HOURS = 3
 
 
-@dataclass(frozen=True)
-class Slice:
-    """Some impressions of a part.
+class Slice(NamedTuple):
+    """Some impressions of a part."""
 
-    Attributes:
-        dimension: by what the part is cut.
-        label: which of the slices of the dimension this is.
-        rows: bool (n,), which impressions.
-    """
-
-    dimension: str
-    label: str
-    rows: np.ndarray
+    dimension: str  # by what the part is cut
+    label: str  # which of the slices of the dimension this is
+    rows: np.ndarray  # bool (n,), which impressions
 
 
 def slices_of(dataset: Dataset, part: str = "validation") -> list[Slice]:
@@ -75,53 +68,6 @@ def slices_of(dataset: Dataset, part: str = "validation") -> list[Slice]:
              hour_of_day(dataset, part) // _HOURS),
     ]  # fmt: skip
     return [piece for cut in cuts for piece in cut if piece.rows.any()]
-
-
-def slice_metrics(
-    slices: list[Slice], auc: dict[str, np.ndarray], user: np.ndarray, reference: str, seed: int = 0
-) -> list[dict[str, Any]]:
-    """Return the AUC of every scorer on every slice, and its paired difference to the reference.
-
-    Args:
-        slices: see ``slices_of``; those of which no impression can be evaluated are left out.
-        auc: float64 (n,) by scorer, NaN where an impression cannot be evaluated; the same ones for all scorers.
-        user: int (n,), whose impression it is.
-        reference: one of the scorers.
-        seed: of the bootstrap over users.
-
-    Returns:
-        One record a slice: ``dimension``, ``slice``, ``impressions`` evaluated, their ``users``, and ``scorers``: by
-        name ``auc``, ``auc_ci`` and, for all but the reference, ``difference`` and ``difference_ci``. Intervals are
-        ``None`` where there are fewer than ``FEW_USERS`` users.
-    """
-    names = list(auc)
-    others = [name for name in names if name != reference]
-    values = np.stack([auc[name] for name in names] + [auc[name] - auc[reference] for name in others], axis=1)
-    records = []
-    for piece in slices:
-        rows = piece.rows & ~np.isnan(values[:, 0])
-        users = len(np.unique(user[rows]))
-        if not users:
-            continue
-        means = values[rows].mean(axis=0)
-        ends = (
-            user_bootstrap(values[rows], user[rows], seed=seed).tolist() if users >= FEW_USERS else [None] * len(means)
-        )
-        scorers: dict[str, dict[str, Any]] = {
-            name: {"auc": float(means[i]), "auc_ci": ends[i]} for i, name in enumerate(names)
-        }
-        for i, name in enumerate(others, len(names)):
-            scorers[name].update(difference=float(means[i]), difference_ci=ends[i])
-        records.append(
-            {
-                "dimension": piece.dimension,
-                "slice": piece.label,
-                "impressions": int(rows.sum()),
-                "users": users,
-                "scorers": scorers,
-            }
-        )
-    return records
 
 
 def _first_click(slates: Slates) -> np.ndarray:
@@ -168,8 +114,8 @@ def permutation_importance(
     cover for each other: a small drop does not mean that a group holds nothing.
 
     Args:
-        model: as its file holds it.
-        dataset: whose indices the slates use.
+        model: one that was not updated online.
+        dataset: with the slates of the part.
         features: of the part.
         part: whose slates to score.
         rows: impressions of the part, see ``sample_impressions``.
@@ -195,11 +141,8 @@ def permutation_importance(
         auc = _auc(model.score(dataset, shuffled, changed, features.columns), slates)
         drops.append(whole - auc)
         records.append({"group": group, "columns": width, "auc": float(auc.mean()), "drop": float(drops[-1].mean())})
-    if drops:
-        ends = user_bootstrap(np.stack(drops, axis=1), slates.user_id, seed=seed)
-        for record, (low, high) in zip(records, ends, strict=True):
-            record["drop_ci"] = [float(low), float(high)]
-    table = pd.DataFrame(records, columns=["group", "columns", "auc", "drop", "drop_ci"])
+    table = pd.DataFrame(records)
+    table["drop_ci"] = user_bootstrap(np.stack(drops, axis=1), slates.user_id, seed).tolist()
     return table.sort_values("drop", ascending=False, kind="stable", ignore_index=True)
 
 
@@ -298,10 +241,44 @@ def compare_slices(
     part: str = "validation",
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Return the AUC of every scorer on every slice, see ``slice_metrics``."""
+    """Return the AUC of every scorer on every slice, and its paired difference to the reference.
+
+    Returns:
+        One record a slice of which an impression can be evaluated: ``dimension``, ``slice``, ``impressions`` evaluated,
+        their ``users``, and ``scorers``: by name ``auc``, ``auc_ci`` and, for all but the reference, ``difference`` and
+        ``difference_ci``. Intervals are ``None`` where there are fewer than ``FEW_USERS`` users.
+
+    Raises:
+        ConfigError: there is no scorer of the reference's name.
+    """
     find_reference(evaluated, reference)
     auc = {each.scorer.name: each.parts[part].values[:, 0] for each in evaluated}
-    return slice_metrics(slices, auc, slates.user_id, reference, seed)
+    others = [name for name in auc if name != reference]
+    values = np.stack([*auc.values(), *(auc[name] - auc[reference] for name in others)], axis=1)
+    records = []
+    for piece in slices:
+        rows = piece.rows & ~np.isnan(values[:, 0])
+        own, user = values[rows], slates.user_id[rows]
+        users = len(np.unique(user))
+        if not users:
+            continue
+        means = own.mean(axis=0).tolist()
+        ends = user_bootstrap(own, user, seed).tolist() if users >= FEW_USERS else [None] * len(means)
+        scorers: dict[str, dict[str, Any]] = {
+            name: {"auc": means[place], "auc_ci": ends[place]} for place, name in enumerate(auc)
+        }
+        for place, name in enumerate(others, len(auc)):
+            scorers[name] |= {"difference": means[place], "difference_ci": ends[place]}
+        records.append(
+            {
+                "dimension": piece.dimension,
+                "slice": piece.label,
+                "impressions": int(rows.sum()),
+                "users": users,
+                "scorers": scorers,
+            }
+        )
+    return records
 
 
 def calibration_curves(

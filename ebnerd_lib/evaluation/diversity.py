@@ -56,9 +56,6 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
 
 
-CI_DRAWS = 1000
-
-
 class Interval(NamedTuple):
     """A mean over users with its 95 % interval, and over how many users it is."""
 
@@ -179,8 +176,8 @@ def class_shares(articles: np.ndarray, classes: np.ndarray, size: int) -> np.nda
     return counts / counts.sum() if counts.sum() else np.full(size, np.nan)
 
 
-def mean_interval(values: np.ndarray, draws: int = CI_DRAWS, seed: int = 0, level: float = 0.95) -> Interval:
-    """Return the mean over users and its percentile interval by bootstrap over users.
+def mean_interval(values: np.ndarray, draws: int = 1000, seed: int = 0) -> Interval:
+    """Return the mean over users and its 95 % percentile interval by bootstrap over users.
 
     With one value a user the mean is a plain one, not the ratio that ``intervals.user_bootstrap`` is made for.
 
@@ -188,7 +185,6 @@ def mean_interval(values: np.ndarray, draws: int = CI_DRAWS, seed: int = 0, leve
         values: float (n,), one a user; NaNs are left out, and not counted among ``users``.
         draws: bootstrap samples.
         seed: of the draws.
-        level: coverage.
 
     Examples:
         >>> mean_interval(np.array([0.5, np.nan, 0.5]))
@@ -199,7 +195,7 @@ def mean_interval(values: np.ndarray, draws: int = CI_DRAWS, seed: int = 0, leve
         return Interval(float("nan"), float("nan"), float("nan"), 0)
     rng = np.random.default_rng(seed)
     means = np.array([known[rng.integers(0, len(known), len(known))].mean() for _ in range(draws)])
-    tail = (1 - level) / 2
+    tail = (1 - 0.95) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(float(known.mean()), float(low), float(high), len(known))
 

@@ -63,12 +63,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A scorer with its metrics.
-
-    Attributes:
-        scorer: the scorer.
-        parts: the evaluation of each part that it scored.
-    """
+    """A scorer with the evaluation of each part that it scored."""
 
     scorer: Scorer
     parts: dict[str, Evaluation]
@@ -109,11 +104,9 @@ def with_intervals(values: np.ndarray, user: np.ndarray, seed: int = 0) -> Metri
         user: int (n,), whose impression it is.
         seed: seed of the bootstrap.
     """
-    intervals = user_bootstrap(values, user, seed=seed)
     metrics: Metrics = {}
-    for place, (name, mean) in enumerate(mean_metrics(values).items()):
-        metrics[name] = mean
-        metrics[f"{name}_ci"] = [float(end) for end in intervals[place]]
+    for (name, mean), ends in zip(mean_metrics(values).items(), user_bootstrap(values, user, seed), strict=True):
+        metrics |= {name: mean, f"{name}_ci": ends.tolist()}
     return metrics
 
 
@@ -241,7 +234,7 @@ def results_table(entries: Mapping[str, Mapping[str, Any]], split: str = "valida
         metrics = entry[split]
         low, high = metrics["auc_ci"]
         rows.append(
-            {"scorer": name, "tier": entry["tier"], "auc": metrics["auc"], "95 % interval": f"{low:.4f} – {high:.4f}"}
+            {"scorer": name, "tier": entry["tier"], "auc": metrics["auc"], "95 % interval": f"[{low:.4f}, {high:.4f}]"}
             | {key: metrics[key] for key in (*METRICS[1:], "logloss", "f1", "accuracy", "impressions")}
         )
     return pd.DataFrame(rows).sort_values("auc", ascending=False, kind="stable", ignore_index=True)

@@ -6,21 +6,20 @@ import numpy as np
 from numba import njit
 
 DRAWS = 1000
+TAILS = (1 - 0.95) / 2, (1 + 0.95) / 2
 FEW_USERS = 20
 """Below so many users no method holds its level."""
 _AT_A_TIME = 1 << 22
 """Users drawn at a time: the memory of the draws is bounded by this, whatever their number."""
 
 
-def user_bootstrap(
-    values: np.ndarray, user: np.ndarray, draws: int = DRAWS, seed: int = 0, level: float = 0.95
-) -> np.ndarray:
-    """Return bootstrap-t intervals of the mean over impressions, users drawn with replacement.
+def user_bootstrap(values: np.ndarray, user: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return 95 % bootstrap-t intervals of the mean over impressions, users sampled with replacement.
 
     The mean over impressions is a ratio of sums over users, and users differ a hundredfold in how many impressions
     they have. Percentiles of the resampled means are then too narrow, and BCa more so. So each resampled mean is
     studentised, t* = (mean* − mean) / error*, with the linearised standard error of a ratio (Efron and Tibshirani,
-    1993, chapter 12), and the interval is mean − t*(1 − α/2) · error to mean − t*(α/2) · error, where ``error`` is
+    1993, chapter 12), and the interval is mean − t*(0.975) · error to mean − t*(0.025) · error, where ``error`` is
     the jackknife's, which weighs a user's residual by 1 / (1 − the user's share of impressions) (Bell and
     McCaffrey, 2002). Of 3,000 samples of 120 to 400 users, the 95 % interval held the truth in 95.3 % where
     impressions a user are geometric, 94.5 % where they are lognormal with σ .8; percentiles in 94.7 and 93.8 %.
@@ -31,9 +30,7 @@ def user_bootstrap(
     Args:
         values: float64 (n, k), one row an impression; rows whose first value is NaN are left out.
         user: int (n,), whose impression it is.
-        draws: number of bootstrap samples.
-        seed: seed of the draws.
-        level: coverage.
+        seed: seed of the samples.
 
     Returns:
         float64 (k, 2), lower and upper ends; NaN where there is no impression, and a point where all
@@ -54,26 +51,25 @@ def user_bootstrap(
     sums = np.stack([np.bincount(index, weights=column, minlength=users) for column in values.T], axis=1)
     mean = sums.sum(axis=0) / counts.sum()
     residual = sums - mean * counts[:, None]
-    shift, error = _resample(counts, residual, draws, seed)
-    tails = np.array([(1 - level) / 2, (1 + level) / 2])
+    shift, error = _resample(counts, residual, seed)
     if users < FEW_USERS:
-        return (mean + np.quantile(shift, tails, axis=0)).T
+        return (mean + np.quantile(shift, TAILS, axis=0)).T
     # Where nothing varies, shift and error are both 0 (or what rounding leaves of it): the interval is a point.
     t = np.divide(shift, error, out=np.zeros_like(shift), where=error > 0)
     whole = np.sqrt(((residual / (1 - counts / counts.sum())[:, None]) ** 2).sum(axis=0)) / counts.sum()
     # With B draws, the level of the i-th smallest is i / (B + 1).
-    low, high = np.quantile(t, tails, axis=0, method="weibull")
+    low, high = np.quantile(t, TAILS, axis=0, method="weibull")
     return np.stack([mean - high * whole, mean - low * whole], axis=1)
 
 
-def _resample(counts: np.ndarray, residual: np.ndarray, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw users anew: by how much each mean shifts, and its standard error in the sample, both (draws, k)."""
+def _resample(counts: np.ndarray, residual: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw users anew: by how much each mean shifts, and its standard error in the sample, both (DRAWS, k)."""
     users = len(counts)
     rng = np.random.default_rng(seed)
-    shift, error = np.empty((2, draws, residual.shape[1]))
+    shift, error = np.empty((2, DRAWS, residual.shape[1]))
     step = max(1, _AT_A_TIME // users)
-    for start in range(0, draws, step):
-        rows = slice(start, min(start + step, draws))
+    for start in range(0, DRAWS, step):
+        rows = slice(start, min(start + step, DRAWS))
         drawn = rng.integers(0, users, (rows.stop - start, users), dtype=np.int32)
         _sum_draws(drawn, counts, residual, shift[rows], error[rows])
     return shift, error

@@ -49,10 +49,9 @@ SIZES: dict[str, Size] = {
     "tenth": Size((1_206_389, 1_256_638), (78_809, 79_158), 97_500, 45_000, 119.0, 1_353_671, 20_000, 80_768),
     "large": Size((12_063_890, 12_566_385), (788_090, 791_582), 975_000, 125_541, 119.0, 13_536_710, 200_000, 807_677),
 }
-CHUNK_USERS = 16_384
 
 
-def generate(out: Path, seed: int = 0, size: str = "demo", *, _chunk_users: int = CHUNK_USERS) -> None:
+def generate(out: Path, seed: int = 0, size: str = "demo") -> None:
     """Write a made-up bundle: articles, both splits, article vectors, and ``generated.json`` last of all.
 
     The bundle is written beside ``out`` and takes its name when it is whole. The same seed and size give the same
@@ -69,10 +68,10 @@ def generate(out: Path, seed: int = 0, size: str = "demo", *, _chunk_users: int 
         BundleError: If ``out`` holds something that was not generated.
     """
     with _replaced(Path(out), seed, size) as bundle:
-        _write(bundle, seed, SIZES[size], _chunk_users, test=False)
+        _write(bundle, seed, SIZES[size], test=False)
 
 
-def generate_test(out: Path, seed: int = 0, size: str = "demo", *, _chunk_users: int = CHUNK_USERS) -> None:
+def generate_test(out: Path, seed: int = 0, size: str = "demo") -> None:
     """Write the hidden-test bundle that continues the site of ``generate`` with the same seed and size.
 
     It holds the week after the validation week, without its clicks, of most of the same readers and some new ones; the
@@ -83,10 +82,10 @@ def generate_test(out: Path, seed: int = 0, size: str = "demo", *, _chunk_users:
     Arguments and errors are those of ``generate``; ``large`` has the counts of EBNeRD's test set.
     """
     with _replaced(Path(out), seed, size, split=TEST) as bundle:
-        _write(bundle, seed, SIZES[size], _chunk_users, test=True)
+        _write(bundle, seed, SIZES[size], test=True)
 
 
-def _write(bundle: Path, seed: int, size: Size, chunk_users: int, *, test: bool) -> None:
+def _write(bundle: Path, seed: int, size: Size, *, test: bool) -> None:
     """Write the files of a bundle: of the hidden test week, or of the two weeks before it."""
     articles = sample_articles(seed, size.articles, size.daily_articles)
     readers = sample_readers(seed, size.users, size.distinct_users, size.impressions)
@@ -105,7 +104,7 @@ def _write(bundle: Path, seed: int, size: Size, chunk_users: int, *, test: bool)
     del tables  # nothing else is as large
     pq.write_table(vector_table(seed, articles), bundle / VECTORS)
     simulation = Simulation(seed, articles, readers, pools)
-    write_weeks(bundle, simulation, (2,) if test else (0, 1), chunk_users, size.beyond_accuracy if test else 0)
+    write_weeks(bundle, simulation, (2,) if test else (0, 1), size.beyond_accuracy if test else 0)
 
 
 @contextmanager

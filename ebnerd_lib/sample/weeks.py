@@ -19,6 +19,7 @@ from ebnerd_lib.sample.readers import Readers
 
 MICRO = 1_000_000  # microseconds in a second
 SECONDS = (1 << 32) - 1  # the part of an event that is its time
+CHUNK_USERS = 1 << 14  # readers simulated at once: bounds memory and changes nothing else
 ROW_GROUP = {"behaviors": 1 << 18, "history": 1 << 14}
 TRUTH = {name: BEHAVIORS[name] for name in ("impression_id", "article_ids_clicked")}
 BEYOND_ACCURACY_SLATE = 250
@@ -40,13 +41,10 @@ READ_NEXT = (0, 0, 5, 21, 60, 130, 260, 1010, 1800)
 NULL_SCROLL_ON_ARTICLE, NULL_NEXT_READ, NULL_NEXT_SCROLL = 0.012, 0.027, 0.112
 
 
-def write_weeks(
-    bundle: Path, simulation: "Simulation", splits: Sequence[int], chunk_users: int, beyond_accuracy: int = 0
-) -> None:
+def write_weeks(bundle: Path, simulation: "Simulation", splits: Sequence[int], beyond_accuracy: int) -> None:
     """Write behaviours and histories of splits, and what was clicked in the test week, which no scorer may read.
 
-    As many rows for beyond-accuracy measures as given stand behind all others of the last split. ``chunk_users`` is how
-    many readers are simulated at once: it bounds memory and changes nothing else.
+    As many rows for beyond-accuracy measures as given stand behind all others of the last split.
     """
     with ExitStack() as stack:
         files: dict[int, list[RowGroups]] = {split: [] for split in splits}
@@ -58,8 +56,8 @@ def write_weeks(
                 writer = stack.enter_context(pq.ParquetWriter(folder / f"{name}.parquet", arrow_schema(schema)))
                 files[split].append(RowGroups(writer, schema, ROW_GROUP.get(name, ROW_GROUP["behaviors"])))
         readers = simulation.readers.device.size
-        for begin in range(0, readers, chunk_users):
-            _put_chunk(files, simulation, np.arange(begin, min(begin + chunk_users, readers)))
+        for begin in range(0, readers, CHUNK_USERS):
+            _put_chunk(files, simulation, np.arange(begin, min(begin + CHUNK_USERS, readers)))
         for split in splits:
             for file in files[split]:
                 file.flush()
