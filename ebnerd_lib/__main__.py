@@ -151,8 +151,14 @@ def unpack(archive: Path, out: Path) -> None:
 @verbs.command()
 @click.option("--scores", type=Path, required=True, help="parquet: impression_id, article_id, score")
 @click.option("--bundle", type=Path, required=True, help="folder of the bundle that was scored")
-@click.option("--split", default="validation", show_default=True, help="part that was scored: validation or tuning")
-@click.option("--tier", default="not declared", help="what the scorer knows: ids, content, exposure, clicks")
+@click.option(
+    "--split", default="validation", show_default=True, type=click.Choice(["validation", "tuning"]),
+    help="part that was scored",
+)  # fmt: skip
+@click.option(
+    "--tier", default="not declared", type=click.Choice(["ids", "content", "exposure", "clicks", "not declared"]),
+    help="what the scorer knows",
+)  # fmt: skip
 @click.option("--tuning", type=Path, help="its scores of the tuning day, for log loss and calibration")
 @click.option("--reference", type=Path, help="scores to compare with, impression by impression")
 @click.option("--out", type=Path, help="folder to write (default: outputs/evaluate/<name of the file>)")

@@ -24,9 +24,8 @@ def ours(smoke, tmp_path_factory):
 
 
 def wide_and_shuffled(frame, file):
-    frame.sample(frac=1, random_state=1).astype({"impression_id": "int64", "article_id": "uint64"}).assign(
-        extra="column"
-    )[["extra", "score", "article_id", "impression_id"]].to_parquet(file, index=False)
+    mixed = frame.sample(frac=1, random_state=1).astype({"impression_id": "int64", "article_id": "uint64"})
+    mixed.assign(extra="column")[["extra", "score", "article_id", "impression_id"]].to_parquet(file, index=False)
 
 
 def as_lists(frame, file):
@@ -90,8 +89,10 @@ def test_files_that_are_no_parquet_and_unknown_words_are_refused(ours, smoke_bun
     file.write_text("impression_id,article_id,score\n")
     assert main(["evaluate", "--scores", str(file), "--bundle", str(smoke_bundle)]) == 1
     assert "other.parquet" in capsys.readouterr().err
+    for wrong in ("--split=test", "--tier=all"):
+        assert main(["evaluate", "--scores", str(file), "--bundle", str(smoke_bundle), wrong]) == 2
     own = ours.folder / "scores_x.parquet"
-    for wrong in ({"part": "test"}, {"tier": "all"}, {"cut": "half"}, {"reference": own}):
+    for wrong in ({"cut": "half"}, {"reference": own}):
         with pytest.raises(ConfigError):
             evaluate(own, smoke_bundle, out=tmp_path / "o", **wrong)
     assert not (tmp_path / "o").exists()

@@ -1,4 +1,4 @@
-"""Say what is there, what is wrong for a profile, and the remedy; starts on any Python from 3.9, without packages."""
+"""Say what is there, what is wrong for a profile, and the remedy; starts on any Python from 3.10, without packages."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def doctor(profile: str) -> int:
     """Print what is there and what is wrong for a profile. Returns 1 if something stops `make run-all`, else 0."""
     states = []
     for state, name, text, remedy in findings(profile):
+        states.append(state)
         print(f"{state:<5}  {_public(name):<16}  {_public(text)}", flush=True)
         if remedy and state != OK:
             print(f"{'':23}→ {_public(remedy)}")
-        states.append(state)
     can = "cannot run until what is wrong is fixed" if WRONG in states else "can run"
     print(f"\n{states.count(WRONG)} wrong, {states.count(WARN)} worth a look: `make run-all PROFILE={profile}` {can}.")
     return 1 if WRONG in states else 0
@@ -66,7 +66,7 @@ def findings(profile: str) -> Iterator[Finding]:
         except Exception as error:
             text = f"could not be checked ({type(error).__name__}: {first_line(error)})"
             state = _reinstall()[0] if isinstance(error, ImportError) else WARN
-            yield Finding(state, check.__name__.replace("check_", ""), text)
+            yield Finding(state, check.__name__.removeprefix("check_"), text)
 
 
 def check_python(profile: str) -> Iterator[Finding]:
@@ -123,8 +123,8 @@ def check_machine(profile: str) -> Iterator[Finding]:
     yield Finding(OK if free >= memory else WARN, "memory", text, remedy)
     there = sum(file.stat().st_size for file in (paths.ROOT / "outputs" / profile).rglob("*") if file.is_file()) / 1e9
     place = paths.ROOT / "outputs" if (paths.ROOT / "outputs").is_dir() else paths.ROOT
-    folders = {"outputs/": (place, max(outputs - there, 0)), "TMPDIR": (Path(tempfile.gettempdir()), temporary)}
-    for name, (folder, needed) in folders.items():
+    disks = ("outputs/", place, max(outputs - there, 0)), ("TMPDIR", tempfile.gettempdir(), temporary)
+    for name, folder, needed in disks:
         free = shutil.disk_usage(folder).free / 1e9
         text = f"{free:.1f} GB free in {name}, size {size} takes up to {needed:.1f} GB more"
         yield Finding(OK if free >= needed else WRONG, "disk", text, f"free space, or move {name} to a larger disk")
@@ -143,8 +143,8 @@ def check_profile(profile: str) -> Iterator[Finding]:
         yield Finding(WRONG, "parameters", str(error))
         return
     yield Finding(OK, "parameters", f"valid, for {len(stages)} stages")
-    runs, states = read_runs(profile, stages, stale_stages(profile, stages)), dict[str, list[str]]()
-    for run in runs:
+    states = dict[str, list[str]]()
+    for run in read_runs(profile, stages, stale_stages(profile, stages)):
         states.setdefault(run.state, []).append(run.stage)
     text = "; ".join(f"{state}: {', '.join(names)}" for state, names in states.items())
     remedy = f"read why in outputs/{profile}/index.html; `make run-all PROFILE={profile}` tries again"
@@ -153,14 +153,12 @@ def check_profile(profile: str) -> Iterator[Finding]:
 
 def check_outputs(profile: str) -> Iterator[Finding]:
     """See that a run can write to its folders, as far as they are there, and that no process holds its locks."""
-    from ebnerd_lib.pipeline.paths import holder
-
     outputs, own = paths.ROOT / "outputs", paths.ROOT / "outputs" / profile
     there = [folder for folder in (outputs, own, *own.glob("*")) if folder.exists()] or [paths.ROOT]
     closed = [paths.relative(folder) for folder in there if not os.access(folder, os.W_OK | os.X_OK)]
     text = f"{', '.join(closed)} cannot be written" if closed else "can be written"
     yield Finding(WRONG if closed else OK, "outputs/", text, "chmod -R u+rwX outputs, or make it yours")
-    held = [f"{paths.relative(file)}: {who}" for file in own.glob("logs/*.lock") if (who := holder(file))]
+    held = [f"{paths.relative(file)}: {who}" for file in own.glob("logs/*.lock") if (who := paths.holder(file))]
     yield Finding(WRONG if held else OK, "locks", "; ".join(held) or "none is held", "wait until it ends, or `kill` it")
 
 

@@ -15,12 +15,11 @@ from ebnerd_lib.errors import BundleError, ConfigError, first_line
 from ebnerd_lib.evaluation import compare
 from ebnerd_lib.evaluation.compare import slices_of
 from ebnerd_lib.evaluation.evaluate import Scorer, evaluate_scorer
-from ebnerd_lib.features.registry import TIERS
 from ebnerd_lib.pipeline.paths import ROOT, write_json
 
 COLUMNS = ["impression_id", "article_id", "score"]
-PARTS = ("validation", "tuning")
 UNDECLARED = "not declared"
+SEED = 0  # of the bootstrap
 
 
 def evaluate(
@@ -32,7 +31,6 @@ def evaluate(
     reference: Path | None = None,
     out: Path | None = None,
     cut: str = "official",
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Evaluate a scores file, print its table, and write ``metrics.json`` in the form of 05_compare.
 
@@ -46,15 +44,11 @@ def evaluate(
         reference: scores of the part by a scorer to compare with, impression by impression.
         out: folder to write; ``outputs/evaluate/<name of the file>`` if not given.
         cut: how the bundle is split into parts, ``official`` or ``quantile``.
-        seed: of the bootstrap.
 
     Raises:
         BundleError: the bundle or a scores file is wrong.
-        ConfigError: part, tier or cut are unknown, or two files have one name.
+        ConfigError: cut is unknown, or two files have one name.
     """
-    for name, value, known in (("split", part, PARTS), ("tier", tier, (*TIERS, UNDECLARED))):
-        if value not in known:
-            raise ConfigError(f"--{name} '{value}' is unknown. Use one of {', '.join(known)}.")
     data = datasets.prepare(open_bundle(bundle), cut)[0]
     scorers = [_scorer(scores, data, part, tier, tuning)]
     if reference is not None:
@@ -62,13 +56,13 @@ def evaluate(
         if scorers[0].name == scorers[1].name:
             raise ConfigError(f"{reference}: has the name of {scores}, and tables tell scorers by name. Rename one.")
     slates, base = data.parts[part], scorers[-1].name
-    evaluated = [evaluate_scorer(each, data.parts, seed) for each in scorers]
+    evaluated = [evaluate_scorer(each, data.parts, SEED) for each in scorers]
     entries = {each.scorer.name: each.metrics for each in evaluated}
-    difference = compare.differences(evaluated, base, slates, part, seed)
+    difference = compare.differences(evaluated, base, slates, part, SEED)
     metrics = {
         "models": entries,
         "differences": {"reference": base if difference else None, "scorers": difference},
-        "slices": compare.compare_slices(evaluated, base, slices_of(data, part), slates, part, seed),
+        "slices": compare.compare_slices(evaluated, base, slices_of(data, part), slates, part, SEED),
         "calibration": compare.calibration_curves(evaluated, slates, part),
     }
     file = (out or ROOT / "outputs" / "evaluate" / scorers[0].name) / "metrics.json"
@@ -101,13 +95,12 @@ def read_scores(path: Path, slates: Slates) -> np.ndarray:
     known = slates.per_candidate(slates.impression_id), slates.article_id
     wanted = pd.MultiIndex.from_arrays([each.astype(np.float64) for each in known])
     place = given.get_indexer(wanted) if given.is_unique else np.zeros(0, np.int64)
-    faults = {
+    for what, wrong in {
         "repeated, score each once": given[given.duplicated()],
         f"extra, not among the {len(slates)} impressions of this part": given[~given.isin(wanted)],
         "without a finite score": given[~np.isfinite(score)],
         "missing, score every candidate": wanted[place < 0] if len(place) else wanted[:0],
-    }
-    for what, wrong in faults.items():
+    }.items():
         if len(wrong):
             first = "article {1:.0f} in impression {0:.0f}".format(*wrong[0])
             raise BundleError(f"{path}: {len(wrong)} candidates {what}, such as {first}.")
