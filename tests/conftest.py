@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 from playwright.sync_api import Browser, sync_playwright
+from runs import command, copy_of
 
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.bundle import open_bundle
@@ -198,12 +197,10 @@ def finished(tmp_path_factory, smoke_bundle, canary) -> Path:
     with FileLock(f"{folder}.lock"):
         if (folder / "done").exists():
             return project
-        for name in ("ebnerd_lib", "notebooks", "params", "templates"):
-            shutil.copytree(ROOT / name, project / name)
+        copy_of(ROOT, project)
         shutil.copytree(smoke_bundle, project / "data" / "smoke")
-        environment = {**os.environ, "PYTHONPATH": str(project), "API_TOKEN": canary, "LOGNAME": canary, "USER": canary}
-        words = [sys.executable, "-m", "ebnerd_lib", "run", "--profile", "smoke"]
-        done = subprocess.run(words, cwd=project, capture_output=True, text=True, env=environment)
+        names = dict.fromkeys(("API_TOKEN", "LOGNAME", "USER"), canary)
+        done = command(project, "run", "--profile", "smoke", **names)
         assert done.returncode == 0, done.stderr + done.stdout
         (folder / "done").touch()
     return project

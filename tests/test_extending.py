@@ -1,12 +1,10 @@
 """The examples in docs/extending.md, run as they stand in a copy of the project."""
 
 import json
-import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from bs4 import BeautifulSoup
+from runs import copy_of, metrics, python
 
 from ebnerd_lib.pipeline.paths import ROOT
 from ebnerd_lib.pipeline.run import DETERMINISM
@@ -51,10 +50,9 @@ TOP, FEATURE, LEAK, MODEL, METRIC = map(
 
 
 def copy_of_the_project(folder: Path) -> Path:
-    for name in ("ebnerd_lib", "notebooks", "params", "templates"):
-        shutil.copytree(ROOT / name, folder / name)
+    copy_of(ROOT, folder)
     (folder / "tests").mkdir()
-    for name in ("tests/conftest.py", "tests/test_features.py", "pyproject.toml"):
+    for name in ("tests/conftest.py", "tests/runs.py", "tests/test_features.py", "pyproject.toml"):
         shutil.copy2(ROOT / name, folder / name)
     return folder
 
@@ -76,8 +74,7 @@ def commands(some: list[Block]) -> list[str]:
 def call(project: Path, line: str) -> subprocess.CompletedProcess[str]:
     words = shlex.split(line)
     assert words[0] == "python", line
-    environment = {**os.environ, **DETERMINISM, "PYTHONPATH": str(project)}
-    return subprocess.run([sys.executable, *words[1:]], cwd=project, capture_output=True, text=True, env=environment)
+    return python(project, *words[1:], **DETERMINISM)
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +91,6 @@ def extended(tmp_path_factory) -> Path:
         if "pytest" in line:
             assert re.search(r"\d+ passed", done.stdout), line
     return project
-
-
-def metrics(project: Path, stage: str) -> dict:
-    return json.loads((project / "outputs/mine/artifacts" / stage / "metrics.json").read_text(encoding="utf-8"))
 
 
 def tables(project: Path, stage: str) -> list[list[list[str]]]:
@@ -138,9 +131,9 @@ def test_the_feature_has_a_column_and_stands_in_the_report(extended):
 
 def test_the_model_trains_in_both_tiers_and_stands_in_reports_and_index(extended):
     folder = extended / "outputs/mine/artifacts/03_train_mlp"
-    models = metrics(extended, "03_train_mlp")["models"]
+    models = metrics(extended, "03_train_mlp", "mine")["models"]
     assert {name: entry["tier"] for name, entry in models.items()} == {"linear": "clicks", "linear_content": "content"}
-    chance = metrics(extended, "01_preprocess")["baselines"]["random"]["validation"]["auc"]
+    chance = metrics(extended, "01_preprocess", "mine")["baselines"]["random"]["validation"]["auc"]
     for name, entry in models.items():
         assert entry["validation"]["auc_ci"][0] > chance, "it has learnt something"
         assert (folder / f"model_{name}.pt").exists() and (folder / f"tuning_{name}.parquet").exists()
@@ -156,7 +149,7 @@ def test_the_model_trains_in_both_tiers_and_stands_in_reports_and_index(extended
 
 @pytest.mark.parametrize("stage", ["01_preprocess", "03_train_mlp"])
 def test_the_metric_is_in_every_entry_with_its_interval_and_in_the_results_table(extended, stage):
-    found = metrics(extended, stage)
+    found = metrics(extended, stage, "mine")
     entries = found.get("models") or found["baselines"]
     assert len(entries) > 1
     for name, entry in entries.items():

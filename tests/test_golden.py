@@ -7,12 +7,11 @@ baselines are arithmetic and equal to 1e-6. Trained models may move by 0.002: ot
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import command, copy_of
 
 from ebnerd_lib.data.dataset import PARTS
 from ebnerd_lib.features import store
@@ -69,15 +68,12 @@ def test_smoke_has_the_metrics_that_are_kept(finished):
 @pytest.mark.slow
 def test_sample_has_the_metrics_that_are_kept(tmp_path):
     """Run the profile sample in a copy of the project that starts from what this checkout has of it."""
-    for name in ("ebnerd_lib", "notebooks", "params", "templates"):
-        shutil.copytree(ROOT / name, tmp_path / name)
+    copy_of(ROOT, tmp_path)
     for name in ("data/sample", "outputs/sample"):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, tmp_path / name)
     commands = [] if (tmp_path / "data/sample").is_dir() else [["sample", "--out", "data/sample"]]
     for words in [*commands, ["run", "--profile", "sample"]]:
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-        done = subprocess.run([sys.executable, "-m", "ebnerd_lib", *words], cwd=tmp_path, env=environment, text=True,
-                              capture_output=True)  # fmt: skip
+        done = command(tmp_path, *words)
         assert done.returncode == 0, done.stdout + done.stderr
     assert_as_kept("sample", tmp_path / "outputs" / "sample")

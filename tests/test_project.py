@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 
 import pytest
@@ -76,12 +75,6 @@ def test_no_path_of_a_machine_and_no_registry_stands_in_the_repo():
 def test_no_data_is_tracked():
     assert not [path for path in tracked() if path.suffix in {".parquet", ".npy", ".pt", ".html", ".zip"}]
     assert {p.name for p in tracked() if p.parent in (ROOT / "data", ROOT / "outputs")} == {"README.md"}
-
-
-def test_importing_the_package_imports_nothing_else():
-    code = "import sys; before = set(sys.modules); import ebnerd_lib; print(sorted(set(sys.modules) - before))"
-    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert found.strip() == "['ebnerd_lib']"
 
 
 def phony() -> list[str]:

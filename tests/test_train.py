@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from runs import artifacts, manifest, metrics
 
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.errors import ConfigError
@@ -23,7 +24,7 @@ from ebnerd_lib.features import store
 from ebnerd_lib.features.store import usable
 from ebnerd_lib.models.base import Batch, TuningLoss, listwise
 from ebnerd_lib.pipeline import train as verb
-from ebnerd_lib.pipeline.params import load_config, with_assignments
+from ebnerd_lib.pipeline.params import load_config
 from ebnerd_lib.training.batches import IdEncoder, SlateData
 from ebnerd_lib.training.fit import TrainConfig
 from ebnerd_lib.training.model_file import load_model
@@ -83,15 +84,6 @@ def torchrun(project: Path, notes: Path, words: list[str], **more: str) -> subpr
     )
 
 
-def artifacts(project: Path, stage: str) -> dict[str, bytes]:
-    folder = project / "outputs" / "smoke" / "artifacts" / stage
-    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "manifest.json"}
-
-
-def manifest(project: Path, stage: str = "03_train_mlp") -> dict:
-    return json.loads((project / "outputs" / "smoke" / "artifacts" / stage / "manifest.json").read_text())
-
-
 @pytest.fixture(scope="module")
 def project(finished, tmp_path_factory) -> Path:
     """A copy of the finished project, in which two processes have trained one network of the MLP."""
@@ -137,14 +129,13 @@ def test_without_its_notebook_a_stage_leaves_the_same_bytes(finished, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_give_a_model_that_is_read_and_as_good(project, finished):
-    parameters = manifest(project)["parameters"]
+    parameters = manifest(project, "03_train_mlp")["parameters"]
     assert (parameters["devices"], parameters["num_nodes"], parameters["strategy"]) == (2, 1, "ddp")
     assert parameters["batch_size"] == BATCH
     folder = project / "outputs" / "smoke" / "artifacts" / "03_train_mlp"
     assert load_model(folder / "model_mlp.pt").columns
     together, alone = (
-        json.loads(artifacts(where, "03_train_mlp")["metrics.json"])["models"]["mlp"]["validation"]["auc"]
-        for where in (project, finished)
+        metrics(where, "03_train_mlp")["models"]["mlp"]["validation"]["auc"] for where in (project, finished)
     )
     # The smoke bundle is so small that another order of dropout alone moves its AUC by .003.
     assert together == pytest.approx(alone, abs=0.005) and together != alone
@@ -201,14 +192,14 @@ def test_the_tuning_metrics_of_two_processes_are_those_of_one(project, ready):
 
 @pytest.mark.slow
 def test_a_killed_process_ends_both_and_the_same_command_resumes(project, tmp_path):
-    wanted, before = artifacts(project, "03_train_mlp"), manifest(project)
+    wanted, before = artifacts(project, "03_train_mlp"), manifest(project, "03_train_mlp")
     steps = len(json.loads((project.parent / "rank_0.json").read_text())["training_step"]) // 2
     words = [*MLP, *ONE_NETWORK]
     dead = torchrun(project, tmp_path, words, DEATH=str(steps + 2))
     assert dead.returncode != 0
     assert f"exitcode  : {-signal.SIGKILL}" in dead.stderr
     assert "epoch  1/2" in dead.stdout and "epoch  2/2" not in dead.stdout
-    assert manifest(project) == before
+    assert manifest(project, "03_train_mlp") == before
     done = torchrun(project, tmp_path, words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("mlp  resumes after epoch 1/2") and done.stdout.count("  epoch  ") == 1
@@ -290,28 +281,6 @@ def test_models_of_no_stage_or_of_several_are_refused(models, message):
     assert str(error.value).startswith(message)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("epoch=3", "--set: unknown key 'epoch'; did you mean 'epochs'?"),
-        ("epochs=three", "--set: epochs: 'three'"),
-        ("epochs", "--set: 'epochs' is not of the form key=value"),
-        ("hidden=[", "--set: 'hidden=[' is not of the form key=value"),
-        ("profile=sample", "--set: profile is given by"),
-    ],
-)
-def test_assignments_are_checked_as_a_file_is(text, message):
-    with pytest.raises(ConfigError) as error:
-        with_assignments(load_config("smoke", "03_train_mlp"), [text])
-    assert str(error.value).startswith(message)
-
-
-def test_assignments_count_above_the_parameter_file():
-    config = with_assignments(load_config("smoke", "03_train_mlp"), ["epochs=5", "hidden=[4, 2]", "epochs=6"])
-    assert (config.parameters["epochs"], config.parameters["hidden"]) == (6, [4, 2])
-    assert config.parameters["batch_size"] == BATCH
-
-
 def test_several_devices_without_a_launcher_are_refused_with_its_command():
     with pytest.raises(ConfigError, match=r"`torchrun --nnodes 1 --nproc-per-node 2 -m ebnerd_lib train"):
         verb.train("smoke", ["mlp"], ["devices=2", "strategy=ddp"])
@@ -322,14 +291,8 @@ def test_several_devices_without_a_launcher_are_refused_with_its_command():
     [
         ({}, {}),
         ({"TORCHELASTIC_RUN_ID": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}, {}),
-        (
-            {"TORCHELASTIC_RUN_ID": "0", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"},
-            {"devices": 4, "num_nodes": 2},
-        ),
-        (
-            {"SLURM_NTASKS": "6", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "train"},
-            {"devices": 3, "num_nodes": 2},
-        ),
+        ({"TORCHELASTIC_RUN_ID": "0", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}, {"devices": 4, "num_nodes": 2}),
+        ({"SLURM_NTASKS": "6", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "train"}, {"devices": 3, "num_nodes": 2}),
     ],
 )
 def test_devices_and_nodes_follow_from_how_processes_were_started(monkeypatch, variables, expected):

@@ -112,12 +112,9 @@ def load_config(profile: str, stage: str) -> StageConfig:
 
 
 def with_assignments(config: StageConfig, assignments: Iterable[str]) -> StageConfig:
-    """Return the parameters of a stage with some set anew.
+    """Return the parameters of a stage with some set anew by texts of the form ``key=value``.
 
-    Args:
-        config: the parameters.
-        assignments: texts of the form ``key=value``, the value as it stands in a parameter file; of two for one key
-            the last one counts.
+    A value is written as in a parameter file; of two for one key the last one counts.
 
     Raises:
         ConfigError: a text is of another form, or its key or value is refused as in a file.
@@ -135,12 +132,7 @@ def with_assignments(config: StageConfig, assignments: Iterable[str]) -> StageCo
 
 
 def with_values(config: StageConfig, values: dict[str, Any], where: str) -> StageConfig:
-    """Return the parameters of a stage with some set anew.
-
-    Args:
-        config: the parameters.
-        values: the new ones, by name.
-        where: the file they come from, for messages.
+    """Return the parameters of a stage with some set anew; ``where`` is the file they come from, for messages.
 
     Raises:
         ConfigError: the notebook does not declare a name, or a value is not legal.
@@ -150,9 +142,7 @@ def with_values(config: StageConfig, values: dict[str, Any], where: str) -> Stag
         if key == "profile":
             raise ConfigError(f"{where}: profile is given by the folder's name. Remove the key.")
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"did you mean '{near[0]}'?" if near else f"valid keys: {', '.join(known)}."
-            raise ConfigError(f"{where}: unknown key {shown(key)}; {hint}")
+            raise ConfigError(f"{where}: unknown key {shown(key)}; {hint(str(key), known)}")
     parameters = _checked(config.stage, {**config.parameters, **values}, values, where)
     given = {**config.given, **{name: parameters[name] for name in values}}
     return replace(config, parameters=parameters, given=given)
@@ -205,6 +195,12 @@ def _sentence(problem: ErrorDetails, description: str | None) -> str:
         fault = f"is refused: {reason[0].lower()}{reason[1:]}"
     meaning = f" ({description})." if description else "."
     return f"{key}: {shown(problem['input'])} {fault}{meaning}{_HINTS.get(problem['type'], '')}"
+
+
+def hint(name: str, known: Collection[str]) -> str:
+    """Return what to write instead of an unknown name: the nearest known one, or all where none is near."""
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean '{near[0]}'?" if near else f"use one of {', '.join(known) or 'none'}."
 
 
 def shown(value: object) -> str:

@@ -7,7 +7,6 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,77 +20,33 @@ ROOT = Path(__file__).resolve().parents[2]
 """The project's folder; every path in artifacts and reports is relative to it."""
 
 
-@dataclass(frozen=True)
 class StagePaths:
-    """The files of one stage of a profile."""
+    """The files of one stage of a profile, or those of the whole profile where ``stage`` is empty.
 
-    profile: str
-    stage: str
+    Attributes:
+        outputs: the folder of the profile.
+        artifacts: the artifacts; the folder appears whole or not at all.
+        manifest: what ran, with durations and memory.
+        executed: the executed notebook of the last complete run; ``running`` and ``failed`` are executed so far.
+        report: the rendered report of the last complete run; ``failed_report`` is that of a failed one.
+        logs: logs and checkpoints; not artifacts: they hold times and hosts.
+        hashes: checksums of files seen, shared by the stages of the profile.
+        lock: the lock of the stage or of the whole profile.
+        failure: why the last batch run failed; absent where it did not.
+        progress: what a running stage tells of its progress, one JSON object a line.
+    """
 
-    @property
-    def outputs(self) -> Path:
-        """The folder of the profile."""
-        return ROOT / "outputs" / self.profile
-
-    @property
-    def artifacts(self) -> Path:
-        """The artifacts; appears whole or not at all."""
-        return self.outputs / "artifacts" / self.stage
-
-    @property
-    def manifest(self) -> Path:
-        """What ran, with durations and memory."""
-        return self.artifacts / "manifest.json"
-
-    @property
-    def executed(self) -> Path:
-        """The executed notebook of the last complete run."""
-        return self.outputs / "notebooks" / f"{self.stage}.ipynb"
-
-    @property
-    def running(self) -> Path:
-        """The notebook while it runs, executed so far."""
-        return self.executed.with_name(f".{self.stage}.running.ipynb")
-
-    @property
-    def failed(self) -> Path:
-        """The notebook of a failed run, executed so far."""
-        return self.outputs / "notebooks" / f"{self.stage}.failed.ipynb"
-
-    @property
-    def report(self) -> Path:
-        """The rendered report of the last complete run."""
-        return self.outputs / "reports" / f"{self.stage}.html"
-
-    @property
-    def failed_report(self) -> Path:
-        """The rendered report of a failed run."""
-        return self.outputs / "reports" / f"{self.stage}.failed.html"
-
-    @property
-    def hashes(self) -> Path:
-        """Sums of files seen, shared by the stages of the profile."""
-        return self.outputs / "logs" / "hashes.json"
-
-    @property
-    def failure(self) -> Path:
-        """Why the last batch run failed; absent where it did not."""
-        return self.logs / "failure.json"
-
-    @property
-    def progress(self) -> Path:
-        """What a running stage tells of its progress, one JSON object a line."""
-        return self.logs / "progress.jsonl"
-
-    @property
-    def lock(self) -> Path:
-        """The lock of the stage, or of the whole profile where no stage is named."""
-        return self.outputs / "logs" / f"{self.stage or 'run'}.lock"
-
-    @property
-    def logs(self) -> Path:
-        """Logs and checkpoints; not artifacts: they hold times and hosts."""
-        return self.outputs / "logs" / self.stage
+    def __init__(self, profile: str, stage: str) -> None:
+        self.profile, self.stage = profile, stage
+        self.outputs = ROOT / "outputs" / profile
+        self.artifacts = self.outputs / "artifacts" / stage
+        self.manifest = self.artifacts / "manifest.json"
+        notebooks, reports, logs = (self.outputs / name for name in ("notebooks", "reports", "logs"))
+        self.executed, self.failed = notebooks / f"{stage}.ipynb", notebooks / f"{stage}.failed.ipynb"
+        self.running = notebooks / f".{stage}.running.ipynb"
+        self.report, self.failed_report = reports / f"{stage}.html", reports / f"{stage}.failed.html"
+        self.logs, self.hashes, self.lock = logs / stage, logs / "hashes.json", logs / f"{stage or 'run'}.lock"
+        self.failure, self.progress = self.logs / "failure.json", self.logs / "progress.jsonl"
 
 
 def notebook_path(stage: str) -> Path:
@@ -175,12 +130,6 @@ def write_whole(file: Path, text: str) -> None:
         raise
 
 
-def clear_temporary(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in a folder."""
-    for rest in folder.glob(".*.tmp"):
-        rest.unlink(missing_ok=True)
-
-
 PACKAGES = (
     "numpy", "pandas", "pyarrow", "numba", "torch", "pytorch-lightning", "torchmetrics", "matplotlib", "papermill",
     "nbconvert", "jupyterlab", "ipykernel",
@@ -210,14 +159,13 @@ def peak_memory_mb() -> float:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Return the artifacts in a folder, the manifest itself left out, by name."""
-    return sorted(path for path in folder.iterdir() if path.name != "manifest.json")
+    """Return the artifacts in a folder, the manifest itself left out, by name; none where there is no folder."""
+    return sorted(path for path in folder.glob("*") if path.name != "manifest.json")
 
 
 def _git() -> dict[str, Any]:
     try:
-        commit = _run("rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_run("status", "--porcelain"))}
+        return {"commit": _run("rev-parse", "HEAD"), "dirty": bool(_run("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
 

@@ -26,7 +26,6 @@ from ebnerd_lib.pipeline.paths import (
     ROOT,
     StagePaths,
     acquire,
-    clear_temporary,
     profile_stages,
     read_json,
     relative,
@@ -203,18 +202,17 @@ class _Run:
     def _end(self, stage: str, each: _Running, wanted: str) -> None:
         """Keep the notebook of a stage that has ended where its outcome belongs, and tell the outcome."""
         paths = StagePaths(self.profile, stage)
+        self.ran.append(stage)
         message = _failure(each, paths, wanted)
         if not message:
             try:
                 paths.running.replace(paths.executed)
             except OSError as error:
                 message = f"{relative(paths.executed)}: {error.strerror}"
-        if not message:
-            self.ran.append(stage)
-            self.kept.append(stage)
-            say(f"{stage}: complete in {time.monotonic() - each.began:.0f} s")
-            return
-        self.ran.append(stage)
+            else:
+                self.kept.append(stage)
+                say(f"{stage}: complete in {time.monotonic() - each.began:.0f} s")
+                return
         self.failed.append(stage)
         message = with_remedy(self.profile, message)
         _clear_partial(paths)
@@ -327,9 +325,8 @@ def _rows(profile: str) -> Iterator[_Show]:
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.table import Column
 
-    now = TextColumn(
-        "{task.fields[now]}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
-    )
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    now = TextColumn("{task.fields[now]}", markup=False, table_column=rest)
     columns = [
         TextColumn("{task.description}", markup=False),
         BarColumn(20),
@@ -365,10 +362,8 @@ def _doing(paths: StagePaths) -> str:
         if "heading" in told:
             return str(told["heading"])
         if "epoch" in told:
-            return (
-                f"{told['model']} epoch {told['epoch']:.0f}/{told['epochs']:.0f}, val/auc {told['val/auc']:.4f}, "
-                f"loss {told['train/loss']:.4f}"
-            )
+            scores = f"val/auc {told['val/auc']:.4f}, loss {told['train/loss']:.4f}"
+            return f"{told['model']} epoch {told['epoch']:.0f}/{told['epochs']:.0f}, {scores}"
         return f"{told['step']} {told.get('share', 1.0):.0%}"
     except (OSError, ValueError, KeyError, IndexError):  # not there yet, or half written
         return "starting"
@@ -457,7 +452,6 @@ def _clear_partial(paths: StagePaths) -> None:
 
 def _clear_temporary(outputs: Path) -> None:
     """Remove the files that a killed runner was writing; for the holder of the profile's lock only."""
-    for folder in (outputs, outputs / "reports", outputs / "logs"):
-        clear_temporary(folder)
-    for notebook in outputs.glob("notebooks/.*.running.ipynb"):
-        notebook.unlink(missing_ok=True)
+    for pattern in (".*.tmp", "reports/.*.tmp", "logs/.*.tmp", "notebooks/.*.running.ipynb"):
+        for file in outputs.glob(pattern):
+            file.unlink(missing_ok=True)

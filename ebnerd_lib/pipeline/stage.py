@@ -21,6 +21,7 @@ from ebnerd_lib.pipeline.paths import (
     peak_memory_mb,
     relative,
     release,
+    write_json,
 )
 from ebnerd_lib.pipeline.stale import Hashes, input_files, sha256
 
@@ -92,8 +93,7 @@ class Stage:
 
         From here on another process may run the stage.
         """
-        text = json.dumps(self.metrics, indent=1, allow_nan=False, ensure_ascii=False)
-        (self.folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
+        write_json(self.folder / "metrics.json", self.metrics)
         manifest = {
             "stage": self.config.stage,
             "profile": self.config.profile,
@@ -110,8 +110,7 @@ class Stage:
             "duration_seconds": round(self._seconds(), 2),
             "peak_memory_mb": peak_memory_mb(),
         }
-        text = json.dumps(manifest, indent=1, ensure_ascii=False)
-        (self.folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
+        write_json(self.folder / "manifest.json", manifest)
         self._publish()
         for checkpoint in self.logs.glob("*/*/last.ckpt"):  # no training of this stage is to be resumed any more
             checkpoint.unlink()
@@ -122,10 +121,9 @@ class Stage:
         """Return the lines of a manifest that a reader of the report wants to see."""
         git = manifest["git"]
         commit = "not a git checkout" if git["commit"] is None else git["commit"][:12]
-        data = "real data" if self.generated is None else f"generated, size {self.generated['size']}"
         return {
             "profile and stage": f"{manifest['profile']}, {manifest['stage']} ({manifest['run']} run)",
-            "data": data,
+            "data": "real data" if self.generated is None else f"generated, size {self.generated['size']}",
             "commit": commit + (", with uncommitted changes" if git["dirty"] else ""),
             "Python and platform": f"{manifest['python']}, {manifest['platform']}",
             "device and threads": f"{manifest['device']}, {manifest['threads']}",
@@ -146,8 +144,7 @@ class Stage:
     def _take(self) -> None:
         """See that no other process runs this stage, and clear away what dead ones left."""
         how = {"batch": "in a batch run", "train": "without its notebook"}.get(self._run, "by hand")
-        task = f"{self.config.stage} {how}"
-        acquire(self._paths.lock, task, wait=ORPHAN_SECONDS if self._batch else 1.0)
+        acquire(self._paths.lock, f"{self.config.stage} {how}", wait=ORPHAN_SECONDS if self._batch else 1.0)
         clear_partial(self._paths)
 
     def _publish(self) -> None:
@@ -166,10 +163,9 @@ class Stage:
     def _generated(self) -> dict[str, Any] | None:
         if "bundle" in self.config.parameters:
             return generated_stamp(ROOT / self.config.parameters["bundle"])
-        for stage in self.config.reads:
-            manifest = json.loads((self.artifacts(stage) / "manifest.json").read_text(encoding="utf-8"))
-            return manifest["generated"]
-        return None
+        if not self.config.reads:
+            return None
+        return read_manifest(self.artifacts(self.config.reads[0]))["generated"]
 
 
 def clear_partial(paths: StagePaths) -> None:

@@ -1,7 +1,6 @@
 """Which stages are stale, and in which order they run."""
 
 import ast
-import difflib
 import hashlib
 import json
 import re
@@ -13,8 +12,17 @@ from typing import Any
 from ebnerd_lib.configs import ONLINE
 from ebnerd_lib.data.layout import check_files
 from ebnerd_lib.errors import ConfigError, EbnerdError
-from ebnerd_lib.pipeline.params import StageConfig, code_cells, load_config
-from ebnerd_lib.pipeline.paths import ROOT, StagePaths, notebook_path, parameter_file, read_json, relative, write_whole
+from ebnerd_lib.pipeline.params import StageConfig, code_cells, hint, load_config
+from ebnerd_lib.pipeline.paths import (
+    ROOT,
+    StagePaths,
+    files_in,
+    notebook_path,
+    parameter_file,
+    read_json,
+    relative,
+    write_whole,
+)
 
 PACKAGE = "ebnerd_lib"
 
@@ -24,13 +32,8 @@ class Hashes:
 
     def __init__(self, store: Path) -> None:
         self._store = store
-        self._known: dict[str, list[Any]] = {}
-        try:
-            content = json.loads(store.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return
-        if isinstance(content, dict):
-            self._known = {file: entry for file, entry in content.items() if _is_entry(entry)}
+        content = read_json(store) or {}
+        self._known: dict[str, list[Any]] = {file: entry for file, entry in content.items() if _is_entry(entry)}
 
     def of(self, file: Path) -> str:
         """Return the sum of a file."""
@@ -67,8 +70,7 @@ def input_files(config: StageConfig) -> list[Path]:
     if "bundle" in config.parameters:
         files += check_files(ROOT / config.parameters["bundle"])
     for stage in config.reads:
-        folder = StagePaths(config.profile, stage).artifacts
-        files += sorted(path for path in folder.glob("*") if path.name != "manifest.json")
+        files += files_in(StagePaths(config.profile, stage).artifacts)
     return files
 
 
@@ -99,9 +101,8 @@ def stage_modules(config: StageConfig) -> list[Path]:
         try:
             files |= _imports(_plain_python(cell["source"]))
         except SyntaxError as error:
-            raise ConfigError(
-                f"{relative(notebook)}: code cell {number} is not Python ({error.msg}). Mend it."
-            ) from None
+            place = f"{relative(notebook)}: code cell {number}"
+            raise ConfigError(f"{place} is not Python ({error.msg}). Fix it.") from None
     if "module" in config.parameters:
         files |= module_files(f"{PACKAGE}.models.{config.parameters['module']}")
     return closure(files)
@@ -245,6 +246,4 @@ def _check_names(config: StageConfig, key: str, known: list[str]) -> None:
     for place, name in enumerate(config.parameters.get(key, [])):
         if name not in known:
             file = relative(parameter_file(config.profile, config.stage))
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean '{near[0]}'?" if near else "."
-            raise ConfigError(f"{file}: {key}[{place}]: '{name}' is not one of {', '.join(known) or 'none'}{hint}")
+            raise ConfigError(f"{file}: {key}[{place}]: '{name}' is unknown; {hint(name, known)}")

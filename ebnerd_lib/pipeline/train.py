@@ -1,7 +1,6 @@
 """A training stage without its notebook: the same artifacts by the same functions, on one process or on several."""
 
 import contextlib
-import difflib
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,19 +13,11 @@ from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.evaluate import save_results
 from ebnerd_lib.features import store
-from ebnerd_lib.pipeline.params import StageConfig, load_config, with_assignments, with_values
+from ebnerd_lib.pipeline.params import StageConfig, hint, load_config, with_assignments, with_values
 from ebnerd_lib.pipeline.paths import StagePaths, profile_stages, relative
 from ebnerd_lib.pipeline.run import end_with_parent, interruptible
 from ebnerd_lib.pipeline.stage import Stage
-from ebnerd_lib.training.fit import (
-    TrainConfig,
-    is_first,
-    on_first,
-    quiet,
-    several,
-    train_variants,
-    trainer_options,
-)
+from ebnerd_lib.training.fit import TrainConfig, is_first, on_first, quiet, several, train_variants, trainer_options
 from ebnerd_lib.training.online import OnlineConfig, update_variants_online
 
 PREPROCESSED = "01_preprocess"
@@ -88,9 +79,7 @@ def stage_of(profile: str, models: list[str]) -> StageConfig:
     if not unknown:
         stages = ", ".join(f"{model} in {known[model]}" for model in models)
         raise ConfigError(f"--model: these are trained by several stages: {stages}. Run `train` for each stage.")
-    near = difflib.get_close_matches(unknown[0], known, 1)
-    hint = f"did you mean '{near[0]}'?" if near else f"use some of {', '.join(known) or 'none'}."
-    raise ConfigError(f"--model: no stage of profile {profile} trains '{unknown[0]}'; {hint}")
+    raise ConfigError(f"--model: no stage of profile {profile} trains '{unknown[0]}'; {hint(unknown[0], known)}")
 
 
 def _spread(config: StageConfig) -> StageConfig:
@@ -111,9 +100,8 @@ def _spread(config: StageConfig) -> StageConfig:
             "from how the processes are started."
         )
     strategy = config.parameters["strategy"]
-    return with_values(
-        config, {**started, "strategy": "ddp" if strategy in ("auto", "ddp_notebook") else strategy}, "the launcher"
-    )
+    strategy = "ddp" if strategy in ("auto", "ddp_notebook") else strategy
+    return with_values(config, {**started, "strategy": strategy}, "the launcher")
 
 
 def spread() -> dict[str, int]:

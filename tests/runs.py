@@ -1,6 +1,5 @@
-"""Runs of the profile smoke in a project of their own, what belongs to them, and what must be true of their outputs."""
+"""Copies of the project, runs of the profile smoke in them, and what must be true of their outputs."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,8 +12,44 @@ from pathlib import Path
 
 import psutil
 
+from ebnerd_lib.pipeline.paths import ROOT, files_in
+from ebnerd_lib.pipeline.stale import sha256
+
 STAGES = ["01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend", "05_compare", "06_explore"]
 ORPHAN_SECONDS = 60.0
+
+
+def copy_of(source: Path, target: Path, *more: str) -> Path:
+    """Copy what a project runs, and ``more`` folders of it. Returns the copy."""
+    for name in ("ebnerd_lib", "notebooks", "params", "templates", *more):
+        shutil.copytree(source / name, target / name)
+    return target
+
+
+def python(project: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a project to the end, with the package of that project."""
+    own = {**os.environ, "PYTHONPATH": str(project), **environment}
+    return subprocess.run([sys.executable, *words], cwd=project, capture_output=True, text=True, env=own)
+
+
+def command(project: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the package in a project to the end."""
+    return python(project, "-m", "ebnerd_lib", *arguments, **environment)
+
+
+def artifacts(project: Path, below: str = "") -> dict[str, bytes]:
+    """The artifacts of the profile smoke, those of one stage if ``below`` names it; without manifests."""
+    root = project / "outputs" / "smoke" / "artifacts" / below
+    files = [p for p in sorted(root.rglob("*")) if p.is_file() and p.name != "manifest.json"]
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in files}
+
+
+def manifest(project: Path, stage: str) -> dict:
+    return json.loads((project / "outputs" / "smoke" / "artifacts" / stage / "manifest.json").read_text())
+
+
+def metrics(project: Path, stage: str, profile: str = "smoke") -> dict:
+    return json.loads((project / "outputs" / profile / "artifacts" / stage / "metrics.json").read_text())
 
 
 class Project:
@@ -23,16 +58,15 @@ class Project:
     def __init__(self, finished: Path, root: Path) -> None:
         self.finished, self.root = finished, root
         self.outputs = root / "outputs" / "smoke"
-        for name in ("ebnerd_lib", "notebooks", "params", "templates", "data"):
-            shutil.copytree(finished / name, root / name)
-        shutil.copy2(Path(__file__).resolve().parents[2] / "Makefile", root / "Makefile")
+        copy_of(finished, root, "data")
+        shutil.copy2(ROOT / "Makefile", root / "Makefile")
         (root / "data" / "smoke" / "generated.json").touch()  # newer than the generator, for make
 
     def fill(self, stale: tuple[str, ...] = ()) -> None:
         """Take the outputs of the finished project; some stages have to run again, to the same bytes."""
         for folder in self.outputs.glob("*"):
             shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
-        shutil.copytree(self._finished(), self.outputs, dirs_exist_ok=True)
+        shutil.copytree(self.finished / "outputs" / "smoke", self.outputs, dirs_exist_ok=True)
         for stage in stale:
             (self.outputs / "notebooks" / f"{stage}.ipynb").unlink()
 
@@ -87,7 +121,7 @@ class Project:
         """See that whatever can be seen of a stage is whole: its folder by its own sums, and its notebook."""
         for folder in self.outputs.glob("artifacts/[!.]*"):
             manifest = json.loads((folder / "manifest.json").read_text())
-            sums = {file.name: sha256(file) for file in folder.iterdir() if file.name != "manifest.json"}
+            sums = {file.name: sha256(file) for file in files_in(folder)}
             assert manifest["outputs"] == sums and manifest["status"] == "complete", folder.name
         for notebook in self.outputs.glob("notebooks/[!.]*.ipynb"):
             if not notebook.name.endswith(".failed.ipynb"):
@@ -97,17 +131,19 @@ class Project:
         for page in self.outputs.glob("**/[!.]*.html"):
             assert page.read_text().rstrip().endswith("</html>"), page.name
 
+    def assert_reruns(self) -> None:
+        """See that a rerun succeeds and leaves what an undisturbed run leaves."""
+        code, text = self.run()
+        assert code == 0, text
+        self.assert_finished()
+
     def assert_finished(self) -> None:
         """See that a run is done and equal to an undisturbed one."""
         self.assert_nothing_half_done()
-        ours, theirs = artifacts(self.outputs), artifacts(self._finished())
+        ours, theirs = artifacts(self.root), artifacts(self.finished)
         assert list(ours) == list(theirs)
         assert [name for name in theirs if ours[name] != theirs[name]] == []
-        for stage in STAGES:
-            both = [outputs / "artifacts" / stage / "manifest.json" for outputs in (self.outputs, self._finished())]
-            mine, undisturbed = (json.loads(file.read_text())["outputs"] for file in both)
-            assert mine == undisturbed, stage
-            assert (self.outputs / "reports" / f"{stage}.html").exists()
+        assert all((self.outputs / "reports" / f"{stage}.html").exists() for stage in STAGES)
         hidden = [p.name for p in self.outputs.rglob(".*")] + [p.name for p in self.outputs.rglob("*.failed.*")]
         assert not hidden
         assert not list(self.outputs.glob("logs/*.holder"))
@@ -115,19 +151,6 @@ class Project:
     def complete(self) -> int:
         """Return how many stages look complete."""
         return sum((self.outputs / "notebooks" / f"{stage}.ipynb").exists() for stage in STAGES)
-
-    def _finished(self) -> Path:
-        return self.finished / "outputs" / "smoke"
-
-
-def artifacts(outputs: Path) -> dict[str, bytes]:
-    root = outputs / "artifacts"
-    files = [p for p in sorted(root.rglob("*")) if p.is_file() and p.name != "manifest.json"]
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in files}
-
-
-def sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def wait_until(true: Callable[[], object], process: subprocess.Popen[str], seconds: float = 120) -> None:
