@@ -249,20 +249,3 @@ def test_a_reader_is_the_latest_clicks_of_the_history_before_the_impression(smok
             own = slice(history.offsets[slates.user[row]], history.offsets[slates.user[row] + 1])
             read = history.article[own][history.time[own] < slates.time[row]][-3:]
             np.testing.assert_array_equal(latest, np.concatenate([np.zeros(3 - len(read), int), read]))
-
-
-def test_groups_and_columns_left_out_are_not_seen(smoke, features, tmp_path):
-    left_out = ["seen before", "age_hours"]
-    full = [features["train"].columns[place] for place in store.usable(features["train"], "exposure")]
-    config = replace(CONFIG, epochs=1)
-    model = train(smoke, features, "mlp", "mlp", "exposure", "mlp", SMALL, config, tmp_path, leave_out=left_out).model
-    assert set(full) - set(model.columns) == {
-        "age_hours", "user_shown", "user_shown_rank", "user_shown_ratio", "user_hours_since_shown",
-        "user_shown_session",
-    }  # fmt: skip
-    assert model.network.hyperparameters["columns"] == len(model.columns)
-
-
-def test_a_misspelt_group_to_leave_out_is_refused(features):
-    with pytest.raises(ConfigError, match=r"'clikcs' is no column and no group of columns\. Use clicks"):
-        store.usable(features["train"], "clicks", ["clikcs"])
