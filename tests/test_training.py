@@ -177,7 +177,7 @@ def test_batches_are_the_slates_in_order(smoke, features):
     slates = smoke.parts["tuning"]
     identity = IdEncoder(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
     rows = np.random.default_rng(0).permutation(len(slates))[:50]
-    batches = list(SlateBatches(slates, features["tuning"].matrix, [1, 4], identity, rows, 16))
+    batches = list(SlateBatches(slates, [features["tuning"].matrix], [1, 4], identity, rows, 16))
     assert [len(batch.user) for batch in batches] == [16, 16, 16, 2]
     picked = slates.take(rows)
     np.testing.assert_array_equal(np.concatenate([b.article for b in batches]), picked.article)
