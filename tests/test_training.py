@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR
@@ -17,7 +16,7 @@ from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features import store
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.models.base import find_model
-from ebnerd_lib.training.batches import HistoryReader, IdEncoder, SlateBatches, SlateData, training_rows
+from ebnerd_lib.training.batches import HistoryReader, IdEncoder, SlateData, training_rows
 from ebnerd_lib.training.fit import TrainConfig, train, train_variants
 from ebnerd_lib.training.model_file import load_model, save_model
 
@@ -161,30 +160,6 @@ def test_an_epoch_of_very_few_steps_trains(smoke, features, tmp_path, steps):
 def test_both_losses_train(smoke, features, tmp_path, loss):
     result = fit(smoke, features, tmp_path, loss=loss)
     assert result.curve["train/loss"].iloc[-1] < result.curve["train/loss"].iloc[0]
-
-
-def test_a_saved_model_scores_as_the_one_in_memory(smoke, features, tmp_path):
-    model = fit(smoke, features, tmp_path, config=replace(CONFIG, epochs=1)).model
-    save_model(model, tmp_path)
-    slates, matrix = smoke.parts["tuning"], features["tuning"]
-    scores = model.score(smoke, slates, matrix.matrix, matrix.columns)
-    np.testing.assert_array_equal(
-        load_model(tmp_path / "model_mlp.pt").score(smoke, slates, matrix.matrix, matrix.columns), scores
-    )
-
-
-def test_batches_are_the_slates_in_order(smoke, features):
-    slates = smoke.parts["tuning"]
-    identity = IdEncoder(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
-    rows = np.random.default_rng(0).permutation(len(slates))[:50]
-    batches = list(SlateBatches(slates, [features["tuning"].matrix], [1, 4], identity, rows, 16))
-    assert [len(batch.user) for batch in batches] == [16, 16, 16, 2]
-    picked = slates.take(rows)
-    np.testing.assert_array_equal(np.concatenate([b.article for b in batches]), picked.article)
-    np.testing.assert_array_equal(np.concatenate([b.clicked for b in batches]), picked.clicked)
-    np.testing.assert_array_equal(np.concatenate([b.user for b in batches]), picked.user)
-    for batch in batches:
-        assert (batch.place[batch.slate.diff(prepend=torch.tensor([-1])) != 0] == 0).all()
 
 
 def test_shuffles_differ_by_epoch_and_repeat_by_seed(smoke, features):
