@@ -14,6 +14,7 @@ from ebnerd_lib.data.slates import HOUR
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features import store
+from ebnerd_lib.features.registry import allowed, columns_named
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.models.base import find_model
 from ebnerd_lib.training.batches import HistoryReader, IdEncoder, SlateData, training_rows
@@ -65,6 +66,7 @@ SCRIPT = """
 import sys; from pathlib import Path
 from ebnerd_lib.data import dataset
 from ebnerd_lib.features import store
+from ebnerd_lib.features.registry import allowed, columns_named
 from ebnerd_lib.training.fit import TrainConfig, train
 from ebnerd_lib.training.model_file import save_model
 data = dataset.load(Path(sys.argv[1])); features = {p: store.read(Path(sys.argv[1]), p) for p in data.parts}
@@ -125,8 +127,6 @@ def test_the_transform_is_fitted_on_the_rows_that_are_trained_on(smoke, features
 
 @pytest.mark.parametrize("tier", ["content", "exposure", "clicks"])
 def test_a_model_sees_the_columns_of_its_tier(smoke, features, tmp_path, tier):
-    from ebnerd_lib.features.registry import allowed
-
     model = fit(smoke, features, tmp_path, tier, replace(CONFIG, epochs=1)).model
     assert set(model.columns) == set(allowed(tier))
     assert model.tier == tier
@@ -224,3 +224,8 @@ def test_a_reader_is_the_latest_clicks_of_the_history_before_the_impression(smok
             own = slice(history.offsets[slates.user[row]], history.offsets[slates.user[row] + 1])
             read = history.article[own][history.time[own] < slates.time[row]][-3:]
             np.testing.assert_array_equal(latest, np.concatenate([np.zeros(3 - len(read), int), read]))
+
+
+def test_a_misspelt_group_of_columns_is_refused():
+    with pytest.raises(ConfigError, match="clicks"):
+        columns_named(["clikcs"])
