@@ -7,7 +7,7 @@ from ebnerd_lib.training.batches import IdEncoder, SlateBatches, gather, keep_so
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize("columns", [None, [0, 1, 2, 3, 4], [3, 0], [2], []])
+@pytest.mark.parametrize("columns", [[0, 1, 2, 3, 4], [3, 0], [2], []])
 def test_gathered_values_are_those_of_the_matrix(tmp_path, dtype, columns):
     values = np.random.default_rng(0).normal(size=(50, 5)).astype(dtype)
     values[::7, 3] = np.nan
@@ -15,9 +15,9 @@ def test_gathered_values_are_those_of_the_matrix(tmp_path, dtype, columns):
     np.save(tmp_path / "features.npy", values)
     mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
     where = np.random.default_rng(1).integers(0, 50, 80)
-    taken = gather(mapped, where, None if columns is None else np.array(columns, np.int64))
+    taken = gather(mapped, where, np.array(columns, np.int64))
     assert taken.dtype == np.float32 and taken.flags.writeable
-    picked = values if columns is None else values[:, columns]
+    picked = values[:, columns]
     np.testing.assert_array_equal(taken, picked[where].astype(np.float32))
 
 
@@ -26,7 +26,7 @@ def test_a_batch_holds_the_slates_asked_for(smoke):
     encoder = IdEncoder(np.arange(len(smoke.users)) * 2, np.arange(len(smoke.articles)) * 3)
     matrix = np.random.default_rng(0).random((slates.candidates, 4), dtype=np.float32)
     rows = np.random.default_rng(1).permutation(len(slates))[:30]
-    batches = list(SlateBatches(slates, matrix, [1, 3], encoder, rows, 16))
+    batches = list(SlateBatches(slates, [matrix], [1, 3], encoder, rows, 16))
     assert [len(batch.user) for batch in batches] == [16, 14]
     for batch, own in zip(batches, (rows[:16], rows[16:]), strict=True):
         part = slates.take(own)
@@ -45,7 +45,7 @@ def sampled(smoke, negatives, seed, epoch):
     matrix = np.arange(slates.candidates, dtype=np.float32)[:, None]
     rows = np.random.default_rng(5).permutation(np.flatnonzero(slates.has_choice))
     return rows, list(
-        SlateBatches(slates, matrix, [0], encoder, rows, 64, negatives=negatives, sample_seed=(seed, epoch))
+        SlateBatches(slates, [matrix], [0], encoder, rows, 64, negatives=negatives, sample_seed=(seed, epoch))
     )  # fmt: skip
 
 

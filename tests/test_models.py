@@ -164,12 +164,8 @@ def test_a_candidates_score_does_not_depend_on_other_slates_of_the_batch(module,
 
 
 @pytest.mark.parametrize("context", ["none", "mean", "attention"])
-def test_context_is_what_makes_a_score_depend_on_the_rest_of_its_slate(context):
+def test_scores_do_not_depend_on_the_order_of_a_slate(context):
     model, batch = build("mlp", "mlp", context=context), batch_of([3], [0] * 3)
-    other = batch.features.clone()
-    other[2] += 3.0
-    first = model(batch)[0] - model(batch._replace(features=other))[0]
-    assert (abs(first.item()) > 1e-6) == (context != "none")
     order = torch.tensor([2, 0, 1])
     mixed = batch._replace(features=batch.features[order], article=batch.article[order])
     torch.testing.assert_close(model(mixed), model(batch)[order], rtol=1e-5, atol=1e-6)
@@ -247,12 +243,6 @@ def test_training_replaces_a_share_of_ids_by_the_unknown_and_scoring_none():
     model.eval()
     batch = batch_of([5], [0] * 5)
     assert torch.equal(model(batch), model(batch))
-
-
-def test_unknown_ids_have_a_vector_that_is_not_zero():
-    model = build("mf", "mf_ids")
-    assert model.articles.weight[0].abs().sum() > 0
-    assert model.users.weight[0].abs().sum() > 0
 
 
 @pytest.mark.parametrize(

@@ -267,14 +267,11 @@ def test_the_last_state_is_the_one_that_would_score_the_next_step(smoke, feature
     np.testing.assert_allclose(scores[candidate_rows(slates.offsets, rows - first)], wanted, atol=1e-5)
 
 
-def test_zero_is_off(smoke, features, fits):
-    assert update_variants_online(list(fits.values()), smoke, features, OnlineConfig(0)) == []
-    with pytest.raises(ConfigError, match="update_minutes: 0 is off"):
-        update_online(fits["mf_ids"].model, smoke, features, OnlineConfig(0))
-
-
-def test_only_the_main_tier_learns_on(smoke, features, fits):
+def test_only_the_main_tier_is_updated_and_zero_minutes_update_nothing(smoke, features, fits):
     fit = fits["mlp"]
     other = replace(fit, model=replace(fit.model, name="mlp_content", tier="content"))
     learned = update_variants_online([fit, other], smoke, features, hours(24))
     assert [each.model.name for each in learned] == ["mlp_online"]
+    assert update_variants_online([fit, other], smoke, features, OnlineConfig(0)) == []
+    with pytest.raises(ConfigError):
+        update_online(fit.model, smoke, features, OnlineConfig(0))

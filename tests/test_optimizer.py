@@ -88,7 +88,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(share):
     torch.manual_seed(0)
     assert torch.equal(dropout(units), dropped)
     assert not torch.equal(dropout(units), dropped)
-    assert dropout.eval()(units) is units
+    assert dropout.eval()(units) is units and Dropout(0.0)(units) is units
 
 
 def test_units_drop_independently_of_their_neighbours():
@@ -96,8 +96,3 @@ def test_units_drop_independently_of_their_neighbours():
     kept = (Dropout(0.5)(torch.ones(200_000)) > 0).float() - 0.5
     for lag in range(1, 9):
         assert (kept[lag:] * kept[:-lag]).mean().abs() < 0.25 * 0.02
-
-
-def test_no_share_leaves_units_as_they_are():
-    units = torch.ones(4, 5)
-    assert Dropout(0.0)(units) is units

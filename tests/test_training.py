@@ -8,16 +8,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features import store
+from ebnerd_lib.features.registry import allowed, columns_named
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.models.base import find_model
-from ebnerd_lib.training.batches import HistoryReader, IdEncoder, SlateBatches, SlateData, training_rows
+from ebnerd_lib.training.batches import HistoryReader, IdEncoder, SlateData, training_rows
 from ebnerd_lib.training.fit import TrainConfig, train, train_variants
 from ebnerd_lib.training.model_file import load_model, save_model
 
@@ -66,6 +66,7 @@ SCRIPT = """
 import sys; from pathlib import Path
 from ebnerd_lib.data import dataset
 from ebnerd_lib.features import store
+from ebnerd_lib.features.registry import allowed, columns_named
 from ebnerd_lib.training.fit import TrainConfig, train
 from ebnerd_lib.training.model_file import save_model
 data = dataset.load(Path(sys.argv[1])); features = {p: store.read(Path(sys.argv[1]), p) for p in data.parts}
@@ -126,8 +127,6 @@ def test_the_transform_is_fitted_on_the_rows_that_are_trained_on(smoke, features
 
 @pytest.mark.parametrize("tier", ["content", "exposure", "clicks"])
 def test_a_model_sees_the_columns_of_its_tier(smoke, features, tmp_path, tier):
-    from ebnerd_lib.features.registry import allowed
-
     model = fit(smoke, features, tmp_path, tier, replace(CONFIG, epochs=1)).model
     assert set(model.columns) == set(allowed(tier))
     assert model.tier == tier
@@ -161,30 +160,6 @@ def test_an_epoch_of_very_few_steps_trains(smoke, features, tmp_path, steps):
 def test_both_losses_train(smoke, features, tmp_path, loss):
     result = fit(smoke, features, tmp_path, loss=loss)
     assert result.curve["train/loss"].iloc[-1] < result.curve["train/loss"].iloc[0]
-
-
-def test_a_saved_model_scores_as_the_one_in_memory(smoke, features, tmp_path):
-    model = fit(smoke, features, tmp_path, config=replace(CONFIG, epochs=1)).model
-    save_model(model, tmp_path)
-    slates, matrix = smoke.parts["tuning"], features["tuning"]
-    scores = model.score(smoke, slates, matrix.matrix, matrix.columns)
-    np.testing.assert_array_equal(
-        load_model(tmp_path / "model_mlp.pt").score(smoke, slates, matrix.matrix, matrix.columns), scores
-    )
-
-
-def test_batches_are_the_slates_in_order(smoke, features):
-    slates = smoke.parts["tuning"]
-    identity = IdEncoder(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
-    rows = np.random.default_rng(0).permutation(len(slates))[:50]
-    batches = list(SlateBatches(slates, features["tuning"].matrix, [1, 4], identity, rows, 16))
-    assert [len(batch.user) for batch in batches] == [16, 16, 16, 2]
-    picked = slates.take(rows)
-    np.testing.assert_array_equal(np.concatenate([b.article for b in batches]), picked.article)
-    np.testing.assert_array_equal(np.concatenate([b.clicked for b in batches]), picked.clicked)
-    np.testing.assert_array_equal(np.concatenate([b.user for b in batches]), picked.user)
-    for batch in batches:
-        assert (batch.place[batch.slate.diff(prepend=torch.tensor([-1])) != 0] == 0).all()
 
 
 def test_shuffles_differ_by_epoch_and_repeat_by_seed(smoke, features):
@@ -251,18 +226,6 @@ def test_a_reader_is_the_latest_clicks_of_the_history_before_the_impression(smok
             np.testing.assert_array_equal(latest, np.concatenate([np.zeros(3 - len(read), int), read]))
 
 
-def test_groups_and_columns_left_out_are_not_seen(smoke, features, tmp_path):
-    left_out = ["seen before", "age_hours"]
-    full = [features["train"].columns[place] for place in store.usable(features["train"], "exposure")]
-    config = replace(CONFIG, epochs=1)
-    model = train(smoke, features, "mlp", "mlp", "exposure", "mlp", SMALL, config, tmp_path, leave_out=left_out).model
-    assert set(full) - set(model.columns) == {
-        "age_hours", "user_shown", "user_shown_rank", "user_shown_ratio", "user_hours_since_shown",
-        "user_shown_session",
-    }  # fmt: skip
-    assert model.network.hyperparameters["columns"] == len(model.columns)
-
-
-def test_a_misspelt_group_to_leave_out_is_refused(features):
-    with pytest.raises(ConfigError, match=r"'clikcs' is no column and no group of columns\. Use clicks"):
-        store.usable(features["train"], "clicks", ["clikcs"])
+def test_a_misspelt_group_of_columns_is_refused():
+    with pytest.raises(ConfigError, match="clicks"):
+        columns_named(["clikcs"])

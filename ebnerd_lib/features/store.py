@@ -10,7 +10,7 @@ import pandas as pd
 
 from ebnerd_lib.errors import StageError
 from ebnerd_lib.features import catalogue as catalogue  # registers the features
-from ebnerd_lib.features.registry import allowed, columns_named, every_column
+from ebnerd_lib.features.registry import allowed, every_column
 
 COLUMNS_FILE = "features.json"
 
@@ -55,7 +55,7 @@ def columns_table(names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame([vars(column) for column in every_column() if column.name in names])
 
 
-def usable(features: Features, tier: str, leave_out: Sequence[str] = ()) -> list[int]:
+def usable(features: Features, tier: str) -> list[int]:
     """Return the positions of the stored columns that a model of a tier may see.
 
     The registry decides, not the file: a column that is no longer registered is nobody's.
@@ -63,10 +63,9 @@ def usable(features: Features, tier: str, leave_out: Sequence[str] = ()) -> list
     Args:
         features: of any part.
         tier: the model's information tier.
-        leave_out: columns, and groups of columns that it does without.
 
     Raises:
-        ConfigError: the tier is unknown, or a name to leave out is neither a column nor a group.
+        ConfigError: the tier is unknown.
     """
-    names = set(allowed(tier)) - columns_named(leave_out)
+    names = set(allowed(tier))
     return [place for place, name in enumerate(features.columns) if name in names]

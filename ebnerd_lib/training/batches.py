@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import pytorch_lightning as pl
@@ -11,32 +10,31 @@ from numba import njit
 
 from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Dataset
-from ebnerd_lib.data.slates import HOUR, Slates
+from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.models.base import Batch, SlateModel
 
-# mypy: disable-error-code="no-untyped-def"
-
-
 _BITS = {2: np.uint16, 4: np.uint32}
 
 
-def gather(matrix: np.ndarray, where: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+def gather(matrix: np.ndarray, where: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Copy some columns of some rows of a matrix: float32 (len(where), columns).
 
     Args:
         matrix: float32 or float16 (rows, columns), memory-mapped or not.
         where: int (m,), rows in any order.
-        columns: int64, positions of the columns; all if not given.
+        columns: int64, positions of the columns.
 
     >>> gather(np.array([[1.0, 2.0], [3.0, 4.0]], np.float16), np.array([1, 1, 0]), np.array([1]))
     array([[4.],
            [4.],
            [2.]], dtype=float32)
     """
-    if columns is None or np.array_equal(columns, np.arange(matrix.shape[1])):
+    if not len(columns):
+        return np.empty((len(where), 0), np.float32)
+    if np.array_equal(columns, np.arange(matrix.shape[1])):
         values = np.take(matrix, where, axis=0, mode="clip")  # the other modes copy twice
     else:
         # The kernel knows no float16, and copying needs no more than the bits.
@@ -49,7 +47,7 @@ def gather(matrix: np.ndarray, where: np.ndarray, columns: np.ndarray | None = N
 
 
 @njit(cache=True, nogil=True)
-def _copy(matrix, where, columns, out):
+def _copy(matrix, where, columns, out):  # type: ignore[no-untyped-def]
     # Positions without a sign spare a branch a value.
     for i in range(len(where)):
         row = np.uint64(where[i])
@@ -57,29 +55,17 @@ def _copy(matrix, where, columns, out):
             out[i, j] = matrix[row, np.uint64(columns[j])]
 
 
-@njit(cache=True, nogil=True)
-def spread(offsets, rows, index, article, clicked):
-    """Spread the slates ``rows`` over their candidates.
-
-    Returns their positions, which of the slates each belongs to, its place within that, the article by ``index``
-    (int64 each), and whether it was clicked (float32).
-    """
-    size = 0
-    for row in rows:
-        size += offsets[row + 1] - offsets[row]
-    where, slate, place, own = (
-        np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64)
-    )  # fmt: skip
-    hit = np.empty(size, np.float32)
-    at = 0
-    for number in range(len(rows)):
-        begin = offsets[rows[number]]
-        for candidate in range(begin, offsets[rows[number] + 1]):
-            where[at], slate[at], place[at] = candidate, number, candidate - begin
-            own[at] = index[article[candidate]]
-            hit[at] = clicked[candidate]
-            at += 1
-    return where, slate, place, own, hit
+def gather_parts(matrices: list[np.ndarray], where: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Copy as ``gather`` does from matrices of consecutive rows, one or more, as if they were one."""
+    if len(matrices) == 1:
+        return gather(matrices[0], where, columns)
+    begins = np.cumsum([0] + [len(matrix) for matrix in matrices])
+    out = np.empty((len(where), len(columns)), np.float32)
+    part = np.searchsorted(begins, where, side="right") - 1
+    for number in np.unique(part):
+        own = part == number
+        out[own] = gather(matrices[number], where[own] - begins[number], columns)
+    return out
 
 
 def keep_some(
@@ -125,14 +111,6 @@ class IdEncoder:
         article = articles.index_of(dataset.articles["article_id"].to_numpy())
         user[0] = article[0] = 0
         return cls(user.astype(np.int64), article.astype(np.int64))
-
-
-class Rows(Protocol):
-    """What gives some columns of some rows of features: float32 (len(where), len(columns))."""
-
-    def gather(self, where: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Copy them."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -197,8 +175,8 @@ class SlateBatches:
 
     Args:
         slates: the slates of a part.
-        features: the matching features, float32 or float16 (candidates, columns), or what gives rows of such a matrix
-            by their positions.
+        matrices: the matching features, float32 or float16 (candidates, columns), in one matrix or in several of
+            consecutive candidates.
         columns: positions of the columns a model sees; may be empty.
         encoder: to the model's own indices.
         rows: impression rows, in the order in which they are visited.
@@ -213,7 +191,7 @@ class SlateBatches:
     def __init__(
         self,
         slates: Slates,
-        features: np.ndarray | Rows,
+        matrices: list[np.ndarray],
         columns: list[int],
         encoder: IdEncoder,
         rows: np.ndarray,
@@ -224,7 +202,7 @@ class SlateBatches:
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        self._slates, self._features, self._encoder = slates, features, encoder
+        self._slates, self._matrices, self._encoder = slates, matrices, encoder
         self._columns = np.asarray(columns, dtype=np.int64)
         self._rows, self._batch_size, self._reader = rows, batch_size, reader
         self._negatives, self._sample_seed = negatives, sample_seed
@@ -244,15 +222,17 @@ class SlateBatches:
 
     def _batch(self, rows: np.ndarray, number: int) -> Batch:
         slates = self._slates
-        where, slate, place, article, clicked = spread(
-            slates.offsets, rows, self._encoder.article, slates.article, slates.clicked
-        )
+        where, lengths = candidate_rows(slates.offsets, rows), slates.offsets[rows + 1] - slates.offsets[rows]
+        slate = np.repeat(np.arange(len(rows)), lengths)
+        place = where - np.repeat(slates.offsets[rows], lengths)
+        article = self._encoder.article[slates.article[where]]
+        clicked = slates.clicked[where].astype(np.float32)
         if self._negatives:
             rng = np.random.default_rng((*self._sample_seed, number, self._rank))
             kept, place = keep_some(slate, place, clicked, len(rows), self._negatives, rng)
             where, slate, article, clicked = where[kept], slate[kept], article[kept], clicked[kept]
         batch = Batch(
-            features=torch.from_numpy(self._rows_of(where)),
+            features=torch.from_numpy(gather_parts(self._matrices, where, self._columns)),
             user=torch.from_numpy(self._encoder.user[slates.user[rows]]),
             article=torch.from_numpy(article),
             slate=torch.from_numpy(slate),
@@ -267,13 +247,6 @@ class SlateBatches:
             read=torch.from_numpy(np.take(vectors, read, axis=0, mode="clip")),
             was_read=torch.from_numpy(self._reader.known[read]),
         )
-
-    def _rows_of(self, where: np.ndarray) -> np.ndarray:
-        if not len(self._columns):
-            return np.empty((len(where), 0), np.float32)
-        if isinstance(self._features, np.ndarray):
-            return gather(self._features, where, self._columns)
-        return self._features.gather(where, self._columns)
 
 
 class SlateData(pl.LightningDataModule):
@@ -333,7 +306,7 @@ class SlateData(pl.LightningDataModule):
                 f"{part} part. Start at most {min(len(rows), batch_size)}."
             )
         return SlateBatches(
-            self._dataset.parts[part], features.matrix, self._columns, self._encoder, rows, batch_size, self._reader,
+            self._dataset.parts[part], [features.matrix], self._columns, self._encoder, rows, batch_size, self._reader,
             negatives, sample_seed, rank, ranks,
         )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Train one model on the train part, stop early on the tuning day, return its best epoch.
 
-``train_network`` shows a training from top to bottom: data, network, ``Trainer``, ``fit``. What it needs follows below
-it: callbacks, checkpoints, and several processes that train together.
+``train`` shows a training from top to bottom: data, networks, ``Trainer``, ``fit``. What it needs follows below it:
+callbacks, checkpoints, and several processes that train together.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import signal
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -112,7 +112,6 @@ def train(
     config: TrainConfig,
     logs: Path,
     report: EpochReport | None = None,
-    leave_out: Sequence[str] = (),
 ) -> TrainResult:
     """Train a model.
 
@@ -135,87 +134,70 @@ def train(
         logs: folder for TensorBoard and CSV logs and checkpoints; what it holds of this name is replaced, unless it
             is resumed.
         report: called after each epoch with its metrics and the seconds left.
-        leave_out: columns and groups of columns that it does without, see ``usable``.
 
     Raises:
-        ConfigError: the model, a setting of it, the tier or a column is unknown, or no training row is left.
+        ConfigError: the model, a setting of it or the tier is unknown, or no training row is left.
     """
-    members = [
-        train_network(
-            dataset, features, module, model, tier, name if number == 0 else f"{name}_seed{config.seed + number}",
-            hyperparameters, replace(config, seed=config.seed + number, seeds=1), logs, report, leave_out,
-        )
-        for number in range(config.seeds)
-    ]  # fmt: skip
-    if config.seeds == 1:
-        return members[0]
-    ensemble = Ensemble([member.model.network for member in members]).eval()
-    return replace(members[0], model=replace(members[0].model, network=ensemble))
-
-
-def train_network(
-    dataset: Dataset,
-    features: dict[str, Features],
-    module: str,
-    model: str,
-    tier: str,
-    name: str,
-    hyperparameters: Mapping[str, Any],
-    config: TrainConfig,
-    logs: Path,
-    report: EpochReport | None = None,
-    leave_out: Sequence[str] = (),
-) -> TrainResult:
-    """Train one network with the seed ``config.seed``. Arguments and errors are those of ``train``."""
     quiet()
     kind = find_model(module, model)
-    columns = usable(features["train"], tier, leave_out) if kind.uses_features else []
+    columns = usable(features["train"], tier) if kind.uses_features else []
     slates = dataset.parts["train"]
     rows = training_rows(slates, config.warmup_hours)
     seen = slates.take(rows)
     users, articles = Vocabulary(seen.user_id), Vocabulary(seen.article_id)
     encoder = IdEncoder.between(dataset, users, articles)
     vector_size = dataset.metadata.vectors.shape[1] if kind.uses_vectors else 0
-
-    pl.seed_everything(config.seed, verbose=False)
     known = {key: value for key, value in hyperparameters.items() if key in kind.settings()}
-    network = kind(columns=len(columns), users=len(users), articles=len(articles), vector_size=vector_size, **known)
+
+    configs = [replace(config, seed=config.seed + number, seeds=1) for number in range(config.seeds)]
+    networks: list[SlateModel] = []
+    for own in configs:
+        pl.seed_everything(own.seed, verbose=False)
+        networks.append(
+            kind(columns=len(columns), users=len(users), articles=len(articles), vector_size=vector_size, **known)
+        )
+    transform, reader = networks[0].transform, HistoryReader.of(dataset, networks[0])
     if columns and is_first():  # the other processes get it when training starts
-        network.transform.fit(features["train"].matrix, candidate_rows(slates.offsets, rows), columns)
-    data = SlateData(
-        dataset, features["train"], features["tuning"], columns, encoder,
-        config.batch_size, config.warmup_hours, config.seed, HistoryReader.of(dataset, network), config.negatives,
-    )  # fmt: skip
-
-    folder = logs / name
-    key = on_first(partial(training_key, folder, dataset, features, columns, encoder, network, config))
-    resumed = on_first(partial(find_checkpoint, folder, key, config.epochs))
-    epoch_log = EpochLog(folder, config.epochs, report)
-    trainer = pl.Trainer(
-        max_epochs=config.epochs,
-        # TensorBoard leaves out what was logged after the checkpoint.
-        logger=TensorBoardLogger(logs, name=name, version="", purge_step=resumed),
-        callbacks=[
-            EpochSeed(config.seed),
-            TuningStop("val/auc", mode="max", patience=config.patience),
-            epoch_log,
-            ModelCheckpoint(folder / key, "best", "val/auc", mode="max", **_CHECKPOINT),
-            ModelCheckpoint(folder / key, "last", **_CHECKPOINT),  # after the best: it holds the best one's score
-            *([OwnSigterm()] if several() else []),
-        ],
-        default_root_dir=logs,
-        **_ALWAYS,
-        **trainer_options(config.trainer),
-    )
-    trainer.fit(network, data, ckpt_path=None if resumed is None else folder / key / "last.ckpt", weights_only=True)
-    best = torch.load(folder / key / "best.ckpt", map_location="cpu", weights_only=True)
-    network.load_state_dict(best["state_dict"])
-    network.cpu().eval()
-
+        transform.fit(features["train"].matrix, candidate_rows(slates.offsets, rows), columns)
     names = [features["train"].columns[place] for place in columns]
+    inputs = on_first(partial(inputs_checksum, dataset, features, kind))
+
+    fits = []
+    for network, own in zip(networks, configs, strict=True):
+        network.transform.load_state_dict(transform.state_dict())
+        data = SlateData(
+            dataset, features["train"], features["tuning"], columns, encoder,
+            own.batch_size, own.warmup_hours, own.seed, reader, own.negatives,
+        )  # fmt: skip
+        folder = logs / (name if own.seed == config.seed else f"{name}_seed{own.seed}")
+        key = training_key(folder, inputs, names, network, own)
+        resumed = on_first(partial(find_checkpoint, folder, key, own.epochs))
+        epoch_log = EpochLog(folder, own.epochs, report)
+        trainer = pl.Trainer(
+            max_epochs=own.epochs,
+            # TensorBoard leaves out what was logged after the checkpoint.
+            logger=TensorBoardLogger(logs, name=folder.name, version="", purge_step=resumed),
+            callbacks=[
+                EpochSeed(own.seed),
+                TuningStop("val/auc", mode="max", patience=own.patience),
+                epoch_log,
+                ModelCheckpoint(folder / key, "best", "val/auc", mode="max", **_CHECKPOINT),
+                ModelCheckpoint(folder / key, "last", **_CHECKPOINT),  # after the best: it holds the best one's score
+                *([OwnSigterm()] if several() else []),
+            ],
+            default_root_dir=logs,
+            **_ALWAYS,
+            **trainer_options(own.trainer),
+        )
+        trainer.fit(network, data, ckpt_path=None if resumed is None else folder / key / "last.ckpt", weights_only=True)
+        best = torch.load(folder / key / "best.ckpt", map_location="cpu", weights_only=True)
+        network.load_state_dict(best["state_dict"])
+        network.cpu().eval()
+        fits.append((pd.DataFrame(epoch_log.rows), int(best["epoch"])))
+
+    trained = networks[0] if config.seeds == 1 else Ensemble(networks).eval()
     own_tier = tier if kind.uses_features else kind.own_tier
-    trained = TrainedModel(name, module, own_tier, network, names, users, articles)
-    return TrainResult(trained, pd.DataFrame(epoch_log.rows), int(best["epoch"]))
+    return TrainResult(TrainedModel(name, module, own_tier, trained, names, users, articles), *fits[0])
 
 
 def train_variants(
@@ -322,31 +304,37 @@ class TuningStop(EarlyStopping):
         trainer.should_stop = self.stopped_epoch > 0
 
 
-def training_key(
-    folder: Path,
-    dataset: Dataset,
-    features: dict[str, Features],
-    columns: list[int],
-    encoder: IdEncoder,
-    network: SlateModel,
-    config: TrainConfig,
-) -> str:
+def inputs_checksum(dataset: Dataset, features: dict[str, Features], kind: type[SlateModel]) -> str:
+    """Return a checksum over the arrays that a model learns from: slates, features, histories and article vectors."""
+    holders: list[Any] = [dataset.parts["train"], dataset.parts["tuning"]]
+    arrays = [features[part].matrix for part in ("train", "tuning")] if kind.uses_features else []
+    if kind.uses_vectors:
+        holders += dataset.histories
+        arrays.append(dataset.metadata.vectors)
+    arrays += [getattr(holder, each.name) for holder in holders for each in fields(holder)]
+    checksum = hashlib.sha256()
+    for array in arrays:
+        checksum.update(f"{array.dtype.str}{array.shape}".encode())
+        checksum.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # a mapped matrix is not copied
+    return checksum.hexdigest()
+
+
+def training_key(folder: Path, inputs: str, columns: list[str], network: SlateModel, config: TrainConfig) -> str:
     """Return a checksum over all that a network's training depends on: data, parameters, code and versions.
 
     Args:
         folder: of the network's logs; Lightning's checkpoints hold its path.
-        dataset: the slates, histories and article vectors; the latter two count where the network looks at them.
-        features: of the parts ``train`` and ``tuning``.
-        columns: positions of the columns that the network sees.
-        encoder: to the network's own indices.
+        inputs: see ``inputs_checksum``.
+        columns: names of those that the network sees.
         network: before its training.
         config: how to train.
     """
     settings = {
         "folder": str(folder.resolve()),
+        "inputs": inputs,
         "model": f"{type(network).__module__}.{network.name}",
         "hyperparameters": network.hyperparameters,
-        "columns": [features["train"].columns[place] for place in columns],
+        "columns": columns,
         "config": asdict(config),
         "versions": [torch.__version__, pl.__version__, np.__version__],
         "products": os.environ.get("MKL_CBWR"),
@@ -355,24 +343,7 @@ def training_key(
     package = Path(ebnerd_lib.__path__[0])
     for file in sorted(file for layer in ("data", "models", "training") for file in (package / layer).glob("*.py")):
         checksum.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
-    for array in _arrays(dataset, features, columns, encoder, network.uses_vectors):
-        checksum.update(f"{array.dtype.str}{array.shape}".encode())
-        checksum.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return checksum.hexdigest()[:16]
-
-
-def _arrays(
-    dataset: Dataset, features: dict[str, Features], columns: list[int], encoder: IdEncoder, vectors: bool
-) -> Iterator[np.ndarray]:
-    """Yield all arrays that a network learns from, features in chunks, as they may be larger than memory."""
-    for holder in (encoder, dataset.parts["train"], dataset.parts["tuning"], *(dataset.histories if vectors else ())):
-        yield from (getattr(holder, each.name) for each in fields(holder))
-    if vectors:
-        yield dataset.metadata.vectors
-    if columns:
-        for part in ("train", "tuning"):
-            matrix = features[part].matrix
-            yield from (matrix[start : start + (1 << 16)][:, columns] for start in range(0, len(matrix), 1 << 16))
 
 
 def find_checkpoint(folder: Path, key: str, epochs: int) -> int | None:

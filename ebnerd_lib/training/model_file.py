@@ -72,7 +72,7 @@ class TrainedModel:
         columns = [names.index(name) for name in self.columns]
         encoder = IdEncoder.between(dataset, self.users, self.articles)
         reader = HistoryReader.of(dataset, self.network)
-        batches = SlateBatches(slates, matrix, columns, encoder, np.arange(len(slates)), SCORE_BATCH, reader)
+        batches = SlateBatches(slates, [matrix], columns, encoder, np.arange(len(slates)), SCORE_BATCH, reader)
         self.network.eval()
         with torch.inference_mode():
             scores = [self.network(batch).float().cpu().numpy() for batch in batches]

@@ -22,7 +22,7 @@ from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.models.base import LOSSES, one_thread
-from ebnerd_lib.training.batches import HistoryReader, IdEncoder, SlateBatches, gather, training_rows
+from ebnerd_lib.training.batches import HistoryReader, IdEncoder, SlateBatches, training_rows
 from ebnerd_lib.training.fit import TrainResult
 from ebnerd_lib.training.model_file import SCORE_BATCH, TrainedModel
 
@@ -175,7 +175,7 @@ class OnlineUpdater:
         self._encoder = IdEncoder.between(dataset, model.users, model.articles)
         self._reader = HistoryReader.of(dataset, model.network)
         self._new: dict[str, list[np.ndarray]] = {"user": [], "article": []}
-        self._matrix = _Stacked([features[part].matrix for part in PARTS])
+        self._matrices = [features[part].matrix for part in PARTS]
         self._columns = [features["train"].columns.index(name) for name in model.columns]
         self._clock: int | None = None
         self._has_choice = self._log.has_choice
@@ -282,24 +282,7 @@ class OnlineUpdater:
         self._network.zero_grad()
 
     def _batches(self, rows: np.ndarray, batch_size: int) -> SlateBatches:
-        return SlateBatches(self._log, self._matrix, self._columns, self._encoder, rows, batch_size, self._reader)
-
-
-class _Stacked:
-    """The feature matrices of all parts as one, by candidate of the log."""
-
-    def __init__(self, matrices: list[np.ndarray]) -> None:
-        self._matrices = matrices
-        self._begins = np.cumsum([0] + [len(matrix) for matrix in matrices])
-
-    def gather(self, where: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Copy columns of rows: float32 (len(where), len(columns))."""
-        out = np.empty((len(where), len(columns)), np.float32)
-        part = np.searchsorted(self._begins, where, side="right") - 1
-        for number in np.unique(part):
-            own = part == number
-            out[own] = gather(self._matrices[number], where[own] - self._begins[number], columns)
-        return out
+        return SlateBatches(self._log, self._matrices, self._columns, self._encoder, rows, batch_size, self._reader)
 
 
 def _replay_pool(dataset: Dataset, has_choice: np.ndarray, warmup_hours: float) -> np.ndarray:
