@@ -35,6 +35,9 @@ Folder = Annotated[str, Field(pattern=r"^\w[\w .-]*(/\w[\w .-]*)*/?$")]
 """A folder below the project's: no ``..`` and no leading slash. What lies elsewhere can be linked there."""
 Time = Annotated[str, Field(pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2})?)?)?$")]
 Tier = Literal["ids", "content", "exposure", "clicks"]
+SplitName = Literal["official", "quantile"]
+Loss = Literal["listwise", "bce"]
+Context = Literal["none", "mean", "attention"]
 Names = Annotated[list[Name], AfterValidator(_each_once)]
 Id = Annotated[int, Field(ge=0, le=4_294_967_295)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
@@ -70,7 +73,7 @@ class TrainParameters(ReadingParameters):
     tiers: Annotated[list[Tier], AfterValidator(_each_once)] = Field(
         min_length=1, max_length=4, description="information tiers of models with features, the main one first"
     )
-    loss: Literal["listwise", "bce"] = Field(description="of a click against its slate, or of each candidate alone")
+    loss: Loss = Field(description="of a click against its slate, or of each candidate alone")
     learning_rate: float = Field(gt=0, le=1, description="peak of the one-cycle schedule, or the constant rate")
     schedule: Literal["one_cycle", "constant"] = Field(description="of the learning rate")
     weight_decay: float = Field(ge=0, le=10, description="decoupled, on matrices only")
@@ -119,7 +122,7 @@ class Preprocess(SeededParameters):
     """Parameters of ``01_preprocess``."""
 
     bundle: Folder = Field(description="folder of the bundle, relative to the project")
-    split: Literal["official", "quantile"] = Field(description="parts by weeks, or cut at the 0.9 quantile of time")
+    split: SplitName = Field(description="parts by weeks, or cut at the 0.9 quantile of time")
     stored_as: Literal["float32", "float16"] = Field(description="type of stored features")
     leave_out: Names = Field(max_length=200, description="columns, and groups of them, that are not stored")
 
@@ -141,7 +144,7 @@ class TrainMLP(TrainParameters, OnlineParameters):
     embedding_size: int = Field(ge=0, le=4096, description="length of the vectors of users and articles; 0 has none")
     hidden: list[Width] = Field(max_length=10, description="widths of the hidden layers")
     dropout: float = Field(ge=0, lt=1, description="share of hidden units that training drops")
-    context: Literal["none", "mean", "attention"] = Field(description="what a candidate knows of its slate")
+    context: Context = Field(description="what a candidate knows of its slate")
     heads: int = Field(ge=1, le=64, description="of the attention of nrms")
     history_length: int = Field(ge=1, le=10_000, description="latest clicks of the history that nrms looks at")
     query_size: int = Field(ge=1, le=4096, description="width of the additive attention of nrms")

@@ -1,47 +1,103 @@
-"""A stage as its notebook sees it: artifacts appear whole or not at all."""
+"""Locks that name their holder and end with it, and stages whose artifacts appear whole or not at all."""
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
+import threading
 
 import pytest
 
-from ebnerd_lib.pipeline import paths, stage, stale
+from ebnerd_lib.errors import LockedError, StageError
+from ebnerd_lib.pipeline import paths as lock
+from ebnerd_lib.pipeline import stage, stale
 from ebnerd_lib.pipeline.params import StageConfig
+from ebnerd_lib.pipeline.paths import StagePaths
+
+PROJECT = stage.ROOT
+
+HOLD = """
+import sys
+from pathlib import Path
+from ebnerd_lib.pipeline import paths as lock
+lock.acquire(Path(sys.argv[1]), "a test")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def start_holder(file) -> subprocess.Popen:
+    """Start a process that takes a lock, or fails to, and holds it until its input ends or it is killed."""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    return subprocess.Popen([sys.executable, "-c", HOLD, str(file)], text=True, env=environment, **pipes)
 
 
 @pytest.fixture
-def begun(tmp_path, monkeypatch):
-    """A stage without inputs that has begun in a project of its own."""
-    for module in (paths, stage, stale):
+def paths(tmp_path, monkeypatch):
+    """The files of a stage of a project without data."""
+    for module in (lock, stage, stale):
         monkeypatch.setattr(module, "ROOT", tmp_path)
-    return stage.Stage(StageConfig("02_try", "smoke", {"seed": 3}, {}))
+    yield StagePaths("smoke", "04_recommend")
+    lock.release(StagePaths("smoke", "04_recommend").lock)
 
 
-def test_artifacts_appear_whole_or_not_at_all(begun, tmp_path):
-    visible = tmp_path / "outputs" / "smoke" / "artifacts" / "02_try"
+def config(*reads: str) -> StageConfig:
+    return StageConfig("04_recommend", "smoke", parameters={"seed": 0, "reads": list(reads)}, given={})
+
+
+def test_a_held_lock_is_refused_with_its_holder_and_free_once_that_is_killed(paths):
+    file = paths.lock
+    with start_holder(file) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(LockedError, match=rf"04_recommend\.lock .*a test, pid {process.pid} since 2"):
+            lock.acquire(file, "this test", wait=0.1)
+        assert f"pid {process.pid}" in lock.holder(file)
+        threading.Timer(0.1, process.kill).start()
+        lock.acquire(file, "this test", wait=60)
+    lock.acquire(file, "this test")  # a process does not wait for itself
+    assert lock.holder(file) == ""
+    lock.release(file)
+    assert lock.holder(file) == "" and not list(file.parent.glob("*.holder"))
+
+
+def test_a_stage_is_one_processes_alone_from_its_start_until_it_is_finished(paths):
+    with pytest.raises(StageError, match="01_preprocess"):
+        stage.Stage(config("01_preprocess"))
+    assert not paths.lock.exists(), "what cannot start holds no lock"
+    running, again = stage.Stage(config()), stage.Stage(config())
+    assert running.folder == again.folder, "the first cell of a notebook may be run again"
+    _, errors = start_holder(paths.lock).communicate("")
+    assert "LockedError" in errors and f"pid {os.getpid()}" in errors
+    again.finish()
+    assert start_holder(paths.lock).communicate("") == ("held\n", "")
+
+
+def test_what_dead_runs_left_is_cleared_and_what_they_moved_aside_is_put_back(paths):
+    for name in (".04_recommend.1.partial", ".04_recommend.2.old", ".05_compare.3.partial"):
+        (paths.artifacts.parent / name).mkdir(parents=True)
+    (paths.artifacts.parent / ".04_recommend.2.old" / "manifest.json").write_text("last")
+    stage.clear_partial(paths)
+    assert sorted(path.name for path in paths.artifacts.parent.iterdir()) == [".05_compare.3.partial", "04_recommend"]
+    assert (paths.artifacts / "manifest.json").read_text() == "last"
+
+
+def test_artifacts_appear_whole_or_not_at_all_and_leave_no_training_to_resume(paths):
+    begun, checkpoint = stage.Stage(config()), paths.logs / "mlp" / "0123" / "last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
     (begun.folder / "scores.txt").write_text("1")
     begun.metrics = {"auc": float("nan")}
     with pytest.raises(ValueError, match="JSON"):
         begun.finish()
-    assert not visible.exists()
+    assert not paths.artifacts.exists() and checkpoint.exists(), "a stage that failed resumes"
     begun.metrics = {"auc": 0.5}
     begun.finish()
-    assert {path.name for path in visible.iterdir()} == {"scores.txt", "metrics.json", "manifest.json"}
-    manifest = json.loads((visible / "manifest.json").read_text())
-    assert manifest["outputs"] == {
-        name: hashlib.sha256((visible / name).read_bytes()).hexdigest() for name in ("metrics.json", "scores.txt")
+    assert {path.name for path in paths.artifacts.iterdir()} == {"scores.txt", "metrics.json", "manifest.json"}
+    sums = {
+        name: hashlib.sha256((paths.artifacts / name).read_bytes()).hexdigest()
+        for name in ("metrics.json", "scores.txt")
     }
-    assert list(visible.parent.iterdir()) == [visible]
-
-
-def test_a_complete_stage_leaves_no_training_to_resume(begun):
-    checkpoint = begun.logs / "mlp" / "0123" / "last.ckpt"
-    checkpoint.parent.mkdir(parents=True)
-    checkpoint.touch()
-    begun.metrics = {"auc": float("nan")}
-    with pytest.raises(ValueError, match="JSON"):
-        begun.finish()
-    assert checkpoint.exists(), "a stage that failed resumes"
-    begun.metrics = {}
-    begun.finish()
-    assert not checkpoint.exists()
+    assert json.loads(paths.manifest.read_text())["outputs"] == sums
+    assert list(paths.artifacts.parent.iterdir()) == [paths.artifacts] and not checkpoint.exists()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import nullcontext
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -132,8 +133,7 @@ def test_two_processes_give_a_model_that_is_read_and_as_good(project, finished):
     parameters = manifest(project, "03_train_mlp")["parameters"]
     assert (parameters["devices"], parameters["num_nodes"], parameters["strategy"]) == (2, 1, "ddp")
     assert parameters["batch_size"] == BATCH
-    folder = project / "outputs" / "smoke" / "artifacts" / "03_train_mlp"
-    assert load_model(folder / "model_mlp.pt").columns
+    assert load_model(project / "outputs" / "smoke" / "artifacts" / "03_train_mlp" / "model_mlp.pt").columns
     together, alone = (
         metrics(where, "03_train_mlp")["models"]["mlp"]["validation"]["auc"] for where in (project, finished)
     )
@@ -293,6 +293,7 @@ def test_several_devices_without_a_launcher_are_refused_with_its_command():
         ({"TORCHELASTIC_RUN_ID": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}, {}),
         ({"TORCHELASTIC_RUN_ID": "0", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}, {"devices": 4, "num_nodes": 2}),
         ({"SLURM_NTASKS": "6", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "train"}, {"devices": 3, "num_nodes": 2}),
+        ({"TORCHELASTIC_RUN_ID": "0", "WORLD_SIZE": "5", "LOCAL_WORLD_SIZE": "2"}, None),
     ],
 )
 def test_devices_and_nodes_follow_from_how_processes_were_started(monkeypatch, variables, expected):
@@ -300,15 +301,8 @@ def test_devices_and_nodes_follow_from_how_processes_were_started(monkeypatch, v
         monkeypatch.delenv(name)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert verb.spread() == expected
-
-
-def test_nodes_with_different_numbers_of_processes_are_refused(monkeypatch):
-    variables = {"TORCHELASTIC_RUN_ID": "0", "WORLD_SIZE": "5", "LOCAL_WORLD_SIZE": "2"}
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match="5 processes on 2 nodes"):
-        verb.spread()
+    with nullcontext() if expected is not None else pytest.raises(ConfigError, match="5 processes on 2 nodes"):
+        assert verb.spread() == expected
 
 
 def test_both_configs_take_the_parameters_of_their_stage():

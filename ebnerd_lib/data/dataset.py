@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise, repeat
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numba import njit
 
+from ebnerd_lib.configs import SplitName
 from ebnerd_lib.data import slates as slates_io
 from ebnerd_lib.data.bundle import Bundle, History, Lists, build_history, build_slates
 from ebnerd_lib.data.layout import SPLITS, TEST
@@ -21,7 +23,7 @@ from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import BundleError, ConfigError, StageError
 
 PARTS = ("train", "tuning", "validation")
-SPLIT_NAMES = ("official", "quantile")
+SPLIT_NAMES: tuple[str, ...] = get_args(SplitName)
 BEYOND = "beyond_accuracy"
 """The part of a hidden test whose slates were made up for beyond-accuracy measures and shown to nobody."""
 HIDDEN_PARTS = ("validation", "test", BEYOND)

@@ -1,16 +1,17 @@
 """A multilayer perceptron over user and article embeddings, features and the slate around a candidate."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ebnerd_lib.configs import Context
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.models.base import Batch, SlateModel, embedding, pad_rows, slate_mean
 from ebnerd_lib.models.layers import Dropout
 
-CONTEXTS = ("none", "mean", "attention")
+CONTEXTS: tuple[str, ...] = get_args(Context)
 _HEADS = 4
 
 

@@ -369,12 +369,6 @@ def _doing(paths: StagePaths) -> str:
         return "starting"
 
 
-def _last_seconds(profile: str, stage: str) -> float | None:
-    """Return how long a stage took when it was last complete; ``None`` where that is not known."""
-    seconds: Any = (read_json(StagePaths(profile, stage).manifest) or {}).get("duration_seconds")
-    return float(seconds) if is_number(seconds) else None
-
-
 def _writable(text: str, encoding: str) -> str:
     r"""Return text without what commands a terminal, in an encoding's own characters.
 
@@ -394,7 +388,8 @@ def _start(config: StageConfig, settings: dict[str, str], folder: Path) -> _Runn
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
-    return _Running(process, note, time.monotonic(), _last_seconds(config.profile, config.stage))
+    seconds: Any = (read_json(StagePaths(config.profile, config.stage).manifest) or {}).get("duration_seconds")
+    return _Running(process, note, time.monotonic(), float(seconds) if is_number(seconds) else None)
 
 
 def _stop(running: Iterable[_Running]) -> None:
