@@ -50,6 +50,18 @@ def test_a_run_leaves_artifacts_reports_and_an_index(finished):
     assert not list((outputs / "logs").rglob("last.ckpt"))
 
 
+def test_metrics_hold_every_model_with_its_tier(finished):
+    found = {}
+    for stage, key in (("01_preprocess", "baselines"), ("02_train_mf", "models"), ("03_train_mlp", "models")):
+        file = finished / "outputs" / "smoke" / "artifacts" / stage / "metrics.json"
+        found.update(json.loads(file.read_text())[key])
+    assert {"random", "newest", "popularity", "clicks_6h", "clicks_24h", "mf_ids", "mf_features", "mlp"} <= set(found)
+    keys = {"auc", "auc_ci", "mrr", "ndcg@5", "ndcg@10", "logloss", "f1", "accuracy", "impressions"}
+    for entry in found.values():
+        assert entry["tier"] in ("ids", "content", "exposure", "clicks")
+        assert keys <= set(entry["validation"]) and keys <= set(entry["tuning"])
+
+
 def test_scores_cover_every_candidate_in_file_order_with_raw_ids(finished):
     root = finished / "outputs" / "smoke" / "artifacts"
     behaviors = pq.read_table(finished / "data" / "smoke" / "validation" / "behaviors.parquet")
