@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -25,6 +26,7 @@ from ebnerd_lib.pipeline.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
+MAKE = ("make", "--old-file=data/sample/generated.json", f"PYTHON={sys.executable}")
 START = 180.0
 """Seconds that a server may take to answer on a busy machine."""
 
@@ -46,40 +48,40 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def wait_for(found: Callable[[], Any], lines: list[str]) -> Any:
+    """Return what is found as soon as it is true."""
+    deadline = time.monotonic() + START
+    while not (value := found()):
+        assert time.monotonic() < deadline, "".join(lines)
+        time.sleep(0.1)
+    return value
+
+
+def answers(port: int) -> bool:
+    with contextlib.closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextlib.contextmanager
-def served(project: Path, target: str, **variables: str) -> Iterator[tuple[int, list[str], psutil.Process]]:
+def served(project: Path, target: str) -> Iterator[tuple[int, list[str], psutil.Process]]:
     """Start a target of Make on a free port; yield port, lines told so far, and the process, once it answers."""
     port = free_port()
     home = project / "home"
-    environment = {
-        **os.environ, "HOME": str(home), "JUPYTER_CONFIG_DIR": str(home / "config"), "BROWSER": "true",
-        "JUPYTER_RUNTIME_DIR": str(home / "runtime"), "JUPYTER_DATA_DIR": str(home / "data"), **variables,
-    }  # fmt: skip
+    folders = {f"JUPYTER_{name.upper()}_DIR": str(home / name) for name in ("config", "runtime", "data")}
+    environment = {**os.environ, "HOME": str(home), "BROWSER": "true", **folders}
     environment.pop("JUPYTER_TOKEN", None)
-    words = ["make", "--old-file=data/sample/generated.json", target, f"PYTHON={sys.executable}", f"PORT={port}"]
-    process = subprocess.Popen(
-        words, cwd=project, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    words = [*MAKE, target, f"PORT={port}"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen(words, cwd=project, env=environment, text=True, **streams)
     lines: list[str] = []
     threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True).start()
     handle = psutil.Process(process.pid)
     try:
-        deadline = time.monotonic() + START
-        while time.monotonic() < deadline:
-            assert process.poll() is None, "".join(lines)
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.2)
-        else:
-            raise AssertionError(f"{target} does not answer: {''.join(lines)}")
+        wait_for(lambda: process.poll() is not None or answers(port), lines)
+        assert process.poll() is None, "".join(lines)
         yield port, lines, handle
     finally:
-        family = [*handle.children(recursive=True), handle]
-        for each in family:
-            with contextlib.suppress(psutil.Error):
-                each.terminate()
-        _, alive = psutil.wait_procs(family, 10)
-        for each in alive:
+        for each in (*handle.children(recursive=True), handle):
             with contextlib.suppress(psutil.Error):
                 each.kill()
         process.wait(10)
@@ -102,12 +104,7 @@ def status(address: str, **headers: str) -> int:
 
 
 def told_token(lines: list[str]) -> str:
-    deadline = time.monotonic() + START
-    while time.monotonic() < deadline:
-        if found := re.search(r"\?token=([0-9a-f]{32,})", "".join(lines)):
-            return found[1]
-        time.sleep(0.1)
-    raise AssertionError("".join(lines))
+    return wait_for(lambda: re.search(r"\?token=([0-9a-f]{32,})", "".join(lines)), lines)[1]
 
 
 def test_jupyterlab_listens_here_only_and_wants_its_token(project):
@@ -123,16 +120,15 @@ def test_jupyterlab_listens_here_only_and_wants_its_token(project):
 
 
 @pytest.fixture
-def elsewhere(project):
-    """Variables of a user whose kernel python3, found before that of any environment, is of another interpreter."""
+def elsewhere(project, monkeypatch):
+    """A user whose kernel python3, found before that of any environment, is of another interpreter."""
     for folder in (project / "home" / "data", project / "home" / "path"):
         kernel = folder / "kernels" / "python3"
         kernel.mkdir(parents=True)
         (kernel / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "No", "language": "python"}))
-    return {
-        "JUPYTER_PREFER_ENV_PATH": "0", "JUPYTER_PATH": str(project / "home" / "path"),
-        "JUPYTER_DATA_DIR": str(project / "home" / "data"),
-    }  # fmt: skip
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
+    monkeypatch.setenv("JUPYTER_PATH", str(project / "home" / "path"))
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(project / "home" / "data"))
 
 
 @contextlib.contextmanager
@@ -170,7 +166,7 @@ def test_a_notebook_in_jupyterlab_has_the_projects_interpreter_and_sees_edited_m
     module = project / "ebnerd_lib" / "probe.py"
     module.write_text("def answer():\n    return 'before'\n")
     with (
-        served(project, "lab", **elsewhere) as (port, lines, _),
+        served(project, "lab") as (port, lines, _),
         opened_kernel(project, port, told_token(lines), Path()) as run,
     ):
         assert run("import sys; print(sys.executable)").strip() == sys.executable
@@ -183,17 +179,13 @@ def test_a_notebook_in_jupyterlab_has_the_projects_interpreter_and_sees_edited_m
         assert run("print(answer(), probe.answer())").strip() == "after it was edited after it was edited"
 
 
-def test_kernels_of_a_batch_run_are_the_projects_and_reload_nothing(project, elsewhere, monkeypatch):
-    for name, value in elsewhere.items():
-        monkeypatch.setenv(name, value)
+def test_kernels_of_a_batch_run_are_the_projects_and_reload_nothing(project, elsewhere):
     assert KernelSpecManager().get_kernel_spec("python3").argv == ["false"]
     argv = ProjectKernel(kernel_name="python3").kernel_spec.argv
     assert argv[0] == sys.executable and "ipykernel_launcher" in argv and "autoreload" not in " ".join(argv)
 
 
-def test_other_kernels_of_a_user_stay_within_reach(project, elsewhere, monkeypatch):
-    for name, value in elsewhere.items():
-        monkeypatch.setenv(name, value)
+def test_other_kernels_of_a_user_stay_within_reach(project, elsewhere):
     folder = project / "home" / "data" / "kernels"
     shutil.copytree(folder / "python3", folder / "other")
     kernels = LabKernels()
@@ -216,7 +208,7 @@ def test_a_named_port_that_is_in_use_is_refused(project, target, message):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        words = ["make", "--old-file=data/sample/generated.json", target, f"PYTHON={sys.executable}", f"PORT={port}"]
+        words = [*MAKE, target, f"PORT={port}"]
         environment = {**os.environ, "HOME": str(project / "home"), "BROWSER": "true"}
         told = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True, timeout=START)
     assert told.returncode == 2
@@ -229,7 +221,6 @@ def test_only_root_is_allowed_to_be_root(project, user, allowed):
     (project / "bin" / "id").write_text(f"#!/bin/sh\necho {user}\n")
     (project / "bin" / "id").chmod(0o755)
     environment = {**os.environ, "PATH": f"{project / 'bin'}:{os.environ['PATH']}"}
-    words = ["make", "-n", "--old-file=data/sample/generated.json", "lab", f"PYTHON={sys.executable}"]
-    shown = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.check_output([*MAKE, "-n", "lab"], cwd=project, env=environment, text=True)
     assert ("--allow-root" in shown) is allowed
     assert "--ip=127.0.0.1 --port=8888" in shown and "token" not in shown
