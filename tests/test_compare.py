@@ -16,6 +16,7 @@ from ebnerd_lib.evaluation.evaluate import Evaluated, Evaluation, Scorer, evalua
 from ebnerd_lib.evaluation.intervals import FEW_USERS
 from ebnerd_lib.evaluation.metrics import METRICS, per_slate
 from ebnerd_lib.features import store
+from ebnerd_lib.models.base import find_model
 from ebnerd_lib.training.fit import TrainConfig, train
 
 
@@ -217,6 +218,14 @@ def test_shuffling_clicks_costs_a_model_of_clicks_and_repeats_by_seed(smoke, fea
     scores = model.score(smoke, slates, before, features["validation"].columns)
     whole = per_slate(scores, slates.clicked, slates.offsets)[:, 0].mean()
     np.testing.assert_allclose(table["auc"] + table["drop"], whole)
+
+
+def test_a_model_without_features_and_ids_has_no_groups(smoke, features, model):
+    size = smoke.metadata.vectors.shape[1]
+    network = find_model("nrms", "nrms")(columns=0, users=1, articles=1, vector_size=size)
+    nrms = type(model)("nrms", "nrms", "content", network, [], model.users, model.articles)
+    table = permutation_importance(nrms, smoke, features["validation"], "validation", np.arange(5))
+    assert table.empty and {"group", "drop", "drop_ci"} <= set(table.columns)
 
 
 def test_a_model_updated_online_is_refused(smoke, features, model):

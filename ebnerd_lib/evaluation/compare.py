@@ -123,7 +123,7 @@ def permutation_importance(
 
     Returns:
         One row a group, largest drop first: ``group``, ``columns`` (0 for ids), ``auc`` when shuffled, ``drop`` and
-        ``drop_ci``, the 95 % interval of the paired difference.
+        ``drop_ci``, the 95 % interval of the paired difference; none for a model without features and ids.
 
     Raises:
         ConfigError: the model was updated online, so its file has seen the clicks of the slates that it would score.
@@ -141,8 +141,10 @@ def permutation_importance(
         auc = _auc(model.score(dataset, shuffled, changed, features.columns), slates)
         drops.append(whole - auc)
         records.append({"group": group, "columns": width, "auc": float(auc.mean()), "drop": float(drops[-1].mean())})
-    table = pd.DataFrame(records)
-    table["drop_ci"] = user_bootstrap(np.stack(drops, axis=1), slates.user_id, seed).tolist()
+    if drops:
+        ends = user_bootstrap(np.stack(drops, axis=1), slates.user_id, seed).tolist()
+        records = [{**record, "drop_ci": own} for record, own in zip(records, ends, strict=True)]
+    table = pd.DataFrame(records, columns=["group", "columns", "auc", "drop", "drop_ci"])
     return table.sort_values("drop", ascending=False, kind="stable", ignore_index=True)
 
 
