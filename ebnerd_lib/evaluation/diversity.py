@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ebnerd_lib.data.dataset import Dataset, Metadata
+from ebnerd_lib.evaluation.intervals import DRAWS, TAILS
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def class_shares(articles: np.ndarray, classes: np.ndarray, size: int) -> np.nda
     return counts / counts.sum() if counts.sum() else np.full(size, np.nan)
 
 
-def mean_interval(values: np.ndarray, draws: int = 1000, seed: int = 0) -> Interval:
+def mean_interval(values: np.ndarray, draws: int = DRAWS, seed: int = 0) -> Interval:
     """Return the mean over users and its 95 % percentile interval by bootstrap over users.
 
     With one value a user the mean is a plain one, not the ratio that ``intervals.user_bootstrap`` is made for.
@@ -195,8 +196,7 @@ def mean_interval(values: np.ndarray, draws: int = 1000, seed: int = 0) -> Inter
         return Interval(float("nan"), float("nan"), float("nan"), 0)
     rng = np.random.default_rng(seed)
     means = np.array([known[rng.integers(0, len(known), len(known))].mean() for _ in range(draws)])
-    tail = (1 - 0.95) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = np.quantile(means, TAILS)
     return Interval(float(known.mean()), float(low), float(high), len(known))
 
 
