@@ -106,7 +106,8 @@ def sample_moment(dataset: Dataset, rng: np.random.Generator) -> Moment:
 class ReadTimes:
     """How long readers read what the histories of a bundle's files hold, a row group read when it is asked for.
 
-    Datasets leave read times out: no feature may know them. A person who looks at one reader may.
+    What is held is who stands in which row. Datasets leave read times out: no feature may know them. A person who
+    looks at one reader may.
 
     Raises:
         BundleError: a file is missing, or of another form.
@@ -115,8 +116,12 @@ class ReadTimes:
     def __init__(self, bundle: Path) -> None:
         check_files(bundle)
         self._files = [bundle / split / "history.parquet" for split in SPLITS]
+        self._users: list[list[np.ndarray]] = []  # of each row group of each file
         for file in self._files:
-            check_schema(file, open_parquet(file).schema_arrow, HISTORY)
+            opened = open_parquet(file)
+            check_schema(file, opened.schema_arrow, HISTORY)
+            groups = (opened.read_row_group(group, columns=["user_id"]) for group in range(opened.num_row_groups))
+            self._users.append([group["user_id"].to_numpy() for group in groups])
 
     def of(self, user_id: int, week: int, clicks: int) -> np.ndarray:
         """Return the seconds of each click of a user's history, in the order of ``Dataset.histories[week]``.
@@ -133,11 +138,10 @@ class ReadTimes:
             BundleError: the file holds values that no history may, or is not the one that the dataset was made of.
         """
         file, names = self._files[week], ["impression_time_fixed", "read_time_fixed"]
-        seconds, opened = np.zeros(0, np.float32), open_parquet(file)
-        for group in range(opened.num_row_groups):
-            users = opened.read_row_group(group, columns=["user_id"])["user_id"].to_numpy()
-            for found in np.flatnonzero(users == user_id)[:1].tolist():
-                row = opened.read_row_group(group, columns=names).slice(found, 1).combine_chunks()
+        seconds = np.zeros(0, np.float32)
+        for group, users in enumerate(self._users[week]):
+            for found in np.flatnonzero(users == user_id).tolist():  # once at most: a user has one row
+                row = open_parquet(file).read_row_group(group, columns=names).slice(found, 1).combine_chunks()
                 times, read = (flat(cast_column(file, name, row[name], HISTORY[name])) for name in names)
                 seconds = np.full(len(times), np.nan, np.float32)
                 if len(read) == len(times):  # else nobody knows which is whose
