@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from typing import get_args
 
 from ebnerd_lib.errors import EbnerdError
 
@@ -15,6 +16,8 @@ if sys.argv[1:3] == ["doctor", "--profile"] and importlib.util.find_spec("click"
     sys.exit(examine(sys.argv[3]))
 
 import click
+
+from ebnerd_lib.configs import Tier
 
 INTERRUPTED = 130
 """Exit code of a program that was interrupted, as shells have it: 128 + SIGINT."""
@@ -156,7 +159,7 @@ def unpack(archive: Path, out: Path) -> None:
     help="part that was scored",
 )  # fmt: skip
 @click.option(
-    "--tier", default="not declared", type=click.Choice(["ids", "content", "exposure", "clicks", "not declared"]),
+    "--tier", default="not declared", type=click.Choice([*get_args(Tier), "not declared"]),
     help="what the scorer knows",
 )  # fmt: skip
 @click.option("--tuning", type=Path, help="its scores of the tuning day, for log loss and calibration")
