@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 """The project's folder; every path in artifacts and reports is relative to it."""
+PREPROCESSED = "01_preprocess"
+"""The stage whose artifacts training and submissions start from."""
 
 
 class StagePaths:

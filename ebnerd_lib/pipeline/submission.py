@@ -16,12 +16,19 @@ from ebnerd_lib.errors import SubmissionError
 from ebnerd_lib.features.build import compute_features
 from ebnerd_lib.features.context import feature_context
 from ebnerd_lib.pipeline.params import load_config
-from ebnerd_lib.pipeline.paths import ROOT, StagePaths, environment, peak_memory_mb, profile_stages, write_json
+from ebnerd_lib.pipeline.paths import (
+    PREPROCESSED,
+    ROOT,
+    StagePaths,
+    environment,
+    peak_memory_mb,
+    profile_stages,
+    write_json,
+)
 from ebnerd_lib.pipeline.predictions import Progress, ranks_of, write_predictions
 from ebnerd_lib.pipeline.stale import sha256
 from ebnerd_lib.training.model_file import TrainedModel, find_model_file, load_model
 
-_PREPROCESS = "01_preprocess"
 _OTHER_SCALE = 3.0
 
 
@@ -54,7 +61,7 @@ def submit(profile: str, model_name: str, test: Path, out: Path, say: Callable[[
     file = find_model_file(model_name, [StagePaths(profile, stage).artifacts for stage in stages])
     model = load_model(file)
     _check_tier(model, profile, stages)
-    before = ROOT / load_config(profile, _PREPROCESS).parameters["bundle"]
+    before = ROOT / load_config(profile, PREPROCESSED).parameters["bundle"]
     inputs = check_files(test, (TEST,))
     hidden = open_bundle(test, (TEST,))
     told = Progress(say)

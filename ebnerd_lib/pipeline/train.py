@@ -14,13 +14,11 @@ from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.evaluate import save_results
 from ebnerd_lib.features import store
 from ebnerd_lib.pipeline.params import StageConfig, hint, load_config, with_assignments, with_values
-from ebnerd_lib.pipeline.paths import StagePaths, profile_stages, relative
+from ebnerd_lib.pipeline.paths import PREPROCESSED, StagePaths, profile_stages, relative
 from ebnerd_lib.pipeline.run import end_with_parent, interruptible
 from ebnerd_lib.pipeline.stage import Stage
 from ebnerd_lib.training.fit import TrainConfig, is_first, on_first, quiet, several, train_variants, trainer_options
 from ebnerd_lib.training.online import OnlineConfig, update_variants_online
-
-PREPROCESSED = "01_preprocess"
 
 
 def train(profile: str, models: list[str], assignments: list[str]) -> None:
