@@ -40,7 +40,8 @@ def render_profile(profile: str, stages: list[str], stale: dict[str, str] | None
     """
     runs = read_runs(profile, stages, stale)
     origin = known.origin(runs)
-    facts = [origin, [[run.stage, run.page, run.state, run.message, run.metrics.get("baselines")] for run in runs]]
+    of_runs = [[run.stage, run.page, run.state, run.message, run.metrics.get("baselines")] for run in runs]
+    facts = [_renderer(), origin, of_runs]
     rendered = 0
     for run in runs:
         for notebook, report, failed in run.sources:
@@ -81,7 +82,7 @@ def render_overview() -> None:
     for profile in _profiles():
         runs = read_runs(profile, *_stages(profile))
         rows.append({"profile": profile, **_summary(runs), **known.origin(runs)})
-    key = _key(rows)
+    key = _key(_renderer(), rows)
     if overview_file().parent.is_dir() and not _is_rendered(overview_file(), key):
         _write(overview_file(), key, "index.html.j2", {"rows": rows})
 
@@ -215,10 +216,14 @@ _FILTERS = {
 
 
 def _key(*parts: Any) -> str:
-    """Return a checksum over what a page shows, and over the modules and the templates that make pages."""
+    """Return a checksum over what makes a page and what it shows."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _renderer() -> list[str]:
+    """Return checksums of the modules and the templates that make pages."""
     templates = sorted(path for path in (paths.ROOT / "templates").rglob("*") if path.is_file())
-    renderer = [sha256(file) for file in (*_RENDERERS, *templates)]
-    return hashlib.sha256(json.dumps([renderer, parts], sort_keys=True).encode()).hexdigest()
+    return [sha256(file) for file in (*_RENDERERS, *templates)]
 
 
 def _is_rendered(target: Path, key: str) -> bool:
