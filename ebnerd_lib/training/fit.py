@@ -1,6 +1,6 @@
 """Train one model on the train part, stop early on the tuning day, return its best epoch.
 
-``train`` shows a training from top to bottom: data, networks, ``Trainer``, ``fit``. What it needs follows below it:
+``train`` and ``_fit`` show a training from top to bottom: data, networks, ``Trainer``, ``fit``. What they need follows:
 callbacks, checkpoints, and several processes that train together.
 """
 
@@ -171,33 +171,43 @@ def train(
         )  # fmt: skip
         folder = logs / (name if own.seed == config.seed else f"{name}_seed{own.seed}")
         key = training_key(folder, inputs, names, network, own)
-        resumed = on_first(partial(find_checkpoint, folder, key, own.epochs))
-        epoch_log = EpochLog(folder, own.epochs, report)
-        trainer = pl.Trainer(
-            max_epochs=own.epochs,
-            # TensorBoard leaves out what was logged after the checkpoint.
-            logger=TensorBoardLogger(logs, name=folder.name, version="", purge_step=resumed),
-            callbacks=[
-                EpochSeed(own.seed),
-                TuningStop("val/auc", mode="max", patience=own.patience),
-                epoch_log,
-                ModelCheckpoint(folder / key, "best", "val/auc", mode="max", **_CHECKPOINT),
-                ModelCheckpoint(folder / key, "last", **_CHECKPOINT),  # after the best: it holds the best one's score
-                *([OwnSigterm()] if several() else []),
-            ],
-            default_root_dir=logs,
-            **_ALWAYS,
-            **trainer_options(own.trainer),
-        )
-        trainer.fit(network, data, ckpt_path=None if resumed is None else folder / key / "last.ckpt", weights_only=True)
-        best = torch.load(folder / key / "best.ckpt", map_location="cpu", weights_only=True)
-        network.load_state_dict(best["state_dict"])
-        network.cpu().eval()
-        fits.append((pd.DataFrame(epoch_log.rows), int(best["epoch"])))
+        fits.append(_fit(network, data, own, folder, key, report))
 
     trained = networks[0] if config.seeds == 1 else Ensemble(networks).eval()
     own_tier = tier if kind.uses_features else kind.own_tier
     return TrainResult(TrainedModel(name, module, own_tier, trained, names, users, articles), *fits[0])
+
+
+def _fit(
+    network: SlateModel, data: SlateData, config: TrainConfig, folder: Path, key: str, report: EpochReport | None
+) -> tuple[pd.DataFrame, int]:
+    """Fit one network and leave it as its best epoch had it; return its curve and that epoch.
+
+    Logs go to ``folder``, checkpoints to its folder ``key``, of which a training with the same key resumes.
+    """
+    resumed = on_first(partial(find_checkpoint, folder, key, config.epochs))
+    epoch_log = EpochLog(folder, config.epochs, report)
+    trainer = pl.Trainer(
+        max_epochs=config.epochs,
+        # TensorBoard leaves out what was logged after the checkpoint.
+        logger=TensorBoardLogger(folder.parent, name=folder.name, version="", purge_step=resumed),
+        callbacks=[
+            EpochSeed(config.seed),
+            TuningStop("val/auc", mode="max", patience=config.patience),
+            epoch_log,
+            ModelCheckpoint(folder / key, "best", "val/auc", mode="max", **_CHECKPOINT),
+            ModelCheckpoint(folder / key, "last", **_CHECKPOINT),  # after the best: it holds the best one's score
+            *([OwnSigterm()] if several() else []),
+        ],
+        default_root_dir=folder.parent,
+        **_ALWAYS,
+        **trainer_options(config.trainer),
+    )
+    trainer.fit(network, data, ckpt_path=None if resumed is None else folder / key / "last.ckpt", weights_only=True)
+    best = torch.load(folder / key / "best.ckpt", map_location="cpu", weights_only=True)
+    network.load_state_dict(best["state_dict"])
+    network.cpu().eval()
+    return pd.DataFrame(epoch_log.rows), int(best["epoch"])
 
 
 def train_variants(
