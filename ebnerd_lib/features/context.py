@@ -1,7 +1,5 @@
 """What features may look at, always strictly before t: the log, the articles table, the histories, and sums of them."""
 
-# mypy: disable-error-code="no-untyped-def"
-
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -208,7 +206,7 @@ def feature_context(dataset: Dataset) -> FeatureContext:
 
 
 @njit(cache=True, nogil=True)
-def _strength(time, offsets, article, order, log_time, log_offsets, log_article, log_clicked, rate, value, at, out):
+def _strength(time, offsets, article, order, log_time, log_offsets, log_article, log_clicked, rate, value, at, out):  # type: ignore[no-untyped-def]
     for query in range(len(time)):
         while at[0] < len(order) and log_time[order[at[0]]] < time[query]:
             row = order[at[0]]
@@ -231,7 +229,7 @@ def _strength(time, offsets, article, order, log_time, log_offsets, log_article,
 
 
 @njit(cache=True, nogil=True)
-def _slot(pairs, key):
+def _slot(pairs, key):  # type: ignore[no-untyped-def]
     """Return the slot of a pair, or the free one where it belongs: open addressing, at most half full."""
     mask = len(pairs) - 1
     mixed = key * np.int64(-7046029254386353131)
@@ -242,7 +240,7 @@ def _slot(pairs, key):
 
 
 @njit(cache=True, nogil=True)
-def _enlarged(pairs, counts):
+def _enlarged(pairs, counts):  # type: ignore[no-untyped-def]
     """Return the table of pairs with twice the room."""
     more, more_counts = np.full(2 * len(pairs), -1, dtype=np.int64), np.zeros(2 * len(counts), dtype=np.int32)
     for place in range(len(pairs)):
@@ -253,8 +251,10 @@ def _enlarged(pairs, counts):
 
 
 @njit(cache=True, nogil=True)
-def _together(time, offsets, article, user, page, order, log_time, log_offsets, log_article, log_clicked, log_user,
-              articles, pairs, counts, recent, at, first, out):  # fmt: skip
+def _together(  # type: ignore[no-untyped-def]
+    time, offsets, article, user, page, order, log_time, log_offsets, log_article, log_clicked, log_user, articles,
+    pairs, counts, recent, at, first, out,
+):  # fmt: skip
     # Returns the query to go on with: one more than the last, or fewer where the table of pairs is half full. at[0]
     # is the first impression that is not counted, at[1] the number of pairs.
     width = recent.shape[1]
