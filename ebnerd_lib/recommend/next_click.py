@@ -1,0 +1,201 @@
+"""Next click among live articles: where the article that was clicked stands when a scorer ranks all that was live.
+
+Clicks happened on what was shown, so this rewards guessing the page as well as the reader. It compares scorers with
+one another; it is no A/B test.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ebnerd_lib.data.dataset import Dataset
+from ebnerd_lib.data.slates import Slates, candidate_rows
+from ebnerd_lib.evaluation.baselines import by_recency
+from ebnerd_lib.evaluation.compare import with_interval
+from ebnerd_lib.evaluation.intervals import user_bootstrap
+from ebnerd_lib.features.build import FeatureChunk, compute_features
+from ebnerd_lib.features.context import feature_context
+from ebnerd_lib.features.live import POOL_HOURS, pools, sample_clicked
+from ebnerd_lib.features.registry import TIERS
+from ebnerd_lib.training.model_file import TrainedModel
+
+METRICS = ("ndcg@10", "hit@10", "mrr")
+DEPTH = 10
+RULES = {
+    **{f"clicks_{window}": "clicks" for window in ("30m", "1h", "6h")},
+    **{f"inviews_{window}": "exposure" for window in ("30m", "1h", "6h")},
+    "newest": "content",
+    "random": "ids",
+}
+"""Scorers without training and their tiers: what was clicked, or in view, most in so long before; newest; random."""
+
+
+@dataclass(frozen=True)
+class NextClicks:
+    """Where the clicked articles of some impressions stand, by scorer.
+
+    Attributes:
+        requests: the n impressions, in order of time.
+        request: int64 (k,), which of them each click belongs to.
+        article_id: int32 (k,), what was clicked.
+        pool: int32 (n,), live articles of each impression that its user had not read.
+        scorers: by name, its tier and what it was trained on: ``live``, ``logged`` or, of a rule, ``rule``.
+        ranks: by name, float64 (k,), the rank of each click in its pool, 1 best, the mean rank of ties; NaN where it is
+            unreachable: the article was not live, or its user had read it.
+    """
+
+    requests: Slates
+    request: np.ndarray
+    article_id: np.ndarray
+    pool: np.ndarray
+    scorers: dict[str, tuple[str, str]]
+    ranks: dict[str, np.ndarray]
+
+    @property
+    def unreachable(self) -> float:
+        """The share of clicks that no scorer can rank."""
+        return float(np.isnan(next(iter(self.ranks.values()))).mean())
+
+    def values(self, name: str) -> np.ndarray:
+        """Return the ``METRICS`` of a scorer, means over the clicks of each impression: float64 (n, 3).
+
+        Of a click of rank r: 1 / log2(r + 1) and 1 where r is at most 10, else 0; and 1 / r. 0 where unreachable.
+        """
+        rank = np.nan_to_num(self.ranks[name], nan=np.inf)
+        hit = rank <= DEPTH
+        clicks = np.stack([np.where(hit, 1 / np.log2(rank + 1), 0.0), hit, 1 / rank], axis=1)
+        sums = [np.bincount(self.request, weights=column, minlength=len(self.requests)) for column in clicks.T]
+        return np.stack(sums, axis=1) / np.bincount(self.request, minlength=len(self.requests))[:, None]
+
+    def best_rule(self, tier: str) -> str:
+        """Return the rule of the highest nDCG among those that know no more than a tier, the first where they tie."""
+        known = [rule for rule, own in RULES.items() if TIERS.index(own) <= TIERS.index(tier)]
+        return max(known, key=lambda rule: float(self.values(rule)[:, 0].mean()))
+
+    def entries(self, seed: int = 0) -> dict[str, dict[str, Any]]:
+        """Return what ``metrics.json`` holds as ``next_click``: means over impressions, by scorer.
+
+        Args:
+            seed: of the bootstrap over users, which gives the 95 % interval ``ndcg@10_ci``.
+        """
+        entries = {}
+        for name, (tier, trained_on) in self.scorers.items():
+            values = self.values(name)
+            means = dict(zip(METRICS, values.mean(axis=0).tolist(), strict=True))
+            ends = user_bootstrap(values[:, :1], self.requests.user_id, seed)[0].tolist()
+            about = {"tier": tier, "trained_on": trained_on, "ndcg@10_ci": ends, "impressions": len(self.requests)}
+            entries[name] = about | means
+        return entries
+
+    def table(self, seed: int = 0) -> pd.DataFrame:
+        """Tabulate scorers, the best nDCG first, each but rules with its paired ΔnDCG vs. the best rule.
+
+        Returns:
+            One row a scorer: ``scorer``, ``tier``, ``trained on``, ``ndcg@10`` and the difference as text with 95 %
+            intervals over users, ``rule``, the best one of the same or a lower tier, ``hit@10``, ``mrr``.
+        """
+        rows = []
+        entries = self.entries(seed)
+        for name, entry in sorted(entries.items(), key=lambda item: -item[1]["ndcg@10"]):
+            rule = "" if entry["trained_on"] == "rule" else self.best_rule(entry["tier"])
+            row = {"scorer": name, "tier": entry["tier"], "trained on": entry["trained_on"]}
+            row["ndcg@10"] = with_interval(entry["ndcg@10"], entry["ndcg@10_ci"])
+            row |= {"hit@10": entry["hit@10"], "mrr": entry["mrr"], "ΔnDCG@10 vs. the best rule": "", "rule": rule}
+            if rule:
+                less = self.values(name)[:, :1] - self.values(rule)[:, :1]
+                ends = user_bootstrap(less, self.requests.user_id, seed)[0].tolist()
+                row["ΔnDCG@10 vs. the best rule"] = with_interval(float(less.mean()), ends, "+")
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def save(self, folder: Path) -> None:
+        """Write ``next_click_<name>.parquet`` of every scorer: one row a click, with null ranks where unreachable."""
+        for name, ranks in self.ranks.items():
+            columns = {
+                "impression_id": self.requests.impression_id[self.request],
+                "article_id": self.article_id,
+                "pool": self.pool[self.request],
+                "rank": pa.array(ranks, pa.float32(), from_pandas=True),
+            }
+            pq.write_table(pa.table(columns), folder / f"next_click_{name}.parquet", compression="zstd")
+
+
+def next_clicks(
+    dataset: Dataset,
+    models: Mapping[str, Iterable[TrainedModel]],
+    impressions: int = 2_000,
+    hours: float = POOL_HOURS,
+    seed: int = 0,
+    part: str = "validation",
+) -> NextClicks:
+    """Rank the live articles of sampled impressions with a click, chunk by chunk, by models and by ``RULES``.
+
+    Args:
+        dataset: with its log.
+        models: by what they were trained on, ``live`` or ``logged``. A pool is one slate for all.
+        impressions: sampled with the seed, all if there are not so many.
+        hours: how long an article is live.
+        seed: of the sample and of the rule ``random``.
+        part: whose impressions.
+
+    Raises:
+        ConfigError: no impression has a click.
+        StageError: a model may not see what it asks for.
+    """
+    slates = dataset.parts[part]
+    requests = slates.take(sample_clicked(slates, np.ones(len(slates), bool), impressions, seed))
+    live = pools(dataset, requests, hours)
+    known = [(trained_on, model) for trained_on, own in models.items() for model in own]
+    names = list(dict.fromkeys([*(column for _, model in known for column in model.columns), "age_hours", *RULES]))
+    names = [name for name in names if name not in ("newest", "random")]
+    rng = np.random.default_rng(seed)
+    found: dict[str, list[np.ndarray]] = {name: [] for name in (*(model.name for _, model in known), *RULES)}
+    for chunk in compute_features(live, feature_context(dataset), names):
+        own = live.between(int(chunk.rows[0]), int(chunk.rows[-1]) + 1)
+        for _, model in known:
+            found[model.name].append(
+                click_ranks(model.score(dataset, chunk.slates, chunk.table, chunk.names), own.clicked, own.offsets)
+            )
+        for rule in RULES:
+            found[rule].append(click_ranks(_rule_scores(rule, chunk, rng), own.clicked, own.offsets))
+    # Clicks and the pool's clicked candidates, both in order of impression and article.
+    request, article = requests.per_candidate(np.arange(len(requests)))[requests.clicked], requests.article[requests.clicked]
+    order = np.lexsort((article, request))
+    request, article = request[order], article[order]
+    size, candidate = len(dataset.articles), live.per_candidate(np.arange(len(live)))[live.clicked]
+    reachable = np.isin(request * size + article, candidate * size + live.article[live.clicked])
+    ranks = {name: np.full(len(request), np.nan) for name in found}
+    for name, pieces in found.items():
+        ranks[name][reachable] = np.concatenate(pieces)
+    scorers = {model.name: (model.tier, trained_on) for trained_on, model in known}
+    scorers |= {rule: (tier, "rule") for rule, tier in RULES.items()}
+    article_id = requests.article_id[requests.clicked][order]
+    return NextClicks(requests, request, article_id, live.lengths.astype(np.int32), scorers, ranks)
+
+
+def click_ranks(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return the rank of each clicked candidate in its slate, 1 the highest score, the mean rank of ties: float64.
+
+    Examples:
+        >>> scores, clicked = np.array([3.0, 1.0, 1.0, 2.0]), np.array([False, True, False, True])
+        >>> click_ranks(scores, clicked, np.array([0, 3, 4]))
+        array([2.5, 1. ])
+    """
+    click = np.flatnonzero(clicked)
+    slate = np.searchsorted(offsets, click, side="right") - 1
+    others, lengths = scores[candidate_rows(offsets, slate)], np.diff(offsets)[slate]
+    mine, begins = np.repeat(scores[click], lengths), np.cumsum(lengths) - lengths
+    better, equal = (np.add.reduceat(each.astype(np.float64), begins) for each in (others > mine, others == mine))
+    return better + (equal + 1) / 2
+
+
+def _rule_scores(rule: str, chunk: FeatureChunk, rng: np.random.Generator) -> np.ndarray:
+    if rule == "random":
+        return rng.random(len(chunk.table))
+    return by_recency(chunk.column("age_hours")) if rule == "newest" else chunk.column(rule)
