@@ -13,76 +13,60 @@ from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.evaluate import save_results
 from ebnerd_lib.features import store
-from ebnerd_lib.pipeline.params import StageConfig, hint, load_config, with_assignments, with_values
-from ebnerd_lib.pipeline.paths import PREPROCESSED, StagePaths, profile_stages, relative
+from ebnerd_lib.pipeline.params import StageConfig, hint, load_profile, trained_model, with_assignments, with_values
+from ebnerd_lib.pipeline.paths import StagePaths, relative
 from ebnerd_lib.pipeline.run import end_with_parent, interruptible
 from ebnerd_lib.pipeline.stage import Stage
-from ebnerd_lib.training.fit import TrainConfig, is_first, on_first, quiet, several, train_variants, trainer_options
+from ebnerd_lib.pipeline.stale import Hashes, fingerprint
+from ebnerd_lib.training import fit
+from ebnerd_lib.training.fit import TrainConfig, is_first, on_first, quiet, several, trainer_options
 from ebnerd_lib.training.online import OnlineConfig, update_variants_online
 
 
-def train(profile: str, models: list[str], assignments: list[str]) -> None:
-    """Run the stage that trains some models.
+def train(profile: str, stage: str, assignments: list[str]) -> None:
+    """Run a training stage; its artifacts are those of its notebook, and ``make run-all`` takes them for fresh.
 
-    Of several processes rank 0 alone holds the stage's lock, updates models online, and scores and publishes them; the
-    others leave once the last network is trained.
+    Of several processes rank 0 alone holds the stage's lock, updates the model online, and scores and publishes it; the
+    others leave once the network is trained.
 
     Args:
         profile: a folder of ``params``.
-        models: names of models that one stage of the profile trains. Its artifacts are then those of these models.
+        stage: a training stage of it.
         assignments: parameters as ``key=value``, see ``with_assignments``.
 
     Raises:
-        ConfigError: the profile, a model or a parameter is wrong, or several processes are asked for and not there.
+        ConfigError: the profile, the stage or a parameter is wrong, or several processes are asked for and not there.
         StageError: an earlier stage has not run, or another process of this training ended or does not answer.
         LockedError: another process runs this stage.
         KeyboardInterrupt: this process was interrupted, by Ctrl-C, SIGTERM or SIGHUP.
     """
-    config = _spread(with_assignments(stage_of(profile, models), assignments))
-    config = with_values(config, {"models": models}, "--model")
+    configs = load_profile(profile)
+    known = [name for name, config in configs.items() if config.trains]
+    if stage not in known:
+        raise ConfigError(f"--stage: '{stage}' is no training stage of profile {profile}; {hint(stage, known)}")
+    asked = with_assignments(configs[stage], assignments)
+    config = _spread(asked)
     train_config = TrainConfig.of(config.parameters)
     with interruptible(), _ended_in_order():
         quiet()
         if TorchElasticEnvironment.detect():
             end_with_parent()
         _join(train_config)
-        stage = Stage(config, run="train") if is_first() else None
+        own = None
+        if is_first():
+            own = Stage(config, "train", fingerprint(asked, Hashes(StagePaths(profile, "").hashes)))
         on_first(lambda: None)  # the others wait, as the stage may be refused
         try:
-            _run(config, train_config, stage)
+            _run(config, train_config, own)
         except BaseException:
-            if stage is not None:
-                shutil.rmtree(stage.folder, ignore_errors=True)
+            if own is not None:
+                shutil.rmtree(own.folder, ignore_errors=True)
             raise
-
-
-def stage_of(profile: str, models: list[str]) -> StageConfig:
-    """Return the parameters of the stage of a profile that trains some models.
-
-    Raises:
-        ConfigError: there is none, or there are several.
-    """
-    configs = [load_config(profile, stage) for stage in profile_stages(profile)]
-    training = [config for config in configs if "module" in config.parameters]
-    found = [config for config in training if set(models) <= set(config.parameters["models"])]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ConfigError(
-            f"--model: {', '.join(config.stage for config in found)} of profile {profile} all train "
-            f"{', '.join(models)}. Name models that one of them trains."
-        )
-    known = {model: config.stage for config in training for model in config.parameters["models"]}
-    unknown = [model for model in models if model not in known]
-    if not unknown:
-        stages = ", ".join(f"{model} in {known[model]}" for model in models)
-        raise ConfigError(f"--model: these are trained by several stages: {stages}. Run `train` for each stage.")
-    raise ConfigError(f"--model: no stage of profile {profile} trains '{unknown[0]}'; {hint(unknown[0], known)}")
 
 
 def _spread(config: StageConfig) -> StageConfig:
     """Return the parameters for as many processes as were started."""
-    asked = {name: config.parameters[name] for name in ("devices", "num_nodes")}
+    asked = {name: config.parameters["trainer"][name] for name in ("devices", "num_nodes")}
     started = spread()
     if not started:
         if asked["devices"] * asked["num_nodes"] > 1:
@@ -97,9 +81,9 @@ def _spread(config: StageConfig) -> StageConfig:
             f"{wrong[0]}: {asked[wrong[0]]}, but {started[wrong[0]]} were started. Leave {wrong[0]} out: it follows "
             "from how the processes are started."
         )
-    strategy = config.parameters["strategy"]
+    strategy = config.parameters["trainer"]["strategy"]
     strategy = "ddp" if strategy in ("auto", "ddp_notebook") else strategy
-    return with_values(config, {**started, "strategy": strategy}, "the launcher")
+    return with_values(config, {"trainer": {**started, "strategy": strategy}}, "the launcher")
 
 
 def spread() -> dict[str, int]:
@@ -137,12 +121,14 @@ def _join(config: TrainConfig) -> None:
 def _run(config: StageConfig, train_config: TrainConfig, stage: Stage | None) -> None:
     """Train on all ranks, and publish on the first, which has the stage."""
     parameters, logs = config.parameters, StagePaths(config.profile, config.stage).logs
-    folder = StagePaths(config.profile, PREPROCESSED).artifacts
+    folder = StagePaths(config.profile, config.reads[0]).artifacts
     data = datasets.load(folder)
     features = {part: store.read(folder, part) for part in data.parts}
-    results = train_variants(
-        data, features, parameters["module"], parameters["models"], parameters["tiers"], parameters, train_config, logs
-    )
+    model = parameters.get("model", "mlp")
+    module = "mf" if model.startswith("mf_") else model
+    settings = {**parameters, **parameters["training"]}
+    name = str(trained_model(config.stage))
+    results = [fit.train(data, features, module, model, parameters["tier"], name, settings, train_config, logs)]
     if stage is None:
         return
     updated = update_variants_online(results, data, features, OnlineConfig.of(parameters))

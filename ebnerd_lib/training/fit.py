@@ -40,8 +40,6 @@ from ebnerd_lib.training.batches import HistoryReader, IdEncoder, SlateData, tra
 from ebnerd_lib.training.model_file import TrainedModel
 
 EpochReport = Callable[[dict[str, Any]], None]
-TRAINER = ("accelerator", "devices", "strategy", "num_nodes", "precision")
-"""Parameters of a stage that are passed through to Lightning's trainer."""
 _ALWAYS: dict[str, Any] = {
     "deterministic": True,
     "enable_progress_bar": False,
@@ -81,11 +79,9 @@ class TrainConfig:
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> "TrainConfig":
         """Return how the effective parameters of a stage, which are checked, say to train."""
-        own = {
-            name: parameters[name]
-            for name in ("epochs", "patience", "batch_size", "warmup_hours", "seed", "seeds", "negatives")
-        }
-        return cls(**own, trainer={name: parameters[name] for name in TRAINER})
+        own = {name: parameters[name] for name in ("epochs", "batch_size", "seed")}
+        more = {name: parameters["training"][name] for name in ("patience", "warmup_hours", "seeds", "negatives")}
+        return cls(**own, **more, trainer=parameters["trainer"])
 
 
 @dataclass(frozen=True)
@@ -208,31 +204,6 @@ def _fit(
     network.load_state_dict(best["state_dict"])
     network.cpu().eval()
     return pd.DataFrame(epoch_log.rows), int(best["epoch"])
-
-
-def train_variants(
-    dataset: Dataset,
-    features: dict[str, Features],
-    module: str,
-    models: list[str],
-    tiers: list[str],
-    hyperparameters: Mapping[str, Any],
-    config: TrainConfig,
-    logs: Path,
-    report: EpochReport | None = None,
-) -> list[TrainResult]:
-    """Train each model in each tier; the first tier is the main one, the others are appended to the name.
-
-    A model without features is trained once, in its own tier. Arguments and errors are those of ``train``.
-    """
-    results = []
-    for model in models:
-        kind = find_model(module, model)
-        main = tiers[0] if kind.uses_features else kind.own_tier
-        for tier in tiers if kind.uses_features else [main]:
-            name = model if tier == main else f"{model}_{tier}"
-            results.append(train(dataset, features, module, model, tier, name, hyperparameters, config, logs, report))
-    return results
 
 
 def quiet() -> None:

@@ -64,10 +64,11 @@ class OnlineConfig:
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> "OnlineConfig":
-        """Return how the effective parameters of a stage say to learn on; those it does not have keep their default."""
-        shared = ("update_minutes", "warmup_hours", "seed")
-        named = {name: name if name in shared else f"update_{name}" for name in cls.__dataclass_fields__}
-        return cls(**{name: parameters[given] for name, given in named.items() if given in parameters})
+        """Return how the effective parameters of a stage, which are checked, say to update its model."""
+        return cls(
+            update_minutes=parameters["update_minutes"], seed=parameters["seed"],
+            warmup_hours=parameters["training"]["warmup_hours"], **parameters["online"],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
