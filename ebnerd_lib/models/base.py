@@ -230,7 +230,8 @@ class SlateModel(pl.LightningModule):
     @classmethod
     def known(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return those of some settings that this model takes."""
-        taken = {name for kind in cls.__mro__ if issubclass(kind, SlateModel) for name in inspect.signature(kind).parameters}
+        kinds = [kind for kind in cls.__mro__ if issubclass(kind, SlateModel)]
+        taken = {name for kind in kinds for name in inspect.signature(kind).parameters}
         return {name: value for name, value in settings.items() if name in taken}
 
     def copy(self) -> "SlateModel":

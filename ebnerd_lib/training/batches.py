@@ -21,7 +21,7 @@ def gather(matrices: list[np.ndarray], where: np.ndarray, columns: np.ndarray) -
         where: int (m,), rows in any order.
         columns: int64, positions of the columns.
 
-    >>> gather([np.array([[1.0, 2.0]], np.float16), np.array([[3.0, 4.0]], np.float16)], np.array([1, 0]), np.array([1]))
+    >>> gather([np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]])], np.array([1, 0]), np.array([1]))
     tensor([[4.],
             [2.]])
     """

@@ -136,6 +136,10 @@ class TrainingInputs:
         """Return the positions of the features that a model sees, none if it looks at no features."""
         return usable(self.features["train"], self.tier) if network.uses_features else []
 
+    def names(self, network: SlateModel) -> list[str]:
+        """Return the names of these features."""
+        return [self.features["train"].columns[place] for place in self.columns(network)]
+
     def new(self, kind: type[SlateModel], seed: int = 0, seeds: int = 1, **settings: Any) -> SlateModel:
         """Return a model to train: its sizes are those of the data, its transform of features is fitted.
 
@@ -146,10 +150,12 @@ class TrainingInputs:
             settings: of the model's class.
 
         Raises:
-            ConfigError: the tier is unknown, or the model refuses a setting.
+            ConfigError: the tier is unknown or not that of the model, or the model refuses a setting.
         """
+        if not kind.uses_features and self.tier != kind.own_tier:
+            raise ConfigError(f"tier: {kind.name} looks at no features, so its tier is {kind.own_tier}. Set it so.")
         columns = self.columns(kind)
-        sizes = {"columns": len(columns), "users": len(self.users), "articles": len(self.articles)}
+        sizes: dict[str, Any] = {"columns": len(columns), "users": len(self.users), "articles": len(self.articles)}
         sizes["vector_size"] = self.dataset.metadata.vectors.shape[1] if kind.uses_vectors else 0
         networks = []
         for number in range(seed, seed + seeds):
