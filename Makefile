@@ -27,7 +27,7 @@ export PYTHONPATH := $(CURDIR)
 STAMP_smoke := data/smoke/generated.json
 STAMP_sample := data/sample/generated.json
 STAMP_original := $(STAMP_sample)
-STAMP_nrms := $(STAMP_sample)
+STAMP_news := $(STAMP_sample)
 GENERATOR := $(wildcard ebnerd_lib/sample/*.py) ebnerd_lib/data/schema.py
 
 # What torch's CUDA build brings by itself; in the lock it would be downloaded where a CPU build is at hand.

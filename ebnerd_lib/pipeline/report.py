@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 from ebnerd_lib.errors import EbnerdError
 from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline import runs as known
+from ebnerd_lib.pipeline.params import load_profile
 from ebnerd_lib.pipeline.paths import StagePaths, write_whole
 from ebnerd_lib.pipeline.runs import Run, is_number, plain, read_runs
 from ebnerd_lib.pipeline.stale import sha256, stale_stages
@@ -94,8 +95,8 @@ def _profiles() -> list[str]:
 def _stages(profile: str) -> tuple[list[str], dict[str, str]]:
     """Return the stages of a profile and what changed since they ran: an error in its parameters, if there is one."""
     try:
-        stages = paths.profile_stages(profile)
-        return stages, stale_stages(profile, stages)
+        configs = load_profile(profile)
+        return list(configs), stale_stages(profile, configs)
     except EbnerdError as error:
         found = sorted(path.parent.name for path in StagePaths(profile, "").outputs.glob("artifacts/*/manifest.json"))
         return found, dict.fromkeys(found, plain(str(error)))
@@ -119,7 +120,7 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
         record = {"parameters": given, "started": noted.get("start_time"), "duration_seconds": noted.get("duration")}
         metrics = {}
     entries = known.entries(run, "models") or known.entries(run, "baselines")
-    tiers = {entry.get("tier") for entry in entries.values()} or record.get("parameters", {}).get("tiers") or ()
+    tiers = {entry.get("tier") for entry in entries.values()} or {record.get("parameters", {}).get("tier")}
     scorers = known.own_scorers(run, runs) if metrics else []
     place = runs.index(run)
     return {
