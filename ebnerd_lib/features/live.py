@@ -21,9 +21,9 @@ from ebnerd_lib.features.store import Features
 
 POOL_HOURS = 24.0
 """An article is live as long as this after it was in view."""
-_WEIGHT = "inviews_decay_1h"
+_VIEWS = "inviews_decay_1h"
 _AT_A_TIME = 256  # requests: a mark for each article is held for so many
-_NEVER = np.iinfo(np.int64).min
+_NEVER, _LATEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max >> 1
 
 
 def pools(dataset: Dataset, requests: Slates, hours: float = POOL_HOURS) -> Slates:
@@ -140,60 +140,72 @@ def training_pools(
         seed: of all samples.
 
     Returns:
-        The dataset, whose log is of no use any more, and the features of ``train`` and ``tuning``.
+        The dataset, whose log is of no use any more, and the features of ``train`` and ``tuning``; those of ``train``
+        say by ``log_chance`` how likely each candidate was to be kept.
 
     Raises:
         ConfigError: the train part or the tuning part has no impression to sample.
     """
     train, tuning = dataset.parts["train"], dataset.parts["tuning"]
-    ready = train.time >= train.time.min(initial=0) + int(warmup_hours * HOUR)
-    rows = sample_clicked(train, ready, impressions, seed)
-    tuning_rows = sample_clicked(tuning, np.ones(len(tuning), bool), tuning_impressions, seed)
-    requests = concatenate([train.take(rows), tuning.take(tuning_rows)])
+    since = int(train.time.min(initial=_LATEST)) + int(warmup_hours * HOUR)
+    picked = sample_clicked(train, impressions, seed, since), sample_clicked(tuning, tuning_impressions, seed)
+    requests, cut = concatenate([train.take(picked[0]), tuning.take(picked[1])]), len(picked[0])
     whole = pools(dataset, requests, hours)
     lengths = whole.lengths
-    lengths[: len(rows)] = np.minimum(lengths, whole.clicks + evenly + by_views)[: len(rows)]
+    lengths[:cut] = np.minimum(lengths, whole.clicks + evenly + by_views)[:cut]
     offsets = np.concatenate(([0], np.cumsum(lengths)))
-    kept = np.ones(whole.candidates, bool)
-    matrix, rng = large_empty((int(offsets[-1]), len(columns)), np.float16), np.random.default_rng(seed)
-    names = list(dict.fromkeys([*columns, _WEIGHT]))
-    for part in compute_features(whole, feature_context(dataset), names):
-        some = slice(*whole.offsets[[part.rows[0], part.rows[-1] + 1]])
-        if part.rows[0] < len(rows):
-            number = np.where(part.rows < len(rows), evenly, whole.candidates), by_views
-            kept[some] = _sample(part.column(_WEIGHT), whole.clicked[some], part.slates, *number, rng)
-        matrix[offsets[part.rows[0]] : offsets[part.rows[-1] + 1]] = halves(part.matrix(list(columns))[kept[some]])
-    some = {name: getattr(whole, name)[kept] for name in ("article", "article_id", "clicked")}
-    both = replace(whole, offsets=offsets, **some)
-    cut = {"train": (0, len(rows)), "tuning": (len(rows), len(both))}
-    parts = {part: both.between(*ends) for part, ends in cut.items()}
-    features = {part: Features(matrix[offsets[start] : offsets[stop]], list(columns)) for part, (start, stop) in cut.items()}
+    matrix = large_empty((int(offsets[-1]), len(columns)), np.float16)
+    kept, log_chance = np.ones(whole.candidates, bool), np.zeros(whole.candidates, np.float32)
+    sampled, rng = int(whole.offsets[cut]), np.random.default_rng(seed)
+    for chunk in compute_features(whole, feature_context(dataset), list(dict.fromkeys([*columns, _VIEWS]))):
+        first, end = int(chunk.rows[0]), int(chunk.rows[-1]) + 1
+        own = slice(whole.offsets[first], min(whole.offsets[end], sampled))
+        if first < cut:
+            slates = whole.between(first, min(end, cut))
+            kept[own], log_chance[own] = _sample(slates, chunk.column(_VIEWS)[: slates.candidates], evenly, by_views, rng)
+        here = kept[whole.offsets[first] : whole.offsets[end]]
+        matrix[offsets[first] : offsets[end]] = halves(chunk.matrix(list(columns))[here])
+    of_kept = {name: getattr(whole, name)[kept] for name in ("article", "article_id", "clicked")}
+    both, log_chance = replace(whole, offsets=offsets, **of_kept), log_chance[kept]
+    parts = {"train": both.between(0, cut), "tuning": both.between(cut, len(both))}
+    ends = {"train": slice(0, offsets[cut]), "tuning": slice(offsets[cut], None)}
+    features = {part: Features(matrix[own], list(columns), log_chance[own]) for part, own in ends.items()}
     return replace(dataset, parts={**dataset.parts, **parts}), features
 
 
-def sample_clicked(slates: Slates, ready: np.ndarray, number: int, seed: int) -> np.ndarray:
-    """Sample impressions with a click among those marked: ascending rows, all where there are not so many.
+def sample_clicked(slates: Slates, number: int, seed: int, since: int = _NEVER) -> np.ndarray:
+    """Sample impressions with a click from a time on: ascending rows, all where there are not so many.
 
     Raises:
         ConfigError: there is none.
     """
-    rows = np.flatnonzero(ready & (slates.clicks > 0))
+    rows = np.flatnonzero((slates.time >= since) & (slates.clicks > 0))
     if not len(rows):
-        raise ConfigError("warmup_hours: no impression with a click is left to learn from. Lower it.")
+        raise ConfigError(
+            f"warmup_hours: none of the {len(slates)} impressions with a click is left to sample. Lower it."
+        )
     return np.sort(np.random.default_rng(seed).choice(rows, min(number, len(rows)), replace=False))
 
 
 def _sample(
-    weight: np.ndarray, clicked: np.ndarray, slates: Slates, evenly: np.ndarray, by_views: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Mark what is kept of each slate, see ``training_pools``: bool (m,)."""
-    slate, kept = slates.per_candidate(np.arange(len(slates))), clicked.copy()
-    # The largest of log weight + Gumbel noise are a sample without replacement in proportion to the weights.
-    with np.errstate(divide="ignore"):
-        by_weight = np.log(weight) + rng.gumbel(size=len(weight))
-    for number, key in ((by_views, by_weight), (evenly, rng.random(len(weight)))):
+    slates: Slates, views: np.ndarray, evenly: int, by_views: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sample each slate, see ``training_pools``: what is kept, bool (m,), and the log of its chance, float64 (m,).
+
+    The largest of log weight + Gumbel noise are a sample without replacement in proportion to the weights. Given the
+    largest κ that is left out, a candidate of weight w had the chance 1 − exp(−w · exp(−κ)) (Kool, van Hoof and
+    Welling, 2019). What was clicked is kept in any case; its chance is that of an equal candidate without a click.
+    """
+    slate, kept, missed = slates.per_candidate(np.arange(len(slates))), slates.clicked.copy(), np.ones(len(views))
+    place = np.arange(len(views)) - np.repeat(slates.offsets[:-1], slates.lengths)
+    for number, weight in ((by_views, np.maximum(views, 1e-6)), (evenly, np.ones(len(views)))):
+        if not number:
+            continue
+        key = np.log(weight) + rng.gumbel(size=len(weight))
         order = np.lexsort((np.where(kept, -np.inf, -key), slate))
-        place = np.arange(len(order)) - np.repeat(slates.offsets[:-1], slates.lengths)
-        wanted = np.bincount(slate[kept], minlength=len(slates)) + number
-        kept[order] = place < wanted[slate]
-    return kept
+        wanted = (np.bincount(slate[kept], minlength=len(slates)) + number)[slate]
+        left, largest = order[place == wanted], np.full(len(slates), -np.inf)
+        largest[slate[left]] = key[left]
+        kept[order[place < wanted]] = True
+        missed *= np.exp(-weight * np.exp(-largest)[slate])
+    return kept, np.log1p(-missed)

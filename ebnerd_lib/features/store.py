@@ -22,10 +22,12 @@ class Features:
     Attributes:
         matrix: float32 or float16 (candidates, columns), memory-mapped, rows in the order of the part's slates.
         columns: names, one a column of ``matrix``.
+        log_chance: float32 (candidates,), where slates are samples of longer ones: the log of each candidate's chance.
     """
 
     matrix: np.ndarray
     columns: list[str]
+    log_chance: np.ndarray | None = None
 
     def column(self, name: str) -> np.ndarray:
         """Return one column, float32 (candidates,). Raises ``StageError`` where there is none of that name."""

@@ -149,7 +149,7 @@ def next_clicks(
         StageError: a model may not see what it asks for.
     """
     slates = dataset.parts[part]
-    requests = slates.take(sample_clicked(slates, np.ones(len(slates), bool), impressions, seed))
+    requests = slates.take(sample_clicked(slates, impressions, seed))
     live = pools(dataset, requests, hours)
     known = [(trained_on, model) for trained_on, own in models.items() for model in own]
     names = list(dict.fromkeys([*(column for _, model in known for column in model.columns), "age_hours", *RULES]))
@@ -165,9 +165,9 @@ def next_clicks(
         for rule in RULES:
             found[rule].append(click_ranks(_rule_scores(rule, chunk, rng), own.clicked, own.offsets))
     # Clicks and the pool's clicked candidates, both in order of impression and article.
-    request, article = requests.per_candidate(np.arange(len(requests)))[requests.clicked], requests.article[requests.clicked]
-    order = np.lexsort((article, request))
-    request, article = request[order], article[order]
+    request = requests.per_candidate(np.arange(len(requests)))[requests.clicked]
+    order = np.lexsort((requests.article[requests.clicked], request))
+    request, article = request[order], requests.article[requests.clicked][order]
     size, candidate = len(dataset.articles), live.per_candidate(np.arange(len(live)))[live.clicked]
     reachable = np.isin(request * size + article, candidate * size + live.article[live.clicked])
     ranks = {name: np.full(len(request), np.nan) for name in found}

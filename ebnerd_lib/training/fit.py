@@ -54,17 +54,23 @@ class Checkpoints:
         inputs: what it learns from.
         network: before training.
         parameters: all others that it depends on, plain values.
+        best_by: what is largest in the best epoch, ``val/auc`` or ``val/ndcg``.
     """
 
     def __init__(
-        self, folder: Path, inputs: TrainingInputs, network: SlateModel, parameters: Mapping[str, Any]
+        self,
+        folder: Path,
+        inputs: TrainingInputs,
+        network: SlateModel,
+        parameters: Mapping[str, Any],
+        best_by: str = "val/auc",
     ) -> None:
         self._folder = folder / on_first(partial(training_key, folder, inputs, network, parameters))
         self.steps = on_first(partial(_steps_done, self._folder))
         self.last = None if self.steps is None else self._folder / "last.ckpt"
         always: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
         self.callbacks = [
-            ModelCheckpoint(self._folder, "best", "val/auc", mode="max", **always),
+            ModelCheckpoint(self._folder, "best", best_by, mode="max", **always),
             ModelCheckpoint(self._folder, "last", **always),  # after the best: it holds the best one's score
         ]
 
