@@ -162,7 +162,9 @@ def training_pools(
         own = slice(whole.offsets[first], min(whole.offsets[end], sampled))
         if first < cut:
             slates = whole.between(first, min(end, cut))
-            kept[own], log_chance[own] = _sample(slates, chunk.column(_VIEWS)[: slates.candidates], evenly, by_views, rng)
+            kept[own], log_chance[own] = _sample(
+                slates, chunk.column(_VIEWS)[: slates.candidates], evenly, by_views, rng
+            )
         here = kept[whole.offsets[first] : whole.offsets[end]]
         matrix[offsets[first] : offsets[end]] = halves(chunk.matrix(list(columns))[here])
     of_kept = {name: getattr(whole, name)[kept] for name in ("article", "article_id", "clicked")}
