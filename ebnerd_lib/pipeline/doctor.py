@@ -134,7 +134,7 @@ def check_profile(profile: str) -> Iterator[Finding]:
     """Check the profile's parameters; say which of its stages are complete, failed or still to run."""
     from ebnerd_lib.pipeline.params import load_profile
     from ebnerd_lib.pipeline.runs import read_runs
-    from ebnerd_lib.pipeline.stale import order, stale_stages
+    from ebnerd_lib.pipeline.stale import order
 
     try:
         configs = load_profile(profile)
@@ -144,7 +144,7 @@ def check_profile(profile: str) -> Iterator[Finding]:
         return
     yield Finding(OK, "parameters", f"valid, for {len(configs)} stages")
     states = dict[str, list[str]]()
-    for run in read_runs(profile, list(configs), stale_stages(profile, configs)):
+    for run in read_runs(profile):
         states.setdefault(run.state, []).append(run.stage)
     text = "; ".join(f"{state}: {', '.join(names)}" for state, names in states.items())
     remedy = f"read why in outputs/{profile}/index.html; `make run-all PROFILE={profile}` tries again"

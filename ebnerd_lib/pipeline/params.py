@@ -43,13 +43,15 @@ class StageConfig:
         parameters: all of them, checked.
         given: those that a file gives.
         reads: the stages whose artifacts it reads; of a stage that reads models, see ``read_stages``.
+        changes: what its own file changes, see ``differences``.
     """
 
     stage: str
     profile: str
     parameters: dict[str, Any]
     given: dict[str, Any]
-    reads: tuple[str, ...] = field(default=())
+    reads: tuple[str, ...] = ()
+    changes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def trains(self) -> bool:
@@ -138,21 +140,41 @@ def load_profile(profile: str) -> dict[str, StageConfig]:
 def load_config(profile: str, stage: str) -> StageConfig:
     """Return the checked parameters of a stage in a profile; without the stages that it reads.
 
-    A variant starts from the file of its notebook, where there is one, less what that says of online updates.
-
     Raises:
         ConfigError: the YAML is malformed, has a key that the notebook does not declare, or a value is not legal; the
             message names file, key, value and what is legal.
     """
-    notebook = stage.partition(".")[0]
+    base, file = base_config(profile, stage), parameter_file(profile, stage)
+    config = with_values(base, read_yaml(file), relative(file))
+    return replace(config, changes=differences(base.parameters, config.parameters))
+
+
+def base_config(profile: str, stage: str) -> StageConfig:
+    """Return the parameters that the file of a stage starts from: those of the notebook's cell.
+
+    A variant starts from the file of its notebook, where there is one, less what that says of online updates.
+    """
+    notebook, _, variant = stage.partition(".")
     defaults = {name: line.default for name, line in read_schema(notebook_path(stage)).items()}
-    config = StageConfig(stage, profile, {**defaults, "profile": profile}, {})
-    base = parameter_file(profile, notebook)
-    if stage != notebook and base.exists():
-        inherited = {key: value for key, value in read_yaml(base).items() if key not in ("update_minutes", "online")}
-        config = with_values(config, inherited, relative(base))
-    file = parameter_file(profile, stage)
-    return with_values(config, read_yaml(file), relative(file))
+    file = parameter_file(profile, notebook)
+    content = read_yaml(file) if variant and file.exists() else {}
+    inherited = {key: value for key, value in content.items() if key not in ("update_minutes", "online")}
+    return with_values(StageConfig(stage, profile, {**defaults, "profile": profile}, {}), inherited, relative(file))
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values in ``after`` that differ from those before, those of groups one by one.
+
+    >>> differences({"epochs": 3, "trainer": {"devices": 1}}, {"epochs": 3, "trainer": {"devices": 2}})
+    {'trainer.devices': 2}
+    """
+    found: dict[str, Any] = {}
+    for name, value in after.items():
+        if isinstance(value, dict) and isinstance(before.get(name), dict):
+            found |= {f"{name}.{key}": own for key, own in differences(before[name], value).items()}
+        elif before.get(name) != value:
+            found[name] = value
+    return found
 
 
 def read_stages(config: StageConfig, stages: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
@@ -265,7 +287,8 @@ def _checked(stage: str, values: dict[str, Any], given: Collection[str], where: 
         if problem["type"] == "extra_forbidden" and len(problem["loc"]) > 1:
             *_, key = problem["loc"]
             group: Any = kind.model_fields[name].annotation
-            raise ConfigError(f"{place}: {name}: unknown key {shown(key)}; {hint(str(key), group.model_fields)}") from None
+            near = hint(str(key), group.model_fields)
+            raise ConfigError(f"{place}: {name}: unknown key {shown(key)}; {near}") from None
         if problem["type"] == "missing":
             raise ConfigError(f"{relative(notebook)}: the parameters cell lacks {name}. Add it there.") from None
         if problem["type"] == "extra_forbidden":

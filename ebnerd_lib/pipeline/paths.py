@@ -88,8 +88,8 @@ def profile_stages(profile: str) -> list[str]:
             )
         if dot and (not re.fullmatch("[a-z][a-z0-9_]*", variant) or re.fullmatch("lab.*|failed|(.*_)?online", variant)):
             raise ConfigError(
-                f"params/{profile}/{stage}.yaml: '{variant}' cannot name a variant. Use a-z, 0-9 and _, beginning with a "
-                "letter; lab, failed and what ends in online are taken."
+                f"params/{profile}/{stage}.yaml: '{variant}' cannot name a variant. Use a-z, 0-9 and _, beginning with "
+                "a letter; lab, failed and what ends in online are taken."
             )
     if not stages:
         raise ConfigError(f"params/{profile}: no parameter files. A profile runs the notebooks it has one for.")

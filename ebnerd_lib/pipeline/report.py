@@ -10,36 +10,32 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from ebnerd_lib.errors import EbnerdError
 from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline import runs as known
-from ebnerd_lib.pipeline.params import load_profile
 from ebnerd_lib.pipeline.paths import StagePaths, write_whole
 from ebnerd_lib.pipeline.runs import Run, is_number, plain, read_runs
-from ebnerd_lib.pipeline.stale import sha256, stale_stages
+from ebnerd_lib.pipeline.stale import sha256
 
-_BAR_WIDTH = 128
-"""Width of the interval bars in px."""
 _RENDERERS = (Path(__file__), Path(known.__file__), Path(__file__).parents[1] / "features" / "registry.py")
 """The modules that determine how pages look; the last one has the tiers."""
 
 
-def render_profile(profile: str, stages: list[str], stale: dict[str, str] | None = None) -> int:
+def render_profile(profile: str) -> int:
     """Render what is missing or out of date of a profile's reports, and its index.
 
     Args:
         profile: a folder of ``outputs``; nothing is written if it holds no outputs.
-        stages: the stages of the profile in order.
-        stale: by stage, what changed since it ran, see `stale.stale_stages`.
 
     Returns:
         How many reports were rendered; the index does not count.
     """
-    runs = read_runs(profile, stages, stale)
+    runs = read_runs(profile)
     origin = known.origin(runs)
     of_runs = [[run.stage, run.page, run.state, run.message, run.metrics.get("baselines")] for run in runs]
     facts = [_renderer(), origin, of_runs]
@@ -47,17 +43,12 @@ def render_profile(profile: str, stages: list[str], stale: dict[str, str] | None
     for run in runs:
         for notebook, report, failed in run.sources:
             key = _key(facts, run.manifest, run.metrics, sha256(notebook))
-            if not _is_rendered(report, key):
-                _write(report, key, "stage.html.j2", _stage_page(run, runs, origin, notebook, failed))
-                rendered += 1
+            told = partial(_stage_page, run, runs, origin, notebook, failed)
+            rendered += _render(report, key, "stage.html.j2", told)
     index = StagePaths(profile, "").outputs / "index.html"
-    key = _key(facts, [[run.manifest, run.metrics, run.traceback] for run in runs])
-    if index.parent.is_dir() and not _is_rendered(index, key):
-        from ebnerd_lib.features.registry import TIER_MEANINGS
-
-        scorers = known.scorers(runs)
-        told = {"profile": profile, "runs": runs, "scorers": scorers, "scale": _scale(scorers), "tiers": TIER_MEANINGS}
-        _write(index, key, "index.html.j2", {**told, "summary": _summary(runs), **origin})
+    key = _key(facts, [[run.manifest, run.metrics, run.traceback, run.changes] for run in runs])
+    if index.parent.is_dir():
+        _render(index, key, "index.html.j2", partial(_index_page, profile, runs, origin))
     return rendered
 
 
@@ -67,7 +58,7 @@ def render_all() -> list[str]:
     Returns:
         A line a profile.
     """
-    rendered = {profile: render_profile(profile, *_stages(profile)) for profile in _profiles()}
+    rendered = {profile: render_profile(profile) for profile in _profiles()}
     render_overview()
     return [f"{name}: {number} reports rendered, index outputs/{name}/index.html" for name, number in rendered.items()]
 
@@ -81,25 +72,15 @@ def render_overview() -> None:
     """Render the index over all profiles that have outputs."""
     rows = []
     for profile in _profiles():
-        runs = read_runs(profile, *_stages(profile))
+        runs = read_runs(profile)
         rows.append({"profile": profile, **_summary(runs), **known.origin(runs)})
-    key = _key(_renderer(), rows)
-    if overview_file().parent.is_dir() and not _is_rendered(overview_file(), key):
-        _write(overview_file(), key, "index.html.j2", {"rows": rows})
+    if overview_file().parent.is_dir():
+        _render(overview_file(), _key(_renderer(), rows), "index.html.j2", lambda: {"rows": rows})
 
 
 def _profiles() -> list[str]:
+    """Return the profiles that have outputs."""
     return [profile for profile in paths.profiles() if StagePaths(profile, "").outputs.is_dir()]
-
-
-def _stages(profile: str) -> tuple[list[str], dict[str, str]]:
-    """Return the stages of a profile and what changed since they ran: an error in its parameters, if there is one."""
-    try:
-        configs = load_profile(profile)
-        return list(configs), stale_stages(profile, configs)
-    except EbnerdError as error:
-        found = sorted(path.parent.name for path in StagePaths(profile, "").outputs.glob("artifacts/*/manifest.json"))
-        return found, dict.fromkeys(found, plain(str(error)))
 
 
 # --- what the templates are given --------------------------------------------------------------------------
@@ -111,7 +92,9 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
     from ebnerd_lib.features.registry import TIERS
 
     executed = nbformat.read(notebook, as_version=4)
-    body = Body(_cells_html(executed), {other.stage: other.page for other in runs if other.page})
+    pages = {other.stage: other.page for other in reversed(runs) if other.page}
+    notebooks = {stage.partition(".")[0]: page for stage, page in pages.items()}  # of a variant where there is no other
+    body = Body(_cells_html(executed), {**notebooks, **pages})
     noted = executed.metadata.get("papermill", {})
     given = {name: value for name, value in noted.get("parameters", {}).items() if name != "profile"}
     earlier = run.by_hand and not failed
@@ -127,7 +110,7 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
         "stage": run.stage,
         "profile": run.paths.profile,
         "body": body,
-        "title": body.title or run.stage,
+        "title": " · ".join([body.title or run.stage, *filter(None, [run.stage.partition(".")[2]])]),
         "record": record,
         "given": given,
         "tiers": [tier for tier in TIERS if tier in tiers],
@@ -144,10 +127,27 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
     }
 
 
+def _index_page(profile: str, runs: list[Run], origin: dict[str, Any]) -> dict[str, Any]:
+    from ebnerd_lib.features.registry import TIER_MEANINGS
+
+    scorers = known.scorers(runs)
+    return {
+        "profile": profile,
+        "runs": [run for run in runs if run.belongs],
+        "others": [run for run in runs if not run.belongs],
+        "scorers": scorers,
+        "scale": _scale(scorers),
+        "tiers": TIER_MEANINGS,
+        "summary": _summary(runs),
+        **origin,
+    }
+
+
 def _summary(runs: list[Run]) -> dict[str, Any]:
     """Return what is to be said of a profile and its scorers in a line or two."""
+    runs = [run for run in runs if run.belongs]
     seconds = [run.manifest["duration_seconds"] for run in runs if is_number(run.manifest.get("duration_seconds"))]
-    order, scorers = ("failed", "out of date", "by hand", "not run", "complete"), known.scorers(runs)
+    order, scorers = ("failed", "out of date", "not run", "complete"), known.scorers(runs)
     return {
         "state": min((run.state for run in runs), key=order.index, default="not run"),
         "complete": sum(run.state == "complete" for run in runs),
@@ -161,22 +161,22 @@ def _summary(runs: list[Run]) -> dict[str, Any]:
 
 
 def _scale(scorers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the ends of a scale that holds every interval and chance, and a function from AUC to px."""
+    """Return a scale that holds every interval and chance: its ends, width in px, and a function from AUC to px."""
     ends = [0.5, *(end for scorer in scorers for end in (scorer["interval"] or [scorer["auc"]]))]
     margin = max(0.05 * (max(ends) - min(ends)), 0.005)
-    low, high = min(ends) - margin, max(ends) + margin
-    per_unit = _BAR_WIDTH / (high - low)
-    return {"low": low, "high": high, "width": _BAR_WIDTH, "x": lambda auc: round((auc - low) * per_unit, 1)}
+    low, high, width = min(ends) - margin, max(ends) + margin, 128
+    per_unit = width / (high - low)
+    return {"low": low, "high": high, "width": width, "x": lambda auc: round((auc - low) * per_unit, 1)}
 
 
 # --- templates and files -----------------------------------------------------------------------------------
 
 
 def _duration(seconds: Any) -> str:
-    """Write a duration to about three digits; a dash for what is none.
+    """Write a duration to about three digits.
 
-    >>> _duration(4.21), _duration(83.4), _duration(7384)
-    ('4.2 s', '1 min 23 s', '2 h 03 min')
+    >>> _duration(4.21), _duration(83.4), _duration(7384), _duration(None)
+    ('4.2 s', '1 min 23 s', '2 h 03 min', '–')
     """
     if not is_number(seconds):
         return "–"
@@ -187,7 +187,7 @@ def _duration(seconds: Any) -> str:
 
 
 def _number(value: Any, digits: int) -> str:
-    """Write a number with so many digits; whole numbers in full; a dash for what is none.
+    """Write a number with so many digits; whole numbers in full.
 
     >>> _number(25356, 3), _number(0.78761, 3), _number(None, 3)
     ('25,356', '0.788', '–')
@@ -198,11 +198,6 @@ def _number(value: Any, digits: int) -> str:
 
 
 def _ends(interval: Any, digits: int = 4) -> str:
-    """Write an interval; a dash if there is none.
-
-    >>> _ends([0.5, 0.75])
-    '[0.5000, 0.7500]'
-    """
     return f"[{interval[0]:,.{digits}f}, {interval[1]:,.{digits}f}]" if interval else "–"
 
 
@@ -227,29 +222,24 @@ def _renderer() -> list[str]:
     return [sha256(file) for file in (*_RENDERERS, *templates)]
 
 
-def _is_rendered(target: Path, key: str) -> bool:
-    try:
-        with target.open("rb") as stream:
-            return f"<!-- render {key} -->".encode() in stream.read(300)
-    except OSError:
-        return False
-
-
-def _write(target: Path, key: str, template: str, context: dict[str, Any]) -> None:
-    """Fill a template and write the page with its key in the head; it is whole whenever it can be seen."""
+def _render(target: Path, key: str, template: str, context: Callable[[], dict[str, Any]]) -> bool:
+    """Write a page with its key in the head unless it is up to date; return whether it was written."""
+    with contextlib.suppress(OSError), target.open("rb") as stream:
+        if f"<!-- render {key} -->".encode() in stream.read(300):
+            return False
     import jinja2
 
     loader = jinja2.FileSystemLoader(paths.ROOT / "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(_FILTERS)
-    head, body = environment.get_template(template).render(**context).split("\n", 1)
+    head, body = environment.get_template(template).render(**context()).split("\n", 1)
     write_whole(target, f"{head}<!-- render {key} -->\n{body}")
+    return True
 
 
 # --- the cells of a notebook -------------------------------------------------------------------------------
 
 _DISPLAYED = ["image/svg+xml", "image/png", "image/jpeg", "text/html", "text/markdown", "text/plain"]
-_PAPERMILL_NOTE = "papermill-error-cell-tag"
 _TAGS = {
     "a", "b", "blockquote", "br", "caption", "code", "col", "colgroup", "dd", "del", "details", "div", "dl", "dt", "em",
     "figcaption", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "img", "kbd", "li", "ol", "p", "pre", "s",
@@ -264,10 +254,7 @@ _NOT_TEXT = re.compile(r"<(script|style)\b.*?(</\1\s*>|$)", re.DOTALL | re.IGNOR
 
 
 def make_plain(notebook: Path) -> None:
-    """Rid the outputs of an executed notebook of colours and of paths that only mean something on one machine.
-
-    A notebook that cannot be read or written anew stays as it is.
-    """
+    """Rid the outputs of a notebook of colours and local paths; one that cannot be read or written stays as it is."""
     import nbformat
 
     with contextlib.suppress(OSError, ValueError):
@@ -278,14 +265,12 @@ def make_plain(notebook: Path) -> None:
 
 def _make_plain(executed: Any) -> None:
     for output in (output for cell in executed.cells for output in cell.get("outputs", [])):
-        if output.output_type == "stream":
-            output.text = plain(output.text)
-        elif output.output_type == "error":
-            output.traceback = [plain(line) for line in output.traceback]
-            output.ename, output.evalue = plain(output.ename), plain(output.evalue)
-        else:
-            texts = {kind: text for kind, text in output.data.items() if kind.startswith("text/")}
-            output.data.update({kind: plain(text) for kind, text in texts.items() if isinstance(text, str)})
+        shown = output.get("data", output)
+        for name, value in shown.items():
+            if name in ("text", "ename", "evalue") or (name.startswith("text/") and isinstance(value, str)):
+                shown[name] = plain(value)
+            elif name == "traceback":
+                shown[name] = [plain(line) for line in value]
 
 
 def _cells_html(executed: Any) -> str:
@@ -294,7 +279,9 @@ def _cells_html(executed: Any) -> str:
     from nbconvert.preprocessors import CoalesceStreamsPreprocessor
     from traitlets.config import Config
 
-    executed.cells = [cell for cell in executed.cells if _PAPERMILL_NOTE not in cell.metadata.get("tags", [])]
+    executed.cells = [
+        each for each in executed.cells if "papermill-error-cell-tag" not in each.metadata.get("tags", [])
+    ]
     _make_plain(executed)
     exporter = HTMLExporter(
         config=Config({"NbConvertBase": {"display_data_priority": _DISPLAYED}}),
@@ -347,21 +334,28 @@ class Body:
         for image in self._soup.find_all("img", src=False):
             image.replace_with(str(image.get("alt", "")))
         self._lead_links(pages)
-        heading = self._soup.select_one(".markdown h1")
-        self.title = heading.extract().get_text().strip() if heading else ""
-        question = self._soup.select_one('.markdown > p:has(> strong:first-child:-soup-contains("Question."))')
-        self.question = question.extract().get_text().strip().removeprefix("Question.").strip() if question else ""
+        self.title = self._take(".markdown h1")
+        question = self._take('.markdown > p:has(> strong:first-child:-soup-contains("Question."))')
+        self.question = question.removeprefix("Question.").strip()
         self.contents = self._anchor_headings()
         for number, table in enumerate(self._soup.find_all("table"), 1):
-            _align(table)
-            self._frame(table, number)
+            self._frame(table, f"Table {number}")
         for number, picture in enumerate(self._soup.select("figure.picture"), 1):
             # The description of a picture stands below it too; those who hear it need not hear it twice.
-            description = str(picture.img.get("alt", "")) if picture.img else ""
-            picture.append(self._tag("figcaption", {"aria-hidden": "true"}, f"Figure {number}. {description}"))
+            caption = f"Figure {number}. {picture.img.get('alt', '') if picture.img else ''}"
+            picture.append(self._soup.new_tag("figcaption", attrs={"aria-hidden": "true"}, string=caption))
         for output in self._soup.select("[data-fold]"):
-            self._fold(output)
+            legend = output.find("figcaption")
+            text = legend.extract().get_text().strip() if legend else "Output"
+            folded = output.wrap(self._soup.new_tag("details", attrs={"class": "fold"}))
+            folded.insert(0, self._soup.new_tag("summary", string=text))
+            del output["data-fold"]
         self.html = str(self._soup)
+
+    def _take(self, selector: str) -> str:
+        """Take the first such element out and return its text; empty if there is none."""
+        found = self._soup.select_one(selector)
+        return found.extract().get_text().strip() if found else ""
 
     def _lead_links(self, pages: dict[str, str]) -> None:
         for link in self._soup.find_all("a"):
@@ -389,29 +383,19 @@ class Body:
                 contents.append((quote(anchor), text))
         return contents
 
-    def _frame(self, table: Any, number: int) -> None:
-        """Put a table in a box that scrolls by itself, its caption with its number above the box."""
-        label, caption = f"Table {number}", table.find("caption")
-        box = self._tag("div", {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": label})
-        figure = table.wrap(self._tag("figure", {"class": "table"}))
-        table.wrap(box)
-        if caption and caption.get_text().strip():
-            box["aria-label"] = f"{label}. {caption.get_text().strip()}"
+    def _frame(self, table: Any, label: str) -> None:
+        """Align the numbers of a table and put it in a box that scrolls by itself, its caption above the box."""
+        _align(table)
+        caption = table.find("caption")
+        text = caption.get_text().strip() if caption else ""
+        named = f"{label}. {text}" if text else label
+        figure = table.wrap(self._soup.new_tag("figure", attrs={"class": "table"}))
+        box = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": named}
+        table.wrap(self._soup.new_tag("div", attrs=box))
+        if text:
             caption.name = "figcaption"
             caption.insert(0, f"{label}. ")
             figure.insert(0, caption.extract())
-
-    def _fold(self, output: Any) -> None:
-        """Fold what a cell tagged ``fold`` shows: it is long, and for those who look for it."""
-        caption = output.find("figcaption")
-        text = caption.extract().get_text().strip() if caption else "Output"
-        output.wrap(self._tag("details", {"class": "fold"})).insert(0, self._tag("summary", {}, text))
-        del output["data-fold"]
-
-    def _tag(self, name: str, attributes: dict[str, str], text: str = "") -> Any:
-        tag = self._soup.new_tag(name, attrs=attributes)
-        tag.string = text
-        return tag
 
 
 _NUMBER = r"[-−+]?\d[\d,]*(?:\.\d*)?"

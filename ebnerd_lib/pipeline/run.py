@@ -34,7 +34,7 @@ from ebnerd_lib.pipeline.paths import (
 )
 from ebnerd_lib.pipeline.runs import headline, is_number, printable
 from ebnerd_lib.pipeline.stage import BATCH_VARIABLE, ORPHAN_SECONDS, clear_partial
-from ebnerd_lib.pipeline.stale import Hashes, fingerprint, order, stale_stages
+from ebnerd_lib.pipeline.stale import Hashes, fingerprint, order
 
 DETERMINISM = {"PYTHONHASHSEED": "0", "MKL_CBWR": "AVX2,STRICT", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 """What a kernel needs in its environment from the start, for the same bytes on any number of threads."""
@@ -158,13 +158,13 @@ class _Run:
                     sorter.done(stage)
         if self.failed:
             return self._end_failed()
-        rendered = report.render_profile(self.profile, list(self.configs))
+        rendered = report.render_profile(self.profile)
         self.hashes.save()
         if self.ran or rendered or not report.overview_file().exists():
             report.render_overview()
         if self.ran:
             say(f"done in {time.monotonic() - start:.0f} s, {len(self.ran)} of {len(self.configs)} stages run.")
-            for line in headline(self.profile, list(self.configs)):
+            for line in headline(self.profile):
                 say(line)
         elif rendered:
             say(f"rendered {rendered} reports again; no stage needed to run.")
@@ -246,7 +246,7 @@ class _Run:
         """Render after a failure, which may have a cause that stops this too."""
         where = f"Index: {relative(StagePaths(self.profile, '').outputs / 'index.html')}"
         try:
-            report.render_profile(self.profile, list(self.configs), stale_stages(self.profile, self.configs))
+            report.render_profile(self.profile)
             self.hashes.save()
             report.render_overview()
         except OSError as error:
