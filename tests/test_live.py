@@ -113,7 +113,7 @@ def test_what_comes_later_changes_no_pool_no_feature_and_no_rank(smoke):
         np.testing.assert_array_equal(one.offsets, other.offsets)
         np.testing.assert_array_equal(one.article, other.article)
         np.testing.assert_array_equal(features_of(past, one), features_of(smoke, other))
-    short, whole = (next_clicks(data, {"live": [model]}, EVERY) for data in (past, smoke))
+    short, whole = (next_clicks(data, [model], EVERY) for data in (past, smoke))
     for name in whole.ranks:
         np.testing.assert_array_equal(short.ranks[name], whole.ranks[name][: len(short.request)], name)
 
@@ -214,9 +214,9 @@ def by_loop(data: Dataset, found: NextClicks, name: str) -> list[float]:
     """The ranks of a rule, counted event by event."""
     kind, window = name.split("_")
     hours = {"30m": 0.5, "1h": 1.0, "6h": 6.0}[window]
-    log, live, ranks = data.log, pools(data, found.requests), []
+    log, live, ranks = data.log, found.live, []
     for row, article_id in zip(found.request.tolist(), found.article_id.tolist(), strict=True):
-        time = int(found.requests.time[row])
+        time = int(found.live.time[row])
         past = log.per_candidate((log.time >= time - int(hours * HOUR)) & (log.time < time))
         events = log.article[past & log.clicked if kind == "clicks" else past].tolist()
         pool = live.article[live.offsets[row] : live.offsets[row + 1]].tolist()
@@ -230,15 +230,15 @@ def by_loop(data: Dataset, found: NextClicks, name: str) -> list[float]:
 
 @pytest.mark.parametrize("rule", ["clicks_30m", "clicks_6h", "inviews_1h"])
 def test_ranks_of_rules_against_a_loop(smoke, rule):
-    found = next_clicks(smoke, {}, 40, seed=3)
+    found = next_clicks(smoke, [], 40, seed=3)
     np.testing.assert_array_equal(found.ranks[rule], by_loop(smoke, found, rule))
     assert np.nanmin(found.ranks[rule]) < 5
 
 
 def test_ranks_of_a_model_are_those_of_its_scores_in_the_pool_as_one_slate(smoke):
     model = make_model(smoke, hidden=(8,), context="mean")
-    found = next_clicks(smoke, {"logged": [model]}, 30)
-    live = pools(smoke, found.requests)
+    found = next_clicks(smoke, [model], 30)
+    live = found.live
     scores = model.score(smoke, live, features_of(smoke, live), allowed("clicks"))
     expected = [
         (scores[own] > scores[click]).sum() + 1
@@ -251,13 +251,13 @@ def test_ranks_of_a_model_are_those_of_its_scores_in_the_pool_as_one_slate(smoke
 
 
 def test_clicks_that_nobody_can_reach(tiny):
-    found = next_clicks(tiny, {}, EVERY)  # 201 alone has a pool, see above
+    found = next_clicks(tiny, [], EVERY)  # 201 alone has a pool, see above
     assert found.article_id.tolist() == [1007, LOST_ARTICLE, 1009, 1010]
-    assert found.pool.tolist() == [4, 0, 0, 0]
+    assert found.live.lengths.tolist() == [4, 0, 0, 0]
     assert found.unreachable == 0.75
     for name in RULES:
         assert np.isnan(found.ranks[name]).tolist() == [False, True, True, True]
-        assert found.values(name)[1:].tolist() == [[0.0] * 3] * 3
+        assert found.values(found.ranks[name])[1:].tolist() == [[0.0] * 3] * 3
     assert found.ranks["inviews_6h"].tolist()[0] == 2.0  # 1004, 1006 and 1007 were in view once, 1005 was not
     assert found.ranks["newest"].tolist()[0] == 1.0
 
@@ -266,12 +266,13 @@ def test_clicks_that_nobody_can_reach(tiny):
 def by_rank(tiny) -> NextClicks:
     """Three impressions with three, one and two clicks."""
     requests = tiny.parts["validation"].take(np.array([0, 1, 2]))
+    live = replace(requests, offsets=np.array([0, 30, 50, 90]))
     ranks = {name: np.full(6, 20.0) for name in RULES}
     ranks["mine"] = np.array([1.0, 3.0, np.nan, 10.5, 10.0, 2.5])
     ranks["inviews_1h"], ranks["clicks_1h"] = np.array([9.0] * 6), np.array([8.0] * 6)
     scorers = {"mine": ("exposure", "live"), **{name: (tier, "rule") for name, tier in RULES.items()}}
-    request, articles = np.array([0, 0, 0, 1, 2, 2]), np.arange(1001, 1007, dtype=np.int32)
-    return NextClicks(requests, request, articles, np.array([30, 20, 40], np.int32), scorers, ranks)
+    articles = np.arange(1001, 1007, dtype=np.int32)
+    return NextClicks(live, np.array([0, 0, 0, 1, 2, 2]), articles, ~np.isnan(ranks["mine"]), scorers, ranks, {})
 
 
 def test_metrics_are_means_over_clicks_then_over_impressions(by_rank):
@@ -280,7 +281,7 @@ def test_metrics_are_means_over_clicks_then_over_impressions(by_rank):
         [0, 0, 1 / 10.5],
         [(1 / np.log2(11) + 1 / np.log2(3.5)) / 2, 1, (0.1 + 0.4) / 2],
     ]
-    np.testing.assert_allclose(by_rank.values("mine"), expected)
+    np.testing.assert_allclose(by_rank.values(by_rank.ranks["mine"]), expected)
     entry = by_rank.entries()["mine"]
     assert set(entry) == {"tier", "trained_on", "ndcg@10", "ndcg@10_ci", "hit@10", "mrr", "impressions"}
     assert (entry["tier"], entry["trained_on"], entry["impressions"]) == ("exposure", "live", 3)
@@ -294,7 +295,7 @@ def test_the_best_rule_knows_no_more(by_rank):
     assert by_rank.best_rule("clicks") == "clicks_1h"
     table = by_rank.table().set_index("scorer")
     assert table["rule"].to_dict() == {**dict.fromkeys(RULES, ""), "mine": "inviews_1h"}
-    gain = by_rank.values("mine")[:, 0].mean() - 1 / np.log2(10)
+    gain = by_rank.values(by_rank.ranks["mine"])[:, 0].mean() - 1 / np.log2(10)
     assert table.loc["mine", "ΔnDCG@10 vs. the best rule"].startswith(f"{gain:+.4f} [")
 
 

@@ -26,7 +26,9 @@ _AT_A_TIME = 256  # requests: a mark for each article is held for so many
 _NEVER, _LATEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max >> 1
 
 
-def pools(dataset: Dataset, requests: Slates, hours: float = POOL_HOURS) -> Slates:
+def pools(
+    dataset: Dataset, requests: Slates, hours: float = POOL_HOURS, context: FeatureContext | None = None
+) -> Slates:
     """Return the pool of each request as its slate: what was in view in [t − hours, t), less what its user has read.
 
     Read is what the user clicked before t, in the history of the week or in the log. One pass along the log; beside
@@ -36,6 +38,7 @@ def pools(dataset: Dataset, requests: Slates, hours: float = POOL_HOURS) -> Slat
         dataset: articles, histories and the log.
         requests: impressions in order of time. Of their own slates nothing matters but what was clicked.
         hours: how long an article is live.
+        context: of the dataset, where it is known already.
 
     Returns:
         The same impressions, their candidates in order of the article index; there may be none. ``clicked`` is what
@@ -46,7 +49,7 @@ def pools(dataset: Dataset, requests: Slates, hours: float = POOL_HOURS) -> Slat
     """
     if (np.diff(requests.time) < 0).any():
         raise ValueError("requests must come in order of time: they are met along the log")
-    context, span = feature_context(dataset), int(hours * HOUR)
+    context, span = context or feature_context(dataset), int(hours * HOUR)
     shown, last = context.inviews, np.full(context.articles, _NEVER)
     at = np.searchsorted(shown.time, requests.time[:1] - span)
     lengths, articles, clicked = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, bool)]
@@ -150,14 +153,15 @@ def training_pools(
     since = int(train.time.min(initial=_LATEST)) + int(warmup_hours * HOUR)
     picked = sample_clicked(train, impressions, seed, since), sample_clicked(tuning, tuning_impressions, seed)
     requests, cut = concatenate([train.take(picked[0]), tuning.take(picked[1])]), len(picked[0])
-    whole = pools(dataset, requests, hours)
+    context = feature_context(dataset)
+    whole = pools(dataset, requests, hours, context)
     lengths = whole.lengths
     lengths[:cut] = np.minimum(lengths, whole.clicks + evenly + by_views)[:cut]
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     matrix = large_empty((int(offsets[-1]), len(columns)), np.float16)
     kept, log_chance = np.ones(whole.candidates, bool), np.zeros(whole.candidates, np.float32)
     sampled, rng = int(whole.offsets[cut]), np.random.default_rng(seed)
-    for chunk in compute_features(whole, feature_context(dataset), list(dict.fromkeys([*columns, _VIEWS]))):
+    for chunk in compute_features(whole, context, list(dict.fromkeys([*columns, _VIEWS]))):
         first, end = int(chunk.rows[0]), int(chunk.rows[-1]) + 1
         own = slice(whole.offsets[first], min(whole.offsets[end], sampled))
         if first < cut:

@@ -4,8 +4,8 @@ Clicks happened on what was shown, so this rewards guessing the page as well as 
 one another; it is no A/B test.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ebnerd_lib.data.slates import Slates, candidate_rows
 from ebnerd_lib.evaluation.baselines import by_recency
 from ebnerd_lib.evaluation.compare import with_interval
 from ebnerd_lib.evaluation.intervals import user_bootstrap
-from ebnerd_lib.features.build import FeatureChunk, compute_features
+from ebnerd_lib.features.build import compute_features
 from ebnerd_lib.features.context import feature_context
 from ebnerd_lib.features.live import POOL_HOURS, pools, sample_clicked
 from ebnerd_lib.features.registry import TIERS
@@ -34,49 +34,57 @@ RULES = {
     "random": "ids",
 }
 """Scorers without training and their tiers: what was clicked, or in view, most in so long before; newest; random."""
+_COLUMNS = {rule: "age_hours" if rule == "newest" else rule for rule in RULES if rule != "random"}
 
 
 @dataclass(frozen=True)
 class NextClicks:
-    """Where the clicked articles of some impressions stand, by scorer.
+    """Where the clicked articles of n impressions stand among the live ones, by scorer.
 
     Attributes:
-        requests: the n impressions, in order of time.
+        live: the impressions in order of time, each over its pool.
         request: int64 (k,), which of them each click belongs to.
         article_id: int32 (k,), what was clicked.
-        pool: int32 (n,), live articles of each impression that its user had not read.
+        reachable: bool (k,), whether the pool has it: the article was live, and its user had not read it.
         scorers: by name, its tier and what it was trained on: ``live``, ``logged`` or, of a rule, ``rule``.
-        ranks: by name, float64 (k,), the rank of each click in its pool, 1 best, the mean rank of ties; NaN where it is
-            unreachable: the article was not live, or its user had read it.
+        ranks: by name, float64 (k,), see ``place``.
+        scores: by name, float32 (m,), of every candidate; of models alone.
     """
 
-    requests: Slates
+    live: Slates
     request: np.ndarray
     article_id: np.ndarray
-    pool: np.ndarray
+    reachable: np.ndarray
     scorers: dict[str, tuple[str, str]]
     ranks: dict[str, np.ndarray]
+    scores: dict[str, np.ndarray]
 
     @property
     def unreachable(self) -> float:
         """The share of clicks that no scorer can rank."""
-        return float(np.isnan(next(iter(self.ranks.values()))).mean())
+        return float(1 - self.reachable.mean())
 
-    def values(self, name: str) -> np.ndarray:
-        """Return the ``METRICS`` of a scorer, means over the clicks of each impression: float64 (n, 3).
+    def place(self, scores: np.ndarray) -> np.ndarray:
+        """Return the rank of each click in its pool by scores (m,), 1 best, see ``click_ranks``; NaN if unreachable."""
+        ranks = np.full(len(self.request), np.nan)
+        ranks[self.reachable] = click_ranks(scores, self.live.clicked, self.live.offsets)
+        return ranks
+
+    def values(self, ranks: np.ndarray) -> np.ndarray:
+        """Return the ``METRICS`` of ranks (k,), means over the clicks of each impression: float64 (n, 3).
 
         Of a click of rank r: 1 / log2(r + 1) and 1 where r is at most 10, else 0; and 1 / r. 0 where unreachable.
         """
-        rank = np.nan_to_num(self.ranks[name], nan=np.inf)
+        rank = np.nan_to_num(ranks, nan=np.inf)
         hit = rank <= DEPTH
         clicks = np.stack([np.where(hit, 1 / np.log2(rank + 1), 0.0), hit, 1 / rank], axis=1)
-        sums = [np.bincount(self.request, weights=column, minlength=len(self.requests)) for column in clicks.T]
-        return np.stack(sums, axis=1) / np.bincount(self.request, minlength=len(self.requests))[:, None]
+        sums = [np.bincount(self.request, weights=column, minlength=len(self.live)) for column in clicks.T]
+        return np.stack(sums, axis=1) / np.bincount(self.request, minlength=len(self.live))[:, None]
 
     def best_rule(self, tier: str) -> str:
         """Return the rule of the highest nDCG among those that know no more than a tier, the first where they tie."""
         known = [rule for rule, own in RULES.items() if TIERS.index(own) <= TIERS.index(tier)]
-        return max(known, key=lambda rule: float(self.values(rule)[:, 0].mean()))
+        return max(known, key=lambda rule: float(self.values(self.ranks[rule])[:, 0].mean()))
 
     def entries(self, seed: int = 0) -> dict[str, dict[str, Any]]:
         """Return what ``metrics.json`` holds as ``next_click``: means over impressions, by scorer.
@@ -86,10 +94,10 @@ class NextClicks:
         """
         entries = {}
         for name, (tier, trained_on) in self.scorers.items():
-            values = self.values(name)
+            values = self.values(self.ranks[name])
             means = dict(zip(METRICS, values.mean(axis=0).tolist(), strict=True))
-            ends = user_bootstrap(values[:, :1], self.requests.user_id, seed)[0].tolist()
-            about = {"tier": tier, "trained_on": trained_on, "ndcg@10_ci": ends, "impressions": len(self.requests)}
+            ends = user_bootstrap(values[:, :1], self.live.user_id, seed)[0].tolist()
+            about = {"tier": tier, "trained_on": trained_on, "ndcg@10_ci": ends, "impressions": len(self.live)}
             entries[name] = about | means
         return entries
 
@@ -108,8 +116,8 @@ class NextClicks:
             row["ndcg@10"] = with_interval(entry["ndcg@10"], entry["ndcg@10_ci"])
             row |= {"hit@10": entry["hit@10"], "mrr": entry["mrr"], "ΔnDCG@10 vs. the best rule": "", "rule": rule}
             if rule:
-                less = self.values(name)[:, :1] - self.values(rule)[:, :1]
-                ends = user_bootstrap(less, self.requests.user_id, seed)[0].tolist()
+                less = (self.values(self.ranks[name]) - self.values(self.ranks[rule]))[:, :1]
+                ends = user_bootstrap(less, self.live.user_id, seed)[0].tolist()
                 row["ΔnDCG@10 vs. the best rule"] = with_interval(float(less.mean()), ends, "+")
             rows.append(row)
         return pd.DataFrame(rows)
@@ -118,65 +126,59 @@ class NextClicks:
         """Write ``next_click_<name>.parquet`` of every scorer: one row a click, with null ranks where unreachable."""
         for name, ranks in self.ranks.items():
             columns = {
-                "impression_id": self.requests.impression_id[self.request],
+                "impression_id": self.live.impression_id[self.request],
                 "article_id": self.article_id,
-                "pool": self.pool[self.request],
+                "pool": self.live.lengths[self.request].astype(np.int32),
                 "rank": pa.array(ranks, pa.float32(), from_pandas=True),
             }
             pq.write_table(pa.table(columns), folder / f"next_click_{name}.parquet", compression="zstd")
 
 
 def next_clicks(
-    dataset: Dataset,
-    models: Mapping[str, Iterable[TrainedModel]],
-    impressions: int = 2_000,
-    hours: float = POOL_HOURS,
-    seed: int = 0,
-    part: str = "validation",
+    dataset: Dataset, models: Sequence[TrainedModel], impressions: int = 2_000, hours: float = POOL_HOURS, seed: int = 0
 ) -> NextClicks:
-    """Rank the live articles of sampled impressions with a click, chunk by chunk, by models and by ``RULES``.
+    """Rank the live articles of impressions of validation with a click, chunk by chunk, by models and by ``RULES``.
 
     Args:
         dataset: with its log.
-        models: by what they were trained on, ``live`` or ``logged``. A pool is one slate for all.
+        models: whatever they were trained on, a pool is one slate.
         impressions: sampled with the seed, all if there are not so many.
         hours: how long an article is live.
         seed: of the sample and of the rule ``random``.
-        part: whose impressions.
 
     Raises:
         ConfigError: no impression has a click.
         StageError: a model may not see what it asks for.
     """
-    slates = dataset.parts[part]
-    requests = slates.take(sample_clicked(slates, impressions, seed))
-    live = pools(dataset, requests, hours)
-    known = [(trained_on, model) for trained_on, own in models.items() for model in own]
-    names = list(dict.fromkeys([*(column for _, model in known for column in model.columns), "age_hours", *RULES]))
-    names = [name for name in names if name not in ("newest", "random")]
-    rng = np.random.default_rng(seed)
-    found: dict[str, list[np.ndarray]] = {name: [] for name in (*(model.name for _, model in known), *RULES)}
-    for chunk in compute_features(live, feature_context(dataset), names):
-        own = live.between(int(chunk.rows[0]), int(chunk.rows[-1]) + 1)
-        for _, model in known:
-            found[model.name].append(
-                click_ranks(model.score(dataset, chunk.slates, chunk.table, chunk.names), own.clicked, own.offsets)
-            )
-        for rule in RULES:
-            found[rule].append(click_ranks(_rule_scores(rule, chunk, rng), own.clicked, own.offsets))
-    # Clicks and the pool's clicked candidates, both in order of impression and article.
+    validation, context = dataset.parts["validation"], feature_context(dataset)
+    requests = validation.take(sample_clicked(validation, impressions, seed))
+    live = pools(dataset, requests, hours, context)
+    columns = {column for model in models for column in model.columns} | {*_COLUMNS.values()}
+    scores = {name: np.empty(live.candidates, np.float32) for name in (*(model.name for model in models), *RULES)}
+    scores["random"] = np.random.default_rng(seed).random(live.candidates, np.float32)
+    for chunk in compute_features(live, context, sorted(columns)):
+        own = slice(live.offsets[chunk.rows[0]], live.offsets[chunk.rows[-1] + 1])
+        for model in models:
+            scores[model.name][own] = model.score(dataset, chunk.slates, chunk.table, chunk.names)
+        for rule, column in _COLUMNS.items():
+            values = chunk.column(column)
+            scores[rule][own] = by_recency(values) if rule == "newest" else values
+    # Clicks, and what is clicked of the pools: both in order of impression and article.
     request = requests.per_candidate(np.arange(len(requests)))[requests.clicked]
-    order = np.lexsort((requests.article[requests.clicked], request))
-    request, article = request[order], requests.article[requests.clicked][order]
-    size, candidate = len(dataset.articles), live.per_candidate(np.arange(len(live)))[live.clicked]
-    reachable = np.isin(request * size + article, candidate * size + live.article[live.clicked])
-    ranks = {name: np.full(len(request), np.nan) for name in found}
-    for name, pieces in found.items():
-        ranks[name][reachable] = np.concatenate(pieces)
-    scorers = {model.name: (model.tier, trained_on) for trained_on, model in known}
-    scorers |= {rule: (tier, "rule") for rule, tier in RULES.items()}
-    article_id = requests.article_id[requests.clicked][order]
-    return NextClicks(requests, request, article_id, live.lengths.astype(np.int32), scorers, ranks)
+    article = requests.article[requests.clicked]
+    order, size = np.lexsort((article, request)), len(dataset.articles)
+    found = live.per_candidate(np.arange(len(live)))[live.clicked] * size + live.article[live.clicked]
+    clicks = NextClicks(
+        live=live,
+        request=request[order],
+        article_id=requests.article_id[requests.clicked][order],
+        reachable=np.isin(request[order] * size + article[order], found),
+        scorers={model.name: (model.tier, model.trained_on) for model in models}
+        | {rule: (tier, "rule") for rule, tier in RULES.items()},
+        ranks={},
+        scores={model.name: scores[model.name] for model in models},
+    )
+    return replace(clicks, ranks={name: clicks.place(own) for name, own in scores.items()})
 
 
 def click_ranks(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -193,9 +195,3 @@ def click_ranks(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) ->
     mine, begins = np.repeat(scores[click], lengths), np.cumsum(lengths) - lengths
     better, equal = (np.add.reduceat(each.astype(np.float64), begins) for each in (others > mine, others == mine))
     return better + (equal + 1) / 2
-
-
-def _rule_scores(rule: str, chunk: FeatureChunk, rng: np.random.Generator) -> np.ndarray:
-    if rule == "random":
-        return rng.random(len(chunk.table))
-    return by_recency(chunk.column("age_hours")) if rule == "newest" else chunk.column(rule)
