@@ -1,7 +1,7 @@
 """A bundle made ready: parts, histories and metadata of articles."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, repeat
 from pathlib import Path
@@ -15,10 +15,10 @@ from numba import njit
 
 from ebnerd_lib.configs import SplitName
 from ebnerd_lib.data import slates as slates_io
-from ebnerd_lib.data.bundle import Bundle, History, Lists, build_history, build_slates
+from ebnerd_lib.data.bundle import Bundle, History, build_history, build_slates
 from ebnerd_lib.data.layout import SPLITS, TEST
 from ebnerd_lib.data.schema import SENTIMENT_LABELS
-from ebnerd_lib.data.slates import HOUR, Slates
+from ebnerd_lib.data.slates import HOUR, ColumnBuffer, Slates
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import BundleError, ConfigError, StageError
 
@@ -212,7 +212,7 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
         )
         weeks = list(pool.map(build_slates, behaviors, repeat(articles), repeat(users), range(len(SPLITS))))
         past = list(pool.map(build_history, clicks, repeat(articles), repeat(users)))
-    rows_of_history = [len(rows) for rows in clicks]
+    rows_of_history = [len(rows.user_id) for rows in clicks]
     del behaviors, clicks, ids  # they are as large as what was made of them
     cut = split_parts(split, weeks[0].time, weeks[1].time)
     parts = _cut(weeks, cut.part, PARTS)
@@ -280,21 +280,10 @@ def _cut(weeks: list[Slates], part: np.ndarray, names: tuple[str, ...]) -> dict[
 
     ``part`` holds the number of the part of each impression, one week after the other.
     """
-    first = [0, len(weeks[0])]
-    weeks = [replace(week, row=start + week.row) for week, start in zip(weeks, first, strict=True)]
-    time = np.concatenate([week.time for week in weeks])
-    order = np.lexsort((time, part))
+    order = np.lexsort((np.concatenate([week.time for week in weeks]), part))
     ends = np.concatenate(([0], np.cumsum(np.bincount(part, minlength=len(names))[: len(names)]))).tolist()
-    order = order[: ends[-1]]
-    of_week = [order[start:stop] >= first[1] for start, stop in pairwise(ends)]
-    if any(later.any() and not later.all() for later in of_week):
-        log = slates_io.concatenate(weeks).take(order)
-    else:  # each part is of one week: no copy of both is needed
-        sources = [int(later.all()) for later in of_week]
-        pieces = [order[start:stop] for start, stop in pairwise(ends)]
-        log = slates_io.gathered(
-            [(weeks[week], rows - first[week]) for week, rows in zip(sources, pieces, strict=True)]
-        )
+    log = slates_io.gathered(weeks, order[: ends[-1]])
+    log.row[:] = order[: ends[-1]]  # the files follow each other as the weeks do
     return {part: log.between(start, stop) for part, (start, stop) in zip(names, pairwise(ends), strict=True)}
 
 
@@ -330,12 +319,13 @@ def load(folder: Path) -> Dataset:
 
 
 def _load_history(path: Path) -> History:
-    articles, times = Lists(path, "article", np.int32), Lists(path, "time", np.int64)
+    kinds = pq.read_schema(path)
+    articles, times = (ColumnBuffer([path], name, kinds.field(name).type) for name in ("article", "time"))
     for group in range(pq.ParquetFile(path).metadata.num_row_groups):
         table = pq.ParquetFile(path).read_row_group(group)
         articles.add(table["article"])
         times.add(table["time"])
-    return History(*articles.whole(), times.whole()[1])
+    return History(articles.offsets, articles.values, times.values)
 
 
 def sentiment_shares(label: np.ndarray, score: np.ndarray) -> np.ndarray:

@@ -184,6 +184,11 @@ def flat(column: pa.ChunkedArray) -> pa.Array:
     return items
 
 
+def list_lengths(column: pa.ChunkedArray) -> np.ndarray:
+    """Return how many values each row of a list column has: int64 (rows,)."""
+    return pc.list_value_length(column).to_numpy().astype(np.int64)
+
+
 def _refuse_far_times(path: Path, name: str, column: pa.ChunkedArray) -> None:
     items = flat(column)
     if not pt.is_timestamp(items.type):

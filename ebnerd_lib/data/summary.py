@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from ebnerd_lib.data.bundle import Bundle
+from ebnerd_lib.data.bundle import BATCH, Bundle, open_parquet, readable
 from ebnerd_lib.data.dataset import PARTS, UNKNOWN_TIME, Dataset
 from ebnerd_lib.data.layout import SPLITS
-from ebnerd_lib.data.slates import HOUR, large_empty, marked
+from ebnerd_lib.data.slates import HOUR, large_zeros, marked
 
 _AT_A_TIME = 1 << 17  # slates: memory is bounded by these, not by all
 AGE_EDGES = (0, 1, 2, 4, 8, 16, 24, 48, 96, 240, 720, np.inf)
@@ -17,8 +17,14 @@ def null_shares(bundle: Bundle) -> pd.DataFrame:
     """Return the share of null rows of every column that has any: ``file``, ``column``, ``share``."""
     rows = []
     for name in ("articles", *(f"{split}/{table}" for split in SPLITS for table in ("behaviors", "history"))):
-        shares = bundle.null_shares(name)
-        rows += [{"file": name, "column": column, "share": share} for column, share in shares.items() if share]
+        file = open_parquet(path := bundle.path / f"{name}.parquet")
+        for column in dict.fromkeys(file.schema_arrow.names):
+            nulls = 0
+            with readable(path):
+                for batch in file.iter_batches(BATCH, columns=[column]):
+                    nulls += batch.column(batch.schema.get_all_field_indices(column)[0]).null_count
+            if nulls:
+                rows.append({"file": name, "column": column, "share": nulls / file.metadata.num_rows})
     return pd.DataFrame(rows, columns=["file", "column", "share"])
 
 
@@ -61,7 +67,7 @@ def candidate_age(dataset: Dataset, part: str) -> np.ndarray:
     """Return the age in hours of every candidate when it was in view, at least 0; NaN where unknown."""
     slates = dataset.parts[part]
     published = dataset.metadata.published
-    out = large_empty(slates.candidates, np.float64)
+    out = large_zeros(slates.candidates, np.float64)
     for start in range(0, len(slates), _AT_A_TIME):
         some = slates.between(start, min(start + _AT_A_TIME, len(slates)))
         born = published[some.article]
