@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, repeat
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numba import njit
 
-from ebnerd_lib.configs import SplitName
 from ebnerd_lib.data import slates as slates_io
 from ebnerd_lib.data.bundle import Bundle, History, build_history, build_slates
 from ebnerd_lib.data.layout import SPLITS, TEST
@@ -23,25 +22,17 @@ from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import BundleError, ConfigError, StageError
 
 PARTS = ("train", "tuning", "validation")
-SPLIT_NAMES: tuple[str, ...] = get_args(SplitName)
 BEYOND = "beyond_accuracy"
 """The part of a hidden test whose slates were made up for beyond-accuracy measures and shown to nobody."""
 HIDDEN_PARTS = ("validation", "test", BEYOND)
 
 
-@dataclass(frozen=True)
-class Split:
-    """Where both weeks, train file first, are cut. Parts are half-open intervals of time.
+class Split(NamedTuple):
+    """Where both weeks, train file first, are cut. Parts are half-open intervals of time."""
 
-    Attributes:
-        part: int8 (n,), per impression of both files: 0 train, 1 tuning, 2 validation.
-        tuning_start: microseconds; tuning begins here.
-        validation_start: microseconds; validation begins here.
-    """
-
-    part: np.ndarray
-    tuning_start: int
-    validation_start: int
+    part: np.ndarray  # int8 (n,), per impression of both files: 0 train, 1 tuning, 2 validation
+    tuning_start: int  # microseconds; tuning begins here
+    validation_start: int  # microseconds; validation begins here
 
 
 def split_parts(name: str, train_time: np.ndarray, validation_time: np.ndarray) -> Split:
@@ -56,12 +47,10 @@ def split_parts(name: str, train_time: np.ndarray, validation_time: np.ndarray) 
         ConfigError: the name is unknown.
         BundleError: a part would be empty, or the weeks overlap under ``official``.
     """
-    if name == "official":
-        split = _official(train_time, validation_time)
-    elif name == "quantile":
-        split = _quantile(np.concatenate([train_time, validation_time]))
-    else:
-        raise ConfigError(f"split: '{name}' is unknown. Use one of {', '.join(SPLIT_NAMES)}.")
+    cuts = {"official": _official, "quantile": _quantile}
+    if name not in cuts:
+        raise ConfigError(f"split: '{name}' is unknown. Use one of {', '.join(cuts)}.")
+    split = cuts[name](train_time, validation_time)
     counts = np.bincount(split.part, minlength=len(PARTS))
     if not counts.all():
         empty = ", ".join(part for part, count in zip(PARTS, counts, strict=True) if not count)
@@ -87,7 +76,8 @@ def _official(train_time: np.ndarray, validation_time: np.ndarray) -> Split:
     return Split(part, tuning_start, int(validation_time.min()))
 
 
-def _quantile(time: np.ndarray) -> Split:
+def _quantile(train_time: np.ndarray, validation_time: np.ndarray) -> Split:
+    time = np.concatenate([train_time, validation_time])
     ordered = np.sort(time)
     validation_start = int(ordered[int(np.ceil(0.9 * (len(time) - 1)))])
     tuning_start = validation_start - (validation_start - int(ordered[0])) // 10
@@ -216,7 +206,13 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
     del behaviors, clicks, ids  # they are as large as what was made of them
     cut = split_parts(split, weeks[0].time, weeks[1].time)
     parts = _cut(weeks, cut.part, PARTS)
-    _refuse_parts_without_choice(bundle.path, split, parts)
+    for part, slates in parts.items():
+        if not slates.has_choice.any():
+            raise BundleError(
+                f"{bundle.path}: split '{split}': none of the {len(slates)} impressions of {part} has a click and a "
+                "candidate beside it. Check article_ids_clicked in train/behaviors.parquet and "
+                "validation/behaviors.parquet."
+            )
     known = article_table(table, articles)
     dataset = Dataset(
         articles=known,
@@ -358,15 +354,6 @@ def article_table(table: pa.Table, articles: Vocabulary) -> pd.DataFrame:
         premium=joined["premium"].astype("boolean"),
         category=joined["category"].astype("Int16"),
     )
-
-
-def _refuse_parts_without_choice(path: Path, split: str, parts: dict[str, Slates]) -> None:
-    for part, slates in parts.items():
-        if not slates.has_choice.any():
-            raise BundleError(
-                f"{path}: split '{split}': none of the {len(slates)} impressions of {part} has a click and a candidate "
-                "beside it. Check article_ids_clicked in train/behaviors.parquet and validation/behaviors.parquet."
-            )
 
 
 def _distinct(topics: object) -> np.ndarray:

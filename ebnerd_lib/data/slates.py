@@ -212,19 +212,11 @@ def _count(marked, offsets):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _mark(index, marked):  # type: ignore[no-untyped-def]
-    for place in index:
-        marked[place] = True
-
-
 def marked(index: np.ndarray, size: int) -> np.ndarray:
-    """Return which of ``size`` indices occur: bool (size,).
-
-    >>> marked(np.array([2, 0, 2]), 4)
-    array([ True, False,  True, False])
-    """
+    """Return which of ``size`` indices occur: bool (size,)."""
     out = np.zeros(size, dtype=np.bool_)
-    _mark(index, out)
+    for place in index:
+        out[place] = True
     return out
 
 
