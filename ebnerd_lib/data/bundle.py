@@ -36,17 +36,11 @@ _NULLABLE = frozenset(schema.ARTICLES) - {"article_id"} | {
 
 @dataclass(frozen=True)
 class History:
-    """The clicks of users in the 21 days before a split's week, as published with that split.
+    """The clicks of users in the 21 days before a split's week, as published with that split."""
 
-    Attributes:
-        offsets: int64 (users + 1,): user ``u`` clicked ``offsets[u]:offsets[u + 1]`` of the arrays below.
-        article: int32 (clicks,), index into the articles table.
-        time: int64 (clicks,), microseconds, ascending within a user.
-    """
-
-    offsets: np.ndarray
-    article: np.ndarray
-    time: np.ndarray
+    offsets: np.ndarray  # int64 (users + 1,): user ``u`` clicked ``offsets[u]:offsets[u + 1]`` of the arrays below
+    article: np.ndarray  # int32 (clicks,), index into the articles table
+    time: np.ndarray  # int64 (clicks,), microseconds, ascending within a user
 
     @property
     def lengths(self) -> np.ndarray:

@@ -97,24 +97,15 @@ _SHARES = tuple(f"sentiment_{label.lower()}" for label in SENTIMENT_LABELS)
 
 @dataclass(frozen=True)
 class Metadata:
-    """What the articles table says, by article index; row 0 is the unknown article.
+    """What the articles table says, by article index; row 0 is the unknown article."""
 
-    Attributes:
-        published: int64 (articles,), microseconds; ``UNKNOWN_TIME`` where the table has none.
-        premium: bool (articles,), false where unknown.
-        category: int32 (articles,), index into the bundle's sorted categories, 0 unknown.
-        sentiment: float32 (articles, 3), shares of negative, neutral, positive; NaN where unknown.
-        topic_starts: int64 (articles + 1,): article ``a`` has ``topics[topic_starts[a]:topic_starts[a + 1]]``.
-        topics: int32, indices into the bundle's sorted topics, from 0.
-        vectors: float32 (articles, size), of length 1, zeros where there is none; size 0 without article vectors.
-    """
-
-    published: np.ndarray
-    premium: np.ndarray
-    category: np.ndarray
-    sentiment: np.ndarray
-    topic_starts: np.ndarray
-    topics: np.ndarray
+    published: np.ndarray  # int64 (articles,), microseconds; ``UNKNOWN_TIME`` where the table has none
+    premium: np.ndarray  # bool (articles,), false where unknown
+    category: np.ndarray  # int32 (articles,), index into the bundle's sorted categories, 0 unknown
+    sentiment: np.ndarray  # float32 (articles, 3), shares of negative, neutral, positive; NaN where unknown
+    topic_starts: np.ndarray  # int64 (articles + 1,): article ``a`` has ``topics[topic_starts[a]:topic_starts[a + 1]]``
+    topics: np.ndarray  # int32, indices into the bundle's sorted topics, from 0
+    # float32 (articles, size), of length 1, zeros where there is none; size 0 without article vectors
     vectors: np.ndarray
 
     @property

@@ -52,42 +52,26 @@ _PER_CANDIDATE = ("article_id", "article", "clicked")
 
 @dataclass(frozen=True)
 class Slates:
-    """The slates of some impressions, ``n`` impressions over ``m`` candidates.
+    """The slates of some impressions, ``n`` impressions over ``m`` candidates."""
 
-    Attributes:
-        impression_id: uint32 (n,), ids as in the file.
-        user_id: uint32 (n,), raw ids.
-        user: int32 (n,), index into the users table, 0 unknown.
-        time: int64 (n,), microseconds since 1970 without zone.
-        session: int64 (n,), unique per session over all splits.
-        device: int8 (n,), 0 unknown, 1 desktop, 2 mobile, 3 tablet.
-        subscriber: bool (n,).
-        page: int32 (n,), index of the article being read; 0 on the front page and for unknown articles.
-        front_page: bool (n,), whether the front page is being read.
-        week: int8 (n,), 0 for the bundle's train file, 1 for its validation file; of a hidden test 0, and 1 for the
-            week before it: whose history applies.
-        offsets: int64 (n + 1,), slate ``i`` is ``offsets[i]:offsets[i + 1]`` of the arrays below.
-        article_id: int32 (m,), raw ids.
-        article: int32 (m,), index into the articles table, 0 unknown.
-        clicked: bool (m,).
-        row: int64 (n,), where the impression stands in the bundle's files, the train file first; as the impressions
-            come, if not given.
-    """
-
-    impression_id: np.ndarray
-    user_id: np.ndarray
-    user: np.ndarray
-    time: np.ndarray
-    session: np.ndarray
-    device: np.ndarray
-    subscriber: np.ndarray
-    page: np.ndarray
-    front_page: np.ndarray
+    impression_id: np.ndarray  # uint32 (n,), ids as in the file
+    user_id: np.ndarray  # uint32 (n,), raw ids
+    user: np.ndarray  # int32 (n,), index into the users table, 0 unknown
+    time: np.ndarray  # int64 (n,), microseconds since 1970 without zone
+    session: np.ndarray  # int64 (n,), unique per session over all splits
+    device: np.ndarray  # int8 (n,), 0 unknown, 1 desktop, 2 mobile, 3 tablet
+    subscriber: np.ndarray  # bool (n,)
+    page: np.ndarray  # int32 (n,), index of the article being read; 0 on the front page and for unknown articles
+    front_page: np.ndarray  # bool (n,), whether the front page is being read
+    # int8 (n,), 0 for the bundle's train file, 1 for its validation file; of a hidden test 0, and 1 for the week before
+    # it: whose history applies
     week: np.ndarray
-    offsets: np.ndarray
-    article_id: np.ndarray
-    article: np.ndarray
-    clicked: np.ndarray
+    offsets: np.ndarray  # int64 (n + 1,), slate ``i`` is ``offsets[i]:offsets[i + 1]`` of the arrays below
+    article_id: np.ndarray  # int32 (m,), raw ids
+    article: np.ndarray  # int32 (m,), index into the articles table, 0 unknown
+    clicked: np.ndarray  # bool (m,)
+    # int64 (n,), where the impression stands in the bundle's files, the train file first; as the impressions come, if
+    # not given
     row: np.ndarray = None  # type: ignore[assignment]  # never is after __post_init__
 
     def __post_init__(self) -> None:

@@ -23,19 +23,12 @@ not), or the article with this kind of reader (subscriber or not)."""
 
 @dataclass
 class FeatureContext:
-    """Everything that features may look at. Past events are put in order once, when first needed.
+    """Everything that features may look at. Past events are put in order once, when first needed."""
 
-    Attributes:
-        log: impressions of all parts with their clicks; queries only see those strictly before their time.
-        metadata: the articles table.
-        histories: the clicks before each week, week 0 first.
-        users: number of users, index 0 included.
-    """
-
-    log: Slates
-    metadata: Metadata
-    histories: list[History]
-    users: int
+    log: Slates  # impressions of all parts with their clicks; queries only see those strictly before their time
+    metadata: Metadata  # the articles table
+    histories: list[History]  # the clicks before each week, week 0 first
+    users: int  # number of users, index 0 included
 
     @property
     def articles(self) -> int:
@@ -177,19 +170,12 @@ class EventCursor:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a feature function sees: some slates in the order of its walk, and the past.
+    """What a feature function sees: some slates in the order of its walk, and the past."""
 
-    Attributes:
-        slates: the slates to describe, n impressions and m candidates.
-        context: metadata, histories and the log.
-        walk: past events, strictly before the time of each slate; for a ``time`` walk.
-        columns: for a ``slate`` walk, the columns (m,) that the family reads, by name.
-    """
-
-    slates: Slates
-    context: FeatureContext
-    walk: EventCursor
-    columns: dict[str, np.ndarray]
+    slates: Slates  # the slates to describe, n impressions and m candidates
+    context: FeatureContext  # metadata, histories and the log
+    walk: EventCursor  # past events, strictly before the time of each slate; for a ``time`` walk
+    columns: dict[str, np.ndarray]  # for a ``slate`` walk, the columns (m,) that the family reads, by name
 
 
 def feature_context(dataset: Dataset) -> FeatureContext:
