@@ -17,7 +17,7 @@ from numba import njit
 
 from ebnerd_lib.data import schema
 from ebnerd_lib.data.layout import SPLITS, TEST, VECTORS, check_files, generated_stamp
-from ebnerd_lib.data.schema import UNREADABLE, cast_column, flat, list_lengths
+from ebnerd_lib.data.schema import UNREADABLE, cast_column, flat, list_lengths, refuse
 from ebnerd_lib.data.slates import ColumnBuffer, Slates, large_zeros, lists_of, writable
 from ebnerd_lib.data.vocabulary import Vocabulary, distinct
 from ebnerd_lib.errors import BundleError, first_line
@@ -102,8 +102,7 @@ class Bundle:
                 clicks.add(batch["article_ids_clicked"])
                 seen.append(pc.drop_null(pc.unique(batch["article_id"])).to_numpy())
             requests.append(_request(batch))
-        if not requests:
-            raise BundleError(f"{path}: 0 rows. A split needs impressions: check that the file is complete.")
+        refuse(not requests, f"{path}: 0 rows. A split needs impressions: check that the file is complete.")
         request = {name: np.concatenate([each[name] for each in requests]) for name in requests[0]}
         click_offsets = clicks.offsets if told else np.zeros_like(inview.offsets)
         if told:
@@ -125,11 +124,11 @@ class Bundle:
             users.append(batch["user_id"].to_numpy())
             seen.append(pc.unique(flat(batch["article_id_fixed"])).to_numpy())
             unequal = int((articles.add(batch["article_id_fixed"]) != times.add(batch["impression_time_fixed"])).sum())
-            if unequal:
-                raise BundleError(
-                    f"{path}: article_id_fixed and impression_time_fixed differ in length in {unequal} rows. "
-                    "Each click needs its article and its time: fetch the file again."
-                )
+            refuse(
+                unequal,
+                f"{path}: article_id_fixed and impression_time_fixed differ in length in {unequal} rows. "
+                "Each click needs its article and its time: fetch the file again.",
+            )
         user_id = np.concatenate(users)
         _refuse_repeats(path, "user_id", user_id)
         return Clicks(user_id, articles.offsets, articles.values, times.values, distinct(np.concatenate(seen)))
@@ -141,29 +140,28 @@ class Bundle:
             return None
         found = open_parquet(path).schema_arrow
         lists = [name for name in found.names if name != "article_id"]
-        if "article_id" not in found.names or len(lists) != 1:
-            raise BundleError(
-                f"{path}: {len(found.names)} columns: {', '.join(found.names)}; expected article_id and one list of "
-                "numbers. Keep these two."
-            )
+        refuse(
+            "article_id" not in found.names or len(lists) != 1,
+            f"{path}: columns {', '.join(found.names)}; expected article_id and one list of numbers. Keep these two.",
+        )
         wanted = {"article_id": pa.int32(), lists[0]: pa.large_list(pa.float32())}
         schema.check_schema(path, found, wanted)
         table = _read(path, wanted, tuple(wanted))
         ids = table["article_id"].to_numpy()
         _refuse_repeats(path, "article_id", ids)
         sizes = np.unique(list_lengths(table[lists[0]]))
-        if len(sizes) != 1 or not sizes[0]:
-            raise BundleError(
-                f"{path}: column {lists[0]}: vectors of {len(sizes)} different lengths for {len(ids)} articles. "
-                "All must be equally long: fetch the file again."
-            )
+        refuse(
+            len(sizes) != 1 or not sizes[0],
+            f"{path}: column {lists[0]}: vectors of {len(sizes)} different lengths for {len(ids)} articles. "
+            "All must be equally long: fetch the file again.",
+        )
         numbers = writable(flat(table[lists[0]])).reshape(len(ids), -1)
         odd = int((~np.isfinite(numbers).all(axis=1)).sum())
-        if odd:
-            raise BundleError(
-                f"{path}: column {lists[0]}: {odd} of {len(ids)} vectors hold a number that is not finite. "
-                "Drop these rows: an article without a vector is no fault."
-            )
+        refuse(
+            odd,
+            f"{path}: column {lists[0]}: {odd} of {len(ids)} vectors hold a number that is not finite. "
+            "Drop these rows: an article without a vector is no fault.",
+        )
         return ids, numbers
 
 
@@ -196,24 +194,18 @@ def build_slates(found: Behaviors, articles: Vocabulary, users: Vocabulary, week
     """
     path, request = found.path, found.request
     empty = int((np.diff(found.offsets) == 0).sum())
-    if empty:
-        raise BundleError(
-            f"{path}: article_ids_inview is empty in {empty} rows. An impression needs a slate: drop these rows."
-        )
+    refuse(empty, f"{path}: article_ids_inview is empty in {empty} rows. Drop these: an impression needs a slate.")
     article = articles.index_of(found.article_id)
     clicked, outside, repeated = _label(
         found.offsets, article, found.click_offsets, articles.index_of(found.clicks), len(articles),
         large_zeros(len(article), np.bool_),
     )  # fmt: skip
-    if repeated:
-        raise BundleError(
-            f"{path}: article_ids_inview repeats an article in {repeated} rows. Keep each candidate of a slate once."
-        )
-    if outside:
-        raise BundleError(
-            f"{path}: article_ids_clicked has {outside} clicks outside their slate (article_ids_inview). "
-            "Clicks must be among the candidates: drop or mend these rows."
-        )
+    refuse(repeated, f"{path}: article_ids_inview repeats an article in {repeated} rows. Keep each candidate once.")
+    refuse(
+        outside,
+        f"{path}: article_ids_clicked has {outside} clicks outside their slate (article_ids_inview). "
+        "Clicks must be among the candidates: drop or fix these rows.",
+    )
     return Slates(
         impression_id=request["impression_id"],
         user_id=request["user_id"],
@@ -360,35 +352,22 @@ def _checked(path: Path, found: pa.Table, table: dict[str, pa.DataType]) -> pa.T
     """
     cast = []
     for name in found.column_names:
-        _refuse_nulls(path, name, found[name])
+        if name not in _NULLABLE and (name, path.stem) != ("article_id", "behaviors"):
+            rows, items = found[name].null_count, flat(found[name]).null_count
+            where = f"{rows} rows" if rows else f"{items} list items"
+            refuse(
+                rows or items, f"{path}: column {name} is null in {where}. Drop or fill these: it must have a value."
+            )
         cast.append(cast_column(path, name, found[name], table[name]))
-        if name.startswith("article_id"):
-            _refuse_low_ids(path, name, cast[-1])
+        if name.startswith("article_id"):  # 0 and -1 stand for what is unknown and for the front page
+            low = pc.sum(pc.less(flat(cast[-1]), 1)).as_py()
+            refuse(low, f"{path}: column {name} has {low} article ids below 1. Ids start at 1: drop these.")
     return pa.table(cast, names=found.column_names).combine_chunks()
-
-
-def _refuse_low_ids(path: Path, name: str, column: pa.ChunkedArray) -> None:
-    """Refuse article ids below 1: 0 and -1 stand for what is unknown and for the front page."""
-    low = pc.sum(pc.less(flat(column), 1)).as_py() or 0
-    if low:
-        raise BundleError(f"{path}: column {name} has {low} article ids below 1. Ids start at 1: drop these.")
-
-
-def _refuse_nulls(path: Path, name: str, column: pa.ChunkedArray) -> None:
-    if name in _NULLABLE or (name == "article_id" and path.stem == "behaviors"):
-        return
-    inside = flat(column).null_count
-    if column.null_count or inside:
-        where = f"{column.null_count} rows" if column.null_count else f"{inside} list items"
-        raise BundleError(f"{path}: column {name} is null in {where}; it must have a value. Drop or fill these rows.")
 
 
 def _refuse_repeats(path: Path, name: str, ids: np.ndarray) -> None:
     repeated = len(ids) - len(distinct(ids))
-    if repeated:
-        raise BundleError(
-            f"{path}: column {name} repeats {repeated} of {len(ids)} ids. Ids must be unique: drop the repeats."
-        )
+    refuse(repeated, f"{path}: column {name} repeats {repeated} of {len(ids)} ids. Drop the repeats.")
 
 
 def microseconds(times: pa.Array | pa.ChunkedArray) -> np.ndarray:

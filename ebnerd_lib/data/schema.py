@@ -107,29 +107,31 @@ def arrow_schema(table: dict[str, pa.DataType]) -> pa.Schema:
     return pa.schema(list(table.items()))
 
 
+def refuse(fault: object, message: str) -> None:
+    """Raise ``BundleError`` with a message if there is a fault: a count other than 0, or anything in a list."""
+    if fault:
+        raise BundleError(message)
+
+
 def check_schema(path: Path, found: pa.Schema, wanted: dict[str, pa.DataType]) -> None:
     """Raise ``BundleError`` unless ``found`` has every column of ``wanted`` with a type that can be read.
 
-    The message lists every column at fault at once, so that one run tells all there is to mend.
+    The message lists every column at fault at once, so that one run tells all there is to fix.
     """
     missing = [name for name in wanted if name not in found.names]
-    if missing:
-        raise BundleError(
-            f"{path}: {len(missing)} of {len(wanted)} columns missing: {', '.join(missing)}. "
-            "Use the file as published, with all its columns."
-        )
-    repeated = [name for name in wanted if found.names.count(name) > 1]
-    if repeated:
-        raise BundleError(
-            f"{path}: {len(repeated)} columns occur more than once: {', '.join(repeated)}. Keep one of each name."
-        )
+    refuse(
+        missing,
+        f"{path}: {len(missing)} of {len(wanted)} columns missing: {', '.join(missing)}. "
+        "Use the file as published, with all its columns.",
+    )
+    twice = [name for name in wanted if found.names.count(name) > 1]
+    refuse(twice, f"{path}: {len(twice)} columns occur more than once: {', '.join(twice)}. Keep one of each name.")
     wrong = [
         f"{name} is {found.field(name).type} instead of {kind}"
         for name, kind in wanted.items()
         if not accepts(kind, found.field(name).type)
     ]
-    if wrong:
-        raise BundleError(f"{path}: {len(wrong)} columns of a wrong type: {'; '.join(wrong)}. Convert them and retry.")
+    refuse(wrong, f"{path}: {len(wrong)} columns of a wrong type: {'; '.join(wrong)}. Convert them and retry.")
 
 
 YEARS = (1970, 2100)
@@ -157,17 +159,21 @@ def cast_column(path: Path, name: str, column: pa.ChunkedArray, kind: pa.DataTyp
         column.validate(full=True)
     except pa.ArrowException as error:
         raise BundleError(f"{path}: column {name} is damaged ({first_line(error)}). Fetch the file again.") from error
-    _refuse_far_times(path, name, column)
+    items = flat(column)
+    if pt.is_timestamp(items.type):
+        first, last = (pa.scalar(datetime(year, 1, 1), items.type) for year in YEARS)
+        far = pc.sum(pc.or_(pc.less(items, first), pc.greater_equal(items, last))).as_py()
+        years = f"{YEARS[0]} to {YEARS[1] - 1}"
+        refuse(far, f"{path}: column {name} has {far} times outside the years {years}. Fix them, or their unit.")
     try:
         cast = column.cast(kind)
     except pa.ArrowException as error:
         raise BundleError(
-            f"{path}: column {name} has values that do not fit {kind} ({first_line(error)}). Mend them and retry."
+            f"{path}: column {name} has values that do not fit {kind} ({first_line(error)}). Fix them and retry."
         ) from error
     low, high = LIMITS.get(name, (None, None))
     outside = 0 if low is None else pc.sum(pc.or_(pc.less(cast, low), pc.greater(cast, high))).as_py()
-    if outside:
-        raise BundleError(f"{path}: column {name} has {outside} values outside {low:g} to {high:g}. Mend them.")
+    refuse(outside, f"{path}: column {name} has {outside} values outside {low} to {high}. Fix them.")
     return cast
 
 
@@ -182,16 +188,3 @@ def flat(column: pa.ChunkedArray) -> pa.Array:
 def list_lengths(column: pa.ChunkedArray) -> np.ndarray:
     """Return how many values each row of a list column has: int64 (rows,)."""
     return pc.list_value_length(column).to_numpy().astype(np.int64)
-
-
-def _refuse_far_times(path: Path, name: str, column: pa.ChunkedArray) -> None:
-    items = flat(column)
-    if not pt.is_timestamp(items.type):
-        return
-    first, last = (pa.scalar(datetime(year, 1, 1), items.type) for year in YEARS)
-    far = pc.sum(pc.or_(pc.less(items, first), pc.greater_equal(items, last))).as_py()
-    if far:
-        raise BundleError(
-            f"{path}: column {name} has {far} times outside the years {YEARS[0]} to {YEARS[1] - 1}. "
-            "Mend them: the unit may be wrong."
-        )
