@@ -45,7 +45,7 @@ STRIPPED := metadata.papermill cell.metadata.papermill metadata.language_info.co
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run-all reports lab tensorboard scripts data doctor test test-slow lint bench audit setup-git clean lock
+.PHONY: help run-all reports lab tensorboard data doctor test test-slow lint bench audit setup-git clean lock
 
 # A line of `##@` names a group of targets for `make help`, a group without targets is not shown.
 ##@ Run
@@ -64,13 +64,6 @@ lab: $(READY) $(STAMP_$(PROFILE)) ## open JupyterLab on 127.0.0.1 with a token, 
 
 tensorboard: $(READY) ## show the training logs of PROFILE on 127.0.0.1, PORT=6006
 	@$(PY) -m tensorboard.main --host 127.0.0.1 $(if $(PORT),--port $(PORT)) --logdir outputs/$(PROFILE)/logs
-
-scripts: $(READY) ## write the notebooks with the parameters of PROFILE as Python scripts to outputs/scripts
-	@rm -rf outputs/scripts && mkdir -p outputs/scripts
-	@for file in params/$(PROFILE)/*.yaml; do name=$$(basename $$file .yaml); \
-	  $(PY) -m papermill --prepare-only --no-progress-bar --log-level WARNING -p profile $(PROFILE) -f $$file \
-	    notebooks/$$name.ipynb outputs/scripts/$$name.ipynb || exit 1; done
-	@$(PY) -m nbconvert --log-level WARN --to python outputs/scripts/*.ipynb && rm outputs/scripts/*.ipynb
 
 ##@ Data
 

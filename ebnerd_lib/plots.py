@@ -28,33 +28,27 @@ DARK = {
     BLUE: "#5db2e8", ORANGE: "#f08a4b", GREEN: "#3cc79b", PURPLE: "#e3a3c6", SKY: "#8fd0f5", AMBER: "#f0bd4d",
 }  # fmt: skip
 """What each colour becomes where the reader's system is dark."""
+_INKED = ("axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "legend.labelcolor", "text.color", "xtick.color",
+          "ytick.color")  # fmt: skip
 STYLE: dict[Any, Any] = {
-    "axes.edgecolor": INK,
-    "axes.facecolor": GROUND,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
+    **dict.fromkeys(_INKED, INK),
+    **dict.fromkeys(("axes.facecolor", "figure.facecolor"), GROUND),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
-    "axes.titlecolor": INK,
-    "figure.facecolor": GROUND,
     "font.size": 10,
     "grid.color": GRID,
     "grid.linewidth": 0.8,
-    "legend.frameon": False,
-    "legend.labelcolor": INK,
     "svg.hashsalt": "ebnerd",
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
 }
 
 
-def _figure(columns: int = 1, width: float = 7.0, height: float = 3.2) -> tuple[Figure, list[Any]]:
+def _figure(
+    columns: int = 1, width: float = 7.0, height: float = 3.2, rows: int = 1, sharey: bool = False
+) -> tuple[Figure, list[Any]]:
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+    return figure, list(figure.subplots(rows, columns, sharey=sharey, squeeze=False).flat)
 
 
 def _coloured(entries: Iterable[Any]) -> Iterator[tuple[Any, str]]:
@@ -62,9 +56,16 @@ def _coloured(entries: Iterable[Any]) -> Iterator[tuple[Any, str]]:
     return zip(entries, cycle(SERIES), strict=False)
 
 
+def _lines(axis: Any, lines: Iterable[tuple[str, Any, Any]], **kind: Any) -> None:
+    """Draw a line a name with its x and y, each of its colour."""
+    for (name, x, y), colour in _coloured(lines):
+        axis.plot(x, y, color=colour, label=name, **kind)
+
+
 def _name_rows(axis: Any, names: list[str]) -> None:
     """Write names beside rows; they are data, so a dollar sign in one does not begin a formula."""
     axis.set_yticks(range(len(names)), names, parse_math=False)
+    axis.grid(axis="y", visible=False)
 
 
 def _name_lines(axis: Any) -> None:
@@ -84,11 +85,10 @@ def svg(figure: Figure) -> str:
     text = re.sub(r"<!--.*?-->", "", stream.getvalue(), flags=re.DOTALL)
     start = text.index("<svg")
     opening = text.index(">", start) + 1
-    for number, light in enumerate(DARK):
-        text = text.replace(light, f"var(--c{number})")
-    light_values = "".join(f"--c{number}:{light};" for number, light in enumerate(DARK))
-    dark_values = "".join(f"--c{number}:{dark};" for number, dark in enumerate(DARK.values()))
-    schemes = f"<style>:root{{{light_values}}}@media (prefers-color-scheme:dark){{:root{{{dark_values}}}}}</style>"
+    for number, colour in enumerate(DARK):
+        text = text.replace(colour, f"var(--c{number})")
+    light, dark = ("".join(f"--c{n}:{colour};" for n, colour in enumerate(own)) for own in (DARK, DARK.values()))
+    schemes = f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
     return re.sub(r"\n\s*", "\n", text[start:opening] + schemes + text[opening:])
 
 
@@ -108,10 +108,8 @@ def image(figure: Figure, alt: str) -> Any:
 def distribution(values: Mapping[str, np.ndarray], label: str, log: bool = False) -> Figure:
     """Draw the cumulative share of values up to x, one line an entry; ``log`` for a logarithmic x axis."""
     figure, (axis,) = _figure()
-    for (name, numbers), colour in _coloured(values.items()):
-        ordered = np.sort(numbers)
-        share = np.arange(1, len(ordered) + 1) / max(len(ordered), 1)
-        axis.step(ordered, share, where="post", color=colour, label=name)
+    shares = ((name, np.sort(own), np.arange(1, len(own) + 1) / max(len(own), 1)) for name, own in values.items())
+    _lines(axis, shares, drawstyle="steps-post")
     if log:
         axis.set_xscale("log")
     axis.set(xlabel=label, ylabel="share up to x", ylim=(0, 1.02))
@@ -136,8 +134,7 @@ def concentration(counts: Mapping[str, np.ndarray]) -> Figure:
     """Draw which share of events falls on the most popular share of articles, one line an entry."""
     figure, (axis,) = _figure(height=3.6)
     for (name, numbers), colour in _coloured(counts.items()):
-        ordered = np.sort(numbers[numbers > 0])[::-1]
-        share = np.concatenate([[0], np.cumsum(ordered) / max(ordered.sum(), 1)])
+        share = np.append(0, np.cumsum(-np.sort(-numbers)) / max(numbers.sum(), 1))[: np.count_nonzero(numbers) + 1]
         axis.plot(np.linspace(0, 1, len(share)), share, color=colour, label=name)
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="all alike")
     axis.set(xlabel="share of articles, most popular first", ylabel="share of events", xlim=(0, 1), ylim=(0, 1.02))
@@ -149,9 +146,8 @@ def concentration(counts: Mapping[str, np.ndarray]) -> Figure:
 def hour_profile(hours: Mapping[str, np.ndarray]) -> Figure:
     """Draw the share of impressions in each hour of the day as stored, one line a part."""
     figure, (axis,) = _figure()
-    for (name, values), colour in _coloured(hours.items()):
-        share = np.bincount(values, minlength=24) / max(len(values), 1)
-        axis.plot(np.arange(24), share, marker="o", markersize=3, color=colour, label=name)
+    shares = ((name, np.bincount(own, minlength=24) / max(len(own), 1)) for name, own in hours.items())
+    _lines(axis, ((name, range(24), share) for name, share in shares), marker="o", markersize=3)
     axis.set(xlabel="hour of day, as stored", ylabel="share of impressions", xlim=(-0.5, 23.5), ylim=(0, None))
     axis.set_xticks(range(0, 24, 3))
     _name_lines(axis)
@@ -206,7 +202,6 @@ def _interval_rows(
     axis.axvline(zero, color=GREY, linewidth=1, linestyle=":")
     _name_rows(axis, [f"{name} ({entry['tier']})" for name, entry in ordered])
     axis.margins(x=0.12)
-    axis.grid(axis="y", visible=False)
     axis.set(xlabel=label)
     return figure
 
@@ -215,8 +210,8 @@ def _interval_rows(
 def top_lists(scores: Mapping[str, np.ndarray], label: str) -> Figure:
     """Draw ranked scores of lists, one line an entry: how fast a model's preference falls off."""
     figure, (axis,) = _figure()
-    for (name, values), colour in _coloured(scores.items()):
-        axis.plot(np.arange(1, len(values) + 1), values, marker="o", markersize=3, color=colour, label=name)
+    ranked = ((name, range(1, len(values) + 1), values) for name, values in scores.items())
+    _lines(axis, ranked, marker="o", markersize=3)
     axis.set(xlabel="rank", ylabel=label)
     _name_lines(axis)
     return figure
@@ -243,7 +238,6 @@ def category_shares(table: pd.DataFrame, most: int = 12) -> Figure:
         axis.plot(shares[name], place, mark, color=colour, markersize=5, label=name)
     _name_rows(axis, names)
     axis.invert_yaxis()
-    axis.grid(axis="y", visible=False)
     axis.set(xlabel="share of what was shown, and of the recommendations")
     axis.legend(fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
@@ -252,11 +246,9 @@ def category_shares(table: pd.DataFrame, most: int = 12) -> Figure:
 @mpl.rc_context(STYLE)
 def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
     """Draw the AUC of up to four scorers by slice with 95 % intervals, one panel a dimension; chance dotted."""
-    dimensions = list(dict.fromkeys(record["dimension"] for record in records))
-    across = 3
+    dimensions, across = list(dict.fromkeys(record["dimension"] for record in records)), 3
     down = -(-len(dimensions) // across)
-    figure = Figure(figsize=(10.0, 2.6 * down), layout="constrained")
-    axes = list(figure.subplots(down, across, sharey=True, squeeze=False).flat)
+    figure, axes = _figure(across, 10.0, 2.6 * down, down, sharey=True)
     for axis, dimension in zip(axes, dimensions, strict=False):
         own = [record for record in records if record["dimension"] == dimension]
         for number, (name, colour) in enumerate(_coloured(scorers)):
@@ -282,10 +274,8 @@ def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
 def calibration(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Draw click rate vs. predicted probability in bins of equal count, one line an entry; ideal dotted."""
     figure, (axis,) = _figure(width=7.0, height=4.4)
-    for (name, entry), colour in _coloured(curves.items()):
-        points = pd.DataFrame(entry["curve"])
-        label = f"{name}, error {entry['ece']:.4f}"
-        axis.plot(points["probability"], points["click_rate"], marker="o", markersize=3, color=colour, label=label)
+    points = ((f"{name}, error {own['ece']:.4f}", pd.DataFrame(own["curve"])) for name, own in curves.items())
+    _lines(axis, ((name, own["probability"], own["click_rate"]) for name, own in points), marker="o", markersize=3)
     top = max(axis.get_xlim()[1], axis.get_ylim()[1])
     axis.plot([0, top], [0, top], color=GREY, linewidth=1, linestyle=":")
     axis.set(xlabel="predicted probability of a click", ylabel="click rate", xlim=(0, top), ylim=(0, top))

@@ -110,7 +110,7 @@ def test_a_long_history_is_summed_piece_by_piece():
     assert value == pytest.approx(1 - (unit[[1, 2]] @ unit[history].T).mean(), abs=1e-9)
 
 
-# Novelty, coverage, shares.
+# Novelty, shares.
 
 
 def test_novelty_by_hand():
@@ -120,9 +120,7 @@ def test_novelty_by_hand():
     np.testing.assert_allclose(novelty, [-(np.log2(0.2) + np.log2(0.6)) / 2, -np.log2(0.1), np.nan])
 
 
-def test_coverage_and_shares_of_classes_by_hand():
-    assert beyond.coverage(np.array([[1, 2, -1], [2, 3, 1]])) == 3
-    assert beyond.coverage(np.full((2, 3), -1)) == 0
+def test_shares_of_classes_by_hand():
     classes = np.array([0, 2, 1, 2])
     np.testing.assert_allclose(beyond.class_shares(np.array([1, 3, 3, 2, -1]), classes, 4), [0, 0.25, 0.75, 0])
     assert np.isnan(beyond.class_shares(np.array([-1, -1]), classes, 3)).all()
@@ -141,12 +139,12 @@ def test_an_interval_leaves_out_what_is_undefined_and_counts_the_rest():
 
 def test_an_interval_is_as_wide_as_theory_has_it():
     values = np.random.default_rng(1).normal(5.0, 2.0, 400)
-    own = beyond.mean_interval(values, draws=4000)
+    own = beyond.mean_interval(values)
     half = 1.96 * values.std() / 20
     assert own.mean == pytest.approx(values.mean())
     assert own.low == pytest.approx(own.mean - half, abs=0.1 * half)
     assert own.high == pytest.approx(own.mean + half, abs=0.1 * half)
-    assert own == beyond.mean_interval(values, draws=4000) != beyond.mean_interval(values, draws=4000, seed=1)
+    assert own == beyond.mean_interval(values) != beyond.mean_interval(values, seed=1)
 
 
 def test_intervals_are_written_beside_their_means():

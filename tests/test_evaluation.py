@@ -11,7 +11,6 @@ from ebnerd_lib.evaluation.baselines import BASELINES, evaluate_baselines
 from ebnerd_lib.evaluation.calibration import classification, fit_calibration
 from ebnerd_lib.evaluation.evaluate import (
     Scorer,
-    evaluate,
     evaluate_scorer,
     load_scores,
     results_table,
@@ -111,7 +110,7 @@ def test_scores_that_are_missing_or_not_finite_are_not_saved(smoke, tmp_path, sp
 def test_evaluate_counts_every_impression_once_and_orders_its_intervals(smoke):
     slates = smoke.parts["validation"]
     scores = np.random.default_rng(0).random(slates.candidates)
-    metrics = evaluate(scores, slates, fit_calibration(scores, slates.clicked)).metrics
+    metrics = evaluate_scorer(Scorer("x", "ids", {"validation": scores}), smoke.parts).metrics["validation"]
     assert metrics["impressions"] + metrics["left_out"] == len(slates)
     for name in ("auc", "mrr", "ndcg@5", "ndcg@10"):
         low, high = metrics[f"{name}_ci"]

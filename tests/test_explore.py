@@ -24,19 +24,13 @@ from ebnerd_lib.explore.explorer import (
     Explorer,
     Moment,
     ReadTimes,
-    Recommender,
     Settings,
-    find_article,
     history,
     hours_shown,
-    life,
     moment_of,
     moments,
-    outcome,
     readers,
-    repeated,
     sample_moment,
-    shown_slate,
 )
 from ebnerd_lib.features.build import Checkpoints, build
 from ebnerd_lib.features.context import feature_context
@@ -83,8 +77,23 @@ def models_folder(smoke, small, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def explorer(smoke, smoke_bundle, models_folder) -> Explorer:
-    return Explorer(smoke, smoke_bundle, ["mlp", "mlp_content"], [models_folder], Settings(k=5))
+def explore(smoke, smoke_bundle, models_folder):
+    """Make an explorer of both models, by default on all of the data."""
+
+    def make(settings=None, data=smoke) -> Explorer:
+        return Explorer(data, smoke_bundle, ["mlp", "mlp_content"], [models_folder], settings or Settings(k=5))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def explorer(explore) -> Explorer:
+    return explore()
+
+
+@pytest.fixture
+def small_world(tiny, tiny_path) -> Explorer:
+    return Explorer(tiny, tiny_path, [], [], Settings())
 
 
 @pytest.fixture(scope="module")
@@ -180,27 +189,36 @@ def test_read_times_stand_beside_their_clicks_whatever_the_order_of_the_file(tin
     assert times.of(8, 1, 0).tolist() == []
 
 
-def test_read_times_of_another_bundle_are_refused(tiny_path):
-    with pytest.raises(BundleError, match=r"user 7 has 3 clicks, and 4 in the dataset\. Name the bundle"):
+def test_read_times_of_another_bundle_or_of_none_are_refused(tiny_path):
+    with pytest.raises(BundleError, match="user 7 has 3 clicks, and 4 in the dataset"):
         ReadTimes(tiny_path).of(7, 1, 4)
-
-
-def test_read_times_of_no_bundle_are_refused(tmp_path):
-    with pytest.raises(BundleError, match="no such folder"):
-        ReadTimes(tmp_path / "none")
+    with pytest.raises(BundleError, match="none"):
+        ReadTimes(tiny_path / "none")
 
 
 # The slate that was shown.
 
 
-def test_the_slate_is_ranked_by_score_and_tells_what_was_clicked(tiny):
+def test_the_slate_is_ranked_by_score_and_tells_what_was_clicked(tiny, tiny_path, tmp_path):
     moment = on_offer(tiny, 203)  # [1002, 1008, 1009, 1010], 1009 clicked
-    table = shown_slate(tiny, moment, np.float32([0.5, 0.9, 0.5, 0.1]))
+    part = tiny.parts["validation"]
+    scores = np.zeros(part.candidates)
+    scores[part.offsets[moment.row] : part.offsets[moment.row + 1]] = 0.5, 0.9, 0.5, 0.1
+    keep_model(make_model(tiny, hidden=(8,), embedding_size=4), tiny, tmp_path)
+    save_scores(tmp_path / "scores_mlp.parquet", part, scores)
+    table = Explorer(tiny, tiny_path, ["mlp"], [tmp_path], Settings()).slate(moment, "mlp").table
     assert table["article_id"].tolist() == [1008, 1002, 1009, 1010]
     assert table["rank"].tolist() == [1.0, 2.5, 2.5, 4.0]
     assert table["clicked"].tolist() == ["", "", CLICKED, ""]
     np.testing.assert_allclose(table["age_hours"], [np.nan, 257.25, 0.25, 0.0])  # 1010 comes out a quarter later
-    assert outcome(tiny, moment) == {1002: SHOWN, 1008: SHOWN, 1009: CLICKED, 1010: SHOWN}
+
+
+def test_a_list_tells_what_was_made_of_its_articles(explorer, smoke, sampled):
+    for moment in sampled:
+        slate = moment.slate(smoke)
+        was = dict(zip(slate.article_id.tolist(), np.where(slate.clicked, CLICKED, SHOWN).tolist(), strict=True))
+        table = explorer.recommended(moment, "mlp").table
+        assert table["shown"].tolist() == [was.get(each, "") for each in table["article_id"].tolist()]
 
 
 def test_saved_scores_are_those_of_the_candidate(explorer, smoke, models_folder, sampled):
@@ -234,19 +252,23 @@ def as_in_04(data, model, users, time, settings: Settings) -> pd.DataFrame:
     return lists.recommend(model, data, requests, slates, scores, picked)
 
 
+def listed(explorer, moment, model="mlp") -> pd.DataFrame:
+    return explorer.recommended(moment, model).table.drop(columns="shown")
+
+
 @pytest.mark.parametrize("kept", [False, True], ids=["from the beginning", "from checkpoints"])
 @pytest.mark.parametrize("settings", [Settings(k=5), Settings(4, 0.4, 12.0, 3, 7)], ids=["plain", "diverse"])
-def test_one_users_list_is_that_of_stage_04(smoke, small, sampled, settings, kept):
-    recommender = Recommender(smoke, small, settings)
+def test_one_users_list_is_that_of_stage_04(smoke, small, sampled, explore, settings, kept):
+    explorer = explore(settings)
     if kept:
-        recommender.keep_past(int(smoke.parts["tuning"].time[0]))
+        explorer.prepare()
     for moment in sampled[:3]:
         users = np.unique([other.user_id for other in sampled]).astype(np.uint32)
         for model in small:
             every = as_in_04(smoke, model, users, moment.time, settings)
-            expected = every[every["user_id"] == moment.user_id].reset_index(drop=True)
-            found = recommender.recommend(model.name, moment.user_id, moment.time)
-            pd.testing.assert_frame_equal(found, expected, rtol=1e-5, atol=1e-5)
+            own = every[every["user_id"] == moment.user_id].reset_index(drop=True)
+            expected = own.drop(columns=["user_id", "model", "tier"])
+            pd.testing.assert_frame_equal(listed(explorer, moment, model.name), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_checkpoints_change_no_bit(smoke):
@@ -274,11 +296,10 @@ def test_as_many_checkpoints_are_kept_as_there_is_room(smoke):
     assert len(Checkpoints(context, int(smoke.log.time.max()) + 1)) == 0
 
 
-def test_lists_do_not_depend_on_what_was_asked_before(smoke, small, sampled):
-    fresh = [Recommender(smoke, small, Settings(k=5)).recommend("mlp", m.user_id, m.time) for m in sampled]
-    one = Recommender(smoke, small, Settings(k=5))
+def test_lists_do_not_depend_on_what_was_asked_before(explore, sampled):
+    fresh, one = [listed(explore(), moment) for moment in sampled], explore()
     for order in (sampled[::-1], sampled):
-        again = {m: one.recommend("mlp", m.user_id, m.time) for m in order}
+        again = {moment: listed(one, moment) for moment in order}
         for moment, expected in zip(sampled, fresh, strict=True):
             pd.testing.assert_frame_equal(again[moment], expected)
 
@@ -299,39 +320,35 @@ def without_future(data, moment: Moment) -> datasets.Dataset:
     return replace(data, parts={part: cut(slates) for part, slates in data.parts.items()}, histories=histories)
 
 
-def test_nothing_at_or_after_the_moment_is_known(smoke, small, smoke_bundle, sampled):
-    times = ReadTimes(smoke_bundle)
+def test_nothing_at_or_after_the_moment_is_known(explore, smoke, small, sampled):
+    now = explore()
+    now.prepare()
     for moment in sampled:
         past = without_future(smoke, moment)
         assert len(past.log) < len(smoke.log)
-        same = on_offer(past, moment.impression_id)
-        pd.testing.assert_frame_equal(history(past, same, times), history(smoke, moment, times))
-        before, now = Recommender(past, small, Settings(k=5)), Recommender(smoke, small, Settings(k=5))
-        now.keep_past(int(smoke.parts["tuning"].time[0]))
+        before, same = explore(data=past), on_offer(past, moment.impression_id)
+        pd.testing.assert_frame_equal(before.history(same, 10**6).table, now.history(moment, 10**6).table)
         for model in small:
-            one, other = (each.recommend(model.name, moment.user_id, moment.time) for each in (before, now))
-            pd.testing.assert_frame_equal(one, other)
+            pd.testing.assert_frame_equal(listed(before, same, model.name), listed(now, moment, model.name))
 
 
-def test_a_model_updated_online_is_refused(smoke, small):
-    late = replace(small[0], name="mlp_online")
+def test_a_model_updated_online_is_refused(smoke, small, smoke_bundle, tmp_path):
+    keep_model(replace(small[0], name="mlp_online"), smoke, tmp_path)
     with pytest.raises(ConfigError, match="mlp_online"):
-        Recommender(smoke, [late], Settings())
+        Explorer(smoke, smoke_bundle, ["mlp_online"], [tmp_path], Settings())
 
 
-def test_lists_of_04_are_compared(smoke, small):
-    time, settings = rec.moment(smoke, ""), Settings(k=5)
-    recommender = Recommender(smoke, small, settings)
-    users = rec.choose_users(smoke, [], 3, 0)
-    earlier = as_in_04(smoke, small[0], users, time, settings)
-    again = repeated(recommender, earlier, time, users=2)
+def test_lists_of_04_are_compared(smoke, small, explorer):
+    time, users = rec.moment(smoke, ""), rec.choose_users(smoke, [], 3, 0)
+    earlier = as_in_04(smoke, small[0], users, time, explorer.settings)
+    again = explorer.repeated(earlier, time, users=2)
     assert again["user_id"].tolist() == users[:2].tolist() and again["same"].all()
     assert (again["shared"] == again["articles"]).all()
     wrong = earlier.assign(score=earlier["score"] + 0.01 * (earlier["user_id"] == users[1]))
-    assert repeated(recommender, wrong, time, users=2)["same"].tolist() == [True, False]
+    assert explorer.repeated(wrong, time, users=2)["same"].tolist() == [True, False]
     mixed = pd.concat([earlier, earlier.assign(model="mlp_content", tier="content")])
-    assert repeated(recommender, mixed, time, users=2)["model"].unique().tolist() == ["mlp_content"]
-    assert not len(repeated(recommender, earlier.assign(model="other"), time, users=2))
+    assert explorer.repeated(mixed, time, users=2)["model"].unique().tolist() == ["mlp_content"]
+    assert not len(explorer.repeated(earlier.assign(model="other"), time, users=2))
 
 
 # The life of an article.
@@ -346,8 +363,8 @@ def test_lists_of_04_are_compared(smoke, small):
         (1012, []),  # in a history alone
     ],
 )
-def test_the_life_of_an_article_by_hour(tiny, article, rows):
-    found = life(tiny, find_article(tiny, article))
+def test_the_life_of_an_article_by_hour(small_world, article, rows):
+    found = small_world.life(article).table
     assert found["hour"].tolist() == [at(hour) for hour, _, _ in rows]
     assert found["inviews"].tolist() == [inviews for _, inviews, _ in rows]
     assert found["clicks"].tolist() == [clicks for _, _, clicks in rows]
@@ -356,9 +373,9 @@ def test_the_life_of_an_article_by_hour(tiny, article, rows):
 
 
 @pytest.mark.parametrize("article", [0, 999, 1050, 5000])
-def test_an_article_that_nobody_knows(tiny, article):
+def test_an_article_that_nobody_knows(small_world, article):
     with pytest.raises(ConfigError, match=rf"article: {article} is in no table"):
-        find_article(tiny, article)
+        small_world.life(article)
 
 
 def test_a_figure_of_one_hour_and_of_many(explorer, smoke, sampled):
@@ -366,7 +383,7 @@ def test_a_figure_of_one_hour_and_of_many(explorer, smoke, sampled):
     counts = np.bincount(log.article[log.article > 0])
     for place in (int(counts.argmax()), int(np.flatnonzero(counts == counts[counts > 0].min())[0])):
         answer = explorer.life(int(smoke.articles["article_id"].iloc[place]))
-        figure = explorer.life_figure(answer, sampled[0])
+        figure = plots.article_life(answer.table, sampled[0].time)
         bars = figure.axes[0].patches
         counts_shown = [patch.get_data().values.sum() for patch in bars]
         assert counts_shown == [answer.table["inviews"].sum(), answer.table["clicks"].sum()]
@@ -443,7 +460,7 @@ def test_a_choice_that_is_none_is_told_and_what_was_shown_stays(view, box, text,
 
 def test_where_nothing_is_live_the_rest_is_shown(view, explorer, sampled, monkeypatch):
     refusal = ConfigError("time: no article is live <then>")
-    monkeypatch.setattr(explorer.recommender, "recommend", lambda *_: (_ for _ in ()).throw(refusal))
+    monkeypatch.setattr(explorer, "recommended", lambda *_: (_ for _ in ()).throw(refusal))
     view.sample.click()
     assert "no article is live &lt;then&gt;" in view.panels["recommended"].value
     assert "<table" in view.panels["slate"].value and "<table" in view.panels["life"].value

@@ -87,10 +87,8 @@ def _cut(dimension: str, labels: list[str], code: np.ndarray, none: np.ndarray |
 def _labels(edges: tuple[int, ...], unit: str = "", whole: bool = False) -> list[str]:
     """Name the intervals between edges, each from an edge to below the next.
 
-    >>> _labels((1, 4), " h")
-    ['<1 h', '1–4 h', '≥4 h']
-    >>> _labels((6, 11), whole=True)
-    ['≤5', '6–10', '≥11']
+    >>> _labels((1, 4), " h"), _labels((6, 11), whole=True)
+    (['<1 h', '1–4 h', '≥4 h'], ['≤5', '6–10', '≥11'])
     """
     first = f"≤{edges[0] - 1}" if whole else f"<{edges[0]}"
     inner = [f"{low}–{high - 1 if whole else high}" for low, high in pairwise(edges)]
@@ -108,10 +106,10 @@ def permutation_importance(
 ) -> pd.DataFrame:
     """Return by how much the AUC falls when the columns of a feature group are shuffled.
 
-    All columns of a group move together, so what they say of each other stays; they are shuffled over the
-    candidates of all ``rows``, so a candidate gets values from another slate. A group that is constant within every
-    slate is shuffled over slates instead, and stays constant. Ids are groups of their own. Groups that say the same
-    cover for each other: a small drop does not mean that a group holds nothing.
+    All columns of a group move together, over the candidates of all ``rows``: a candidate gets values from another
+    slate. A group that is constant within every slate is shuffled over slates instead, and stays constant. Ids are
+    groups of their own. Groups that say the same cover for each other: a small drop does not mean that a group holds
+    nothing.
 
     Args:
         model: one that was not updated online.
@@ -135,10 +133,14 @@ def permutation_importance(
         )
     slates = dataset.parts[part].take(rows)
     matrix = features.matrix[candidate_rows(dataset.parts[part].offsets, rows)].astype(np.float32)
-    whole = _auc(model.score(dataset, slates, matrix, features.columns), slates)
-    records, drops = [], []
+
+    def auc_of(scored: Slates, values: np.ndarray) -> np.ndarray:
+        scores = model.score(dataset, scored, values, features.columns)
+        return per_slate(scores, slates.clicked, slates.offsets)[:, 0]
+
+    whole, records, drops = auc_of(slates, matrix), [], []
     for group, width, shuffled, changed in _shuffles(model, slates, matrix, features.columns, seed):
-        auc = _auc(model.score(dataset, shuffled, changed, features.columns), slates)
+        auc = auc_of(shuffled, changed)
         drops.append(whole - auc)
         records.append({"group": group, "columns": width, "auc": float(auc.mean()), "drop": float(drops[-1].mean())})
     if drops:
@@ -146,10 +148,6 @@ def permutation_importance(
         records = [{**record, "drop_ci": own} for record, own in zip(records, ends, strict=True)]
     table = pd.DataFrame(records, columns=["group", "columns", "auc", "drop", "drop_ci"])
     return table.sort_values("drop", ascending=False, kind="stable", ignore_index=True)
-
-
-def _auc(scores: np.ndarray, slates: Slates) -> np.ndarray:
-    return per_slate(scores, slates.clicked, slates.offsets)[:, 0]
 
 
 def _shuffles(
@@ -191,15 +189,11 @@ def saved_scorers(folder: Path, dataset: Dataset) -> list[Scorer]:
         StageError: a scores file is missing or is not of these slates.
     """
     models = json.loads((folder / "metrics.json").read_text(encoding="utf-8")).get("models", {})
-    return [
-        Scorer(
-            name,
-            entry["tier"],
-            {part: load_scores(find_scores(name, part, [folder]), dataset.parts[part]) for part in SCORED},
-            entry.get("parameters"),
-        )
-        for name, entry in models.items()
-    ]
+    scorers = []
+    for name, entry in models.items():
+        scores = {part: load_scores(find_scores(name, part, [folder]), dataset.parts[part]) for part in SCORED}
+        scorers.append(Scorer(name, entry["tier"], scores, entry.get("parameters")))
+    return scorers
 
 
 def find_reference(evaluated: list[Evaluated], name: str) -> Evaluated:
@@ -225,14 +219,11 @@ def differences(
         ConfigError: there is no scorer of the reference's name.
     """
     base = find_reference(evaluated, reference)
-    return {
-        each.scorer.name: {
-            "tier": each.scorer.tier,
-            **with_intervals(each.parts[part].values - base.parts[part].values, slates.user_id, seed),
-        }
-        for each in evaluated
-        if each is not base
-    }
+    found = {}
+    for each in (each for each in evaluated if each is not base):
+        more = each.parts[part].values - base.parts[part].values
+        found[each.scorer.name] = {"tier": each.scorer.tier, **with_intervals(more, slates.user_id, seed)}
+    return found
 
 
 def compare_slices(
@@ -255,31 +246,23 @@ def compare_slices(
     """
     find_reference(evaluated, reference)
     auc = {each.scorer.name: each.parts[part].values[:, 0] for each in evaluated}
-    others = [name for name in auc if name != reference]
-    values = np.stack([*auc.values(), *(auc[name] - auc[reference] for name in others)], axis=1)
+    columns = {(name, "auc"): own for name, own in auc.items()}
+    columns |= {(name, "difference"): own - auc[reference] for name, own in auc.items() if name != reference}
+    values = np.stack(list(columns.values()), axis=1)
     records = []
     for piece in slices:
         rows = piece.rows & ~np.isnan(values[:, 0])
-        own, user = values[rows], slates.user_id[rows]
+        user = slates.user_id[rows]
         users = len(np.unique(user))
         if not users:
             continue
-        means = own.mean(axis=0).tolist()
-        ends = user_bootstrap(own, user, seed).tolist() if users >= FEW_USERS else [None] * len(means)
-        scorers: dict[str, dict[str, Any]] = {
-            name: {"auc": means[place], "auc_ci": ends[place]} for place, name in enumerate(auc)
-        }
-        for place, name in enumerate(others, len(auc)):
-            scorers[name] |= {"difference": means[place], "difference_ci": ends[place]}
-        records.append(
-            {
-                "dimension": piece.dimension,
-                "slice": piece.label,
-                "impressions": int(rows.sum()),
-                "users": users,
-                "scorers": scorers,
-            }
-        )
+        means = values[rows].mean(axis=0).tolist()
+        ends = user_bootstrap(values[rows], user, seed).tolist() if users >= FEW_USERS else [None] * len(means)
+        scorers: dict[str, dict[str, Any]] = {name: {} for name in auc}
+        for (name, what), mean, own in zip(columns, means, ends, strict=True):
+            scorers[name] |= {what: mean, f"{what}_ci": own}
+        head = {"dimension": piece.dimension, "slice": piece.label}
+        records.append({**head, "impressions": int(rows.sum()), "users": users, "scorers": scorers})
     return records
 
 
@@ -293,8 +276,7 @@ def calibration_curves(
     """
     found = {}
     for each in evaluated:
-        probability = each.parts[part].probability
-        if probability is not None:
+        if (probability := each.parts[part].probability) is not None:
             curve = reliability(probability, slates.clicked)
             found[each.scorer.name] = {"ece": expected_calibration_error(curve), "curve": curve.to_dict("records")}
     return found
@@ -346,46 +328,29 @@ def difference_table(difference: Mapping[str, Mapping[str, Any]]) -> pd.DataFram
 
 def slice_table(records: list[dict[str, Any]], value: str = "auc") -> pd.DataFrame:
     """Tabulate slices by scorers: ``auc`` or ``difference`` with its 95 % interval; – where there is none."""
-    sign = "+" if value == "difference" else ""
-    return pd.DataFrame(
-        [
-            {"": record["dimension"], "slice": record["slice"]}
-            | {key: record[key] for key in ("impressions", "users")}
-            | {
-                name: with_interval(own[value], own[f"{value}_ci"], sign)
-                for name, own in record["scorers"].items()
-                if value in own
-            }
-            for record in records
-        ]
-    )
+    sign, rows = "+" if value == "difference" else "", []
+    for record in records:
+        row = {"": record["dimension"]} | {key: record[key] for key in ("slice", "impressions", "users")}
+        own = {name: scorer for name, scorer in record["scorers"].items() if value in scorer}
+        rows.append(row | {name: with_interval(own[name][value], own[name][f"{value}_ci"], sign) for name in own})
+    return pd.DataFrame(rows)
 
 
 def calibration_table(
     entries: Mapping[str, Mapping[str, Any]], curves: Mapping[str, Mapping[str, Any]]
 ) -> pd.DataFrame:
     """Tabulate expected calibration errors, smallest first."""
-    rows = [
-        {"scorer": name, "tier": entries[name]["tier"], "calibration error": curve["ece"]}
-        for name, curve in sorted(curves.items(), key=lambda item: item[1]["ece"])
-    ]
-    return pd.DataFrame(rows, columns=["scorer", "tier", "calibration error"])
+    rows = [(name, entries[name]["tier"], curve["ece"]) for name, curve in curves.items()]
+    table = pd.DataFrame(rows, columns=["scorer", "tier", "calibration error"])
+    return table.sort_values("calibration error", kind="stable", ignore_index=True)
 
 
 def run_table(manifests: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Tabulate what runs of stages took, from their manifests."""
-    return pd.DataFrame(
-        [
-            {
-                "stage": stage,
-                "seconds": float(manifest["duration_seconds"]),
-                "peak MB": float(manifest["peak_memory_mb"]),
-                "threads": manifest["threads"],
-                "device": manifest["device"],
-            }
-            for stage, manifest in manifests.items()
-        ]
-    )
+    keys = ["duration_seconds", "peak_memory_mb", "threads", "device"]
+    rows = [(stage, *map(manifest.get, keys)) for stage, manifest in manifests.items()]
+    table = pd.DataFrame(rows, columns=["stage", "seconds", "peak MB", "threads", "device"])
+    return table.astype({"seconds": float, "peak MB": float})
 
 
 def with_interval(value: float, interval: list[float] | None, sign: str = "") -> str:

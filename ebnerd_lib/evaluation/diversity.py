@@ -151,16 +151,6 @@ def mean_over_list(lists: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.divide(total, count, out=np.full(len(lists), np.nan), where=count > 0)
 
 
-def coverage(lists: np.ndarray) -> int:
-    """Return how many different articles the lists hold together.
-
-    Examples:
-        >>> coverage(np.array([[3, 4], [4, -1]]))
-        2
-    """
-    return len(np.unique(lists[lists >= 0]))
-
-
 def class_shares(articles: np.ndarray, classes: np.ndarray, size: int) -> np.ndarray:
     """Return the share of each class among articles: float64 (size,), NaN where there is no article.
 
@@ -177,15 +167,14 @@ def class_shares(articles: np.ndarray, classes: np.ndarray, size: int) -> np.nda
     return counts / counts.sum() if counts.sum() else np.full(size, np.nan)
 
 
-def mean_interval(values: np.ndarray, draws: int = DRAWS, seed: int = 0) -> Interval:
+def mean_interval(values: np.ndarray, seed: int = 0) -> Interval:
     """Return the mean over users and its 95 % percentile interval by bootstrap over users.
 
     With one value a user the mean is a plain one, not the ratio that ``intervals.user_bootstrap`` is made for.
 
     Args:
         values: float (n,), one a user; NaNs are left out, and not counted among ``users``.
-        draws: bootstrap samples.
-        seed: of the draws.
+        seed: of the bootstrap samples.
 
     Examples:
         >>> mean_interval(np.array([0.5, np.nan, 0.5]))
@@ -195,7 +184,7 @@ def mean_interval(values: np.ndarray, draws: int = DRAWS, seed: int = 0) -> Inte
     if not len(known):
         return Interval(float("nan"), float("nan"), float("nan"), 0)
     rng = np.random.default_rng(seed)
-    means = np.array([known[rng.integers(0, len(known), len(known))].mean() for _ in range(draws)])
+    means = np.array([known[rng.integers(0, len(known), len(known))].mean() for _ in range(DRAWS)])
     low, high = np.quantile(means, TAILS)
     return Interval(float(known.mean()), float(low), float(high), len(known))
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from ebnerd_lib.data.slates import Slates, lists_of
 from ebnerd_lib.data.summary import cold_start, seen_candidates
 from ebnerd_lib.errors import StageError
-from ebnerd_lib.evaluation.calibration import Calibration, classification, fit_calibration
+from ebnerd_lib.evaluation.calibration import classification, fit_calibration
 from ebnerd_lib.evaluation.intervals import user_bootstrap
 from ebnerd_lib.evaluation.metrics import METRICS, mean_metrics, per_slate
 from ebnerd_lib.training.inputs import TrainingInputs
@@ -73,27 +73,6 @@ class Evaluated:
         return {"tier": self.scorer.tier, **known, **{part: own.metrics for part, own in self.parts.items()}}
 
 
-def evaluate(scores: np.ndarray, slates: Slates, calibration: Calibration | None, seed: int = 0) -> Evaluation:
-    """Compute all metrics of scores on slates.
-
-    Args:
-        scores: float (m,), one a candidate in the order of ``slates``, finite.
-        slates: with their clicks. Those without a click, or with nothing but clicks, are left out.
-        calibration: fitted on the tuning day; without it there are no probabilities and no metrics of them.
-        seed: seed of the bootstrap.
-
-    Raises:
-        ValueError: the lengths do not fit, or a score is not finite.
-    """
-    values = per_slate(scores, slates.clicked, slates.offsets)
-    metrics, probability = with_intervals(values, slates.user_id, seed), None
-    if calibration is not None:
-        probability = calibration.probability(scores)
-        metrics |= classification(probability, slates.clicked, calibration.threshold)
-    evaluated = int((~np.isnan(values[:, 0])).sum())
-    return Evaluation({**metrics, "impressions": evaluated, "left_out": len(slates) - evaluated}, values, probability)
-
-
 def with_intervals(values: np.ndarray, user: np.ndarray, seed: int = 0) -> Metrics:
     """Return the mean of each metric and its 95 % interval over users, ``<metric>_ci``.
 
@@ -109,16 +88,28 @@ def with_intervals(values: np.ndarray, user: np.ndarray, seed: int = 0) -> Metri
 
 
 def evaluate_scorer(scorer: Scorer, parts: Mapping[str, Slates], seed: int = 0) -> Evaluated:
-    """Evaluate a scorer on each part that it scored.
+    """Compute all metrics of a scorer on each part that it scored.
 
-    Probabilities come from a logistic curve fitted on the tuning day; without scores of it there are no metrics of
-    probabilities.
+    Slates without a click, or with nothing but clicks, are left out. Probabilities come from a logistic curve fitted on
+    the tuning day; without scores of it there are no metrics of probabilities.
+
+    Raises:
+        ValueError: the lengths do not fit, or a score is not finite.
     """
     tuning = scorer.scores.get("tuning")
     calibration = None if tuning is None else fit_calibration(tuning, parts["tuning"].clicked)
-    return Evaluated(
-        scorer, {part: evaluate(own, parts[part], calibration, seed) for part, own in scorer.scores.items()}
-    )
+    found = {}
+    for part, scores in scorer.scores.items():
+        slates = parts[part]
+        values = per_slate(scores, slates.clicked, slates.offsets)
+        metrics, probability = with_intervals(values, slates.user_id, seed), None
+        if calibration is not None:
+            probability = calibration.probability(scores)
+            metrics |= classification(probability, slates.clicked, calibration.threshold)
+        evaluated = int((~np.isnan(values[:, 0])).sum())
+        metrics |= {"impressions": evaluated, "left_out": len(slates) - evaluated}
+        found[part] = Evaluation(metrics, values, probability)
+    return Evaluated(scorer, found)
 
 
 def save_scorer(scorer: Scorer, parts: Mapping[str, Slates], folder: Path, seed: int = 0) -> dict[str, Any]:

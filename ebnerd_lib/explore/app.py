@@ -133,11 +133,12 @@ class LiveView(widgets.VBox):
             self.panels["recommended"].value = _section(heading, answers[0])
         except EbnerdError as error:  # nobody knows what is live in the first minutes of a log: the rest can be shown
             self.panels["recommended"].value = f"<h4>{heading}</h4>{_refusal(str(error))}"
-        mentioned = self._explorer.mentioned([*answers, self._history])
+        named = pd.concat([answer.table[["article_id", "title"]] for answer in (*answers, self._history)])
+        mentioned = named.drop_duplicates("article_id").fillna({"title": "without a title"})
         before = self.article.value
         with self._silence():
-            self.article.options = [(f"{title} ({each})", each) for each, title in mentioned.items()]
-            self.article.value = before if before in mentioned else next(iter(mentioned))
+            self.article.options = [(f"{title} ({each})", each) for each, title in mentioned.to_numpy().tolist()]
+            self.article.value = before if before in mentioned["article_id"].tolist() else self.article.options[0][1]
         self._show_life(self.article.value)
 
     def _typed_article(self, text: str) -> None:
@@ -149,7 +150,7 @@ class LiveView(widgets.VBox):
         picture = ""
         if len(answer.table):
             text = html.escape(f"In-views, clicks and click rate by hour. {answer.caption}", quote=True)
-            address = plots.address(self._explorer.life_figure(answer, self._moment))
+            address = plots.address(plots.article_life(answer.table, self._moment.time))
             picture = f'<img width="880" alt="{text}" src="{address}">'
         self.panels["life"].value = f"{picture}{_table(hours_shown(answer, _HOURS))}"
 

@@ -4,7 +4,6 @@ Every answer is a table with its caption, the same in a report as in the live vi
 """
 
 import gc
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
-from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from ebnerd_lib import plots
 from ebnerd_lib.data.bundle import microseconds, open_parquet
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
 from ebnerd_lib.data.layout import SPLITS, check_files
@@ -32,7 +29,7 @@ from ebnerd_lib.recommend import candidate_slates, lists
 from ebnerd_lib.recommend import requests as rec
 from ebnerd_lib.recommend.requests import in_words
 from ebnerd_lib.tables import show
-from ebnerd_lib.training.model_file import TrainedModel, find_model_file, load_model
+from ebnerd_lib.training.model_file import find_model_file, load_model
 
 CLICKED, SHOWN = "● clicked", "shown"
 """Words for what was made of an article: a mark is seen, a word is read aloud."""
@@ -56,7 +53,6 @@ class Moment:
     candidates: int
 
     def __str__(self) -> str:
-        """Return the moment as people write it, with what was shown."""
         return f"{in_words(self.time)}, {self.candidates} candidates, {self.part}"
 
     def slate(self, dataset: Dataset) -> Slates:
@@ -202,30 +198,7 @@ def _described(dataset: Dataset, article: np.ndarray, time: np.ndarray | int) ->
     )
 
 
-# --- the slate that was shown --------------------------------------------------------------------------------
-
-
-def shown_slate(dataset: Dataset, moment: Moment, scores: np.ndarray) -> pd.DataFrame:
-    """Return the candidates of an impression with scores, one a candidate, the best score first.
-
-    Returns:
-        One row a candidate: ``rank`` (1 best, tied ones share their mean, as in the metrics), ``article_id``,
-        ``title``, ``category``, ``age_hours`` at the moment, ``score``, and ``clicked``, a mark or nothing.
-    """
-    slate = moment.slate(dataset)
-    table = _described(dataset, slate.article, moment.time).assign(article_id=slate.article_id, score=scores)
-    table.insert(0, "rank", pd.Series(scores).rank(ascending=False))
-    table["clicked"] = np.where(slate.clicked, CLICKED, "")
-    return table.sort_values("rank", kind="stable", ignore_index=True)
-
-
-def outcome(dataset: Dataset, moment: Moment) -> dict[int, str]:
-    """Return what was made of each article of the slate that was shown, by id: clicked or only shown."""
-    slate = moment.slate(dataset)
-    return dict(zip(slate.article_id.tolist(), np.where(slate.clicked, CLICKED, SHOWN).tolist(), strict=True))
-
-
-# --- one user's list -----------------------------------------------------------------------------------------
+# --- the answers ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -237,147 +210,6 @@ class Settings:
     pool_hours: float = 24.0
     slate_draws: int = 2
     seed: int = 0
-
-
-class Recommender:
-    """Makes the list of one user at any moment of the log, the way of 04_recommend, from what was known before it.
-
-    The last request is kept: another model asks it of the same features.
-
-    Raises:
-        ConfigError: a model was updated online, through all of validation: at any moment of it, it would know the
-            future.
-    """
-
-    def __init__(self, dataset: Dataset, models: list[TrainedModel], settings: Settings) -> None:
-        late = [model.name for model in models if model.is_online]
-        if late:
-            raise ConfigError(
-                f"models: {', '.join(late)} was updated online through all of validation, so at a moment of it the "
-                "model file knows what came after. Name models that are not updated online."
-            )
-        self.models = {model.name: model for model in models}
-        self.settings = settings
-        self._dataset = dataset
-        self._checkpoints: Checkpoints | None = None
-        self._space = article_space(dataset)
-        self._length = candidate_slates.typical_length(dataset.parts["train"])
-        self._last: tuple[tuple[int, int, bool], tuple[rec.Requests, candidate_slates.CandidateSlates]] | None = None
-
-    def recommend(self, name: str, user_id: int, time: int) -> pd.DataFrame:
-        """Return a model's list for a user at a time, the best first: the rows of ``lists.recommend``.
-
-        Raises:
-            ConfigError: nothing is live then, or the user has read all of it.
-        """
-        model, data = self.models[name], self._dataset
-        requests, slates = self._serve(user_id, time, model)
-        scores = candidate_slates.score_live([model], data, requests, slates)[name]
-        picked = lists.pick(requests, scores, self._space, self.settings.k, self.settings.diversity)
-        return lists.recommend(model, data, requests, slates, scores, picked)
-
-    def keep_past(self, since: int) -> None:
-        """Keep checkpoints of the log from a moment on, so that what is asked later need not walk all along it.
-
-        One pass along the log: worth it for who asks more than once or twice. Lists do not depend on it.
-        """
-        if self._checkpoints is None:
-            self._checkpoints = Checkpoints(feature_context(self._dataset), since)
-
-    def pool(self, name: str, user_id: int, time: int) -> int:
-        """Return how many articles are live for a model, read or not."""
-        return len(self._serve(user_id, time, self.models[name])[0].pool)
-
-    def _serve(
-        self, user_id: int, time: int, model: TrainedModel
-    ) -> tuple[rec.Requests, candidate_slates.CandidateSlates]:
-        exposure, settings = knows_exposure(model.tier), self.settings
-        key = (user_id, time, exposure)
-        if self._last is None or self._last[0] != key:
-            live = rec.live_articles(self._dataset, time, settings.pool_hours, exposure)
-            requests = rec.make_requests(self._dataset, np.array([user_id], np.uint32), time, live, self._checkpoints)
-            slates = candidate_slates.sample_slates(
-                requests, self._length, settings.slate_draws, exposure, settings.seed
-            )
-            self._last = key, (requests, slates)
-        return self._last[1]
-
-
-def knows_exposure(tier: str) -> bool:
-    """Say whether a tier may know what was in view: where not, live is what was published recently."""
-    return tier in ("exposure", "clicks")
-
-
-def repeated(recommender: Recommender, earlier: pd.DataFrame, time: int, users: int) -> pd.DataFrame:
-    """Make the lists that 04 wrote for its first users at its moment again, one user at a time, and compare.
-
-    Returns:
-        One row a user and model: ``user_id``, ``model``, ``articles`` of the list, how many of them are ``shared``, and
-        whether the scores are the ``same`` by rank, to four digits. Left out are models that the recommender does not
-        have or serves from another pool: 04 has one pool for all models, that of the one which may know least.
-    """
-    exposure = bool(earlier["tier"].map(knows_exposure).all())
-    rows = []
-    for user in earlier["user_id"].drop_duplicates().head(users).tolist():
-        for name, list_ in earlier[earlier["user_id"] == user].groupby("model", sort=False):
-            model = recommender.models.get(str(name))
-            if model is None or knows_exposure(model.tier) != exposure:
-                continue
-            again = recommender.recommend(str(name), user, time)
-            shared = len(np.intersect1d(again["article_id"], list_["article_id"]))
-            same = len(again) == len(list_) and np.allclose(again["score"], list_["score"], _TOLERANCE, _TOLERANCE)
-            rows.append({"user_id": user, "model": name, "articles": len(list_), "shared": shared, "same": same})
-    return pd.DataFrame(rows, columns=["user_id", "model", "articles", "shared", "same"])
-
-
-# --- the life of an article ----------------------------------------------------------------------------------
-
-
-def find_article(dataset: Dataset, article_id: int) -> int:
-    """Return the index of an article. Raises ``ConfigError`` where the bundle does not know it."""
-    known = Vocabulary(dataset.articles["article_id"].to_numpy()[1:])
-    place = int(known.index_of(np.array([article_id]))[0])
-    if not place:
-        raise ConfigError(
-            f"article: {article_id} is in no table, slate or history of the bundle. Choose one that is listed."
-        )
-    return place
-
-
-def life(dataset: Dataset, article: int) -> pd.DataFrame:
-    """Count how often an article, an index, was in view and clicked, by hour of the clock, in all of the log.
-
-    Returns:
-        One row an hour in which it was in view: ``hour`` (int64, microseconds, its beginning), ``inviews``, ``clicks``,
-        ``rate`` (clicks a time in view) and ``low`` and ``high``, the 95 % interval of Wilson for it.
-    """
-    log = dataset.log
-    where = np.flatnonzero(log.article == article)
-    time = log.time[np.searchsorted(log.offsets, where, side="right") - 1]
-    hour, place = np.unique(time // HOUR, return_inverse=True)
-    inviews = np.bincount(place, minlength=len(hour))
-    clicks = np.bincount(place[log.clicked[where]], minlength=len(hour))
-    low, high = wilson(clicks, inviews)
-    counts = {"hour": hour * HOUR, "inviews": inviews, "clicks": clicks, "rate": clicks / np.maximum(inviews, 1)}
-    return pd.DataFrame({**counts, "low": low, "high": high})
-
-
-def wilson(clicks: np.ndarray, inviews: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of the 95 % interval of a share (Wilson, 1927): it never leaves 0 to 1, however few there are.
-
-    Examples:
-        >>> low, high = wilson(np.array([0, 5]), np.array([10, 10]))
-        >>> low.round(3), high.round(3)
-        (array([0.   , 0.237]), array([0.278, 0.763]))
-    """
-    n = np.maximum(inviews, 1).astype(np.float64)
-    share = clicks / n
-    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
-
-
-# --- the answers ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -404,15 +236,18 @@ class Answer:
 class Explorer:
     """All that is loaded once, and the answers to what is chosen after.
 
+    The last request is kept: another model asks it of the same features.
+
     Args:
         dataset: of 01_preprocess.
         bundle: the folder that it was made of; tells how long readers read.
         names: of the models on offer.
         folders: artifact folders of the stages that trained them, of which the first that has a file is taken.
-        settings: how lists are made.
+        settings: how lists are made, the way of 04_recommend.
 
     Raises:
-        ConfigError: a model was updated online.
+        ConfigError: a model was updated online, through all of validation: at any moment of it, it would know the
+            future.
         StageError: a model or its scores are missing.
         BundleError: the bundle's histories are missing or damaged.
     """
@@ -420,22 +255,27 @@ class Explorer:
     def __init__(
         self, dataset: Dataset, bundle: Path, names: list[str], folders: list[Path], settings: Settings
     ) -> None:
-        self.dataset = dataset
-        models = [load_model(find_model_file(name, folders)) for name in names]
-        self.recommender = Recommender(dataset, models, settings)
+        self.dataset, self.models, self.settings = dataset, names, settings
+        self._models = {name: load_model(find_model_file(name, folders)) for name in names}
+        if late := [model.name for model in self._models.values() if model.is_online]:
+            raise ConfigError(
+                f"models: {', '.join(late)} was updated online through all of validation, so at a moment of it the "
+                "model file knows what came after. Name models that are not updated online."
+            )
         self._files = {(name, part): find_scores(name, part, folders) for name in names for part in SCORED}
         self._scores: dict[tuple[str, str], np.ndarray] = {}  # a file is read when it is first asked for
         self.read_times = ReadTimes(bundle)
+        self._space = article_space(dataset)
+        self._length = candidate_slates.typical_length(dataset.parts["train"])
+        self._checkpoints: Checkpoints | None = None
+        self._last: tuple[tuple[int, int, bool], tuple[rec.Requests, candidate_slates.CandidateSlates]] | None = None
 
     def prepare(self) -> None:
-        """Get ready for many choices; answers do not depend on it."""
-        self.recommender.keep_past(min(int(self.dataset.parts[part].time[0]) for part in SCORED))
+        """Get ready for many choices, by one pass along the log; answers do not depend on it."""
+        if self._checkpoints is None:
+            since = min(int(self.dataset.parts[part].time[0]) for part in SCORED)
+            self._checkpoints = Checkpoints(feature_context(self.dataset), since)
         gc.freeze()  # what is loaded stays: to look through it for garbage would take half a second of some answer
-
-    @property
-    def models(self) -> list[str]:
-        """The names of the models on offer."""
-        return list(self.recommender.models)
 
     def history(self, moment: Moment, most: int) -> Answer:
         """Return what the reader clicked last before a moment, at most so many."""
@@ -448,25 +288,30 @@ class Explorer:
         return Answer(table.head(most), caption, {"clicks": len(table)})
 
     def slate(self, moment: Moment, model: str) -> Answer:
-        """Return the slate that was shown at a moment, as a model scored it."""
+        """Return the slate that was shown at a moment, as a model scored it, the best score first.
+
+        Tied candidates share their mean rank, as in the metrics; ``clicked`` is a mark or nothing.
+        """
         key, part = (model, moment.part), self.dataset.parts[moment.part]
         if key not in self._scores:
             self._scores[key] = load_scores(self._files[key], part)
         scores = self._scores[key][candidate_rows(part.offsets, np.array([moment.row]))]
-        table = shown_slate(self.dataset, moment, scores)
-        clicks = int((table["clicked"] == CLICKED).sum())
+        shown = moment.slate(self.dataset)
+        table = _described(self.dataset, shown.article, moment.time).assign(article_id=shown.article_id, score=scores)
+        table.insert(0, "rank", pd.Series(scores).rank(ascending=False))
+        table["clicked"] = np.where(shown.clicked, CLICKED, "")
+        clicks = int(shown.clicked.sum())
         values: dict[str, Any] = {"candidates": len(table), "clicks": clicks}
         told = "Nothing in it was clicked." if not clicks else "All of it was clicked."
         if 0 < clicks < len(table):
-            shown = moment.slate(self.dataset)
             values["auc"] = float(per_slate(scores, shown.clicked, shown.offsets)[0, 0])
             told = f"AUC of this slate {values['auc']:.3f}."
         caption = (
             f"Impression {moment.impression_id} of {moment.part}, {in_words(moment.time)}: the {len(table)} candidates "
-            f"that were shown, with the scores that {model} saved (tier {self._tier(model)}). Rank 1 is the best; "
-            f"clicked is what came of it. {told}"
+            f"that were shown, with the scores that {model} saved (tier {self._models[model].tier}). Rank 1 is the "
+            f"best; clicked is what came of it. {told}"
         )
-        return Answer(table, caption, values)
+        return Answer(table.sort_values("rank", kind="stable", ignore_index=True), caption, values)
 
     def recommended(self, moment: Moment, model: str) -> Answer:
         """Return what a model would recommend at a moment from the live articles, and why.
@@ -474,59 +319,112 @@ class Explorer:
         Raises:
             ConfigError: nothing is live then, or the user has read all of it.
         """
-        table = self.recommender.recommend(model, moment.user_id, moment.time)
-        pool = self.recommender.pool(model, moment.user_id, moment.time)
-        live = "in view" if knows_exposure(self._tier(model)) else "published"
-        settings, was = self.recommender.settings, outcome(self.dataset, moment)
+        table, pool = self._recommend(model, moment.user_id, moment.time)
+        tier, shown = self._models[model].tier, moment.slate(self.dataset)
+        was = dict(zip(shown.article_id.tolist(), np.where(shown.clicked, CLICKED, SHOWN).tolist(), strict=True))
         table["shown"] = [was.get(each, "") for each in table["article_id"].tolist()]
         caption = (
-            f"What {model} (tier {self._tier(model)}) would recommend to user {moment.user_id} at "
-            f"{in_words(moment.time)}, from the {pool:,} articles {live} in the {settings.pool_hours:g} h before, "
-            f"less what was read; diversity {settings.diversity:g}. Age in hours; reasons are groups of features with "
-            "what they add to the score; shown says whether the slate had the article, and what came of it."
+            f"What {model} (tier {tier}) would recommend to user {moment.user_id} at {in_words(moment.time)}, from the "
+            f"{pool:,} articles {'in view' if knows_exposure(tier) else 'published'} in the "
+            f"{self.settings.pool_hours:g} h before, less what was read; diversity {self.settings.diversity:g}. Age in "
+            "hours; reasons are groups of features with what they add to the score; shown says whether the slate had "
+            "the article, and what came of it."
         )
         return Answer(table.drop(columns=["user_id", "model", "tier"]), caption, {"pool": pool})
 
+    def repeated(self, earlier: pd.DataFrame, time: int, users: int) -> pd.DataFrame:
+        """Make the lists that 04 wrote for its first users at its moment again, one user at a time, and compare.
+
+        Returns:
+            One row a user and model: ``user_id``, ``model``, ``articles`` of the list, how many of them are ``shared``,
+            and whether the scores are the ``same`` by rank, to four digits. Left out are models that are not on offer
+            or serve from another pool: 04 has one pool for all models, that of the one which may know least.
+        """
+        exposure = bool(earlier["tier"].map(knows_exposure).all())
+        rows = []
+        for user in earlier["user_id"].drop_duplicates().head(users).tolist():
+            for name, list_ in earlier[earlier["user_id"] == user].groupby("model", sort=False):
+                if name not in self._models or knows_exposure(self._models[str(name)].tier) != exposure:
+                    continue
+                again, _ = self._recommend(str(name), user, time)
+                shared = len(np.intersect1d(again["article_id"], list_["article_id"]))
+                same = len(again) == len(list_) and np.allclose(again["score"], list_["score"], _TOLERANCE, _TOLERANCE)
+                rows.append({"user_id": user, "model": name, "articles": len(list_), "shared": shared, "same": same})
+        return pd.DataFrame(rows, columns=["user_id", "model", "articles", "shared", "same"])
+
+    def _recommend(self, name: str, user_id: int, time: int) -> tuple[pd.DataFrame, int]:
+        """Return a model's list for a user at a time, as ``lists.recommend``, and how many articles are live."""
+        model, data, settings = self._models[name], self.dataset, self.settings
+        exposure = knows_exposure(model.tier)
+        key = (user_id, time, exposure)
+        if self._last is None or self._last[0] != key:
+            live = rec.live_articles(data, time, settings.pool_hours, exposure)
+            requests = rec.make_requests(data, np.array([user_id], np.uint32), time, live, self._checkpoints)
+            slates = candidate_slates.sample_slates(
+                requests, self._length, settings.slate_draws, exposure, settings.seed
+            )
+            self._last = key, (requests, slates)
+        requests, slates = self._last[1]
+        scores = candidate_slates.score_live([model], data, requests, slates)[name]
+        picked = lists.pick(requests, scores, self._space, settings.k, settings.diversity)
+        return lists.recommend(model, data, requests, slates, scores, picked), len(requests.pool)
+
     def life(self, article_id: int) -> Answer:
-        """Return the life of an article, hour by hour.
+        """Return how often an article was in view and clicked, by hour of the clock, in all of the log.
+
+        Its table has one row an hour in which it was in view: ``hour`` (int64, microseconds, its beginning),
+        ``inviews``, ``clicks``, ``rate`` (clicks a time in view) and ``low`` and ``high``, its 95 % interval.
 
         Raises:
-            ConfigError: nobody knows the article.
+            ConfigError: the bundle does not know the article.
         """
-        place = find_article(self.dataset, article_id)
-        hours = life(self.dataset, place)
-        row = self.dataset.articles.iloc[place]
-        published = "–" if pd.isna(row["published_time"]) else str(row["published_time"])[:16]
-        inviews, clicks = int(hours["inviews"].sum()), int(hours["clicks"].sum())
-        title = "not in the articles table" if pd.isna(row["title"]) else f"“{row['title']}”"
+        place = int(Vocabulary(self.dataset.articles["article_id"].to_numpy()[1:]).index_of(np.array([article_id]))[0])
+        if not place:
+            raise ConfigError(
+                f"article: {article_id} is in no table, slate or history of the bundle. Choose one that is listed."
+            )
+        log = self.dataset.log
+        where = np.flatnonzero(log.article == place)
+        hour, row = np.unique(log.time[np.searchsorted(log.offsets, where, "right") - 1] // HOUR, return_inverse=True)
+        inviews = np.bincount(row, minlength=len(hour))
+        clicks = np.bincount(row[log.clicked[where]], minlength=len(hour))
+        low, high = wilson(clicks, inviews)
+        counts = {"hour": hour * HOUR, "inviews": inviews, "clicks": clicks, "rate": clicks / np.maximum(inviews, 1)}
+        article = self.dataset.articles.iloc[place]
+        published = "–" if pd.isna(article["published_time"]) else str(article["published_time"])[:16]
+        title = "not in the articles table" if pd.isna(article["title"]) else f"“{article['title']}”"
+        values = {"inviews": int(inviews.sum()), "clicks": int(clicks.sum()), "hours": len(hour)}
         caption = (
-            f"Article {article_id}, {title}, published {published}: {inviews:,} times in view and {clicks:,} clicks "
-            f"in {len(hours):,} hours of the log. Rate is clicks a time in view with its 95 % interval (Wilson). All "
-            "of the log, also after the moment above."
+            f"Article {article_id}, {title}, published {published}: {values['inviews']:,} times in view and "
+            f"{values['clicks']:,} clicks in {len(hour):,} hours of the log. Rate is clicks a time in view with its "
+            "95 % interval (Wilson). All of the log, also after the moment above."
         )
-        return Answer(hours, caption, {"inviews": inviews, "clicks": clicks, "hours": len(hours)})
+        return Answer(pd.DataFrame({**counts, "low": low, "high": high}), caption, values)
 
-    def life_figure(self, answer: Answer, moment: Moment) -> Figure:
-        """Draw the life of an article, the moment marked."""
-        return plots.article_life(answer.table, moment.time)
 
-    def mentioned(self, answers: Iterable[Answer]) -> dict[int, str]:
-        """Return the articles of some answers, each once, as they come: id to title."""
-        found: dict[int, str] = {}
-        for answer in answers:
-            for each, title in zip(answer.table["article_id"].tolist(), answer.table["title"].tolist(), strict=True):
-                found.setdefault(each, "without a title" if pd.isna(title) else str(title))
-        return found
+def knows_exposure(tier: str) -> bool:
+    """Return whether a tier may know what was in view: where not, live is what was published recently."""
+    return tier in ("exposure", "clicks")
 
-    def _tier(self, model: str) -> str:
-        return self.recommender.models[model].tier
+
+def wilson(clicks: np.ndarray, inviews: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the 95 % interval of a share (Wilson, 1927): it never leaves 0 to 1, however few there are.
+
+    Examples:
+        >>> low, high = wilson(np.array([0, 5]), np.array([10, 10]))
+        >>> low.round(3), high.round(3)
+        (array([0.   , 0.237]), array([0.278, 0.763]))
+    """
+    n = np.maximum(inviews, 1).astype(np.float64)
+    share = clicks / n
+    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
 
 
 def hours_shown(answer: Answer, most: int) -> Answer:
     """Return the first hours of the life of an article, for a page that has no room for all."""
     head = answer.table.head(most)
     head = head.assign(hour=[in_words(each)[:16] for each in head["hour"].tolist()])
-    caption = answer.caption
-    if len(answer.table) > most:
-        caption += f" The first {most} of them."
-    return Answer(head, caption, answer.values)
+    more = f" The first {most} of them." if len(answer.table) > most else ""
+    return Answer(head, answer.caption + more, answer.values)

@@ -279,9 +279,7 @@ def _cells_html(executed: Any) -> str:
     from nbconvert.preprocessors import CoalesceStreamsPreprocessor
     from traitlets.config import Config
 
-    executed.cells = [
-        each for each in executed.cells if "papermill-error-cell-tag" not in each.metadata.get("tags", [])
-    ]
+    executed.cells = [one for one in executed.cells if "papermill-error-cell-tag" not in one.metadata.get("tags", [])]
     _make_plain(executed)
     exporter = HTMLExporter(
         config=Config({"NbConvertBase": {"display_data_priority": _DISPLAYED}}),

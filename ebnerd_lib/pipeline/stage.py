@@ -106,6 +106,7 @@ class Stage:
             "fingerprint": self._fingerprint,
             "generated": self.generated,
             "parameters": self.config.parameters,
+            "reads": self.config.reads,
             "seed": self.config.parameters.get("seed"),
             **environment(),
             "inputs": self._inputs,

@@ -66,7 +66,8 @@ def beyond_table(
             "novelty": diversity.mean_over_list(articles, diversity.self_information(clicks)),
             "novelty_week": diversity.mean_over_list(articles, diversity.self_information(recent)),
         }
-        given, covered = articles[articles >= 0], diversity.coverage(articles)
+        given = articles[articles >= 0]
+        covered = len(np.unique(given))
         row: dict[str, Any] = {"list": own.name, "tier": own.tier}
         for name, value in values.items():
             mean, low, high, users = diversity.mean_interval(value, seed=seed)
