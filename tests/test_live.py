@@ -104,16 +104,16 @@ def test_requests_out_of_order_are_refused(smoke, sample):
 
 
 def test_what_comes_later_changes_no_pool_no_feature_and_no_rank(smoke):
-    time = int(np.sort(smoke.parts["validation"].time)[150])
+    time, later = smoke.parts["validation"].time[[150, 300]].tolist()
     past, model = before(smoke, time), make_model(smoke, hidden=(8,))
-    assert 0 < len(past.parts["validation"]) < len(smoke.parts["validation"])
     now = smoke.log.take(smoke.log.time == time)  # what happens at this very moment does not count either
     for requests in (past.parts["validation"], now):
         one, other = pools(past, requests), pools(smoke, requests)
         np.testing.assert_array_equal(one.offsets, other.offsets)
         np.testing.assert_array_equal(one.article, other.article)
         np.testing.assert_array_equal(features_of(past, one), features_of(smoke, other))
-    short, whole = (next_clicks(data, [model], EVERY) for data in (past, smoke))
+    short, whole = (next_clicks(data, [model], EVERY) for data in (past, before(smoke, later)))
+    assert 0 < len(short.request) < len(whole.request)
     for name in whole.ranks:
         np.testing.assert_array_equal(short.ranks[name], whole.ranks[name][: len(short.request)], name)
 
@@ -236,7 +236,7 @@ def test_ranks_of_rules_against_a_loop(smoke, rule):
 
 
 def test_ranks_of_a_model_are_those_of_its_scores_in_the_pool_as_one_slate(smoke):
-    model = make_model(smoke, hidden=(8,), context="mean")
+    model = make_model(smoke, hidden=(8,), context="mean", trained_on="logged")
     found = next_clicks(smoke, [model], 30)
     live = found.live
     scores = model.score(smoke, live, features_of(smoke, live), allowed("clicks"))

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from ebnerd_lib.data.dataset import Dataset
-from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows, concatenate, large_empty
+from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows, concatenate, large_zeros
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features.build import compute_features, halves
 from ebnerd_lib.features.context import FeatureContext, feature_context
@@ -158,7 +158,7 @@ def training_pools(
     lengths = whole.lengths
     lengths[:cut] = np.minimum(lengths, whole.clicks + evenly + by_views)[:cut]
     offsets = np.concatenate(([0], np.cumsum(lengths)))
-    matrix = large_empty((int(offsets[-1]), len(columns)), np.float16)
+    matrix = large_zeros((int(offsets[-1]), len(columns)), np.float16)
     kept, log_chance = np.ones(whole.candidates, bool), np.zeros(whole.candidates, np.float32)
     sampled, rng = int(whole.offsets[cut]), np.random.default_rng(seed)
     for chunk in compute_features(whole, context, list(dict.fromkeys([*columns, _VIEWS]))):

@@ -39,25 +39,15 @@ _COLUMNS = {rule: "age_hours" if rule == "newest" else rule for rule in RULES if
 
 @dataclass(frozen=True)
 class NextClicks:
-    """Where the clicked articles of n impressions stand among the live ones, by scorer.
+    """Where the clicked articles of n impressions stand among the live ones, by scorer."""
 
-    Attributes:
-        live: the impressions in order of time, each over its pool.
-        request: int64 (k,), which of them each click belongs to.
-        article_id: int32 (k,), what was clicked.
-        reachable: bool (k,), whether the pool has it: the article was live, and its user had not read it.
-        scorers: by name, its tier and what it was trained on: ``live``, ``logged`` or, of a rule, ``rule``.
-        ranks: by name, float64 (k,), see ``place``.
-        scores: by name, float32 (m,), of every candidate; of models alone.
-    """
-
-    live: Slates
-    request: np.ndarray
-    article_id: np.ndarray
-    reachable: np.ndarray
-    scorers: dict[str, tuple[str, str]]
-    ranks: dict[str, np.ndarray]
-    scores: dict[str, np.ndarray]
+    live: Slates  # the impressions in order of time, each over its pool
+    request: np.ndarray  # int64 (k,), which of them each click belongs to
+    article_id: np.ndarray  # int32 (k,), what was clicked
+    reachable: np.ndarray  # bool (k,), whether the pool has it: the article was live, and its user had not read it
+    scorers: dict[str, tuple[str, str]]  # name to tier and what it was trained on, ``live``, ``logged`` or ``rule``
+    ranks: dict[str, np.ndarray]  # name to float64 (k,), see ``place``
+    scores: dict[str, np.ndarray]  # name of a model to float32 (m,), of every candidate
 
     @property
     def unreachable(self) -> float:

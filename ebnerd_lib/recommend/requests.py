@@ -17,21 +17,13 @@ from ebnerd_lib.features.registry import every_column
 
 @dataclass(frozen=True)
 class Requests:
-    """One request a user, n users over their pools, with the features of every candidate in its pool.
+    """One request a user, n users over their pools, with the features of every candidate in its pool."""
 
-    Attributes:
-        slates: one impression a user, over what is live and not read by the user, in order of the article index.
-        read_offsets: int64 (n + 1,), user ``i`` has read ``read[read_offsets[i]:read_offsets[i + 1]]``.
-        read: int32, distinct articles read before the moment, ascending for each user.
-        matrix: float32 (m, columns), the slate being the pool.
-        columns: names of the columns.
-    """
-
-    slates: Slates
-    read_offsets: np.ndarray
-    read: np.ndarray
-    matrix: np.ndarray
-    columns: list[str]
+    slates: Slates  # one impression a user, over what is live and not read by the user, in order of the article index
+    read_offsets: np.ndarray  # int64 (n + 1,), user ``i`` has read ``read[read_offsets[i]:read_offsets[i + 1]]``
+    read: np.ndarray  # int32, distinct articles read before the moment, ascending for each user
+    matrix: np.ndarray  # float32 (m, columns), the slate being the pool
+    columns: list[str]  # names of the columns
 
     def __len__(self) -> int:
         """Return the number of users."""
