@@ -141,11 +141,15 @@ def save_results(
 
     Returns:
         What the stage's ``metrics.json`` holds: ``models``, an entry a model, and, where it knows articles by their
-        ids alone, ``ids``, which candidates it can rank on validation.
+        ids alone, ``ids``, which candidates it can rank on validation. A model trained on what is live scores no logged
+        slates: of it, ``live`` holds tier and number of parameters.
 
     Raises:
         ValueError: scores are missing or not finite.
     """
+    if inputs.slates == "live":
+        save_model(model, folder)
+        return {"live": {model.name: {"tier": model.tier, "parameters": model.parameters}}}
     data = inputs.dataset
     seen = {part: (data.parts[part], inputs.features[part]) for part in SCORED}
     static = {part: model.score(data, slates, own.matrix, own.columns) for part, (slates, own) in seen.items()}

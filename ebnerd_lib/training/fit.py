@@ -54,23 +54,17 @@ class Checkpoints:
         inputs: what it learns from.
         network: before training.
         parameters: all others that it depends on, plain values.
-        best_by: what is largest in the best epoch, ``val/auc`` or ``val/ndcg``.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        inputs: TrainingInputs,
-        network: SlateModel,
-        parameters: Mapping[str, Any],
-        best_by: str = "val/auc",
+        self, folder: Path, inputs: TrainingInputs, network: SlateModel, parameters: Mapping[str, Any]
     ) -> None:
         self._folder = folder / on_first(partial(training_key, folder, inputs, network, parameters))
         self.steps = on_first(partial(_steps_done, self._folder))
         self.last = None if self.steps is None else self._folder / "last.ckpt"
         always: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
         self.callbacks = [
-            ModelCheckpoint(self._folder, "best", best_by, mode="max", **always),
+            ModelCheckpoint(self._folder, "best", inputs.best_by, mode="max", **always),
             ModelCheckpoint(self._folder, "last", **always),  # after the best: it holds the best one's score
         ]
 
@@ -152,7 +146,7 @@ class EpochLog(Callback):
 
     @property
     def curve(self) -> pd.DataFrame:
-        """One row an epoch: its number from 0, train/loss, val/loss and val/auc."""
+        """One row an epoch: its number from 0, train/loss, val/loss, val/auc and val/ndcg."""
         return pd.DataFrame(self._rows)
 
     def state_dict(self) -> dict[str, Any]:

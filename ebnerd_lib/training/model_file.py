@@ -53,8 +53,8 @@ class TrainedModel:
         """Return a network that was trained on some inputs under the name that its files get."""
         kind = network.members[0] if isinstance(network, Ensemble) else network
         module = type(kind).__module__.rpartition(".")[2]
-        slates = "logged" if inputs.features["train"].log_chance is None else "live"
-        return cls(name, module, inputs.tier, network, inputs.names(network), inputs.users, inputs.articles, slates)
+        names = inputs.names(network)
+        return cls(name, module, inputs.tier, network, names, inputs.users, inputs.articles, inputs.slates)
 
     @property
     def is_online(self) -> bool:
