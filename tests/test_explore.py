@@ -249,7 +249,7 @@ def test_scores_of_a_live_trained_model_are_those_of_the_pool(explorer, smoke, s
 
 
 def test_a_model_trained_on_logged_slates_makes_no_list(explorer, sampled):
-    with pytest.raises(ConfigError, match="mlp_logged was trained on logged slates"):
+    with pytest.raises(ConfigError, match="models: mlp_logged learned from"):
         explorer.recommended(sampled[0], "mlp_logged")
 
 

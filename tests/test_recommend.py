@@ -270,7 +270,7 @@ def test_lists_do_not_depend_on_who_else_is_served(smoke, served, mlp):
 
 
 def test_a_model_trained_on_logged_slates_makes_no_lists(smoke, served):
-    with pytest.raises(ConfigError, match="mlp was trained on logged slates"):
+    with pytest.raises(ConfigError, match="models: mlp learned from"):
         listing.score(make_model(smoke, trained_on="logged"), smoke, served)
 
 

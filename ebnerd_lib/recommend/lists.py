@@ -112,17 +112,28 @@ def scaled(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return np.divide(wide - low, high - low, out=np.zeros_like(wide), where=high > low)
 
 
+def live_trained(models: list[TrainedModel]) -> list[TrainedModel]:
+    """Return the models that make lists: those trained on what was live.
+
+    Raises:
+        ConfigError: there is none: a model of logged slates never saw most of what is live.
+    """
+    found = [model for model in models if model.trained_on == "live"]
+    if not found:
+        raise ConfigError(
+            f"models: {', '.join(model.name for model in models)} learned from pages of the log and cannot rank all "
+            "that is live. Name a model of a stage with `slates: live`."
+        )
+    return found
+
+
 def score(model: TrainedModel, dataset: Dataset, requests: Requests) -> np.ndarray:
     """Score the candidates of every user, each pool one slate: float32 (m,).
 
     Raises:
-        ConfigError: the model was trained on logged slates: it never saw most of what is live.
+        ConfigError: the model was trained on logged slates, see ``live_trained``.
     """
-    if model.trained_on != "live":
-        raise ConfigError(
-            f"models: {model.name} was trained on {model.trained_on} slates and cannot rank all that is live. Name "
-            "models of stages with `slates: live`."
-        )
+    live_trained([model])
     slates, out = requests.slates, []
     for rows in slates.chunks(np.arange(len(slates)), CHUNK):
         own = slice(slates.offsets[rows[0]], slates.offsets[rows[-1] + 1])
