@@ -82,7 +82,7 @@ def submitted(finished, test_set, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(finished):
-    return load_model(finished / "outputs" / "smoke" / "artifacts" / "03_train_mlp" / f"model_{MODEL}.pt")
+    return load_model(finished / "outputs" / "smoke" / "artifacts" / "03_train_mlp.exposure" / f"model_{MODEL}.pt")
 
 
 def ranks_of_week(model, test_set: Path, before: Path) -> list[list[int]]:
@@ -184,7 +184,9 @@ def test_the_hidden_clicks_are_found_about_as_well_as_those_of_validation(submit
         clicked = np.isin(row["article_ids_inview"], truth["article_ids_clicked"])
         better = np.less.outer(np.array(ranks)[clicked], np.array(ranks)[~clicked])
         aucs.append(better.mean())
-    metrics = json.loads((finished / "outputs" / "smoke" / "artifacts" / "03_train_mlp" / "metrics.json").read_text())
+    metrics = json.loads(
+        (finished / "outputs" / "smoke" / "artifacts" / "03_train_mlp.exposure" / "metrics.json").read_text()
+    )
     assert len(aucs) == 2_000
     assert abs(np.mean(aucs) - metrics["models"][MODEL]["validation"]["auc"]) < 0.03
 
