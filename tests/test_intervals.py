@@ -38,14 +38,6 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     assert 0.01 <= below / 2000 <= 0.04  # and misses on both sides
 
 
-def test_it_agrees_with_the_jackknife_where_users_are_many_and_alike():
-    rng = np.random.default_rng(3)
-    user = np.repeat(np.arange(4000), 5)
-    values = (rng.normal(0, 0.1, 4000)[user] + rng.normal(0.6, 0.2, 20000))[:, None]
-    error = values.reshape(4000, 5).mean(axis=1).std(ddof=1) / np.sqrt(4000)
-    np.testing.assert_allclose(np.ptp(user_bootstrap(values, user)[0]), 2 * 1.96 * error, rtol=0.08)
-
-
 def test_columns_share_their_draws_and_do_not_touch_each_other(log):
     values, user = log
     rng = np.random.default_rng(1)

@@ -179,19 +179,6 @@ def test_neither_the_future_of_a_row_nor_rows_that_nobody_was_shown_change_it(
     assert 0 < len(expected) < len(kept) and ranks_of_week(some) == expected
 
 
-def test_the_hidden_clicks_are_found_about_as_well_as_those_of_validation(submitted, finished, test_set, rows):
-    clicks = pq.read_table(test_set / "test" / "truth.parquet").to_pylist()
-    aucs = []
-    for row, (_, ranks), truth in zip(rows, read_submission(submitted), clicks, strict=False):
-        assert row["impression_id"] == truth["impression_id"]
-        clicked = np.isin(row["article_ids_inview"], truth["article_ids_clicked"])
-        better = np.less.outer(np.array(ranks)[clicked], np.array(ranks)[~clicked])
-        aucs.append(better.mean())
-    metrics = json.loads((finished / "outputs" / "smoke" / "artifacts" / "03_train_mlp" / "metrics.json").read_text())
-    assert len(aucs) == 2_000
-    assert abs(np.mean(aucs) - metrics["models"][MODEL]["validation"]["auc"]) < 0.03
-
-
 @pytest.mark.slow
 def test_a_disk_without_room_is_one_clear_error_and_leaves_no_file(finished, test_set, tmp_path):
     def limit() -> None:
