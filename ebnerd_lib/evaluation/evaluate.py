@@ -141,8 +141,7 @@ def save_results(
 
     Args:
         fits: the trained models.
-        learned: those updated online, with the scores they gave on the way: the file holds the last state, which has
-            seen what it would score.
+        learned: those updated online, with the scores they gave on the way; the file holds the last state.
         dataset: the slates.
         features: of the parts ``tuning`` and ``validation``.
         folder: existing, where to write.
