@@ -269,14 +269,6 @@ def test_checkpoints_change_no_bit(smoke):
         np.testing.assert_array_equal(walked, plain)
 
 
-def test_as_many_checkpoints_are_kept_as_there_is_room(smoke):
-    context, since = feature_context(smoke), int(smoke.parts["tuning"].time[0])
-    assert len(Checkpoints(context, since, room=0)) == 0
-    one = Checkpoints(context, since, most=1)._walks[0].nbytes
-    assert len(Checkpoints(context, since, room=one)) == 1 and 1 < len(Checkpoints(context, since, room=4 * one)) <= 4
-    assert len(Checkpoints(context, int(smoke.log.time.max()) + 1)) == 0
-
-
 def test_lists_do_not_depend_on_what_was_asked_before(explore, sampled):
     fresh, one = [listed(explore(), moment) for moment in sampled], explore()
     for order in (sampled[::-1], sampled):
