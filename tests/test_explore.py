@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 from bs4 import BeautifulSoup
+from conftest import micros as at
 
 from ebnerd_lib import plots
 from ebnerd_lib.data import dataset as datasets
@@ -101,14 +102,9 @@ def sampled(smoke) -> list[Moment]:
     return [sample_moment(smoke, rng) for _ in range(4)]
 
 
-def at(text: str) -> int:
-    return int(np.datetime64(f"2023-05-{text}", "us").astype(np.int64))
-
-
 def on_offer(data, impression_id: int) -> Moment:
-    every = [(part, row) for part in SCORED for row in range(len(data.parts[part]))]
-    found = [moment_of(data, part, row) for part, row in every]
-    return next(moment for moment in found if moment.impression_id == impression_id)
+    every = (moment_of(data, part, row) for part in SCORED for row in range(len(data.parts[part])))
+    return next(moment for moment in every if moment.impression_id == impression_id)
 
 
 # A reader and the moments of one.
@@ -131,10 +127,9 @@ def test_what_is_sampled_can_be_evaluated_and_who_reads_much_is_sampled_more_oft
     many = [sample_moment(smoke, rng) for _ in range(400)]
     validation = smoke.parts["validation"]
     assert all(moment.part == "validation" and validation.has_choice[moment.row] for moment in many)
-    users, counts = np.unique(validation.user_id[validation.has_choice], return_counts=True)
-    busy = set(users[np.argsort(-counts)[: len(users) // 10]].tolist())
-    share = counts[np.argsort(-counts)[: len(users) // 10]].sum() / counts.sum()
-    assert sum(moment.user_id in busy for moment in many) / 400 == pytest.approx(share, abs=0.1)
+    counts = pd.Series(validation.user_id[validation.has_choice]).value_counts(normalize=True)
+    busy = counts.head(len(counts) // 10)
+    assert sum(moment.user_id in busy for moment in many) / 400 == pytest.approx(busy.sum(), abs=0.1)
 
 
 # What was read before.
@@ -240,11 +235,10 @@ def listed(explorer, moment, model="mlp") -> pd.DataFrame:
 @pytest.mark.parametrize("kept", [False, True], ids=["from the beginning", "from checkpoints"])
 @pytest.mark.parametrize("settings", [Settings(k=5), Settings(4, 0.4, 12.0, 3, 7)], ids=["plain", "diverse"])
 def test_one_users_list_is_that_of_stage_04(smoke, small, sampled, explore, settings, kept):
-    explorer = explore(settings)
+    explorer, users = explore(settings), np.unique([moment.user_id for moment in sampled]).astype(np.uint32)
     if kept:
         explorer.prepare()
     for moment in sampled[:3]:
-        users = np.unique([other.user_id for other in sampled]).astype(np.uint32)
         for model in small:
             every = as_in_04(smoke, model, users, moment.time, settings)
             own = every[every["user_id"] == moment.user_id].reset_index(drop=True)
