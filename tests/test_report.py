@@ -4,7 +4,6 @@ import base64
 import json
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -14,6 +13,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from page import Page
+from runs import python
 
 from ebnerd_lib.features.registry import TIERS
 from ebnerd_lib.pipeline import params, report, runs
@@ -339,8 +339,7 @@ def test_checking_imports_nothing_that_renders(project):
         "heavy = {'nbconvert', 'jinja2', 'nbformat', 'bs4', 'bleach', 'pandas', 'papermill', 'torch'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
-    repository = Path(report.__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
+    done = python(NOTEBOOKS.parent, "-c", code)
     assert done.returncode == 0, done.stderr
 
 
