@@ -272,7 +272,9 @@ def by_rank(tiny) -> NextClicks:
     ranks["inviews_1h"], ranks["clicks_1h"] = np.array([9.0] * 6), np.array([8.0] * 6)
     scorers = {"mine": ("exposure", "live"), **{name: (tier, "rule") for name, tier in RULES.items()}}
     articles = np.arange(1001, 1007, dtype=np.int32)
-    return NextClicks(live, np.array([0, 0, 0, 1, 2, 2]), articles, ~np.isnan(ranks["mine"]), scorers, ranks, {})
+    return NextClicks(
+        live, np.array([0, 0, 0, 1, 2, 2]), articles, ~np.isnan(ranks["mine"]), scorers, ranks, {"mine": np.zeros(90)}
+    )
 
 
 def test_metrics_are_means_over_clicks_then_over_impressions(by_rank):
