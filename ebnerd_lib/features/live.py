@@ -97,9 +97,8 @@ def read_before(context: FeatureContext, requests: Slates) -> tuple[np.ndarray, 
         articles.append(history.article[before][past])
     article = np.concatenate(articles)
     pairs = np.unique((np.concatenate(owners) * context.articles + article)[article > 0])
-    return np.searchsorted(pairs, np.arange(len(user) + 1) * context.articles), (pairs % context.articles).astype(
-        np.int32
-    )
+    offsets = np.searchsorted(pairs, np.arange(len(user) + 1) * context.articles)
+    return offsets, (pairs % context.articles).astype(np.int32)
 
 
 @njit(cache=True, nogil=True)
@@ -188,7 +187,7 @@ def sample_clicked(slates: Slates, number: int, seed: int, since: int = _NEVER) 
     rows = np.flatnonzero((slates.time >= since) & (slates.clicks > 0))
     if not len(rows):
         raise ConfigError(
-            f"warmup_hours: none of the {len(slates)} impressions with a click is left to sample. Lower it."
+            f"warmup_hours: of {len(slates)} impressions none with a click is left to sample. Lower warmup_hours."
         )
     return np.sort(np.random.default_rng(seed).choice(rows, min(number, len(rows)), replace=False))
 
