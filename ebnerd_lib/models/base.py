@@ -182,6 +182,7 @@ class SlateModel(pl.LightningModule):
     uses_vectors: ClassVar[bool] = False
     uses_slate_context: bool = True
     own_tier: ClassVar[str] = "ids"
+    size = 1  # networks whose scores are averaged
 
     def __init__(
         self,
@@ -204,7 +205,7 @@ class SlateModel(pl.LightningModule):
             "weight_decay": weight_decay, "schedule": schedule, "id_dropout": id_dropout, **layers,
         }  # fmt: skip
         self.transform = FeatureTransform(columns)
-        self.tuning_auc, self.tuning_loss = MeanMetric().set_dtype(WIDE), MeanMetric().set_dtype(WIDE)
+        self.tuning_auc, self.tuning_loss = MeanMetric(), MeanMetric()
 
     def score(self, batch: Batch) -> torch.Tensor:
         """Score the candidates of a batch, whose features are transformed already: (m,)."""
@@ -221,11 +222,6 @@ class SlateModel(pl.LightningModule):
     def loss(self, batch: Batch) -> torch.Tensor:
         """Return what training minimises."""
         return LOSSES[self.hyperparameters["loss"]](self(batch), batch)
-
-    @property
-    def size(self) -> int:
-        """The number of networks whose scores are averaged."""
-        return 1
 
     @classmethod
     def known(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,6 +251,11 @@ class SlateModel(pl.LightningModule):
             mean = (torch.stack(self._losses) * slates).sum() / slates.sum()
             self.log("train/loss", mean, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Let the tuning day's means be wide; torchmetrics forgets it when a model moves to its device."""
+        for metric in (self.tuning_auc, self.tuning_loss):
+            metric.set_dtype(WIDE)
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Collect the AUC of the tuning day's slates, and the loss of its clicks or candidates."""
