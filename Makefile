@@ -50,8 +50,8 @@ STRIPPED := metadata.papermill cell.metadata.papermill metadata.language_info.co
 # A line of `##@` names a group of targets for `make help`, a group without targets is not shown.
 ##@ Run
 
-run-all: $(READY) $(STAMP_$(PROFILE)) ## run what is stale in PROFILE and render its reports
-	@$(PY) -m ebnerd_lib run --profile $(PROFILE)
+run-all: $(READY) $(STAMP_$(PROFILE)) ## run what is stale in PROFILE and render its reports; JOBS=1 stages at a time
+	@$(PY) -m ebnerd_lib run --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS))
 
 reports: $(READY) ## render the pages of all profiles again, without running anything
 	@$(PY) -m ebnerd_lib reports

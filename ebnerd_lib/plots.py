@@ -134,7 +134,8 @@ def concentration(counts: Mapping[str, np.ndarray]) -> Figure:
     """Draw which share of events falls on the most popular share of articles, one line an entry."""
     figure, (axis,) = _figure(height=3.6)
     for (name, numbers), colour in _coloured(counts.items()):
-        share = np.append(0, np.cumsum(-np.sort(-numbers)) / max(numbers.sum(), 1))[: np.count_nonzero(numbers) + 1]
+        ordered = np.sort(numbers[numbers > 0])[::-1]
+        share = np.append(0, np.cumsum(ordered) / max(ordered.sum(), 1))
         axis.plot(np.linspace(0, 1, len(share)), share, color=colour, label=name)
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="all alike")
     axis.set(xlabel="share of articles, most popular first", ylabel="share of events", xlim=(0, 1), ylim=(0, 1.02))

@@ -1,7 +1,5 @@
 """Figures on bundles, against the tiny bundle counted by hand."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -91,18 +89,6 @@ def test_click_rate_by_age_by_hand(tiny):
     assert table["click rate"]["<1 h"] == 0.5
     assert table["click rate"]["8–16 h"] == 0.0
     assert np.isnan(table["click rate"][">30 d"])
-
-
-@pytest.mark.parametrize(
-    ("hours", "label"),
-    [(0, "<1 h"), (1, "1–2 h"), (23.99, "16–24 h"), (24, "1–2 d"), (720, ">30 d"), (90_000, ">30 d")],
-)
-def test_ages_fall_into_half_open_classes(tiny, hours, label):
-    published = np.datetime64("2023-05-25T07:00", "us") - np.timedelta64(round(hours * 3600), "s")
-    first = tiny.parts["validation"].take(np.array([0]))
-    data = replace(tiny, articles=tiny.articles.assign(published_time=published), parts={"one": first})
-    table = click_rate_by_age(data, "one").set_index("age")
-    assert table["in view"][table["in view"] > 0].to_dict() == {label: 2}
 
 
 def test_cold_start_by_hand(tiny):

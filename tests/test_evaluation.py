@@ -17,7 +17,6 @@ from ebnerd_lib.evaluation.evaluate import (
     save_scorer,
     save_scores,
 )
-from ebnerd_lib.evaluation.intervals import user_bootstrap
 from ebnerd_lib.features import store
 
 
@@ -67,20 +66,6 @@ def test_scores_that_separate_perfectly_give_finite_probabilities():
 def test_calibration_needs_both_kinds():
     with pytest.raises(ValueError, match="both kinds"):
         fit_calibration(np.arange(3.0), np.zeros(3, bool))
-
-
-def test_interval_is_over_users_not_impressions():
-    rng = np.random.default_rng(2)
-    per_user = rng.normal(0.6, 0.1, 40)
-    values, user = np.repeat(per_user, 50)[:, None], np.repeat(np.arange(40), 50)
-    by_user = np.ptp(user_bootstrap(values, user)[0])
-    by_impression = np.ptp(user_bootstrap(values, np.arange(len(values)))[0])
-    assert by_user > 4 * by_impression
-
-
-def test_interval_leaves_out_impressions_that_cannot_be_evaluated():
-    values = np.array([[0.5], [np.nan], [0.5]])
-    np.testing.assert_array_equal(user_bootstrap(values, np.array([1, 2, 3])), [[0.5, 0.5]])
 
 
 def test_scores_file_round_trip_and_columns(smoke, tmp_path):

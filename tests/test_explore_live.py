@@ -108,29 +108,3 @@ def test_a_sampled_reader_changes_all_of_the_view(page):
         assert wait_until_changed(page, heading, text) != text
     user = page.get_by_label("User").input_value()
     assert f"User {user}:" in panel(page, READ) and f"to user {user} at" in panel(page, LIST)
-
-
-def test_another_model_ranks_the_same_slate(page):
-    before, read = panel(page, SHOWN), panel(page, READ)
-    page.get_by_label("Model").select_option("mf_ids")
-    after = wait_until_changed(page, SHOWN, before)
-    assert "mf_ids saved (tier ids)" in after and panel(page, READ) == read
-    assert before.split("candidates")[0] == after.split("candidates")[0], "of the same impression"
-
-
-def test_another_article_has_another_life(page):
-    picture = page.locator(".explorer img")
-    before = picture.get_attribute("src")
-    page.get_by_label("Article").select_option(index=1)
-    page.wait_for_function("(old) => document.querySelector('.explorer img').src != old", arg=before)
-    assert picture.get_attribute("src") != before
-
-
-def test_an_unknown_user_is_told(page):
-    before = panel(page, READ)
-    box = page.get_by_label("User")
-    box.fill("123")
-    box.press("Enter")
-    page.wait_for_selector(".explorer .refusal")
-    assert "123 has no impression in tuning or validation" in page.locator(".explorer .refusal").inner_text()
-    assert panel(page, READ) == before

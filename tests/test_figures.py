@@ -34,25 +34,12 @@ def tables(report):
         yield caption, [one for cell in told for one in re.findall(ONE, cell)]
 
 
-def written(number, value):
-    """Write a value as precisely as the text ``number`` is written."""
-    digits = len(number.rstrip("%").partition(".")[2])
-    return f"{value * (100 if number.endswith('%') else 1):.{digits}f}"
-
-
 def unknown(numbers, values):
     """The numbers that none of the values is when written as precisely."""
-    known = {}
-    for number in set(numbers):
-        form = (number.endswith("%"), len(number.rstrip("%").partition(".")[2]))
-        known.setdefault(form, {written(number, value) for value in values})
-    lost = []
-    for number in numbers:
-        plain = number.replace(",", "").replace("−", "-").lstrip("+").rstrip("%")
-        form = (number.endswith("%"), len(plain.partition(".")[2]))
-        if plain not in known[form] and ("e" not in plain or float(plain) not in values):
-            lost.append(number)
-    return lost
+    signs = ((1, ""), (100, "%"))
+    known = {f"{scale * one:.{digits}f}{sign}" for one in values for digits in range(8) for scale, sign in signs}
+    plain = (number.replace(",", "").replace("−", "-").lstrip("+") for number in numbers)
+    return [one for one in plain if one not in known and ("e" not in one or float(one) not in values)]
 
 
 def sources(project, stage, file):

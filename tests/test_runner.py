@@ -137,18 +137,6 @@ def test_another_folder_and_another_number_of_threads_give_the_same_bytes(finish
 
 
 @pytest.mark.slow
-def test_a_run_by_hand_writes_the_same_folder_and_is_stale_afterwards(project):
-    by_hand = ["-m", "jupyter", "execute", "notebooks/05_compare.ipynb", "--kernel_name=python3"]
-    notebook = project / "notebooks" / "05_compare.ipynb"
-    notebook.write_text(notebook.read_text().replace('profile: str = \\"sample\\"', 'profile: str = \\"smoke\\"'))
-    done = python(project, *by_hand, MKL_CBWR="AVX2,STRICT")
-    assert done.returncode == 0, done.stderr
-    noted = manifest(project, "05_compare")
-    assert (noted["run"], noted["status"]) == ("interactive", "complete")
-    assert ran(run(project)) == ["05_compare"]
-
-
-@pytest.mark.slow
 def test_a_failed_stage_is_marked_keeps_the_last_artifacts_and_exits_1(project):
     before = artifacts(project)
     file = project / "params" / "smoke" / "06_explore.yaml"
@@ -237,3 +225,42 @@ def test_a_failed_stage_stops_only_those_that_read_it_and_no_message_is_empty(pr
     assert len(told) == 2 and re.match(r"02_train_mf\.ids: FAILED: AssertionError.*[a-z]{3}", told[1])
     assert "03_train_mlp: complete in" in result.stdout and "05_compare: started" not in result.stdout
     assert "05_compare: not run" in result.stderr
+
+
+@pytest.mark.slow
+def test_an_experiment_is_one_file_and_touches_nothing_else(project):
+    before = artifacts(project)
+    file = project / "params" / "smoke" / "03_train_mlp.wide.yaml"
+    file.write_text("hidden: [24]  # widths of the hidden layers\n")
+    assert ran(run(project)) == ["03_train_mlp.wide", "05_compare"]
+    after = artifacts(project)
+    assert {name for name in before if after[name] != before[name]} == {"05_compare/metrics.json"}
+    compared = metrics(project, "05_compare")
+    assert "mlp_wide" in compared["models"] and "mlp_wide" in compared["differences"]["scorers"]
+    file.write_text("training: {warmup_hours: 336.0}  # all there is\n")
+    result = run(project)
+    assert result.returncode == 1 and ran(result) == ["03_train_mlp.wide"] and "warmup_hours" in result.stderr
+    assert "05_compare: not run, since it reads 03_train_mlp.wide" in result.stderr and artifacts(project) == after
+    file.unlink()
+    result = run(project)
+    assert ran(result) == ["05_compare"]
+    assert "left over" in (project / "outputs" / "smoke" / "index.html").read_text()
+    again = artifacts(project)
+    assert {name: again[name] for name in before} == before and "03_train_mlp.wide/model_mlp_wide.pt" in again
+
+
+@pytest.mark.slow
+def test_runs_by_hand_stand_beside_those_of_the_profile(project):
+    before = artifacts(project)
+    for hidden in ("[8]", "[4]"):
+        given = f"{{profile: smoke, hidden: {hidden}, epochs: 1, embedding_size: 2}}"
+        done = python(project, "-m", "papermill", "notebooks/03_train_mlp.ipynb", "by_hand.ipynb", "-y", given)
+        assert done.returncode == 0, done.stderr
+    after = artifacts(project)
+    assert {name: after[name] for name in before} == before
+    assert [manifest(project, f"03_train_mlp.lab{number}")["parameters"]["hidden"] for number in (1, 2)] == [[8], [4]]
+    assert not ran(run(project)), "no batch run reads them"
+    by_hand = "{profile: smoke, importance: [], reference: mlp_lab2}"
+    done = python(project, "-m", "papermill", "notebooks/05_compare.ipynb", "by_hand.ipynb", "-y", by_hand)
+    assert done.returncode == 0, done.stderr
+    assert {"mlp", "mlp_lab1", "mlp_lab2"} <= set(metrics(project, "05_compare.lab1")["models"])

@@ -106,3 +106,15 @@ def test_artifacts_appear_whole_or_not_at_all_and_leave_no_training_to_resume(pa
     }
     assert json.loads(paths.manifest.read_text())["outputs"] == sums
     assert list(paths.artifacts.parent.iterdir()) == [paths.artifacts] and not checkpoint.exists()
+
+
+def test_runs_by_hand_are_numbered_and_the_last_five_are_kept(paths):
+    for notebook in ("04_recommend", "04_recommender"):
+        for _ in range(7 if notebook == paths.stage else 1):
+            name = stage._next_lab(StageConfig(notebook, "smoke", {}, {}))
+            begun = stage.Stage(StageConfig(name, "smoke", {}, {}), "interactive", None)
+            assert stage._next_lab(StageConfig(notebook, "smoke", {}, {})) == name, "it goes on where it is begun"
+            begun.finish()
+    kept = [f"04_recommend.lab{number}" for number in range(3, 8)] + ["04_recommender.lab1"]
+    assert sorted(path.name for path in paths.artifacts.parent.iterdir()) == kept
+    assert sorted(path.name for path in paths.logs.parent.iterdir()) == kept

@@ -119,9 +119,7 @@ def expected_calibration_error(curve: pd.DataFrame) -> float:
 
 def _best_threshold(probability: np.ndarray, clicked: np.ndarray) -> float:
     order = np.argsort(-probability, kind="stable")
-    ranked = probability[order]
-    hits = np.cumsum(clicked[order])
+    ranked, hits = probability[order], np.cumsum(clicked[order])
     f1 = 2 * hits / (np.arange(1, len(hits) + 1) + hits[-1])
     last_of_tie = np.append(ranked[:-1] != ranked[1:], True)
-    best = int(np.argmax(np.where(last_of_tie, f1, -1)))
-    return float(ranked[best])
+    return float(ranked[np.argmax(np.where(last_of_tie, f1, -1))])

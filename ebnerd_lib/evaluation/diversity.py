@@ -37,18 +37,13 @@ def article_space(dataset: Dataset) -> ArticleSpace:
 def category_vectors(metadata: Metadata) -> np.ndarray:
     """Describe each article by its category and its topics: float32 (articles, categories + topics), of length 1.
 
-    One column a category and one a topic, those that the article has sharing one weight for the category and
-    one for all topics. The cosine of two articles that have both is the mean of 1 for the same category, 0
-    for another, and of the cosine of their sets of topics. Zeros where neither is known.
+    The category has one half of the weight and all topics together the other. The cosine of two articles that have both
+    is the mean of 1 for the same category, 0 for another, and of the cosine of their sets of topics. Zeros where
+    neither is known.
     """
-    articles, topics = len(metadata.category), metadata.topic_count
-    categories = int(metadata.category.max(initial=0))
-    category = np.zeros((articles, categories), np.float32)
-    known = np.flatnonzero(metadata.category > 0)
-    category[known, metadata.category[known] - 1] = 1.0
-    topic = np.zeros((articles, topics), np.float32)
-    owner = np.repeat(np.arange(articles), np.diff(metadata.topic_starts))
-    topic[owner, metadata.topics] = 1.0
+    category = np.eye(int(metadata.category.max(initial=0)) + 1, dtype=np.float32)[metadata.category, 1:]
+    topic = np.zeros((len(category), metadata.topic_count), np.float32)
+    topic[np.repeat(np.arange(len(category)), np.diff(metadata.topic_starts)), metadata.topics] = 1.0
     return _unit(np.concatenate([category, _unit(topic)], axis=1))
 
 

@@ -83,18 +83,15 @@ def per_slate(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> n
     """
     if not len(scores) == len(clicked) == offsets[-1]:
         raise ValueError(f"{len(scores)} scores and {len(clicked)} labels for {offsets[-1]} candidates")
+    if wrong := len(scores) - int(np.isfinite(scores).sum()):
+        raise ValueError(f"{wrong} of {len(scores)} scores are not finite")
     out = np.full((len(offsets) - 1, len(METRICS)), np.nan)
-    wrong = 0
     for start in range(0, len(out), _AT_A_TIME):
         own = np.array(offsets[start : start + _AT_A_TIME + 1], dtype=np.int64)
         # Copies: one kernel for all callers, whatever the width of their scores and whether they may be written.
         some = np.array(scores[own[0] : own[-1]], dtype=np.float64)
-        wrong += int((~np.isfinite(some)).sum())
         labels = np.array(clicked[own[0] : own[-1]], dtype=np.bool_)
-        if not wrong:
-            _evaluate(some, labels, own - own[0], out[start : start + len(own) - 1])
-    if wrong:
-        raise ValueError(f"{wrong} of {len(scores)} scores are not finite")
+        _evaluate(some, labels, own - own[0], out[start : start + len(own) - 1])
     return out
 
 

@@ -50,13 +50,13 @@ class LiveView(widgets.VBox):
         self._rng = np.random.default_rng(seed)
         self._moments: list[Moment] = []
         explorer.prepare()
-        self._build(moment)
-        super().__init__([widgets.HTML(_STYLE), *self._layout()])
+        super().__init__([widgets.HTML(_STYLE), *self._build(moment)])
         self.add_class("explorer")
         self._choose_reader(moment.user_id, moment)
         self._listen()
 
-    def _build(self, moment: Moment) -> None:
+    def _build(self, moment: Moment) -> list[widgets.Widget]:
+        """Make the choices and the panels, and return them in rows."""
         known = readers(self._explorer.dataset)
         some = self._rng.choice(known, min(_SUGGESTED, len(known)), replace=False)
         names = [str(each) for each in sorted({*some.tolist(), moment.user_id})]
@@ -70,18 +70,14 @@ class LiveView(widgets.VBox):
         self.article = widgets.Dropdown(description="Article", layout=wide, style=label)
         self.typed = widgets.Text(description="or its id", continuous_update=False, layout=narrow, style=label)
         self.panels = {name: widgets.HTML() for name in ("message", "history", "slate", "recommended", "life", "time")}
-
-    def _layout(self) -> list[widgets.Widget]:
         row = {"flex_flow": "row wrap", "overflow": "visible"}
         *above, life, time_taken = self.panels.values()
         return [
             widgets.Box([self.user, self.sample, self.model, self.moment], layout=row),
             *above,
             widgets.HTML("<h4>The life of an article</h4>"),
-            widgets.Box([self.article, self.typed], layout=row),
-            life,
-            time_taken,
-        ]
+            widgets.Box([self.article, self.typed], layout=row), life, time_taken,
+        ]  # fmt: skip
 
     def _listen(self) -> None:
         self.user.observe(self._when(lambda: self._choose_reader(_whole_number(self.user.value, "user"))), "value")
@@ -89,7 +85,7 @@ class LiveView(widgets.VBox):
         self.moment.observe(self._when(self._show_moment), "value")
         self.model.observe(self._when(self._show_model), "value")
         self.article.observe(self._when(lambda: self._show_life(self.article.value)), "value")
-        self.typed.observe(self._when(lambda: self._typed_article(self.typed.value)), "value")
+        self.typed.observe(self._when(self._show_typed), "value")
 
     def _when(self, act: Callable[[], None]) -> Callable[[object], None]:
         """Return what is called when a choice changes: nothing happens while choices are set from here."""
@@ -102,8 +98,7 @@ class LiveView(widgets.VBox):
             act()
         except EbnerdError as error:
             self.panels["message"].value = _refusal(str(error))
-        seconds = time.perf_counter() - start
-        self.panels["time"].value = f'<p class="note">Answered in {seconds:.2f} s.</p>'
+        self.panels["time"].value = f'<p class="note">Answered in {time.perf_counter() - start:.2f} s.</p>'
 
     def _sampled_reader(self) -> None:
         moment = sample_moment(self._explorer.dataset, self._rng)
@@ -141,9 +136,9 @@ class LiveView(widgets.VBox):
             self.article.value = before if before in mentioned["article_id"].tolist() else self.article.options[0][1]
         self._show_life(self.article.value)
 
-    def _typed_article(self, text: str) -> None:
-        if text.strip():
-            self._show_life(_whole_number(text, "article"))
+    def _show_typed(self) -> None:
+        if self.typed.value.strip():
+            self._show_life(_whole_number(self.typed.value, "article"))
 
     def _show_life(self, article_id: int) -> None:
         answer = self._explorer.life(article_id)

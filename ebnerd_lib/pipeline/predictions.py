@@ -103,14 +103,12 @@ def check_submission(file: Path, test: Path, progress: Callable[[str, float], No
             how many of each kind, and which is the first.
     """
     check_files(test, (TEST,))
-    id_parts, length_parts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    asked = [np.zeros((2, 0), np.int64)]
     names = ("impression_id", "article_ids_inview")
     for rows in batches(test / TEST / "behaviors.parquet", TEST_BEHAVIORS, names):
-        id_parts.append(rows["impression_id"].to_numpy().astype(np.int64))
-        length_parts.append(list_lengths(rows["article_ids_inview"]))
-    ids, lengths = np.concatenate(id_parts), np.concatenate(length_parts)
+        asked.append(np.stack([rows["impression_id"].to_numpy(), list_lengths(rows["article_ids_inview"])]))
+    (ids, lengths), lines = np.concatenate(asked, axis=1), 0
     wrong: dict[str, list[int]] = {}
-    lines = 0
     for some in _lines(file):
         rows = slice(lines, lines + len(some))
         for fault, places in _faults(some[: len(ids[rows])], ids[rows], lengths[rows]):
@@ -164,10 +162,8 @@ def _faults(lines: list[bytes], impression_id: np.ndarray, lengths: np.ndarray) 
     """Yield what is wrong with lines for rows of the test file, and which lines; of each line its first fault."""
     found = pc.extract_regex(pa.array(lines, pa.binary()), _LINE)
     formed = np.flatnonzero(found.is_valid())
-    yield (
-        "is not of the form `<impression_id> [r1,r2,…]`, without spaces inside the brackets",
-        np.flatnonzero(found.is_null()),
-    )
+    form = "is not of the form `<impression_id> [r1,r2,…]`, without spaces inside the brackets"
+    yield form, np.flatnonzero(found.is_null())
     given, lists = found.drop_null().flatten()
     same = given.cast(pa.string()).cast(pa.int64()).to_numpy() == impression_id[formed]
     yield "has another impression_id than its row of the test file", formed[~same]

@@ -15,16 +15,9 @@ from ebnerd_lib.data.slates import candidate_rows, concatenate, large_zeros
 from ebnerd_lib.errors import SubmissionError
 from ebnerd_lib.features.build import compute_features
 from ebnerd_lib.features.context import feature_context
+from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline.params import load_config
-from ebnerd_lib.pipeline.paths import (
-    PREPROCESSED,
-    ROOT,
-    StagePaths,
-    environment,
-    peak_memory_mb,
-    profile_stages,
-    write_json,
-)
+from ebnerd_lib.pipeline.paths import PREPROCESSED, ROOT, StagePaths
 from ebnerd_lib.pipeline.predictions import Progress, ranks_of, write_predictions
 from ebnerd_lib.pipeline.stale import sha256
 from ebnerd_lib.training.model_file import TrainedModel, find_model_file, load_model
@@ -57,7 +50,7 @@ def submit(profile: str, model_name: str, test: Path, out: Path, say: Callable[[
     start, began = time.monotonic(), datetime.datetime.now(datetime.UTC)
     if out.suffix != ".zip":
         raise SubmissionError(f"{out}: a submission is a zip file. Name it predictions.zip, for example.")
-    stages = profile_stages(profile)
+    stages = paths.profile_stages(profile)
     file = find_model_file(model_name, [StagePaths(profile, stage).artifacts for stage in stages])
     model = load_model(file)
     _check_tier(model, profile, stages)
@@ -72,30 +65,26 @@ def submit(profile: str, model_name: str, test: Path, out: Path, say: Callable[[
         dataset, left_out = prepare_hidden(open_bundle(before), hidden)
         for line in _remarks(dataset, left_out):
             say(line)
-        impression_id, offsets, ranks = rank(
-            model, dataset, lambda share: told.step(f"ranking with {model.name}", share)
-        )
+        ranking = f"ranking with {model.name}"
+        impression_id, offsets, ranks = rank(model, dataset, lambda share: told.step(ranking, share))
         write_predictions(out, impression_id, offsets, ranks, lambda share: told.step(f"writing {out.name}", share))
     except OSError as error:
         raise SubmissionError(
             f"{out}: cannot be written ({error.strerror or error}). Free space in {out.parent}, and for working files "
             f"in {tempfile.gettempdir()}, or name other folders with --out and the environment variable TMPDIR."
         ) from error
-    counts = {
-        "rows": len(impression_id), "candidates": len(ranks), "beyond_accuracy": len(dataset.parts[BEYOND]),
-        "impressions_before": len(dataset.parts["validation"]), "generated": hidden.generated,
-    }  # fmt: skip
-    seconds = time.monotonic() - start
+    seconds, memory = time.monotonic() - start, paths.peak_memory_mb()
     record = {
-        "profile": profile, "model": model.name, "tier": model.tier, "model_sha256": sha256(file), **counts,
-        **environment(), "inputs": {f"{path.relative_to(test)}": sha256(path) for path in inputs},
-        "sha256": sha256(out), "started": began.isoformat(timespec="seconds"), "duration_seconds": round(seconds, 1),
-        "peak_memory_mb": peak_memory_mb(),
+        "profile": profile, "model": model.name, "tier": model.tier, "model_sha256": sha256(file),
+        "rows": len(impression_id), "candidates": len(ranks), "beyond_accuracy": len(dataset.parts[BEYOND]),
+        "impressions_before": len(dataset.parts["validation"]), "generated": hidden.generated, **paths.environment(),
+        "inputs": {f"{path.relative_to(test)}": sha256(path) for path in inputs}, "sha256": sha256(out),
+        "started": began.isoformat(timespec="seconds"), "duration_seconds": round(seconds, 1), "peak_memory_mb": memory,
     }  # fmt: skip
-    write_json(out.with_suffix(".json"), record)
+    paths.write_json(out.with_suffix(".json"), record)
     say(
-        f"{out}: {counts['rows']:,} rows ranked by {model.name} (tier {model.tier}) in {seconds:.0f} s, "
-        f"{peak_memory_mb():,.0f} MB at the most. Check it with `python -m ebnerd_lib check-submission`."
+        f"{out}: {len(impression_id):,} rows ranked by {model.name} (tier {model.tier}) in {seconds:.0f} s, "
+        f"{memory:,.0f} MB at the most. Check it with `python -m ebnerd_lib check-submission`."
     )
     return out
 
@@ -138,7 +127,7 @@ def _check_tier(model: TrainedModel, profile: str, stages: list[str]) -> None:
     raise SubmissionError(
         f"model {model.name}: tier clicks knows what was clicked before an impression, and the hidden test does not "
         f"tell the clicks of its week. Submit a model of tier exposure or below: "
-        f"{', '.join(fit) or 'none is trained; add exposure to the parameter tiers of 03_train_mlp'}."
+        f"{', '.join(fit) or 'none is trained; add `03_train_mlp.exposure.yaml` with `tier: exposure`'}."
     )
 
 
