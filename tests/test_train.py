@@ -237,12 +237,11 @@ def test_the_tuning_metrics_of_shares_add_up_to_those_of_the_batch(smoke, smoke_
     inputs = TrainingInputs.of(smoke, {part: store.read(smoke_features, part) for part in smoke.parts}, "ids")
     networks = [inputs.new(MFIds, loss=loss).eval() for _ in range(3)]
     for network, (rank, world) in zip(networks, [(0, 1), (0, 2), (1, 2)], strict=True):
-        network.on_validation_epoch_start()
         for batch in data_of(smoke, smoke_features, 7, rank, world).val_dataloader():
             network.validation_step(batch, 0)
     for metric in ("tuning_loss", "tuning_auc"):
         whole, *shares = (getattr(network, metric) for network in networks)
-        together = sum(share.mean_value for share in shares) / sum(share.weight for share in shares)
+        together = sum(share.total for share in shares) / sum(share.terms for share in shares)
         assert together.item() == pytest.approx(whole.compute().item(), abs=1e-12)
         assert whole.compute() > 0
 

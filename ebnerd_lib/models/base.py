@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchmetrics import MeanMetric
+from torchmetrics import Metric
 
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.models.layers import FeatureTransform
@@ -98,6 +98,28 @@ def slate_auc(scores: torch.Tensor, batch: Batch) -> torch.Tensor:
     pairs = nothing.index_add(0, row, torch.ones_like(wins)) * others.sum(dim=1)
     evaluated = pairs > 0
     return nothing.index_add(0, row, wins)[evaluated].to(WIDE) / pairs[evaluated]
+
+
+class Mean(Metric):
+    """Mean in 64 bits, however processes share its terms; torchmetrics' own rounds to 32. 0 where there are none."""
+
+    full_state_update = False
+    total: torch.Tensor
+    terms: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("total", "terms"):
+            self.add_state(name, torch.zeros((), dtype=WIDE), dist_reduce_fx="sum")
+
+    def update(self, total: torch.Tensor, terms: torch.Tensor | int) -> None:
+        """Add the sum of some terms."""
+        self.total += total
+        self.terms += terms
+
+    def compute(self) -> torch.Tensor:
+        """Return the mean so far."""
+        return self.total / self.terms.clamp(min=1)
 
 
 class RowwiseAdamW(torch.optim.AdamW):
@@ -205,7 +227,7 @@ class SlateModel(pl.LightningModule):
             "weight_decay": weight_decay, "schedule": schedule, "id_dropout": id_dropout, **layers,
         }  # fmt: skip
         self.transform = FeatureTransform(columns)
-        self.tuning_auc, self.tuning_loss = MeanMetric(), MeanMetric()
+        self.tuning_auc, self.tuning_loss = Mean(), Mean()
 
     def score(self, batch: Batch) -> torch.Tensor:
         """Score the candidates of a batch, whose features are transformed already: (m,)."""
@@ -252,18 +274,14 @@ class SlateModel(pl.LightningModule):
             self.log("train/loss", mean, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         return loss
 
-    def on_validation_epoch_start(self) -> None:
-        """Let the tuning day's means be wide; torchmetrics forgets it when a model moves to its device."""
-        for metric in (self.tuning_auc, self.tuning_loss):
-            metric.set_dtype(WIDE)
-
     def validation_step(self, batch: Batch, _: int) -> None:
         """Collect the AUC of the tuning day's slates, and the loss of its clicks or candidates."""
         scores, loss = self(batch), self.hyperparameters["loss"]
         wide = batch._replace(clicked=batch.clicked.to(WIDE))
         terms = wide.clicked.sum() if loss == "listwise" else len(scores)
-        self.tuning_loss.update(LOSSES[loss](scores.to(WIDE), wide), terms)
-        self.tuning_auc.update(slate_auc(scores, batch))
+        aucs = slate_auc(scores, batch)
+        self.tuning_loss.update(LOSSES[loss](scores.to(WIDE), wide) * terms, terms)
+        self.tuning_auc.update(aucs.sum(), len(aucs))
         self.log("val/loss", self.tuning_loss, on_step=False, on_epoch=True, batch_size=len(batch.user))
         self.log("val/auc", self.tuning_auc, on_step=False, on_epoch=True, batch_size=len(batch.user))
 
