@@ -183,11 +183,8 @@ def open_bundle(path: Path, splits: tuple[str, ...] = SPLITS) -> Bundle:
 def build_slates(found: Behaviors, articles: Vocabulary, users: Vocabulary, week: int) -> Slates:
     """Turn behaviors into slates with labels.
 
-    Args:
-        found: as ``Bundle.behaviors`` returns them.
-        articles: vocabulary that holds every article of every slate.
-        users: vocabulary of users.
-        week: number of the file: its history is that of the dataset with this number.
+    ``articles`` must hold every article of every slate. The history of the slates is that of the dataset with the
+    number ``week``.
 
     Raises:
         BundleError: a slate is empty or repeats an article, or a click lies outside its slate.
@@ -297,12 +294,7 @@ def _request(rows: pa.Table) -> dict[str, np.ndarray]:
 
 
 def batches(path: Path, table: dict[str, pa.DataType], names: tuple[str, ...]) -> Iterator[pa.Table]:
-    """Yield rows of a file in the types of its schema ``table``, ``BATCH`` at a time.
-
-    Args:
-        path: the file.
-        table: its schema.
-        names: the columns wanted.
+    """Yield rows of some columns of a file in the types of its schema ``table``, ``BATCH`` at a time.
 
     Raises:
         BundleError: the file cannot be read or a value is wrong, see ``_checked``; counts are those of the whole file.

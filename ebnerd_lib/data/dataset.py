@@ -36,12 +36,7 @@ class Split(NamedTuple):
 
 
 def split_parts(name: str, train_time: np.ndarray, validation_time: np.ndarray) -> Split:
-    """Assign every impression of both weeks to a part.
-
-    Args:
-        name: ``official`` or ``quantile``.
-        train_time: int64 microseconds, the train file's impressions, in any order.
-        validation_time: the same of the validation file.
+    """Assign every impression of both weeks, of which the times are given in any order (int64, µs), to a part.
 
     Raises:
         ConfigError: the name is unknown.
@@ -164,14 +159,10 @@ class Dataset:
 
 
 def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
-    """Build a dataset from a bundle.
+    """Build a dataset from a bundle, with the ``official`` or the ``quantile`` split.
 
     Every article that is in the table, in a slate or in a history gets an index, so counts of past events work
     for articles that the table lacks. Each split's slates meet the history of that split alone.
-
-    Args:
-        bundle: an open bundle.
-        split: ``official`` or ``quantile``.
 
     Returns:
         The dataset; where it was cut; and, one row a split file, how many impressions and users it has, how many

@@ -300,10 +300,7 @@ def load(paths: list[Path]) -> list[Slates]:
 class ColumnBuffer:
     """The numbers of a column of some parquet files, filled in batch by batch; of a list column those of its lists.
 
-    Args:
-        paths: the files.
-        name: of the column.
-        kind: its Arrow type. Timestamps of microseconds become int64.
+    Timestamps become int64, microseconds. ``kind`` is the Arrow type of the column.
     """
 
     def __init__(self, paths: list[Path], name: str, kind: pa.DataType) -> None:

@@ -41,14 +41,8 @@ class Checkpoints:
     """The past at some moments, kept: what is asked later walks on from the last one before it.
 
     For one request at a time, each at another moment of the log. To keep them takes one pass along the log and at
-    most ``room`` bytes; they lie equally many impressions apart, the closer the less there is to hold. Where there
-    is no room for one, none is kept.
-
-    Args:
-        context: the past.
-        since: the earliest moment to keep; what is asked before it walks from the beginning.
-        room: bytes to keep them in.
-        most: how many are kept at most.
+    most ``room`` bytes; at most ``most`` lie equally many impressions apart, the closer the less there is to hold.
+    Where there is no room for one, none is kept. What is asked before ``since`` walks from the beginning.
     """
 
     def __init__(self, context: FeatureContext, since: int, room: int = 1 << 28, most: int = 64) -> None:
@@ -109,8 +103,10 @@ def compute_features(
 ) -> Iterator[FeatureChunk]:
     """Yield features of every candidate, a chunk at a time in order of time; some chunks are all that is held.
 
+    The queries' own clicks are hidden from the feature functions.
+
     Args:
-        queries: the slates; their own clicks are hidden from the feature functions.
+        queries: the slates.
         context: the past.
         names: the columns wanted; those that they are computed from come with them.
         checkpoints: of the same world, to walk on from; from the beginning if not given.

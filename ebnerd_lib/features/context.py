@@ -72,10 +72,6 @@ class EventCursor:
     """One pass along the log with the queries, chunk after chunk in order of time, always strictly behind them.
 
     Each part of the past is built when first asked for.
-
-    Args:
-        context: the past.
-        queries: the slates that are described.
     """
 
     def __init__(self, context: FeatureContext, queries: Slates) -> None:

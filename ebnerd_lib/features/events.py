@@ -127,14 +127,8 @@ class EventCounts:
     """Answers queries on events, chunk after chunk in order of time.
 
     Each kind of query keeps its own tables, so a family may ask for several. Asking for a chunk that lies before
-    the last one raises ``ValueError``.
-
-    Args:
-        kind: of the events; ``chances`` weigh 1 / the length of their slate in decayed sums.
-        events: in order of time.
-        by: name of ``grouping``.
-        grouping: what they are counted by.
-        tables: to keep the counts in.
+    the last one raises ``ValueError``. Events of the kind ``chances`` weigh 1 / the length of their slate in decayed
+    sums. ``by`` is the name of the grouping; counts are kept in ``tables``.
     """
 
     def __init__(self, kind: Kind, events: Timeline, by: str, grouping: Grouping, tables: Tables) -> None:

@@ -50,9 +50,6 @@ class UserProfiles:
 
     A profile is a row of float32: number of clicks; of those with a known sentiment, and the sums of their three
     shares; clicks by category; clicks by topic; the sum of the vectors of the clicked articles.
-
-    Args:
-        metadata: of the articles.
     """
 
     def __init__(self, metadata: Metadata) -> None:
