@@ -253,24 +253,11 @@ def writable(values: pa.Array) -> np.ndarray:
 
 def save(slates: Slates, path: Path) -> None:
     """Write slates as parquet: one row an impression, candidates as lists, times as timestamps."""
-    writer = None
-    for start in range(0, len(slates), _GROUP) or [0]:
-        table = _table(slates.between(start, min(start + _GROUP, len(slates))))
-        writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
-        writer.write_table(table, row_group_size=_GROUP)
-    if writer is not None:
-        writer.close()
-
-
-def _table(slates: Slates) -> pa.Table:
-    columns: dict[str, pa.Array] = {}
-    for name in _COLUMNS:
-        columns[name] = pa.array(getattr(slates, name))
-        if name in _PER_CANDIDATE:
-            columns[name] = pa.LargeListArray.from_arrays(pa.array(slates.offsets), columns[name])
-        elif name == "time":
-            columns[name] = columns[name].view(pa.timestamp("us"))
-    return pa.table(columns)
+    columns = {name: pa.array(getattr(slates, name)) for name in _COLUMNS}
+    columns["time"] = columns["time"].view(pa.timestamp("us"))
+    for name in _PER_CANDIDATE:
+        columns[name] = pa.LargeListArray.from_arrays(pa.array(slates.offsets), columns[name])
+    pq.write_table(pa.table(columns), path, row_group_size=_GROUP, compression="zstd")
 
 
 def load(paths: list[Path]) -> list[Slates]:

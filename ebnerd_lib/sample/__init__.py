@@ -54,14 +54,9 @@ SIZES: dict[str, Size] = {
 def generate(out: Path, seed: int = 0, size: str = "demo") -> None:
     """Write a made-up bundle: articles, both splits, article vectors, and ``generated.json`` last of all.
 
-    The bundle is written beside ``out`` and takes its name when it is whole. The same seed and size give the same
-    bytes.
-
-    Args:
-        out: Folder to write. It may exist if it is empty or holds a generated bundle, which is then replaced.
-        seed: Seed of everything sampled, 0 or more.
-        size: ``smoke``, ``demo``, ``small``, ``tenth`` or ``large``; ``demo``, ``small`` and ``large`` have the counts
-            of EBNeRD's bundles, ``tenth`` a tenth of the last one's rows.
+    It is written beside ``out`` and takes its name when it is whole; ``out`` may exist if it is empty or holds a
+    generated bundle. The same seed and size give the same bytes. Of the ``SIZES``, ``demo``, ``small`` and ``large``
+    have the counts of EBNeRD's bundles, ``tenth`` a tenth of the last one's rows.
 
     Raises:
         ConfigError: If ``size`` is unknown or ``seed`` is negative.
