@@ -121,7 +121,7 @@ def history(chunk: Chunk) -> np.ndarray:
     for week, (past, profile) in enumerate(zip(context.histories, profiles, strict=True)):
         history_past(
             slates.user, slates.week, slates.time, slates.offsets, slates.article, week, past.offsets, past.article,
-            past.time, *context.profiles.about, place, profile, out,
+            past.time, context.profiles.about, place, profile, out,
         )  # fmt: skip
     return out
 

@@ -159,7 +159,7 @@ class EventCursor:
         )  # fmt: skip
         own_past(
             slates.user, slates.time, slates.offsets, slates.article, log.by_time, log.time, log.offsets, log.article,
-            log.clicked, log.user, *context.profiles.about, *tables, out,
+            log.clicked, log.user, context.profiles.about, *tables, out,
         )  # fmt: skip
         return out
 
