@@ -12,7 +12,6 @@ from oracle import assert_same
 
 from ebnerd_lib.data import slates as slates_io
 from ebnerd_lib.data.slates import Slates, concatenate
-from ebnerd_lib.errors import BundleError
 
 PER_CANDIDATE = {"article_id", "article", "clicked"}
 KINDS = {
@@ -160,8 +159,3 @@ def test_saved_slates_can_be_opened_by_a_person(tmp_path, tiny):
     assert [row["article_id"] for row in rows] == [[1005, 1006], [1004, 1006, 1007]]
     assert [row["clicked"] for row in rows] == [[False, True], [False, False, False]]
     assert str(rows[1]["time"]) == "2023-05-25 06:50:00"
-
-
-def test_missing_slates_name_the_file_and_the_stage(tmp_path):
-    with pytest.raises(BundleError, match=r"nothing\.parquet: no such file\. Run the preprocessing"):
-        slates_io.load([tmp_path / "nothing.parquet"])

@@ -118,23 +118,20 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Slates, tables and histories that share one article index and one user index; index 0 is unknown.
+    """Slates, tables and histories that share one article index and one user index; index 0 is unknown."""
 
-    Attributes:
-        articles: one row an article index, row 0 the unknown: ``article_id`` (0 in row 0), ``in_table``,
-            title, category, times and sentiment shares; null where the articles table says nothing.
-        users: one row a user index, row 0 the unknown: ``user_id``, and for each week ``history_<week>``
-            (clicks) and the mean sentiment shares of these clicks.
-        parts: the slates of ``train``, ``tuning`` and ``validation``, or those of ``HIDDEN_PARTS``, each in order of
-            time, and as in the file where times are equal.
-        histories: the histories of the train week and of the validation week, or that of the hidden test alone.
-        vectors: float32 (articles, size) of length 1, zeros where there is none; ``None`` without article vectors.
-    """
-
+    # one row an article index, row 0 the unknown: ``article_id`` (0 in row 0), ``in_table``, title, category, times and
+    # sentiment shares; null where the articles table says nothing
     articles: pd.DataFrame
+    # one row a user index, row 0 the unknown: ``user_id``, and for each week ``history_<week>`` (clicks) and the mean
+    # sentiment shares of these clicks
     users: pd.DataFrame
+    # the slates of ``train``, ``tuning`` and ``validation``, or those of ``HIDDEN_PARTS``, each in order of time, and
+    # as in the file where times are equal
     parts: dict[str, Slates]
+    # the histories of the train week and of the validation week, or that of the hidden test alone
     histories: list[History]
+    # float32 (articles, size) of length 1, zeros where there is none; ``None`` without article vectors
     vectors: np.ndarray | None = None
 
     @cached_property

@@ -16,7 +16,6 @@ import pyarrow.types as pt
 from numba import njit
 
 from ebnerd_lib.data.schema import flat, list_lengths
-from ebnerd_lib.errors import BundleError
 
 LARGE = 1 << 27
 """Bytes from which on an array lies in a file, in the system's folder for temporary files (``TMPDIR``)."""
@@ -261,14 +260,7 @@ def save(slates: Slates, path: Path) -> None:
 
 
 def load(paths: list[Path]) -> list[Slates]:
-    """Read files that ``save`` wrote, as neighbouring views of the same arrays.
-
-    Raises:
-        BundleError: a file is missing.
-    """
-    for path in paths:
-        if not path.exists():
-            raise BundleError(f"{path}: no such file. Run the preprocessing stage first.")
+    """Read files that ``save`` wrote, as neighbouring views of the same arrays."""
     kinds, rows = pq.read_schema(paths[0]), [0]
     columns = {name: ColumnBuffer(paths, name, kinds.field(name).type) for name in _COLUMNS}
     for path in paths:

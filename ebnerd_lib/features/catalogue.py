@@ -129,13 +129,6 @@ def history(chunk: Chunk) -> np.ndarray:
 # ---- exposure and clicks: past events of articles, their categories and their pages
 
 
-def trailing(kind: Kind, *columns: Column) -> None:
-    """Register counts of events of the candidate in each of ``WINDOWS``."""
-    family("time", *columns, name=f"{kind}_windows")(
-        lambda chunk: chunk.walk.past(kind).trailing(chunk.slates, tuple(WINDOWS.values()))
-    )
-
-
 def decayed(kind: Kind, by: By, hours: Iterable[float], *columns: Column) -> None:
     """Register decayed sums of events by the keys of the candidate, for half-lives in hours."""
     half_lives = tuple(hours)
@@ -146,7 +139,10 @@ def decayed(kind: Kind, by: By, hours: Iterable[float], *columns: Column) -> Non
 
 def past_events(kind: Kind, tier: str, unit: str, what: str, audience: str) -> None:
     """Register counts of a kind of events, where ``what`` and ``audience`` say of what and of whom."""
-    trailing(kind, *(Column(f"{kind}_{w}", tier, tier, unit, f"{what} in [t − {w}, t)") for w in WINDOWS))
+    windows = (Column(f"{kind}_{w}", tier, tier, unit, f"{what} in [t − {w}, t)") for w in WINDOWS)
+    family("time", *windows, name=f"{kind}_windows")(
+        lambda chunk: chunk.walk.past(kind).trailing(chunk.slates, tuple(WINDOWS.values()))
+    )
     decayed(
         kind, "article", HALF_LIVES.values(),
         *(Column(f"{kind}_decay_{h}", tier, tier, unit, f"Σ 2^(−age/{h}) over {what}") for h in HALF_LIVES),
@@ -286,14 +282,9 @@ quotient(
     Column("audience_rate_6h", "clicks", "click rate", "share", "(audience clicks + 1.8) / (audience in-views + 20)"),
     "audience_clicks_decay_6h", "audience_inviews_decay_6h",
 )  # fmt: skip
-quotient(
-    Column("inviews_trend", "exposure", "exposure", "", "(inviews_1h + 2) / (inviews_6h / 6 + 2)"),
-    "inviews_1h", "inviews_6h", (2.0, 2.0), 6.0,
-)  # fmt: skip
-quotient(
-    Column("clicks_trend", "clicks", "clicks", "", "(clicks_1h + 1) / (clicks_6h / 6 + 1)"),
-    "clicks_1h", "clicks_6h", (1.0, 1.0), 6.0,
-)  # fmt: skip
+for kind, tier, prior in (("inviews", "exposure", 2.0), ("clicks", "clicks", 1.0)):
+    formula = f"({kind}_1h + {prior:g}) / ({kind}_6h / 6 + {prior:g})"
+    quotient(Column(f"{kind}_trend", tier, tier, "", formula), f"{kind}_1h", f"{kind}_6h", (prior, prior), 6.0)
 
 
 def within_slate(chunk: Chunk) -> np.ndarray:

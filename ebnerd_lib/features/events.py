@@ -100,14 +100,12 @@ class Tables:
         Raises:
             ValueError: slates do not come in order of time after those that were asked last.
         """
-        since = self._asked.get(question, _NEVER)
-        if len(slates):
-            if (np.diff(slates.time) < 0).any() or slates.time[0] < since:
-                raise ValueError("slates must come in order of time: this walk keeps tables that only move forward")
-            since = int(slates.time[-1])
-        self._asked[question] = since
         if question not in self._tables:
-            self._tables[question] = fresh()
+            self._tables[question], self._asked[question] = fresh(), _NEVER
+        if len(slates):
+            if (np.diff(slates.time) < 0).any() or slates.time[0] < self._asked[question]:
+                raise ValueError("slates must come in order of time: this walk keeps tables that only move forward")
+            self._asked[question] = int(slates.time[-1])
         return self._tables[question]
 
     def copy(self) -> "Tables":
