@@ -167,11 +167,7 @@ def candidate_rows(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def lists_of(values: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the values of the slates ``rows``, slate after slate: ``values[candidate_rows(offsets, rows)]``.
-
-    >>> lists_of(np.array([7, 8, 9]), np.array([0, 2, 3]), np.array([1, 0]))
-    array([9, 7, 8])
-    """
+    """Return the values of the slates ``rows``, slate after slate: ``values[candidate_rows(offsets, rows)]``."""
     starts = np.concatenate(([0], np.cumsum(offsets[rows + 1] - offsets[rows])))
     out = large_zeros(int(starts[-1]), values.dtype)
     _copy_lists(values, offsets, rows, out, starts)
@@ -243,11 +239,6 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
         return whole[first : first + sum(map(len, arrays))]
     out = large_zeros(sum(map(len, arrays)), np.result_type(*arrays))
     return np.concatenate(arrays, out=out)
-
-
-def writable(values: pa.Array) -> np.ndarray:
-    """Copy an Arrow array into one of numpy's own: kernels compile anew for arrays that may not be written."""
-    return np.array(values.to_numpy(zero_copy_only=False))
 
 
 def save(slates: Slates, path: Path) -> None:

@@ -41,8 +41,8 @@ def part_counts(dataset: Dataset) -> pd.DataFrame:
                 "clicks": int(slates.clicked.sum()),
                 "users": int(marked(slates.user, len(dataset.users)).sum()),
                 "articles in view": int(marked(slates.article, len(dataset.articles)).sum()),
-                "first": _minute(slates.time.min()),
-                "last": _minute(slates.time.max()),
+                "first": f"{pd.Timestamp(slates.time.min(), unit='us'):%Y-%m-%d %H:%M}",
+                "last": f"{pd.Timestamp(slates.time.max(), unit='us'):%Y-%m-%d %H:%M}",
             }
         )
     return pd.DataFrame(rows)
@@ -124,7 +124,3 @@ def seen_candidates(dataset: Dataset, part: str) -> dict[str, float]:
 def hour_of_day(dataset: Dataset, part: str) -> np.ndarray:
     """Return the hour of day, as stored, of every impression of a part."""
     return dataset.parts[part].time // HOUR % 24
-
-
-def _minute(time: int) -> str:
-    return str(np.datetime64(int(time), "us").astype("datetime64[m]")).replace("T", " ")
