@@ -17,7 +17,7 @@ from ebnerd_lib.data import slates as slates_io
 from ebnerd_lib.data.bundle import Bundle, History, build_history, build_slates
 from ebnerd_lib.data.layout import SPLITS, TEST
 from ebnerd_lib.data.schema import SENTIMENT_LABELS
-from ebnerd_lib.data.slates import HOUR, ColumnBuffer, Slates
+from ebnerd_lib.data.slates import HOUR, Slates
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import BundleError, ConfigError, StageError
 
@@ -294,13 +294,8 @@ def load(folder: Path) -> Dataset:
 
 
 def _load_history(path: Path) -> History:
-    kinds = pq.read_schema(path)
-    articles, times = (ColumnBuffer([path], name, kinds.field(name).type) for name in ("article", "time"))
-    for group in range(pq.ParquetFile(path).metadata.num_row_groups):
-        table = pq.ParquetFile(path).read_row_group(group)
-        articles.add(table["article"])
-        times.add(table["time"])
-    return History(articles.offsets, articles.values, times.values)
+    columns = slates_io.read_columns([path], ("article", "time"))
+    return History(columns["article"].offsets, columns["article"].values, columns["time"].values)
 
 
 def sentiment_shares(label: np.ndarray, score: np.ndarray) -> np.ndarray:

@@ -252,19 +252,24 @@ def save(slates: Slates, path: Path) -> None:
 
 def load(paths: list[Path]) -> list[Slates]:
     """Read files that ``save`` wrote, as neighbouring views of the same arrays."""
-    kinds, rows = pq.read_schema(paths[0]), [0]
-    columns = {name: ColumnBuffer(paths, name, kinds.field(name).type) for name in _COLUMNS}
+    columns = read_columns(paths, _COLUMNS)
+    arrays = {name: column.values for name, column in columns.items()}
+    whole = Slates(offsets=columns["article"].offsets, **arrays)
+    ends = np.cumsum([0, *(pq.read_metadata(path).num_rows for path in paths)])
+    return [whole.between(start, stop) for start, stop in itertools.pairwise(ends.tolist())]
+
+
+def read_columns(paths: list[Path], names: tuple[str, ...]) -> "dict[str, ColumnBuffer]":
+    """Read columns of parquet files, one file after the other."""
+    kinds = pq.read_schema(paths[0])
+    columns = {name: ColumnBuffer(paths, name, kinds.field(name).type) for name in names}
     for path in paths:
-        file = pq.ParquetFile(path)
-        for group in range(file.metadata.num_row_groups):
+        for group in range(pq.read_metadata(path).num_row_groups):
             # A reader keeps what it has read until it is dropped, so each row group gets one of its own.
             table = pq.ParquetFile(path).read_row_group(group)
             for name, column in columns.items():
                 column.add(table[name])
-        rows.append(rows[-1] + file.metadata.num_rows)
-    arrays = {name: column.values for name, column in columns.items()}
-    whole = Slates(offsets=columns["article"].offsets, **arrays)
-    return [whole.between(start, stop) for start, stop in itertools.pairwise(rows)]
+    return columns
 
 
 class ColumnBuffer:

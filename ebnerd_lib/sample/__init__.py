@@ -109,11 +109,9 @@ def _replaced(out: Path, seed: int, size: str, **mark: str) -> Iterator[Path]:
         raise ConfigError(f"size: there is no sample size {size!r}. Use one of {', '.join(SIZES)}.")
     if seed < 0:
         raise ConfigError(f"seed: {seed} is negative. Use 0 or more.")
-    if out.exists() and not out.is_dir():
-        raise BundleError(f"{out}: is a file, and a bundle is a folder. Name another folder.")
-    if out.exists() and any(out.iterdir()) and not (out / STAMP).is_file():
+    if out.is_file() or (any(out.glob("*")) and not (out / STAMP).is_file()):
         raise BundleError(
-            f"{out}: holds files but no {STAMP}, so it may be real data and is left alone. "
+            f"{out}: is a file, or holds files but no {STAMP}, so it may be real data and is left alone. "
             "Name another folder, or empty this one."
         )
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -107,9 +107,7 @@ class Simulation:
     """
 
     def __init__(self, seed: int, articles: Articles, readers: Readers, pools: Pools):
-        self.seed = seed
-        self.articles = articles
-        self.readers = readers
+        self.seed, self.articles, self.readers = seed, articles, readers
         # As many categories and topics as occur: one more would shift the random numbers of a reader's profile.
         categories, topics = int(articles.category.max()) + 1, int(articles.topic.max()) + 1
         self.site = simulate.Site(
