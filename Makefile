@@ -27,7 +27,7 @@ export PYTHONPATH := $(CURDIR)
 STAMP_smoke := data/smoke/generated.json
 STAMP_sample := data/sample/generated.json
 STAMP_original := $(STAMP_sample)
-STAMP_nrms := $(STAMP_sample)
+STAMP_news := $(STAMP_sample)
 GENERATOR := $(wildcard ebnerd_lib/sample/*.py) ebnerd_lib/data/schema.py
 
 # What torch's CUDA build brings by itself; in the lock it would be downloaded where a CPU build is at hand.
@@ -45,13 +45,13 @@ STRIPPED := metadata.papermill cell.metadata.papermill metadata.language_info.co
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run-all reports lab tensorboard scripts data doctor test test-slow lint bench audit setup-git clean lock
+.PHONY: help run-all reports lab tensorboard data doctor test test-slow lint bench audit setup-git clean lock
 
 # A line of `##@` names a group of targets for `make help`, a group without targets is not shown.
 ##@ Run
 
-run-all: $(READY) $(STAMP_$(PROFILE)) ## run what is stale in PROFILE and render its reports
-	@$(PY) -m ebnerd_lib run --profile $(PROFILE)
+run-all: $(READY) $(STAMP_$(PROFILE)) ## run what is stale in PROFILE and render its reports; JOBS=1 stages at a time
+	@$(PY) -m ebnerd_lib run --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS))
 
 reports: $(READY) ## render the pages of all profiles again, without running anything
 	@$(PY) -m ebnerd_lib reports
@@ -64,13 +64,6 @@ lab: $(READY) $(STAMP_$(PROFILE)) ## open JupyterLab on 127.0.0.1 with a token, 
 
 tensorboard: $(READY) ## show the training logs of PROFILE on 127.0.0.1, PORT=6006
 	@$(PY) -m tensorboard.main --host 127.0.0.1 $(if $(PORT),--port $(PORT)) --logdir outputs/$(PROFILE)/logs
-
-scripts: $(READY) ## write the notebooks with the parameters of PROFILE as Python scripts to outputs/scripts
-	@rm -rf outputs/scripts && mkdir -p outputs/scripts
-	@for file in params/$(PROFILE)/*.yaml; do name=$$(basename $$file .yaml); \
-	  $(PY) -m papermill --prepare-only --no-progress-bar --log-level WARNING -p profile $(PROFILE) -f $$file \
-	    notebooks/$$name.ipynb outputs/scripts/$$name.ipynb || exit 1; done
-	@$(PY) -m nbconvert --log-level WARN --to python outputs/scripts/*.ipynb && rm outputs/scripts/*.ipynb
 
 ##@ Data
 

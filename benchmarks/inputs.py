@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from ebnerd_lib.features.build import write_features
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.pipeline.params import load_config
 from ebnerd_lib.pipeline.paths import read_json
+from ebnerd_lib.pipeline.train import Fit, fit, model_class
 from ebnerd_lib.sample import GENERATOR_VERSION, generate
-from ebnerd_lib.training.fit import TrainConfig, TrainResult, train
+from ebnerd_lib.training.inputs import TrainingInputs
 
 PROFILES = {"smoke": "smoke", "demo": "sample", "small": "ebnerd_small", "large": "ebnerd_large"}
 """The profile whose parameters a size of a generated bundle is preprocessed and trained with."""
@@ -52,22 +52,22 @@ def prepared(size: str, folder: Path) -> tuple[Dataset, dict[str, Features]]:
 
 
 def parameters(size: str, model: str) -> dict[str, Any]:
-    """Return the effective parameters of the notebook that trains a model, in the profile of a size."""
-    return load_config(PROFILES[size], "03_train_mlp" if model == "mlp" else "02_train_mf").parameters
+    """Return the effective parameters of the stage that trains a model, in the profile of a size."""
+    stage = "03_train_mlp" if model == "mlp" else model.replace("mf_", "02_train_mf.")
+    return load_config(PROFILES[size], stage).parameters
 
 
 def fitted(
     size: str, data: Dataset, features: dict[str, Features], model: str, work: Path, epochs: int | None = None,
     report: Callable[[dict[str, Any]], None] | None = None,
-) -> TrainResult:  # fmt: skip
+) -> Fit:  # fmt: skip
     """Train a model on the CPU as its notebook does in the profile of a size.
 
     ``epochs`` trains as many and stops no earlier; ``report`` is called after each. Logs go to a new folder in
     ``work``, since a training that is complete there would not be done again.
     """
-    given = parameters(size, model)
-    plan = replace(TrainConfig.of(given), trainer={"accelerator": "cpu", "devices": 1})
+    given = parameters(size, model) | {"trainer": {"accelerator": "cpu", "devices": 1}}
     if epochs is not None:
-        plan = replace(plan, epochs=epochs, patience=epochs)
-    logs = Path(tempfile.mkdtemp(dir=work))
-    return train(data, features, given["module"], model, TIER, model, given, plan, logs, report)
+        given |= {"epochs": epochs, "training": {**given["training"], "patience": epochs}}
+    inputs = TrainingInputs.of(data, features, given["tier"], given["training"]["warmup_hours"])
+    return fit(model_class(given), given, inputs, Path(tempfile.mkdtemp(dir=work)), model, report)

@@ -15,8 +15,9 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import candidate_rows
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features.store import Features, usable
-from ebnerd_lib.models.base import LOSSES, SlateAUC, SlateModel
-from ebnerd_lib.training.batches import SlateData, training_rows
+from ebnerd_lib.models.base import LOSSES, SlateModel, slate_auc
+from ebnerd_lib.training.batches import SlateData
+from ebnerd_lib.training.inputs import training_rows
 
 LIGHTGBM = {
     "objective": "lambdarank", "lambdarank_truncation_level": 100, "learning_rate": 0.05, "num_leaves": 15,
@@ -97,13 +98,13 @@ def bare_loop(network: SlateModel, data: SlateData, epochs: int) -> Callable[[],
             optimizer.step()
             schedule.step()
         network.eval()
-        auc, total = SlateAUC(), torch.zeros(())
+        aucs, total = [], torch.zeros(())
         with torch.inference_mode():
             for batch in data.val_dataloader():
                 scores = network(batch)
                 total += loss_of(scores, batch)  # ours reports the loss of the tuning day too
-                auc.update(scores, batch)
-        auc.compute()
+                aucs.append(slate_auc(scores, batch))
+        torch.cat(aucs).mean()
 
     return epoch
 
@@ -117,7 +118,7 @@ def boosted(data: Dataset, features: dict[str, Features], given: dict[str, Any],
 
     columns, settings = usable(features["train"], inputs.TIER), {**LIGHTGBM, "seed": given["seed"]}
     train, tuning = data.parts["train"], data.parts["tuning"]
-    rows = training_rows(train, given["warmup_hours"])
+    rows = training_rows(train, given["training"]["warmup_hours"])
     where = candidate_rows(train.offsets, rows)
     seen = {part: features[part].matrix[:, columns].astype(np.float32) for part in ("tuning", "validation")}
     matrix = features["train"].matrix[where][:, columns].astype(np.float32)

@@ -73,10 +73,10 @@ def reports() -> None:
 
 @verbs.command(short_help="run a training stage without its notebook, under torchrun or srun on several processes")
 @PROFILE
-@click.option("--model", required=True, help="models of one stage, as mlp or mf_ids,mf_features")
+@click.option("--stage", required=True, help="a training stage of the profile, as 03_train_mlp.exposure")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="a parameter, may be repeated")
-def train(profile: str, model: str, assignments: tuple[str, ...]) -> None:
-    """Run the stage that trains some models, without its notebook: the same artifacts, and no report.
+def train(profile: str, stage: str, assignments: tuple[str, ...]) -> None:
+    """Train the model of a stage without its notebook: the same artifacts, and no report.
 
     Parameters are those of the profile. `torchrun --nproc-per-node 2 -m ebnerd_lib train ...` trains on two processes:
     batch_size stays the number of slates a batch over all of them, each takes its share, and devices, num_nodes and
@@ -85,7 +85,7 @@ def train(profile: str, model: str, assignments: tuple[str, ...]) -> None:
     _be_deterministic()
     from ebnerd_lib.pipeline.train import train
 
-    train(profile, model.split(","), list(assignments))
+    train(profile, stage, list(assignments))
 
 
 @verbs.command()

@@ -30,7 +30,7 @@ def _whole_number(value: object) -> object:
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-Stage = Annotated[str, Field(pattern=r"^[0-9]{2}_[a-z0-9_]+$")]
+Stage = Annotated[str, Field(pattern=r"^[0-9]{2}_[a-z0-9_]+(\.[a-z][a-z0-9_]*)?$")]
 Folder = Annotated[str, Field(pattern=r"^\w[\w .-]*(/\w[\w .-]*)*/?$")]
 """A folder below the project's: no ``..`` and no leading slash. What lies elsewhere can be linked there."""
 Time = Annotated[str, Field(pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2})?)?)?$")]
@@ -65,47 +65,67 @@ class ReadingParameters(SeededParameters):
     )
 
 
-class TrainParameters(ReadingParameters):
-    """What to train and how, for every training notebook."""
+class Group(BaseModel):
+    """Settings that stand together under one key; what a file does not give has the default that stands here."""
 
-    module: Name = Field(description="module of ebnerd_lib/models that holds the models")
-    models: Names = Field(min_length=1, max_length=20, description="names of models of the module")
-    tiers: Annotated[list[Tier], AfterValidator(_each_once)] = Field(
-        min_length=1, max_length=4, description="information tiers of models with features, the main one first"
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Training(Group):
+    """How to train, beside what the parameters cells show."""
+
+    loss: Loss = Field("listwise", description="of a click against its slate, or of each candidate alone")
+    schedule: Literal["one_cycle", "constant"] = Field("one_cycle", description="of the learning rate")
+    weight_decay: float = Field(1e-2, ge=0, le=10, description="decoupled, on matrices only")
+    id_dropout: float = Field(0.9, ge=0, le=1, description="share of ids that training replaces by the unknown id")
+    patience: int = Field(4, ge=0, le=1000, description="epochs without a better tuning AUC before training stops")
+    negatives: int = Field(0, ge=0, le=1000, description="candidates sampled beside a slate's clicks; 0 keeps all")
+    warmup_hours: float = Field(48.0, ge=0, le=336, description="hours at the start that are left out of training")
+    seeds: int = Field(1, ge=1, le=100, description="networks whose scores are averaged: seed and the numbers after it")
+
+
+class Online(Group):
+    """Online updates, beside ``update_minutes``."""
+
+    learning_rate: float = Field(1e-4, ge=0, le=1, description="constant rate of all weights but those of ids")
+    vector_rate: float = Field(3e-3, ge=0, le=10, description="how far a slate moves the vectors of its ids")
+    bias_rate: float = Field(0.5, ge=0, le=10, description="how far a slate moves the biases of its articles")
+    half_life_hours: float = Field(
+        24.0, ge=0, le=10_000, description="hours after which half of what an article's id has learned is forgotten"
     )
-    loss: Loss = Field(description="of a click against its slate, or of each candidate alone")
-    learning_rate: float = Field(gt=0, le=1, description="peak of the one-cycle schedule, or the constant rate")
-    schedule: Literal["one_cycle", "constant"] = Field(description="of the learning rate")
-    weight_decay: float = Field(ge=0, le=10, description="decoupled, on matrices only")
-    id_dropout: float = Field(ge=0, le=1, description="share of ids that training replaces by the unknown id")
-    epochs: int = Field(ge=1, le=1000, description="number of epochs at most")
-    patience: int = Field(ge=0, le=1000, description="epochs without a better tuning AUC before training stops")
-    batch_size: int = Field(ge=1, le=1_000_000, description="slates a batch, over all processes")
-    negatives: int = Field(ge=0, le=1000, description="candidates sampled beside the clicks of a slate; 0 keeps all")
-    warmup_hours: float = Field(ge=0, le=336, description="hours at the start of the train part that are left out")
-    seeds: int = Field(ge=1, le=100, description="networks whose scores are averaged: seed and the numbers after it")
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = Field(description="of Lightning's Trainer")
-    devices: int = Field(ge=1, le=1024, description="of Lightning's Trainer, number of them")
+    replay: float = Field(3.0, ge=0, le=1000, description="past slates that are replayed for each new one")
+    replay_hours: float = Field(96.0, ge=0, le=10_000, description="how far back replayed slates lie")
+    batch_size: int = Field(64, ge=1, le=1_000_000, description="slates a batch of new and replayed ones")
+
+
+class Trainer(Group):
+    """Arguments of Lightning's ``Trainer``."""
+
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = Field("auto", description="auto takes a GPU")
+    devices: int = Field(1, ge=1, le=1024, description="number of them; in a notebook more need ddp_notebook")
     strategy: Literal["auto", "ddp", "ddp_notebook", "ddp_spawn", "fsdp", "deepspeed"] = Field(
-        description="of Lightning's Trainer"
+        "auto", description="how devices train together"
     )
-    num_nodes: int = Field(ge=1, le=1024, description="of Lightning's Trainer, number of them")
+    num_nodes: int = Field(1, ge=1, le=1024, description="number of machines")
     precision: Literal["16-true", "16-mixed", "bf16-true", "bf16-mixed", "32-true", "64-true"] = Field(
-        description="of Lightning's Trainer"
+        "32-true", description="of weights and activations"
     )
 
 
-class OnlineParameters(Parameters):
-    """Online updates of trained models."""
+class TrainParameters(ReadingParameters):
+    """What every training notebook has."""
 
+    tier: Tier = Field(description="information tier: which features the model may see")
+    embedding_size: int = Field(ge=0, le=4096, description="length of the vectors of users and articles")
+    learning_rate: float = Field(gt=0, le=1, description="peak of the one-cycle schedule, or the constant rate")
+    batch_size: int = Field(ge=1, le=1_000_000, description="slates a batch, over all processes")
+    epochs: int = Field(ge=1, le=1000, description="number of epochs at most")
     update_minutes: Annotated[Literal[0, 1, 15, 60, 1440], BeforeValidator(_whole_number)] = Field(
         description="minutes between online updates, which divide an hour or a day; 0 is off"
     )
-    update_vector_rate: float = Field(ge=0, le=10, description="how far a slate moves the vectors of its ids")
-    update_learning_rate: float = Field(ge=0, le=1, description="constant rate of all weights but those of ids")
-    update_replay: float = Field(ge=0, le=1000, description="past slates that are replayed for each new one")
-    update_replay_hours: float = Field(ge=0, le=10_000, description="how far back replayed slates lie")
-    update_batch_size: int = Field(ge=1, le=1_000_000, description="slates a batch of new and replayed ones")
+    training: Training = Field(description="further settings of training")
+    online: Online = Field(description="further settings of online updates")
+    trainer: Trainer = Field(description="arguments of Lightning's Trainer")
 
 
 class ListParameters(ReadingParameters):
@@ -127,27 +147,30 @@ class Preprocess(SeededParameters):
     leave_out: Names = Field(max_length=200, description="columns, and groups of them, that are not stored")
 
 
-class TrainMF(TrainParameters, OnlineParameters):
+class TrainMF(TrainParameters):
     """Parameters of ``02_train_mf``."""
 
+    model: Literal["mf_ids", "mf_features"] = Field(description="whether articles are known by ids or by features")
     embedding_size: int = Field(ge=1, le=4096, description="length of the vectors of users, articles and features")
     history_length: int = Field(ge=1, le=10_000, description="latest clicks of the history that mf_features looks at")
-    update_bias_rate: float = Field(ge=0, le=10, description="how far a slate moves the biases of its articles")
-    update_half_life_hours: float = Field(
-        ge=0, le=10_000, description="hours after which half of what an id has learned is forgotten; 0 is never"
-    )
 
 
-class TrainMLP(TrainParameters, OnlineParameters):
+class TrainMLP(TrainParameters):
     """Parameters of ``03_train_mlp``."""
 
-    embedding_size: int = Field(ge=0, le=4096, description="length of the vectors of users and articles; 0 has none")
     hidden: list[Width] = Field(max_length=10, description="widths of the hidden layers")
     dropout: float = Field(ge=0, lt=1, description="share of hidden units that training drops")
     context: Context = Field(description="what a candidate knows of its slate")
-    heads: int = Field(ge=1, le=64, description="of the attention of nrms")
-    history_length: int = Field(ge=1, le=10_000, description="latest clicks of the history that nrms looks at")
-    query_size: int = Field(ge=1, le=4096, description="width of the additive attention of nrms")
+
+
+class TrainNews(TrainParameters):
+    """Parameters of ``03_train_news``."""
+
+    model: Name = Field(description="module of ebnerd_lib/models, and the name of the model in it")
+    heads: int = Field(ge=1, le=64, description="of the attention")
+    history_length: int = Field(ge=1, le=10_000, description="latest clicks of the history that the model looks at")
+    query_size: int = Field(ge=1, le=4096, description="width of the additive attention")
+    dropout: float = Field(ge=0, lt=1, description="share of units of the vectors that training drops")
 
 
 class Recommend(ListParameters):
@@ -163,6 +186,7 @@ class Recommend(ListParameters):
 class Compare(ReadingParameters):
     """Parameters of ``05_compare``."""
 
+    models: Names = Field(max_length=100, description="models to compare; none is all that read the same 01")
     reference: Name = Field(description="the scorer that all others are compared with")
     importance: Names = Field(max_length=20, description="models whose features are permuted; none that is online")
     importance_impressions: int = Field(ge=1, le=10_000_000, description="impressions scored with permuted features")
@@ -180,6 +204,7 @@ CONFIGS: dict[str, type[Parameters]] = {
     "01_preprocess": Preprocess,
     "02_train_mf": TrainMF,
     "03_train_mlp": TrainMLP,
+    "03_train_news": TrainNews,
     "04_recommend": Recommend,
     "05_compare": Compare,
     "06_explore": Explore,

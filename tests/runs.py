@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 
-from ebnerd_lib.pipeline.paths import ROOT, files_in
+from ebnerd_lib.pipeline.paths import ROOT, files_in, profile_stages
 from ebnerd_lib.pipeline.stale import sha256
 
-STAGES = ["01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend", "05_compare", "06_explore"]
+STAGES = profile_stages("smoke")
 ORPHAN_SECONDS = 60.0
 
 
@@ -146,7 +146,7 @@ class Project:
         assert all((self.outputs / "reports" / f"{stage}.html").exists() for stage in STAGES)
         hidden = [p.name for p in self.outputs.rglob(".*")] + [p.name for p in self.outputs.rglob("*.failed.*")]
         assert not hidden
-        assert not list(self.outputs.glob("logs/*.holder"))
+        assert not list(self.outputs.glob("logs/**/*.holder"))
 
     def complete(self) -> int:
         """Return how many stages look complete."""

@@ -14,7 +14,7 @@ import pytest
 
 from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset, prepare
-from ebnerd_lib.data.layout import bundle_files
+from ebnerd_lib.data.layout import check_files
 from ebnerd_lib.data.schema import ARTICLES, arrow_schema
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.errors import BundleError
@@ -335,7 +335,7 @@ def test_article_vectors(tiny_bundle):
     ids, numbers = bundle.vectors()
     assert ids.tolist() == [1001, 1002]
     np.testing.assert_array_equal(numbers, np.array([[1, 2, 3], [4, 5, 6.5]], np.float32), strict=True)
-    assert folder / "contrastive_vector.parquet" in bundle_files(folder)
+    assert folder / "contrastive_vector.parquet" in check_files(folder)
 
 
 @pytest.mark.parametrize(

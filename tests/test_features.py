@@ -17,7 +17,7 @@ from ebnerd_lib.features import store
 from ebnerd_lib.features.build import build, compute_features, write_features
 from ebnerd_lib.features.catalogue import HALF_LIVES, STRENGTH_RATES, WINDOWS
 from ebnerd_lib.features.context import FeatureContext
-from ebnerd_lib.features.events import EventCounts, Grouping, Timeline
+from ebnerd_lib.features.events import EventCounts, Grouping, Tables, Timeline
 from ebnerd_lib.features.registry import TIERS, Column, allowed, every_column, family, unregister
 from ebnerd_lib.features.within_slate import behind, relative
 
@@ -341,7 +341,7 @@ def at_times(*hours: float) -> Slates:
 
 def test_windows_are_closed_below_and_open_above():
     log = at_times(0, 1, 2)
-    past = EventCounts(Timeline.clicks(log), Grouping.one_key(np.arange(2)))
+    past = EventCounts("clicks", Timeline.clicks(log), "article", Grouping.one_key(np.arange(2)), Tables())
     np.testing.assert_array_equal(past.trailing(log, (1.0, 0.5)), [[0, 0], [1, 0], [1, 0]])
     with pytest.raises(ValueError, match="order of time"):
         past.trailing(log, (1.0, 0.5))
@@ -350,7 +350,7 @@ def test_windows_are_closed_below_and_open_above():
 def test_decayed_sums_of_a_long_log_are_those_of_its_end():
     """Sums are scaled anew every 512 half-lives; nothing of it shows."""
     log = at_times(0, 513, 514, 5_000, 5_001)
-    past = EventCounts(Timeline.clicks(log), Grouping.one_key(np.arange(2)))
+    past = EventCounts("clicks", Timeline.clicks(log), "article", Grouping.one_key(np.arange(2)), Tables())
     np.testing.assert_allclose(past.decayed(log, (1.0,)), [[0], [0], [0.5], [0], [0.5]], atol=1e-12)
 
 

@@ -45,7 +45,7 @@ def unknown(numbers, values):
 def sources(project, stage, file):
     """The numbers in the files of a stage and of the stages that it reads."""
     root = project / "outputs" / "smoke" / "artifacts"
-    reads = json.loads((root / stage / "manifest.json").read_text())["parameters"].get("reads", [])
+    reads = json.loads((root / stage / "manifest.json").read_text())["reads"]
     return {value for each in [stage, *reads] for value in leaves(json.loads((root / each / file).read_text()))}
 
 

@@ -11,7 +11,7 @@ import pytest
 from ebnerd_lib.errors import BundleError
 from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline import stale as fp
-from ebnerd_lib.pipeline.params import StageConfig, code_cells, load_config
+from ebnerd_lib.pipeline.params import StageConfig, base_config, code_cells
 from ebnerd_lib.pipeline.paths import notebook_path
 from ebnerd_lib.pipeline.stale import Hashes, fingerprint, input_files, sha256, stage_modules
 
@@ -53,8 +53,9 @@ class Project:
             self.write(f"data/real/{name}.parquet", name)
         self.write("outputs/test/artifacts/01_first/slates.parquet", "slates")
         self.write("outputs/test/artifacts/01_first/manifest.json", '{"duration_seconds": 1}')
+        self.stage = "02_train_news"
         self.cells(CELLS)
-        self.parameters = {"bundle": "data/real", "module": "mf", "reads": ["01_first"], "epochs": 3, "rate": 0.1}
+        self.parameters = {"bundle": "data/real", "model": "mf", "reads": ["01_first"], "epochs": 3, "rate": 0.1}
 
     def write(self, name: str, text: str) -> Path:
         path = self.root / name
@@ -68,10 +69,10 @@ class Project:
             | ({"outputs": [metadata], "execution_count": len(metadata)} if kind == "code" else {})
             for place, (kind, source) in enumerate(cells)
         ]
-        self.write("notebooks/02_stage.ipynb", json.dumps({"cells": written, "metadata": metadata, "nbformat": 4}))
+        self.write("notebooks/02_train_news.ipynb", json.dumps({"cells": written, "metadata": metadata, "nbformat": 4}))
 
     def config(self) -> StageConfig:
-        return StageConfig("02_stage", "test", self.parameters, {})
+        return StageConfig(self.stage, "test", self.parameters, {}, tuple(self.parameters["reads"]))
 
     def fingerprint(self) -> str:
         fp.module_files.cache_clear()  # a process sees one set of files; here they change between two looks
@@ -107,10 +108,10 @@ def test_any_cell_counts(project):
 
 def test_outputs_and_metadata_and_the_way_a_notebook_is_written_do_not_count(project):
     def join() -> None:
-        content = json.loads(notebook_path("02_stage").read_text())
+        content = json.loads(notebook_path("02_train_news").read_text())
         for cell in content["cells"]:
             cell["source"] = "".join(cell["source"])
-        notebook_path("02_stage").write_text(json.dumps(content, indent=1))
+        notebook_path("02_train_news").write_text(json.dumps(content, indent=1))
 
     assert not changes(project, lambda: project.cells(CELLS, tags=["hidden"], kernel="python4"))
     assert not changes(project, join)
@@ -140,9 +141,9 @@ def test_modules_of_the_closure_count_and_others_do_not(project):
 
 
 def test_the_module_named_by_the_parameter_counts_and_no_other(project):
-    project.parameters["module"] = "other"
+    project.parameters["model"] = "other"
     assert {"models/base.py", "models/other.py"} < set(project.closure()) and "models/mf.py" not in project.closure()
-    del project.parameters["module"]
+    del project.parameters["model"]
     assert [name for name in project.closure() if name.startswith("models/")] == []
 
 
@@ -219,11 +220,11 @@ def test_a_corrupt_store_only_costs_time(project, content):
 @pytest.mark.parametrize("stage", sorted(path.stem for path in (REPO / "notebooks").glob("*.ipynb")))
 def test_the_closure_of_a_notebook_is_what_python_finds(stage, tmp_path):
     """The standard library's finder of modules is the oracle: it reads bytecode."""
-    config = load_config("smoke", stage)
+    config = base_config("smoke", stage)
     lines = [line for cell in code_cells(notebook_path(stage)) for line in cell["source"].splitlines()]
     imports = [line.strip() for line in lines if line.lstrip().startswith(("import ", "from "))]
-    if "module" in config.parameters:
-        imports.append(f"import ebnerd_lib.models.{config.parameters['module']}")
+    if stage == "03_train_news":
+        imports.append(f"import ebnerd_lib.models.{config.parameters['model']}")
     (tmp_path / "script.py").write_text("\n".join(imports))
     finder = ModuleFinder(path=[str(REPO)])
     finder.run_script(str(tmp_path / "script.py"))

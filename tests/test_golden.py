@@ -23,11 +23,9 @@ METRICS = ("auc", "mrr", "ndcg@5", "ndcg@10")
 
 def found_in(artifacts: Path) -> dict[str, dict[str, float]]:
     """Read the headline metrics of a profile by kind and name, to nine digits."""
-    metrics = {
-        stage: json.loads((artifacts / stage / "metrics.json").read_text(encoding="utf-8"))
-        for stage in ("01_preprocess", "02_train_mf", "03_train_mlp")
-    }
-    measured = {f"counts/{name}": count for name, count in metrics["01_preprocess"]["counts"].items()}
+    stages = [artifacts / "01_preprocess", *sorted(artifacts.glob("0[23]_train_*"))]
+    first, *training = [json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in stages]
+    measured = {f"counts/{name}": count for name, count in first["counts"].items()}
     for part in PARTS:
         features = store.read(artifacts / "01_preprocess", part)
         for name in features.columns:
@@ -36,8 +34,8 @@ def found_in(artifacts: Path) -> dict[str, dict[str, float]]:
             measured[f"features/{part}/{name}/missing"] = 1 - len(known) / max(len(values), 1)
             if len(known):
                 measured[f"features/{part}/{name}/mean"] = known.mean()
-    measured |= of_scorers(metrics["01_preprocess"]["baselines"])
-    trained = of_scorers(metrics["02_train_mf"]["models"]) | of_scorers(metrics["03_train_mlp"]["models"])
+    measured |= of_scorers(first["baselines"])
+    trained = {name: value for own in training for name, value in of_scorers(own["models"]).items()}
     kinds = {"measured": measured, "trained": trained}
     return {kind: {name: float(f"{own[name]:.9g}") for name in sorted(own)} for kind, own in kinds.items()}
 

@@ -5,10 +5,9 @@ import json
 import re
 
 import pytest
-from runs import STAGES
 
 from ebnerd_lib.pipeline.params import code_cells, read_schema
-from ebnerd_lib.pipeline.paths import ROOT, profile_stages
+from ebnerd_lib.pipeline.paths import ROOT, profile_stages, profiles
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -69,6 +68,17 @@ def test_links_between_notebooks_lead_somewhere(notebook):
                 assert (notebook.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("profile", ["smoke", "sample", "original", "ebnerd_demo", "ebnerd_small", "ebnerd_large"])
-def test_every_profile_runs_all_stages(profile):
-    assert profile_stages(profile) == STAGES == [path.stem for path in NOTEBOOKS]
+def test_every_notebook_is_run_by_a_profile():
+    stages = {stage.partition(".")[0] for profile in profiles() for stage in profile_stages(profile)}
+    assert stages == {path.stem for path in NOTEBOOKS}
+
+
+def test_a_notebook_starts_with_the_parameters_of_its_cell(notebook):
+    calls = [
+        node for cell in code_cells(notebook) for node in ast.walk(ast.parse(cell["source"]))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "start"
+    ]  # fmt: skip
+    (call,) = calls
+    assert ast.literal_eval(call.args[0]) == notebook.stem
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    assert given == {name: name for name in read_schema(notebook)}

@@ -19,9 +19,11 @@ from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline.params import (
     StageConfig,
     code_cells,
-    from_namespace,
+    from_values,
     load_config,
+    load_profile,
     read_schema,
+    read_yaml,
     with_assignments,
     with_values,
 )
@@ -138,7 +140,7 @@ def test_an_empty_file_gives_the_defaults_and_given_values_take_their_place(proj
     config = project.load('epochs: 3  # few\nreads: ["00_first"]\nlearning_rate: 1\nshares: [1, 0.5]\n')
     assert config.given == {"epochs": 3, "reads": ["00_first"], "learning_rate": 1.0, "shares": [1.0, 0.5]}
     assert list(config.parameters.items()) == list((defaults | config.given).items()), "in the notebook's order"
-    assert (config.stage, config.profile, config.reads) == ("01_stage", "test", ["00_first"])
+    assert (config.stage, config.profile, config.parameters["reads"]) == ("01_stage", "test", ["00_first"])
     assert_of_declared_types(config.parameters)
     other = with_values(config, {"epochs": 4}, "here")
     assert (other.given, other.parameters) == (config.given | {"epochs": 4}, config.parameters | {"epochs": 4})
@@ -191,18 +193,18 @@ def test_any_text_is_loaded_or_refused(project, text):
 def test_variables_of_a_notebook_are_checked_as_a_file_is(project):
     variables = {
         "profile": "mine", "reads": [], "epochs": 12, "learning_rate": 1, "hidden": [8], "shares": [1],
-        "verbose": False, "split": "official", "pi": 3.14,
+        "verbose": False, "split": "official",
     }  # fmt: skip
-    config = from_namespace("01_stage", variables)
+    config = from_values("01_stage", variables)
     assert config.given == {"profile": "mine", "learning_rate": 1.0, "hidden": [8], "shares": [1.0]}
-    assert config.profile == "mine" and "pi" not in config.parameters
+    assert config.profile == "mine"
     assert_of_declared_types(config.parameters)
     for key, value in (("epochs", "3"), ("split", 10**5000), ("hidden", (8,)), ("learning_rate", math.nan)):
         with pytest.raises(ConfigError, match=rf"01_stage.*{key}"):
-            from_namespace("01_stage", variables | {key: value})
-    del variables["epochs"]
-    with pytest.raises(ConfigError, match=r"01_stage.*epochs"):
-        from_namespace("01_stage", variables)
+            from_values("01_stage", variables | {key: value})
+    for wrong, named in ((variables | {"pi": 3.14}, "pi"), ({"profile": "mine"}, "start")):
+        with pytest.raises(ConfigError, match=rf"01_stage.*{named}"):
+            from_values("01_stage", wrong)
 
 
 def test_stages_of_a_profile(project, tmp_path):
@@ -215,6 +217,49 @@ def test_stages_of_a_profile(project, tmp_path):
     for profile, named in (("test", "02_next"), ("empty", "params/empty"), ("lost", "params/lost")):
         with pytest.raises(ConfigError, match=named):
             profile_stages(profile)
+    project.file.with_name("02_next.yaml").unlink()
+    for variant in ("lab1", "failed", "online", "wide_online", "Wide", "2", "a-b", ""):
+        file = project.file.with_name(f"01_stage.{variant}.yaml")
+        file.write_text("")
+        with pytest.raises(ConfigError, match=re.escape(file.name)):
+            profile_stages("test")
+        file.unlink()
+
+
+def test_a_variant_starts_from_the_file_of_its_notebook_without_its_online_updates(project):
+    cell = (
+        PARAMETERS
+        + "update_minutes: int = 0  # off\nonline: dict = {}  # more\ntrainer: dict = {'a': 1, 'b': 2}  # of\n"
+    )
+    project.notebook(cell)
+    wide = project.file.with_name("01_stage.wide.yaml")
+    wide.write_text("hidden: [256]\ntrainer: {b: 4}\n")
+    assert load_config("test", "01_stage.wide").parameters["epochs"] == 12, "without a file of the notebook"
+    project.file.write_text("epochs: 3\nupdate_minutes: 60\nonline: {rate: 1}\ntrainer: {a: 3}\n")
+    config = load_config("test", "01_stage.wide")
+    assert config.given == {"epochs": 3, "hidden": [256], "trainer": {"a": 3, "b": 4}}
+    assert config.changes == {"hidden": [256], "trainer.b": 4}
+    assert (config.parameters["update_minutes"], config.parameters["online"]) == (0, {})
+
+
+def test_a_stage_reads_the_stages_of_the_models_that_it_names(project):
+    named = PARAMETERS + "models: list[str] = []  # all\n"
+    for stage, cell in (("02_train_a", PARAMETERS), ("03_train_b", PARAMETERS), ("05_all", named)):
+        notebook_path(stage).write_text(notebook((["parameters"], cell)))
+    files = {
+        "01_stage": "", "01_stage.half": "", "02_train_a.ids": 'reads: ["01_stage"]',
+        "03_train_b.nrms": 'reads: ["01_stage"]', "02_train_a.half": 'reads: ["01_stage.half"]',
+        "05_all": 'reads: ["01_stage"]', "05_all.one": 'models: ["a_ids"]',
+    }  # fmt: skip
+    for stage, text in files.items():
+        project.file.with_name(f"{stage}.yaml").write_text(text)
+    reads = {stage: config.reads for stage, config in load_profile("test").items()}
+    assert reads["05_all"] == ("01_stage", "02_train_a.ids", "03_train_b.nrms"), "of the 01 that it reads"
+    assert reads["05_all.one"] == ("01_stage", "02_train_a.ids")
+    for text, wrong in (('models: ["a_half"]', "a_half"), ('reads: ["05_all.one"]', "05_all.one")):
+        project.file.with_name("05_all.one.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=rf"05_all\.one\.yaml: .*{wrong}"):
+            load_profile("test")
 
 
 # The repository's own files.
@@ -225,12 +270,12 @@ NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_a_parameter_file_holds_what_differs_with_a_comment_on_each_key(file):
-    config, schema = load_config(file.parent.name, file.stem), read_schema(notebook_path(file.stem))
-    assert set(config.reads) <= set(profile_stages(file.parent.name)), "reads stages of its own profile"
+    config = load_profile(file.parent.name)[file.stem]
     assert all(stage < file.stem for stage in config.reads), "reads earlier stages"
-    assert [key for key, value in config.given.items() if value == schema[key].default] == []
+    written = read_yaml(file)
+    assert len(config.changes) == sum(len(value) if isinstance(value, dict) else 1 for value in written.values())
     lines = [line for line in file.read_text().splitlines() if line.strip() and not line.startswith("#")]
-    assert [line for line in lines if not re.fullmatch(r"[a-z_0-9]+: .*\S  # \S.*", line)] == []
+    assert [line for line in lines if not re.fullmatch(r"[a-z_0-9]+:|( {2})?[a-z_0-9]+: .*\S  # \S.*", line)] == []
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
@@ -240,6 +285,11 @@ def test_a_notebook_and_its_class_declare_the_same_parameters(file):
     assert [name for name, field in fields.items() if not (field.description or "").isascii()] == []
     checked = CONFIGS[file.stem].model_validate({name: line.default for name, line in schema.items()}).model_dump()
     for name, line in schema.items():
+        if line.type == "dict":
+            group = fields[name].annotation
+            assert line.default.items() <= checked[name].items() and set(group.model_fields) == set(checked[name])
+            assert [key for key, own in group.model_fields.items() if not (own.description or "").isascii()] == []
+            continue
         kind = line.type.removeprefix("list[").removesuffix("]")
         items = checked[name] if line.type.startswith("list") else [checked[name]]
         assert all(type(item).__name__ == kind for item in items), name
@@ -264,10 +314,14 @@ def test_tiers_and_losses_are_those_that_the_package_knows():
         ("epochs=0", "epochs"),
         ("dropout=1.0", "dropout"),
         ("hidden=[0]", r"hidden\[0\]"),
-        ("tiers=[]", "tiers"),
-        ("tiers=[clicks, clicks]", "tiers"),
-        ("tiers=[click]", r"tiers\[0\].*'clicks'"),
-        ("models=[../mlp]", r"models\[0\]"),
+        ("tier=click", "'clicks'"),
+        ("reads=[]", "reads"),
+        ("reads=[01_a, 01_a]", "reads"),
+        ("reads=[../mlp]", r"reads\[0\]"),
+        ("trainer.device=2", "'devices'"),
+        ("trainer.devices=0", "trainer"),
+        ("trainer=2", "trainer"),
+        ("training.loss=hinge", "'listwise', 'bce'"),
     ],
 )
 def test_values_that_are_not_legal_are_refused_with_what_is(assignment, named):

@@ -16,12 +16,11 @@ from page import Page
 from runs import python
 
 from ebnerd_lib.features.registry import TIERS
-from ebnerd_lib.pipeline import params, report, runs
 from ebnerd_lib.pipeline import paths as layout
+from ebnerd_lib.pipeline import report, runs
 from ebnerd_lib.pipeline.paths import StagePaths
 
 PROFILE = "tiny"
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 STAGES = ["01_preprocess", "02_train_mf", "03_train_mlp", "04_recommend"]
 PIXEL = base64.b64encode(b"\x89PNG not really").decode()
 SCRIPT = "<script>alert(1)</script>"
@@ -34,8 +33,13 @@ TABLE = (
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    shutil.copytree(layout.ROOT / "templates", tmp_path / "templates")
+    for name in ("templates", "notebooks"):
+        shutil.copytree(layout.ROOT / name, tmp_path / name)
     monkeypatch.setattr(layout, "ROOT", tmp_path)
+    monkeypatch.setattr(runs, "stale_stages", lambda profile, configs: {})  # these artifacts were not run
+    for stage in STAGES:
+        write(tmp_path / "params" / PROFILE / f"{stage}.yaml", "")
+    write(tmp_path / "params" / PROFILE / "04_recommend.yaml", 'models: ["mlp"]')
     return tmp_path
 
 
@@ -136,7 +140,7 @@ def page_of(stage):
 
 def rendered(stage="02_train_mf", **changes):
     complete(stage, **changes)
-    assert report.render_profile(PROFILE, STAGES) == 1
+    assert report.render_profile(PROFILE) == 1
     return page_of(stage)
 
 
@@ -149,7 +153,7 @@ def both_pages(project):
     """A report with a neighbour, and the index."""
     complete("01_preprocess", {"baselines": {"random": entry("ids", 0.5)}})
     complete("02_train_mf", {"models": {"mf_ids": entry("ids", 0.61)}})
-    assert report.render_profile(PROFILE, STAGES) == 2
+    assert report.render_profile(PROFILE) == 2
     report.render_overview()
     return page_of("02_train_mf"), index_page()
 
@@ -237,7 +241,7 @@ def test_generated_data_are_announced_before_the_title_and_real_data_named(both_
         assert body.index("Generated data") < re.search("<h1|<nav", body).start() and "seed 42" in body
     for stage in STAGES[:2]:
         complete(stage, generated=None)
-    report.render_profile(PROFILE, STAGES)
+    report.render_profile(PROFILE)
     page = page_of("02_train_mf")
     assert "Generated data" not in page + index_page() and "data/tiny" in page
 
@@ -253,7 +257,7 @@ def test_record_of_the_run(project):
 
 def test_a_failed_run_is_marked_with_its_error_first_and_no_local_path(project):
     paths = fail("02_train_mf")
-    assert report.render_profile(PROFILE, STAGES) == 1
+    assert report.render_profile(PROFILE) == 1
     page = paths.failed_report.read_text(encoding="utf-8")
     assert not paths.report.exists() and "<title>FAILED" in page
     assert page.index("ValueError: no &lt;b&gt;clicks&lt;/b&gt;") < page.index("traceback", page.index("<body"))
@@ -275,30 +279,37 @@ def status_of(stage):
     return re.search(r'class="status [\w-]+">([\w ]+)<', row[0])[1], row[1]
 
 
-def test_the_index_shows_the_state_of_each_stage(project):
+def test_the_index_shows_the_state_of_each_stage_and_of_other_runs(project, monkeypatch):
     complete("01_preprocess")
-    complete("02_train_mf", run="interactive", fingerprint=None)
+    complete("02_train_mf", run="train")
     fail("03_train_mlp")
-    report.render_profile(PROFILE, STAGES, {"01_preprocess": "its parameters changed: seed 1, now 2"})
-    assert [status_of(stage)[0] for stage in STAGES] == ["out of date", "by hand", "failed", "not run"]
-    assert "seed 1, now 2" in status_of("01_preprocess")[1] and "make run-all" in status_of("02_train_mf")[1]
+    others = ["03_train_mlp.gone", "03_train_mlp.lab1"]
+    for stage in others:
+        complete(stage, {"models": {stage: entry("clicks", 0.9)}}, parameters={"hidden": [7]}).executed.unlink()
+    changed = {"01_preprocess": "its parameters changed: seed 1, now 2"}
+    monkeypatch.setattr(runs, "stale_stages", lambda profile, configs: changed)
+    report.render_profile(PROFILE)
+    states = ["out of date", "complete", "failed", "not run", "left over", "by hand"]
+    assert [status_of(stage)[0] for stage in [*STAGES, *others]] == states
+    assert "seed 1, now 2" in status_of("01_preprocess")[1] and "03_train_mlp.gone.yaml" in status_of(others[0])[1]
+    assert index_page().count("hidden [7]") == 2 and runs.headline(PROFILE) == [], "no scorers of the profile"
     assert "ValueError: no &lt;b&gt;clicks&lt;/b&gt;" in status_of("03_train_mlp")[1]
     assert 'href="reports/03_train_mlp.failed.html"' in index_page() and "reports/04_recommend" not in index_page()
 
 
 def test_a_run_that_left_no_notebook_is_shown(project):
     write(StagePaths(PROFILE, "01_preprocess").failure, json.dumps({"message": f"DeadKernelError: {project}/x died"}))
-    assert report.render_profile(PROFILE, STAGES) == 0
+    assert report.render_profile(PROFILE) == 0
     assert status_of("01_preprocess")[0] == "failed" and "DeadKernelError: x died" in index_page()
 
 
 def test_artifacts_made_from_other_inputs_are_out_of_date(project):
     complete("01_preprocess")
     complete("02_train_mf", inputs={f"outputs/{PROFILE}/artifacts/01_preprocess/scores.parquet": "s1"})
-    report.render_profile(PROFILE, STAGES)
+    report.render_profile(PROFILE)
     assert status_of("02_train_mf")[0] == "complete"
     complete("01_preprocess", outputs={"scores.parquet": "s2"})
-    report.render_profile(PROFILE, STAGES)
+    report.render_profile(PROFILE)
     assert status_of("02_train_mf")[0] == "out of date" and "01_preprocess" in status_of("02_train_mf")[1]
 
 
@@ -312,66 +323,62 @@ def test_a_report_of_an_earlier_run_shows_nothing_of_the_present_one(project):
 def test_nothing_is_rendered_twice_and_only_what_changed(project):
     for stage in STAGES[:2]:
         complete(stage, cells=[])
-    assert report.render_profile(PROFILE, STAGES) == 2
+    assert report.render_profile(PROFILE) == 2
     pages = sorted(StagePaths(PROFILE, "").outputs.rglob("*.html"))
     before = {page: (page.stat().st_mtime_ns, page.stat().st_ino) for page in pages}
-    assert len(pages) == 3 and report.render_profile(PROFILE, STAGES) == 0
+    assert len(pages) == 3 and report.render_profile(PROFILE) == 0
     assert before == {page: (page.stat().st_mtime_ns, page.stat().st_ino) for page in pages}
     assert not list(StagePaths(PROFILE, "").outputs.rglob("*.tmp"))
     complete("02_train_mf", cells=[new_markdown_cell("more")])
-    assert report.render_profile(PROFILE, STAGES) == 1
+    assert report.render_profile(PROFILE) == 1
     StagePaths(PROFILE, "01_preprocess").report.unlink()
-    assert report.render_profile(PROFILE, STAGES) == 1
+    assert report.render_profile(PROFILE) == 1
     style = project / "templates" / "style.css"
     style.write_text(style.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    assert report.render_profile(PROFILE, STAGES) == 2, "a changed template renders everything"
+    assert report.render_profile(PROFILE) == 2, "a changed template renders everything"
 
 
 def test_checking_imports_nothing_that_renders(project):
     complete("01_preprocess", cells=[])
-    report.render_profile(PROFILE, STAGES)
+    report.render_profile(PROFILE)
     code = (
         "import sys, pathlib; from ebnerd_lib.pipeline import paths as layout\n"
         "from ebnerd_lib.pipeline import report, runs\n"
-        f"layout.ROOT = pathlib.Path({str(project)!r})\n"
-        f"assert report.render_profile({PROFILE!r}, {STAGES!r}) == 0\n"
-        f"runs.headline({PROFILE!r}, {STAGES!r})\n"
+        f"layout.ROOT, runs.stale_stages = pathlib.Path({str(project)!r}), lambda profile, configs: {{}}\n"
+        f"assert report.render_profile({PROFILE!r}) == 0\n"
+        f"runs.headline({PROFILE!r})\n"
         "heavy = {'nbconvert', 'jinja2', 'nbformat', 'bs4', 'bleach', 'pandas', 'papermill', 'torch'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
-    done = python(NOTEBOOKS.parent, "-c", code)
+    done = python(Path(report.__file__).parents[2], "-c", code)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
-def scored(project, monkeypatch):
-    monkeypatch.setattr(params, "CONFIGS", {})  # the notebooks here have one parameter
+def scored(project):
     complete("01_preprocess", {"baselines": {"random": entry("ids", 0.5), "popular": entry("clicks", 0.61)}}, [])
     complete("02_train_mf", {"models": {"mf_ids": entry("ids", 0.53)}}, [])
     complete("03_train_mlp", {"models": {"mlp": entry("clicks", 0.7123), SCRIPT: entry("content", 0.4)}}, [])
-    shutil.copytree(NOTEBOOKS, project / "notebooks")
-    for stage in STAGES:
-        write(project / "params" / PROFILE / f"{stage}.yaml", "")
     return project
 
 
 def test_the_lines_for_the_terminal_are_sorted_aligned_and_leave_out_what_failed(scored):
-    head, *lines = runs.headline(PROFILE, STAGES)
+    head, *lines = runs.headline(PROFILE)
     assert [line.split()[0] for line in lines] == ["mlp", "popular", "mf_ids", "random", SCRIPT]
     assert lines[0].split()[:3] == ["mlp", "clicks", "0.7123"] and "[0.6923, 0.7323]" in lines[0]
     assert {line[head.index("AUC") :][:2] for line in lines} == {"0."}
     fail("03_train_mlp")
-    assert [line.split()[0] for line in runs.headline(PROFILE, STAGES)[1:]] == ["popular", "mf_ids", "random"]
+    assert [line.split()[0] for line in runs.headline(PROFILE)[1:]] == ["popular", "mf_ids", "random"]
 
 
 def test_no_scorers_are_no_lines_and_no_outputs_no_pages(project):
-    assert report.render_profile(PROFILE, STAGES) == 0 and not (project / "outputs").exists()
+    assert report.render_profile(PROFILE) == 0 and not (project / "outputs").exists()
     complete("01_preprocess", {"rows": 3, "baselines": {"broken": {}}}, [])
-    assert runs.headline(PROFILE, STAGES) == [] and report.render_profile(PROFILE, STAGES) == 1
+    assert runs.headline(PROFILE) == [] and report.render_profile(PROFILE) == 1
 
 
 def test_the_index_shows_every_scorer_with_its_interval_on_one_scale(scored):
-    report.render_profile(PROFILE, STAGES)
+    report.render_profile(PROFILE)
     page = index_page()
     rows = re.findall(r'<tr class="(model|baseline)">(.*?)</tr>', page, re.DOTALL)
     assert [kind for kind, _ in rows] == ["model", "baseline", "model", "baseline", "model"]
@@ -389,11 +396,11 @@ def summary_of(page):
 
 
 def test_the_summary_comes_first_and_compares_with_baselines_that_know_no_more(scored):
-    report.render_profile(PROFILE, STAGES)
+    report.render_profile(PROFILE)
     page = page_of("03_train_mlp")
     assert page.index('aria-label="Summary"') < page.index("<main>")
     assert all(number in summary_of(page) for number in ("0.7123", "[0.6923, 0.7323]", "12,345"))
-    known = runs.read_runs(PROFILE, STAGES)
+    known = runs.read_runs(PROFILE)
     found = {scorer["name"]: scorer.get("against") for run in known for scorer in runs.own_scorers(run, known)}
     assert (found["mlp"]["name"], found["mlp"]["verdict"]) == ("popular", "above"), "popular knows clicks, as mlp does"
     assert (found[SCRIPT]["name"], found[SCRIPT]["verdict"]) == ("random", "below"), "content knows no clicks"
@@ -421,7 +428,8 @@ def overview():
     return report.overview_file().read_text(encoding="utf-8")
 
 
-def test_the_index_of_all_shows_states_results_and_reasons(scored):
+def test_the_index_of_all_shows_states_results_and_reasons(scored, monkeypatch):
+    monkeypatch.setattr(runs, "stale_stages", lambda profile, configs: {"01_preprocess": "its bundle changed"})
     fail("03_train_mlp", "ValueError: lost")
     page = overview()
     assert Page(page).active == []

@@ -44,14 +44,18 @@ def paths(tmp_path, monkeypatch):
 
 
 def config(*reads: str) -> StageConfig:
-    return StageConfig("04_recommend", "smoke", parameters={"seed": 0, "reads": list(reads)}, given={})
+    return StageConfig("04_recommend", "smoke", {"seed": 0, "reads": list(reads)}, {}, reads)
+
+
+def begin(*reads: str) -> stage.Stage:
+    return stage.Stage(config(*reads), "batch", "f")
 
 
 def test_a_held_lock_is_refused_with_its_holder_and_free_once_that_is_killed(paths):
     file = paths.lock
     with start_holder(file) as process:
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(LockedError, match=rf"04_recommend\.lock .*a test, pid {process.pid} since 2"):
+        with pytest.raises(LockedError, match=rf"04_recommend/stage\.lock .*a test, pid {process.pid} since 2"):
             lock.acquire(file, "this test", wait=0.1)
         assert f"pid {process.pid}" in lock.holder(file)
         threading.Timer(0.1, process.kill).start()
@@ -64,9 +68,9 @@ def test_a_held_lock_is_refused_with_its_holder_and_free_once_that_is_killed(pat
 
 def test_a_stage_is_one_processes_alone_from_its_start_until_it_is_finished(paths):
     with pytest.raises(StageError, match="01_preprocess"):
-        stage.Stage(config("01_preprocess"))
+        begin("01_preprocess")
     assert not paths.lock.exists(), "what cannot start holds no lock"
-    running, again = stage.Stage(config()), stage.Stage(config())
+    running, again = begin(), begin()
     assert running.folder == again.folder, "the first cell of a notebook may be run again"
     _, errors = start_holder(paths.lock).communicate("")
     assert "LockedError" in errors and f"pid {os.getpid()}" in errors
@@ -75,16 +79,17 @@ def test_a_stage_is_one_processes_alone_from_its_start_until_it_is_finished(path
 
 
 def test_what_dead_runs_left_is_cleared_and_what_they_moved_aside_is_put_back(paths):
-    for name in (".04_recommend.1.partial", ".04_recommend.2.old", ".05_compare.3.partial"):
+    others = [".04_recommend.more.3.partial", ".04_recommend.more.4.old", ".05_compare.3.partial"]
+    for name in (".04_recommend.1.partial", ".04_recommend.2.old", *others):
         (paths.artifacts.parent / name).mkdir(parents=True)
     (paths.artifacts.parent / ".04_recommend.2.old" / "manifest.json").write_text("last")
     stage.clear_partial(paths)
-    assert sorted(path.name for path in paths.artifacts.parent.iterdir()) == [".05_compare.3.partial", "04_recommend"]
+    assert sorted(path.name for path in paths.artifacts.parent.iterdir()) == [*others, "04_recommend"]
     assert (paths.artifacts / "manifest.json").read_text() == "last"
 
 
 def test_artifacts_appear_whole_or_not_at_all_and_leave_no_training_to_resume(paths):
-    begun, checkpoint = stage.Stage(config()), paths.logs / "mlp" / "0123" / "last.ckpt"
+    begun, checkpoint = begin(), paths.logs / "mlp" / "0123" / "last.ckpt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
     (begun.folder / "scores.txt").write_text("1")
@@ -101,3 +106,15 @@ def test_artifacts_appear_whole_or_not_at_all_and_leave_no_training_to_resume(pa
     }
     assert json.loads(paths.manifest.read_text())["outputs"] == sums
     assert list(paths.artifacts.parent.iterdir()) == [paths.artifacts] and not checkpoint.exists()
+
+
+def test_runs_by_hand_are_numbered_and_the_last_five_are_kept(paths):
+    for notebook in ("04_recommend", "04_recommender"):
+        for _ in range(7 if notebook == paths.stage else 1):
+            name = stage._next_lab(StageConfig(notebook, "smoke", {}, {}))
+            begun = stage.Stage(StageConfig(name, "smoke", {}, {}), "interactive", None)
+            assert stage._next_lab(StageConfig(notebook, "smoke", {}, {})) == name, "it goes on where it is begun"
+            begun.finish()
+    kept = [f"04_recommend.lab{number}" for number in range(3, 8)] + ["04_recommender.lab1"]
+    assert sorted(path.name for path in paths.artifacts.parent.iterdir()) == kept
+    assert sorted(path.name for path in paths.logs.parent.iterdir()) == kept

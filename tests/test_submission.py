@@ -84,7 +84,7 @@ def submitted(finished, test_set, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(finished):
-    return load_model(finished / "outputs" / "smoke" / "artifacts" / "03_train_mlp" / f"model_{MODEL}.pt")
+    return load_model(finished / "outputs" / "smoke" / "artifacts" / "03_train_mlp.exposure" / f"model_{MODEL}.pt")
 
 
 @pytest.fixture(scope="module")

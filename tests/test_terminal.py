@@ -51,7 +51,7 @@ def test_a_row_tells_what_a_stage_does_and_lines_command_no_terminal(tmp_path, m
     monkeypatch.setattr(sys, "stdout", screen)
     monkeypatch.setenv("TERM", kind)
     monkeypatch.setenv("COLUMNS", "120")
-    running = {"02_b": runner._Running(None, told, time.monotonic() - 5, last=1000.0)}
+    running = {"02_b": runner._Running(None, told, time.monotonic() - 5, 1000.0, "f")}
     with runner._rows("p") as show:
         for what in (EPOCH, {"heading": "\x1b]0;owned\x07Æbler [red]"}):
             told.write_text(json.dumps(what) + "\n")

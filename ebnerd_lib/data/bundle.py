@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numba import njit
 
-from ebnerd_lib.data import schema, slates
+from ebnerd_lib.data import schema
 from ebnerd_lib.data.layout import SPLITS, TEST, VECTORS, check_files, generated_stamp
-from ebnerd_lib.data.schema import UNREADABLE, cast_column, flat
-from ebnerd_lib.data.slates import Slates, lists_of, values_of, writable
+from ebnerd_lib.data.schema import UNREADABLE, cast_column, flat, list_lengths, refuse
+from ebnerd_lib.data.slates import ColumnBuffer, Slates, large_zeros, lists_of, writable
 from ebnerd_lib.data.vocabulary import Vocabulary, distinct
 from ebnerd_lib.errors import BundleError, first_line
 
@@ -27,7 +28,6 @@ _SLATE_COLUMNS = (
     "impression_id", "article_id", "impression_time", "device_type", "article_ids_inview",
     "article_ids_clicked", "user_id", "is_subscriber", "session_id", "is_beyond_accuracy",
 )  # fmt: skip
-_REQUEST = ("impression_id", "user_id", "time", "session_id", "device", "subscriber", "page", "beyond")
 _TABLES = {"articles": schema.ARTICLES, "behaviors": schema.BEHAVIORS, "history": schema.HISTORY}
 _NULLABLE = frozenset(schema.ARTICLES) - {"article_id"} | {
     "read_time", "scroll_percentage", "gender", "postcode", "age", "next_read_time", "next_scroll_percentage",
@@ -36,17 +36,11 @@ _NULLABLE = frozenset(schema.ARTICLES) - {"article_id"} | {
 
 @dataclass(frozen=True)
 class History:
-    """The clicks of users in the 21 days before a split's week, as published with that split.
+    """The clicks of users in the 21 days before a split's week, as published with that split."""
 
-    Attributes:
-        offsets: int64 (users + 1,): user ``u`` clicked ``offsets[u]:offsets[u + 1]`` of the arrays below.
-        article: int32 (clicks,), index into the articles table.
-        time: int64 (clicks,), microseconds, ascending within a user.
-    """
-
-    offsets: np.ndarray
-    article: np.ndarray
-    time: np.ndarray
+    offsets: np.ndarray  # int64 (users + 1,): user ``u`` clicked ``offsets[u]:offsets[u + 1]`` of the arrays below
+    article: np.ndarray  # int32 (clicks,), index into the articles table
+    time: np.ndarray  # int64 (clicks,), microseconds, ascending within a user
 
     @property
     def lengths(self) -> np.ndarray:
@@ -54,57 +48,26 @@ class History:
         return np.diff(self.offsets)
 
 
-@dataclass(frozen=True)
-class Behaviors:
-    """A split's behaviors as they stand in the file.
+class Behaviors(NamedTuple):
+    """A split's behaviors as they stand in the file."""
 
-    Attributes:
-        path: the file, for messages.
-        request: what is known of an impression beside its candidates, by name, each (n,): impression_id, user_id,
-            time (microseconds), session_id, device, subscriber, page (article id, -1 on the front page, 0 where a
-            hidden test does not tell it), beyond (whether it is for beyond-accuracy measures: its slate was made up
-            and shown to nobody).
-        offsets: int64 (n + 1,), where the candidates of each impression begin.
-        article_id: int32 (m,), candidates.
-        click_offsets: int64 (n + 1,), where its clicks begin.
-        clicks: int32, articles clicked.
-        seen: int32, ids of all articles in view or read, sorted.
-    """
-
-    path: Path
-    request: dict[str, np.ndarray]
-    offsets: np.ndarray
-    article_id: np.ndarray
-    click_offsets: np.ndarray
-    clicks: np.ndarray
-    seen: np.ndarray
-
-    def __len__(self) -> int:
-        """Return the number of impressions."""
-        return len(self.offsets) - 1
+    path: Path  # for messages
+    request: dict[str, np.ndarray]  # see ``_request``, each (n,)
+    offsets: np.ndarray  # int64 (n + 1,), where the candidates of each impression begin
+    article_id: np.ndarray  # int32 (m,), candidates
+    click_offsets: np.ndarray  # int64 (n + 1,), where its clicks begin
+    clicks: np.ndarray  # int32, articles clicked
+    seen: np.ndarray  # int32, ids of all articles in view or read, sorted
 
 
-@dataclass(frozen=True)
-class Clicks:
-    """A split's histories as they stand in the file, one row a user.
+class Clicks(NamedTuple):
+    """A split's histories as they stand in the file, one row a user."""
 
-    Attributes:
-        user_id: uint32 (n,).
-        offsets: int64 (n + 1,), where the clicks of each user begin.
-        article_id: int32 (m,).
-        time: int64 (m,), microseconds.
-        seen: int32, ids of all articles clicked, sorted.
-    """
-
-    user_id: np.ndarray
-    offsets: np.ndarray
-    article_id: np.ndarray
-    time: np.ndarray
-    seen: np.ndarray
-
-    def __len__(self) -> int:
-        """Return the number of users."""
-        return len(self.user_id)
+    user_id: np.ndarray  # uint32 (n,)
+    offsets: np.ndarray  # int64 (n + 1,), where the clicks of each user begin
+    article_id: np.ndarray  # int32 (m,)
+    time: np.ndarray  # int64 (m,), microseconds
+    seen: np.ndarray  # int32, ids of all articles clicked, sorted
 
 
 @dataclass(frozen=True)
@@ -121,7 +84,7 @@ class Bundle:
         _refuse_repeats(path, "article_id", table["article_id"].to_numpy())
         return table
 
-    def behaviors(self, split: str) -> "Behaviors":
+    def behaviors(self, split: str) -> Behaviors:
         """Read the columns of a split's behaviors that slates are made of; a hidden test tells no clicks and no pages.
 
         Raises:
@@ -130,47 +93,45 @@ class Bundle:
         """
         path, told = self.path / split / "behaviors.parquet", split != TEST
         table = schema.BEHAVIORS if told else schema.TEST_BEHAVIORS
-        inview, clicks = Lists(path, "article_ids_inview", np.int32), Lists(path, "article_ids_clicked", np.int32)
-        rows: dict[str, list[np.ndarray]] = {name: [] for name in _REQUEST}
-        seen = [np.zeros(0, np.int32)]
+        inview, clicks = (_lists(path, name) for name in ("article_ids_inview", "article_ids_clicked"))
+        requests, seen = [], [np.zeros(0, np.int32)]
         for batch in batches(path, table, tuple(name for name in _SLATE_COLUMNS if name in table)):
             inview.add(batch["article_ids_inview"])
             seen.append(pc.unique(flat(batch["article_ids_inview"])).to_numpy())
             if told:
                 clicks.add(batch["article_ids_clicked"])
                 seen.append(pc.drop_null(pc.unique(batch["article_id"])).to_numpy())
-            for name, values in _requests(batch).items():
-                rows[name].append(values)
-        if not rows["impression_id"]:
-            raise BundleError(f"{path}: 0 rows. A split needs impressions: check that the file is complete.")
-        request = {name: np.concatenate(parts) for name, parts in rows.items()}
-        offsets, articles = inview.whole()
-        click_offsets, clicked = clicks.whole() if told else (np.zeros_like(offsets), articles[:0])
+            requests.append(_request(batch))
+        refuse(not requests, f"{path}: 0 rows. A split needs impressions: check that the file is complete.")
+        request = {name: np.concatenate([each[name] for each in requests]) for name in requests[0]}
+        click_offsets = clicks.offsets if told else np.zeros_like(inview.offsets)
         if told:
             _refuse_repeats(path, "impression_id", request["impression_id"])
-        return Behaviors(path, request, offsets, articles, click_offsets, clicked, distinct(np.concatenate(seen)))
+        return Behaviors(
+            path, request, inview.offsets, inview.values, click_offsets, clicks.values, distinct(np.concatenate(seen))
+        )
 
-    def clicks(self, split: str) -> "Clicks":
+    def clicks(self, split: str) -> Clicks:
         """Read who clicked what and when before the split's week.
 
         Raises:
             BundleError: a user has two rows, or a row has not as many times as articles.
         """
         path = self.path / split / "history.parquet"
-        articles, times = Lists(path, "article_id_fixed", np.int32), Lists(path, "impression_time_fixed", np.int64)
+        articles, times = (_lists(path, name) for name in ("article_id_fixed", "impression_time_fixed"))
         users, seen = [np.zeros(0, np.uint32)], [np.zeros(0, np.int32)]
         for batch in batches(path, schema.HISTORY, ("user_id", "article_id_fixed", "impression_time_fixed")):
             users.append(batch["user_id"].to_numpy())
             seen.append(pc.unique(flat(batch["article_id_fixed"])).to_numpy())
             unequal = int((articles.add(batch["article_id_fixed"]) != times.add(batch["impression_time_fixed"])).sum())
-            if unequal:
-                raise BundleError(
-                    f"{path}: article_id_fixed and impression_time_fixed differ in length in {unequal} rows. "
-                    "Each click needs its article and its time: fetch the file again."
-                )
+            refuse(
+                unequal,
+                f"{path}: article_id_fixed and impression_time_fixed differ in length in {unequal} rows. "
+                "Each click needs its article and its time: fetch the file again.",
+            )
         user_id = np.concatenate(users)
         _refuse_repeats(path, "user_id", user_id)
-        return Clicks(user_id, *articles.whole(), times.whole()[1], distinct(np.concatenate(seen)))
+        return Clicks(user_id, articles.offsets, articles.values, times.values, distinct(np.concatenate(seen)))
 
     def vectors(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Read the article vectors, ``(ids (n,), float32 (n, size))``, or ``None`` where the bundle has none."""
@@ -179,42 +140,29 @@ class Bundle:
             return None
         found = open_parquet(path).schema_arrow
         lists = [name for name in found.names if name != "article_id"]
-        if "article_id" not in found.names or len(lists) != 1:
-            raise BundleError(
-                f"{path}: {len(found.names)} columns: {', '.join(found.names)}; expected article_id and one list of "
-                "numbers. Keep these two."
-            )
+        refuse(
+            "article_id" not in found.names or len(lists) != 1,
+            f"{path}: columns {', '.join(found.names)}; expected article_id and one list of numbers. Keep these two.",
+        )
         wanted = {"article_id": pa.int32(), lists[0]: pa.large_list(pa.float32())}
         schema.check_schema(path, found, wanted)
         table = _read(path, wanted, tuple(wanted))
         ids = table["article_id"].to_numpy()
         _refuse_repeats(path, "article_id", ids)
         sizes = np.unique(list_lengths(table[lists[0]]))
-        if len(sizes) != 1 or not sizes[0]:
-            raise BundleError(
-                f"{path}: column {lists[0]}: vectors of {len(sizes)} different lengths for {len(ids)} articles. "
-                "All must be equally long: fetch the file again."
-            )
+        refuse(
+            len(sizes) != 1 or not sizes[0],
+            f"{path}: column {lists[0]}: vectors of {len(sizes)} different lengths for {len(ids)} articles. "
+            "All must be equally long: fetch the file again.",
+        )
         numbers = writable(flat(table[lists[0]])).reshape(len(ids), -1)
         odd = int((~np.isfinite(numbers).all(axis=1)).sum())
-        if odd:
-            raise BundleError(
-                f"{path}: column {lists[0]}: {odd} of {len(ids)} vectors hold a number that is not finite. "
-                "Drop these rows: an article without a vector is no fault."
-            )
+        refuse(
+            odd,
+            f"{path}: column {lists[0]}: {odd} of {len(ids)} vectors hold a number that is not finite. "
+            "Drop these rows: an article without a vector is no fault.",
+        )
         return ids, numbers
-
-    def null_shares(self, name: str) -> dict[str, float]:
-        """Return the share of null rows of each column of a table, as of ``train/history``. Of no rows it is 0."""
-        path = self.path / f"{name}.parquet"
-        file, shares = open_parquet(path), {}
-        for column in dict.fromkeys(file.schema_arrow.names):
-            nulls = 0
-            with _readable(path, f"column {column} cannot be read"):
-                for batch in file.iter_batches(BATCH, columns=[column]):
-                    nulls += batch.column(batch.schema.get_all_field_indices(column)[0]).null_count
-            shares[column] = nulls / max(file.metadata.num_rows, 1)
-        return shares
 
 
 def open_bundle(path: Path, splits: tuple[str, ...] = SPLITS) -> Bundle:
@@ -246,35 +194,29 @@ def build_slates(found: Behaviors, articles: Vocabulary, users: Vocabulary, week
     """
     path, request = found.path, found.request
     empty = int((np.diff(found.offsets) == 0).sum())
-    if empty:
-        raise BundleError(
-            f"{path}: article_ids_inview is empty in {empty} rows. An impression needs a slate: drop these rows."
-        )
+    refuse(empty, f"{path}: article_ids_inview is empty in {empty} rows. Drop these: an impression needs a slate.")
     article = articles.index_of(found.article_id)
     clicked, outside, repeated = _label(
         found.offsets, article, found.click_offsets, articles.index_of(found.clicks), len(articles),
-        slates.large_zeros(len(article), np.bool_),
+        large_zeros(len(article), np.bool_),
     )  # fmt: skip
-    if repeated:
-        raise BundleError(
-            f"{path}: article_ids_inview repeats an article in {repeated} rows. Keep each candidate of a slate once."
-        )
-    if outside:
-        raise BundleError(
-            f"{path}: article_ids_clicked has {outside} clicks outside their slate (article_ids_inview). "
-            "Clicks must be among the candidates: drop or mend these rows."
-        )
+    refuse(repeated, f"{path}: article_ids_inview repeats an article in {repeated} rows. Keep each candidate once.")
+    refuse(
+        outside,
+        f"{path}: article_ids_clicked has {outside} clicks outside their slate (article_ids_inview). "
+        "Clicks must be among the candidates: drop or fix these rows.",
+    )
     return Slates(
         impression_id=request["impression_id"],
         user_id=request["user_id"],
         user=users.index_of(request["user_id"]),
         time=request["time"],
-        session=request["session_id"].astype(np.int64) * len(SPLITS) + week,  # ids are unique within a split only
+        session=request["session"].astype(np.int64) * len(SPLITS) + week,  # ids are unique within a split only
         device=request["device"],
         subscriber=request["subscriber"],
         page=articles.index_of(request["page"]),
         front_page=request["page"] < 0,
-        week=np.full(len(found), week, dtype=np.int8),
+        week=np.full(len(request["time"]), week, dtype=np.int8),
         offsets=found.offsets,
         article_id=found.article_id,
         article=article,
@@ -330,40 +272,26 @@ def _sort_by_time(offsets, article, time):  # type: ignore[no-untyped-def]
             time[begin:end] = time[begin:end][order]
 
 
-class Lists:
-    """Takes the list column ``name`` of a file batch by batch: its numbers in one array, and where rows begin."""
-
-    def __init__(self, path: Path, name: str, kind: type[np.generic]) -> None:
-        # A list without items counts as one value, so there is room for all.
-        self._values, self._count = slates.large_empty(values_of(open_parquet(path), name), kind), 0
-        self._lengths = [np.zeros(0, np.int64)]
-
-    def add(self, column: pa.ChunkedArray) -> np.ndarray:
-        """Add rows of a list column, timestamps as microseconds; return how many numbers each row has."""
-        values = flat(column)
-        numbers = (values.cast(pa.int64()) if pa.types.is_timestamp(values.type) else values).to_numpy()
-        self._values[self._count : self._count + len(numbers)] = numbers
-        self._count += len(numbers)
-        self._lengths.append(list_lengths(column))
-        return self._lengths[-1]
-
-    def whole(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return offsets, int64 (rows + 1,), and the numbers of all rows."""
-        return np.concatenate(([0], np.cumsum(np.concatenate(self._lengths)))), self._values[: self._count]
+def _lists(path: Path, name: str) -> ColumnBuffer:
+    """Return an empty buffer for a list column; raises ``BundleError`` where the file is no parquet."""
+    with readable(path):
+        return ColumnBuffer([path], name, (schema.BEHAVIORS | schema.HISTORY)[name])
 
 
-def _requests(rows: pa.Table) -> dict[str, np.ndarray]:
-    """Return what is known of impressions beside their candidates: ``Behaviors.request``."""
+def _request(rows: pa.Table) -> dict[str, np.ndarray]:
+    """Return what is known of impressions beside their candidates."""
     nothing = np.zeros(rows.num_rows, np.int32)
     told = rows.column_names
     return {
         "impression_id": rows["impression_id"].to_numpy(),
         "user_id": rows["user_id"].to_numpy(),
         "time": microseconds(rows["impression_time"]),
-        "session_id": rows["session_id"].to_numpy(),
+        "session": rows["session_id"].to_numpy(),
         "device": rows["device_type"].to_numpy(),
         "subscriber": rows["is_subscriber"].to_numpy(),
+        # An article id; -1 on the front page, 0 where a hidden test does not tell it.
         "page": pc.fill_null(rows["article_id"], -1).to_numpy() if "article_id" in told else nothing,
+        # Whether it is for beyond-accuracy measures: its slate was made up and shown to nobody.
         "beyond": rows["is_beyond_accuracy"].to_numpy() if "is_beyond_accuracy" in told else nothing > 0,
     }
 
@@ -381,44 +309,38 @@ def batches(path: Path, table: dict[str, pa.DataType], names: tuple[str, ...]) -
     """
     file = open_parquet(path)
     schema.check_schema(path, file.schema_arrow, table)
-    done = 0
-    for group in range(file.metadata.num_row_groups):
-        # A reader keeps what it has read until it is dropped, so each row group gets one of its own.
-        rows = open_parquet(path).iter_batches(BATCH, row_groups=[group], columns=list(names))
-        while True:
-            with _readable(path, f"cannot be read after row {done}"):
-                batch = next(rows, None)
-            if batch is None:
-                break
-            found = pa.Table.from_batches([batch]).select(list(names))
-            try:
-                found = _checked(path, found, table)
-            except BundleError:
-                for name in names:
-                    _read(path, table, (name,))
-                raise
-            yield found
-            done += batch.num_rows
+    with readable(path):
+        for group in range(file.metadata.num_row_groups):
+            # A reader keeps what it has read until it is dropped, so each row group gets one of its own.
+            for batch in pq.ParquetFile(path).iter_batches(BATCH, row_groups=[group], columns=list(names)):
+                found = pa.Table.from_batches([batch]).select(list(names))
+                try:
+                    found = _checked(path, found, table)
+                except BundleError:
+                    for name in names:
+                        _read(path, table, (name,))
+                    raise
+                yield found
 
 
 @contextmanager
-def _readable(path: Path, otherwise: str) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
+    """Raise ``BundleError`` where what is done in this context finds a file damaged."""
     try:
         yield
     except UNREADABLE as error:
-        raise BundleError(f"{path}: {otherwise} ({first_line(error)}). Fetch the file again.") from error
+        raise BundleError(f"{path}: cannot be read ({first_line(error)}). Fetch the file again.") from error
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
     """Open a parquet file; raises ``BundleError`` where it is none."""
-    with _readable(path, "not a readable parquet file"):
-        file = pq.ParquetFile(path)
-    return file
+    with readable(path):
+        return pq.ParquetFile(path)
 
 
 def _read(path: Path, table: dict[str, pa.DataType], columns: tuple[str, ...]) -> pa.Table:
-    with _readable(path, "cannot be read"):
-        found = open_parquet(path).read(columns=list(columns)).select(list(columns)).combine_chunks()
+    with readable(path):
+        found = pq.ParquetFile(path).read(columns=list(columns)).select(list(columns)).combine_chunks()
     return _checked(path, found, table)
 
 
@@ -430,40 +352,22 @@ def _checked(path: Path, found: pa.Table, table: dict[str, pa.DataType]) -> pa.T
     """
     cast = []
     for name in found.column_names:
-        _refuse_nulls(path, name, found[name])
+        if name not in _NULLABLE and (name, path.stem) != ("article_id", "behaviors"):
+            rows, items = found[name].null_count, flat(found[name]).null_count
+            where = f"{rows} rows" if rows else f"{items} list items"
+            refuse(
+                rows or items, f"{path}: column {name} is null in {where}. Drop or fill these: it must have a value."
+            )
         cast.append(cast_column(path, name, found[name], table[name]))
-        if name.startswith("article_id"):
-            _refuse_low_ids(path, name, cast[-1])
+        if name.startswith("article_id"):  # 0 and -1 stand for what is unknown and for the front page
+            low = pc.sum(pc.less(flat(cast[-1]), 1)).as_py()
+            refuse(low, f"{path}: column {name} has {low} article ids below 1. Ids start at 1: drop these.")
     return pa.table(cast, names=found.column_names).combine_chunks()
-
-
-def _refuse_low_ids(path: Path, name: str, column: pa.ChunkedArray) -> None:
-    """Refuse article ids below 1: 0 and -1 stand for what is unknown and for the front page."""
-    low = pc.sum(pc.less(flat(column), 1)).as_py() or 0
-    if low:
-        raise BundleError(f"{path}: column {name} has {low} article ids below 1. Ids start at 1: drop these.")
-
-
-def _refuse_nulls(path: Path, name: str, column: pa.ChunkedArray) -> None:
-    if name in _NULLABLE or (name == "article_id" and path.stem == "behaviors"):
-        return
-    inside = flat(column).null_count
-    if column.null_count or inside:
-        where = f"{column.null_count} rows" if column.null_count else f"{inside} list items"
-        raise BundleError(f"{path}: column {name} is null in {where}; it must have a value. Drop or fill these rows.")
 
 
 def _refuse_repeats(path: Path, name: str, ids: np.ndarray) -> None:
     repeated = len(ids) - len(distinct(ids))
-    if repeated:
-        raise BundleError(
-            f"{path}: column {name} repeats {repeated} of {len(ids)} ids. Ids must be unique: drop the repeats."
-        )
-
-
-def list_lengths(column: pa.ChunkedArray) -> np.ndarray:
-    """Return how many values each row of a list column has: int64 (rows,)."""
-    return pc.list_value_length(column).to_numpy().astype(np.int64)
+    refuse(repeated, f"{path}: column {name} repeats {repeated} of {len(ids)} ids. Drop the repeats.")
 
 
 def microseconds(times: pa.Array | pa.ChunkedArray) -> np.ndarray:

@@ -1,11 +1,11 @@
 """A bundle made ready: parts, histories and metadata of articles."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, repeat
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,35 +13,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numba import njit
 
-from ebnerd_lib.configs import SplitName
 from ebnerd_lib.data import slates as slates_io
-from ebnerd_lib.data.bundle import Bundle, History, Lists, build_history, build_slates
+from ebnerd_lib.data.bundle import Bundle, History, build_history, build_slates
 from ebnerd_lib.data.layout import SPLITS, TEST
 from ebnerd_lib.data.schema import SENTIMENT_LABELS
-from ebnerd_lib.data.slates import HOUR, Slates
+from ebnerd_lib.data.slates import HOUR, ColumnBuffer, Slates
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import BundleError, ConfigError, StageError
 
 PARTS = ("train", "tuning", "validation")
-SPLIT_NAMES: tuple[str, ...] = get_args(SplitName)
 BEYOND = "beyond_accuracy"
 """The part of a hidden test whose slates were made up for beyond-accuracy measures and shown to nobody."""
 HIDDEN_PARTS = ("validation", "test", BEYOND)
 
 
-@dataclass(frozen=True)
-class Split:
-    """Where both weeks, train file first, are cut. Parts are half-open intervals of time.
+class Split(NamedTuple):
+    """Where both weeks, train file first, are cut. Parts are half-open intervals of time."""
 
-    Attributes:
-        part: int8 (n,), per impression of both files: 0 train, 1 tuning, 2 validation.
-        tuning_start: microseconds; tuning begins here.
-        validation_start: microseconds; validation begins here.
-    """
-
-    part: np.ndarray
-    tuning_start: int
-    validation_start: int
+    part: np.ndarray  # int8 (n,), per impression of both files: 0 train, 1 tuning, 2 validation
+    tuning_start: int  # microseconds; tuning begins here
+    validation_start: int  # microseconds; validation begins here
 
 
 def split_parts(name: str, train_time: np.ndarray, validation_time: np.ndarray) -> Split:
@@ -56,12 +47,10 @@ def split_parts(name: str, train_time: np.ndarray, validation_time: np.ndarray) 
         ConfigError: the name is unknown.
         BundleError: a part would be empty, or the weeks overlap under ``official``.
     """
-    if name == "official":
-        split = _official(train_time, validation_time)
-    elif name == "quantile":
-        split = _quantile(np.concatenate([train_time, validation_time]))
-    else:
-        raise ConfigError(f"split: '{name}' is unknown. Use one of {', '.join(SPLIT_NAMES)}.")
+    cuts = {"official": _official, "quantile": _quantile}
+    if name not in cuts:
+        raise ConfigError(f"split: '{name}' is unknown. Use one of {', '.join(cuts)}.")
+    split = cuts[name](train_time, validation_time)
     counts = np.bincount(split.part, minlength=len(PARTS))
     if not counts.all():
         empty = ", ".join(part for part, count in zip(PARTS, counts, strict=True) if not count)
@@ -87,7 +76,8 @@ def _official(train_time: np.ndarray, validation_time: np.ndarray) -> Split:
     return Split(part, tuning_start, int(validation_time.min()))
 
 
-def _quantile(time: np.ndarray) -> Split:
+def _quantile(train_time: np.ndarray, validation_time: np.ndarray) -> Split:
+    time = np.concatenate([train_time, validation_time])
     ordered = np.sort(time)
     validation_start = int(ordered[int(np.ceil(0.9 * (len(time) - 1)))])
     tuning_start = validation_start - (validation_start - int(ordered[0])) // 10
@@ -107,24 +97,15 @@ _SHARES = tuple(f"sentiment_{label.lower()}" for label in SENTIMENT_LABELS)
 
 @dataclass(frozen=True)
 class Metadata:
-    """What the articles table says, by article index; row 0 is the unknown article.
+    """What the articles table says, by article index; row 0 is the unknown article."""
 
-    Attributes:
-        published: int64 (articles,), microseconds; ``UNKNOWN_TIME`` where the table has none.
-        premium: bool (articles,), false where unknown.
-        category: int32 (articles,), index into the bundle's sorted categories, 0 unknown.
-        sentiment: float32 (articles, 3), shares of negative, neutral, positive; NaN where unknown.
-        topic_starts: int64 (articles + 1,): article ``a`` has ``topics[topic_starts[a]:topic_starts[a + 1]]``.
-        topics: int32, indices into the bundle's sorted topics, from 0.
-        vectors: float32 (articles, size), of length 1, zeros where there is none; size 0 without article vectors.
-    """
-
-    published: np.ndarray
-    premium: np.ndarray
-    category: np.ndarray
-    sentiment: np.ndarray
-    topic_starts: np.ndarray
-    topics: np.ndarray
+    published: np.ndarray  # int64 (articles,), microseconds; ``UNKNOWN_TIME`` where the table has none
+    premium: np.ndarray  # bool (articles,), false where unknown
+    category: np.ndarray  # int32 (articles,), index into the bundle's sorted categories, 0 unknown
+    sentiment: np.ndarray  # float32 (articles, 3), shares of negative, neutral, positive; NaN where unknown
+    topic_starts: np.ndarray  # int64 (articles + 1,): article ``a`` has ``topics[topic_starts[a]:topic_starts[a + 1]]``
+    topics: np.ndarray  # int32, indices into the bundle's sorted topics, from 0
+    # float32 (articles, size), of length 1, zeros where there is none; size 0 without article vectors
     vectors: np.ndarray
 
     @property
@@ -212,11 +193,17 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
         )
         weeks = list(pool.map(build_slates, behaviors, repeat(articles), repeat(users), range(len(SPLITS))))
         past = list(pool.map(build_history, clicks, repeat(articles), repeat(users)))
-    rows_of_history = [len(rows) for rows in clicks]
+    rows_of_history = [len(rows.user_id) for rows in clicks]
     del behaviors, clicks, ids  # they are as large as what was made of them
     cut = split_parts(split, weeks[0].time, weeks[1].time)
     parts = _cut(weeks, cut.part, PARTS)
-    _refuse_parts_without_choice(bundle.path, split, parts)
+    for part, slates in parts.items():
+        if not slates.has_choice.any():
+            raise BundleError(
+                f"{bundle.path}: split '{split}': none of the {len(slates)} impressions of {part} has a click and a "
+                "candidate beside it. Check article_ids_clicked in train/behaviors.parquet and "
+                "validation/behaviors.parquet."
+            )
     known = article_table(table, articles)
     dataset = Dataset(
         articles=known,
@@ -280,21 +267,10 @@ def _cut(weeks: list[Slates], part: np.ndarray, names: tuple[str, ...]) -> dict[
 
     ``part`` holds the number of the part of each impression, one week after the other.
     """
-    first = [0, len(weeks[0])]
-    weeks = [replace(week, row=start + week.row) for week, start in zip(weeks, first, strict=True)]
-    time = np.concatenate([week.time for week in weeks])
-    order = np.lexsort((time, part))
+    order = np.lexsort((np.concatenate([week.time for week in weeks]), part))
     ends = np.concatenate(([0], np.cumsum(np.bincount(part, minlength=len(names))[: len(names)]))).tolist()
-    order = order[: ends[-1]]
-    of_week = [order[start:stop] >= first[1] for start, stop in pairwise(ends)]
-    if any(later.any() and not later.all() for later in of_week):
-        log = slates_io.concatenate(weeks).take(order)
-    else:  # each part is of one week: no copy of both is needed
-        sources = [int(later.all()) for later in of_week]
-        pieces = [order[start:stop] for start, stop in pairwise(ends)]
-        log = slates_io.gathered(
-            [(weeks[week], rows - first[week]) for week, rows in zip(sources, pieces, strict=True)]
-        )
+    log = slates_io.gathered(weeks, order[: ends[-1]])
+    log.row[:] = order[: ends[-1]]  # the files follow each other as the weeks do
     return {part: log.between(start, stop) for part, (start, stop) in zip(names, pairwise(ends), strict=True)}
 
 
@@ -330,12 +306,13 @@ def load(folder: Path) -> Dataset:
 
 
 def _load_history(path: Path) -> History:
-    articles, times = Lists(path, "article", np.int32), Lists(path, "time", np.int64)
+    kinds = pq.read_schema(path)
+    articles, times = (ColumnBuffer([path], name, kinds.field(name).type) for name in ("article", "time"))
     for group in range(pq.ParquetFile(path).metadata.num_row_groups):
         table = pq.ParquetFile(path).read_row_group(group)
         articles.add(table["article"])
         times.add(table["time"])
-    return History(*articles.whole(), times.whole()[1])
+    return History(articles.offsets, articles.values, times.values)
 
 
 def sentiment_shares(label: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -368,15 +345,6 @@ def article_table(table: pa.Table, articles: Vocabulary) -> pd.DataFrame:
         premium=joined["premium"].astype("boolean"),
         category=joined["category"].astype("Int16"),
     )
-
-
-def _refuse_parts_without_choice(path: Path, split: str, parts: dict[str, Slates]) -> None:
-    for part, slates in parts.items():
-        if not slates.has_choice.any():
-            raise BundleError(
-                f"{path}: split '{split}': none of the {len(slates)} impressions of {part} has a click and a candidate "
-                "beside it. Check article_ids_clicked in train/behaviors.parquet and validation/behaviors.parquet."
-            )
 
 
 def _distinct(topics: object) -> np.ndarray:

@@ -12,37 +12,28 @@ STAMP = "generated.json"
 _STAMPED = {"generator_version": int, "seed": int, "size": str}
 
 
-def bundle_files(path: Path, splits: tuple[str, ...] = SPLITS) -> list[Path]:
-    """Return the files of a bundle in a fixed order; those that are optional only where they exist.
+def check_files(path: Path, splits: tuple[str, ...] = SPLITS) -> list[Path]:
+    """Return the files of a bundle in a fixed order, all of which exist; those that are optional only where they do.
 
     ``splits`` are those of a bundle to train on, or ``(TEST,)`` of a hidden-test bundle.
-    """
-    files = [path / "articles.parquet"]
-    files += [path / split / f"{table}.parquet" for split in splits for table in ("behaviors", "history")]
-    return files + [extra for extra in (path / STAMP, path / VECTORS) if extra.exists()]
-
-
-def check_files(path: Path, splits: tuple[str, ...] = SPLITS) -> list[Path]:
-    """Return the files of a bundle as ``bundle_files`` does, all of which exist.
 
     Raises:
         BundleError: the folder or a file is missing.
     """
-    if not path.is_dir() and TEST in splits:
-        raise BundleError(
-            f"{path}: no such folder. Unpack EBNeRD's test set there (articles.parquet, test/), or generate one "
-            f"with `python -m ebnerd_lib sample --test --out {path}`."
-        )
+    files = [path / "articles.parquet"]
+    files += [path / split / f"{table}.parquet" for split in splits for table in ("behaviors", "history")]
     if not path.is_dir():
+        what, option, where = ("EBNeRD's test set", "--test ", "`--test`") if TEST in splits else (
+            "a bundle", "", "the parameter `bundle`"
+        )  # fmt: skip
         raise BundleError(
-            f"{path}: no such folder. Unpack a bundle there (articles.parquet, train/, validation/), make a generated "
-            f"one with `python -m ebnerd_lib sample --out {path}`, or name another folder with the parameter `bundle`."
+            f"{path}: no such folder. Unpack {what} there (articles.parquet, {', '.join(f'{s}/' for s in splits)}), "
+            f"generate one with `python -m ebnerd_lib sample {option}--out {path}`, or name another folder by {where}."
         )
-    files = bundle_files(path, splits)
     missing = [str(file.relative_to(path)) for file in files if not file.is_file()]
     if missing:
         raise BundleError(f"{path}: {len(missing)} files missing: {', '.join(missing)}. Unpack the whole bundle there.")
-    return files
+    return files + [extra for extra in (path / STAMP, path / VECTORS) if extra.exists()]
 
 
 def generated_stamp(path: Path) -> dict[str, object] | None:
@@ -58,12 +49,11 @@ def generated_stamp(path: Path) -> dict[str, object] | None:
         content = json.loads(stamp.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{stamp}: not JSON ({error}). Generate the bundle again.") from error
-    lacking = [
-        key for key, kind in _STAMPED.items() if not isinstance(content, dict) or type(content.get(key)) is not kind
-    ]
+    entries = content if isinstance(content, dict) else {}
+    lacking = [key for key, kind in _STAMPED.items() if type(entries.get(key)) is not kind]
     if lacking:
         raise BundleError(
             f"{stamp}: {len(lacking)} of {len(_STAMPED)} entries missing or of a wrong type: {', '.join(lacking)}. "
             "Generate the bundle again; remove the file from real data."
         )
-    return dict(content)
+    return entries

@@ -1,6 +1,7 @@
 """Columns of a bundle: their types, what they may hold, and how they are cast."""
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -106,29 +107,31 @@ def arrow_schema(table: dict[str, pa.DataType]) -> pa.Schema:
     return pa.schema(list(table.items()))
 
 
+def refuse(fault: object, message: str) -> None:
+    """Raise ``BundleError`` with a message if there is a fault: a count other than 0, or anything in a list."""
+    if fault:
+        raise BundleError(message)
+
+
 def check_schema(path: Path, found: pa.Schema, wanted: dict[str, pa.DataType]) -> None:
     """Raise ``BundleError`` unless ``found`` has every column of ``wanted`` with a type that can be read.
 
-    The message lists every column at fault at once, so that one run tells all there is to mend.
+    The message lists every column at fault at once, so that one run tells all there is to fix.
     """
     missing = [name for name in wanted if name not in found.names]
-    if missing:
-        raise BundleError(
-            f"{path}: {len(missing)} of {len(wanted)} columns missing: {', '.join(missing)}. "
-            "Use the file as published, with all its columns."
-        )
-    repeated = [name for name in wanted if found.names.count(name) > 1]
-    if repeated:
-        raise BundleError(
-            f"{path}: {len(repeated)} columns occur more than once: {', '.join(repeated)}. Keep one of each name."
-        )
+    refuse(
+        missing,
+        f"{path}: {len(missing)} of {len(wanted)} columns missing: {', '.join(missing)}. "
+        "Use the file as published, with all its columns.",
+    )
+    twice = [name for name in wanted if found.names.count(name) > 1]
+    refuse(twice, f"{path}: {len(twice)} columns occur more than once: {', '.join(twice)}. Keep one of each name.")
     wrong = [
         f"{name} is {found.field(name).type} instead of {kind}"
         for name, kind in wanted.items()
         if not accepts(kind, found.field(name).type)
     ]
-    if wrong:
-        raise BundleError(f"{path}: {len(wrong)} columns of a wrong type: {'; '.join(wrong)}. Convert them and retry.")
+    refuse(wrong, f"{path}: {len(wrong)} columns of a wrong type: {'; '.join(wrong)}. Convert them and retry.")
 
 
 YEARS = (1970, 2100)
@@ -137,7 +140,6 @@ LIMITS: dict[str, tuple[float, float]] = {"device_type": (0, 3), "sentiment_scor
 """Columns whose values lie between two numbers, both included; NaN stands for an unknown value."""
 UNREADABLE = (OSError, pa.ArrowException, ValueError, KeyError, MemoryError, OverflowError)
 """What pyarrow raises on damaged files: beside its own errors those of names that are no text and of absurd sizes."""
-_UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def cast_column(path: Path, name: str, column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
@@ -157,55 +159,32 @@ def cast_column(path: Path, name: str, column: pa.ChunkedArray, kind: pa.DataTyp
         column.validate(full=True)
     except pa.ArrowException as error:
         raise BundleError(f"{path}: column {name} is damaged ({first_line(error)}). Fetch the file again.") from error
-    _refuse_far_times(path, name, column)
+    items = flat(column)
+    if pt.is_timestamp(items.type):
+        first, last = (pa.scalar(datetime(year, 1, 1), items.type) for year in YEARS)
+        far = pc.sum(pc.or_(pc.less(items, first), pc.greater_equal(items, last))).as_py()
+        years = f"{YEARS[0]} to {YEARS[1] - 1}"
+        refuse(far, f"{path}: column {name} has {far} times outside the years {years}. Fix them, or their unit.")
     try:
         cast = column.cast(kind)
     except pa.ArrowException as error:
         raise BundleError(
-            f"{path}: column {name} has {_misfits(column, kind)} values that do not fit {kind} ({first_line(error)}). "
-            "Mend them and retry."
+            f"{path}: column {name} has values that do not fit {kind} ({first_line(error)}). Fix them and retry."
         ) from error
-    if name in LIMITS:
-        low, high = LIMITS[name]
-        values = cast.drop_null().to_numpy()
-        outside = int(((values < low) | (values > high)).sum())
-        if outside:
-            raise BundleError(
-                f"{path}: column {name} has {outside} values outside {low:g} to {high:g}. Mend them or make them null."
-            )
+    low, high = LIMITS.get(name, (None, None))
+    outside = 0 if low is None else pc.sum(pc.or_(pc.less(cast, low), pc.greater(cast, high))).as_py()
+    refuse(outside, f"{path}: column {name} has {outside} values outside {low} to {high}. Fix them.")
     return cast
 
 
 def flat(column: pa.ChunkedArray) -> pa.Array:
     """Return the items of a list column, row after row; of another column its values."""
-    items = pc.list_flatten(column) if pt.is_list(column.type) or pt.is_large_list(column.type) else column
-    if isinstance(items, pa.ChunkedArray):
+    items = pc.list_flatten(column) if _is_list(column.type) else column
+    if isinstance(items, pa.ChunkedArray):  # to combine copies, even a single chunk
         return items.chunk(0) if items.num_chunks == 1 else items.combine_chunks()
     return items
 
 
-def _refuse_far_times(path: Path, name: str, column: pa.ChunkedArray) -> None:
-    items = flat(column)
-    if not pt.is_timestamp(items.type):
-        return
-    ticks = items.drop_null().cast(pa.int64()).to_numpy()
-    first, last = (int(np.datetime64(str(year), "s").astype(np.int64)) * _UNITS[items.type.unit] for year in YEARS)
-    far = int(((ticks < first) | (ticks >= last)).sum())
-    if far:
-        raise BundleError(
-            f"{path}: column {name} has {far} times outside the years {YEARS[0]} to {YEARS[1] - 1}. "
-            "Mend them: the unit may be wrong."
-        )
-
-
-def _misfits(column: pa.ChunkedArray, kind: pa.DataType) -> int:
-    """Count the values that a cast would change."""
-    items = flat(column).drop_null()
-    item = kind.value_type if pt.is_large_list(kind) else kind
-    if pt.is_timestamp(item):
-        return int((items.cast(pa.int64()).to_numpy() % (_UNITS[items.type.unit] // _UNITS[item.unit]) != 0).sum())
-    values = items.to_numpy(zero_copy_only=False)
-    if pt.is_integer(item):
-        limits = np.iinfo(item.to_pandas_dtype())
-        return int(((values < int(limits.min)) | (values > int(limits.max))).sum())
-    return int((values.astype(item.to_pandas_dtype()) != values).sum())
+def list_lengths(column: pa.ChunkedArray) -> np.ndarray:
+    """Return how many values each row of a list column has: int64 (rows,)."""
+    return pc.list_value_length(column).to_numpy().astype(np.int64)

@@ -12,28 +12,26 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyarrow.types as pt
 from numba import njit
 
+from ebnerd_lib.data.schema import flat, list_lengths
 from ebnerd_lib.errors import BundleError
 
 LARGE = 1 << 27
 """Bytes from which on an array lies in a file, in the system's folder for temporary files (``TMPDIR``)."""
 
 
-def large_empty(shape: int | tuple[int, ...], kind: np.dtype | type[np.generic]) -> np.ndarray:
-    """Return an array to be filled: in memory if it is small, in a file without a name if it is large.
+def large_zeros(shape: int | tuple[int, ...], kind: np.dtype | type[np.generic]) -> np.ndarray:
+    """Return an array of zeros: in memory if it is small, in a file without a name if it is large.
 
     Raises:
         OSError: there is not enough space for the file; the error names its folder.
-
-    Examples:
-        >>> large_empty((2, 3), np.float32).shape
-        (2, 3)
     """
     kind = np.dtype(kind)
     size = int(np.prod(shape)) * kind.itemsize
     if size < LARGE:
-        return np.empty(shape, kind)
+        return np.zeros(shape, kind)
     folder = tempfile.gettempdir()
     try:
         with tempfile.TemporaryFile(dir=folder) as stream:
@@ -45,13 +43,6 @@ def large_empty(shape: int | tuple[int, ...], kind: np.dtype | type[np.generic])
         raise OSError(error.errno, f"{error.strerror} ({size:,} bytes of working space are needed)", folder) from None
 
 
-def large_zeros(shape: int | tuple[int, ...], kind: np.dtype | type[np.generic]) -> np.ndarray:
-    """Return what ``large_empty`` does, filled with zeros."""
-    found = large_empty(shape, kind)
-    found[...] = 0
-    return found
-
-
 HOUR = 3_600_000_000
 """One hour in microseconds, the unit of every time in this package."""
 
@@ -61,42 +52,26 @@ _PER_CANDIDATE = ("article_id", "article", "clicked")
 
 @dataclass(frozen=True)
 class Slates:
-    """The slates of some impressions, ``n`` impressions over ``m`` candidates.
+    """The slates of some impressions, ``n`` impressions over ``m`` candidates."""
 
-    Attributes:
-        impression_id: uint32 (n,), ids as in the file.
-        user_id: uint32 (n,), raw ids.
-        user: int32 (n,), index into the users table, 0 unknown.
-        time: int64 (n,), microseconds since 1970 without zone.
-        session: int64 (n,), unique per session over all splits.
-        device: int8 (n,), 0 unknown, 1 desktop, 2 mobile, 3 tablet.
-        subscriber: bool (n,).
-        page: int32 (n,), index of the article being read; 0 on the front page and for unknown articles.
-        front_page: bool (n,), whether the front page is being read.
-        week: int8 (n,), 0 for the bundle's train file, 1 for its validation file; of a hidden test 0, and 1 for the
-            week before it: whose history applies.
-        offsets: int64 (n + 1,), slate ``i`` is ``offsets[i]:offsets[i + 1]`` of the arrays below.
-        article_id: int32 (m,), raw ids.
-        article: int32 (m,), index into the articles table, 0 unknown.
-        clicked: bool (m,).
-        row: int64 (n,), where the impression stands in the bundle's files, the train file first; as the impressions
-            come, if not given.
-    """
-
-    impression_id: np.ndarray
-    user_id: np.ndarray
-    user: np.ndarray
-    time: np.ndarray
-    session: np.ndarray
-    device: np.ndarray
-    subscriber: np.ndarray
-    page: np.ndarray
-    front_page: np.ndarray
+    impression_id: np.ndarray  # uint32 (n,), ids as in the file
+    user_id: np.ndarray  # uint32 (n,), raw ids
+    user: np.ndarray  # int32 (n,), index into the users table, 0 unknown
+    time: np.ndarray  # int64 (n,), microseconds since 1970 without zone
+    session: np.ndarray  # int64 (n,), unique per session over all splits
+    device: np.ndarray  # int8 (n,), 0 unknown, 1 desktop, 2 mobile, 3 tablet
+    subscriber: np.ndarray  # bool (n,)
+    page: np.ndarray  # int32 (n,), index of the article being read; 0 on the front page and for unknown articles
+    front_page: np.ndarray  # bool (n,), whether the front page is being read
+    # int8 (n,), 0 for the bundle's train file, 1 for its validation file; of a hidden test 0, and 1 for the week before
+    # it: whose history applies
     week: np.ndarray
-    offsets: np.ndarray
-    article_id: np.ndarray
-    article: np.ndarray
-    clicked: np.ndarray
+    offsets: np.ndarray  # int64 (n + 1,), slate ``i`` is ``offsets[i]:offsets[i + 1]`` of the arrays below
+    article_id: np.ndarray  # int32 (m,), raw ids
+    article: np.ndarray  # int32 (m,), index into the articles table, 0 unknown
+    clicked: np.ndarray  # bool (m,)
+    # int64 (n,), where the impression stands in the bundle's files, the train file first; as the impressions come, if
+    # not given
     row: np.ndarray = None  # type: ignore[assignment]  # never is after __post_init__
 
     def __post_init__(self) -> None:
@@ -147,7 +122,7 @@ class Slates:
     def take(self, rows: np.ndarray) -> "Slates":
         """Return the slates of the impressions ``rows`` (positions or a mask), in the order given."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else np.asarray(rows, dtype=np.int64)
-        return gathered([(self, rows)])
+        return gathered([self], rows)
 
     def between(self, start: int, stop: int) -> "Slates":
         """Return the slates of the impressions ``start`` to ``stop``, as views of the same arrays."""
@@ -198,18 +173,17 @@ def lists_of(values: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> np.nd
     >>> lists_of(np.array([7, 8, 9]), np.array([0, 2, 3]), np.array([1, 0]))
     array([9, 7, 8])
     """
-    out = large_empty(int((offsets[rows + 1] - offsets[rows]).sum()), values.dtype)
-    _copy_lists(values, offsets, rows, out)
+    starts = np.concatenate(([0], np.cumsum(offsets[rows + 1] - offsets[rows])))
+    out = large_zeros(int(starts[-1]), values.dtype)
+    _copy_lists(values, offsets, rows, out, starts)
     return out
 
 
 @njit(cache=True, nogil=True)
-def _copy_lists(values, offsets, rows, out):  # type: ignore[no-untyped-def]
-    done = 0
-    for row in rows:
-        for place in range(offsets[row], offsets[row + 1]):
-            out[done] = values[place]
-            done += 1
+def _copy_lists(values, offsets, rows, out, starts):  # type: ignore[no-untyped-def]
+    for at in range(len(rows)):
+        for place in range(offsets[rows[at]], offsets[rows[at] + 1]):
+            out[starts[at] + place - offsets[rows[at]]] = values[place]
 
 
 @njit(cache=True, nogil=True)
@@ -222,19 +196,11 @@ def _count(marked, offsets):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _mark(index, marked):  # type: ignore[no-untyped-def]
-    for place in index:
-        marked[place] = True
-
-
 def marked(index: np.ndarray, size: int) -> np.ndarray:
-    """Return which of ``size`` indices occur: bool (size,).
-
-    >>> marked(np.array([2, 0, 2]), 4)
-    array([ True, False,  True, False])
-    """
+    """Return which of ``size`` indices occur: bool (size,)."""
     out = np.zeros(size, dtype=np.bool_)
-    _mark(index, out)
+    for place in index:
+        out[place] = True
     return out
 
 
@@ -248,22 +214,23 @@ def concatenate(parts: list[Slates]) -> Slates:
     return Slates(**joined, offsets=np.concatenate(offsets))
 
 
-def gathered(picks: list[tuple[Slates, np.ndarray]]) -> Slates:
-    """Return chosen rows of several sets of slates, one set after the other."""
-    lengths = np.concatenate([slates.lengths[rows] for slates, rows in picks])
+def gathered(parts: list[Slates], rows: np.ndarray) -> Slates:
+    """Return rows of several sets of slates, counted through one set after the other, in the order given."""
+    ends = np.cumsum([len(part) for part in parts])
+    lengths = np.concatenate([part.lengths for part in parts])[rows]
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
-    ends = offsets[np.cumsum([len(rows) for _, rows in picks])]
-    arrays: dict[str, np.ndarray] = {}
-    for name in _COLUMNS:
-        values = [getattr(slates, name) for slates, _ in picks]
-        if name in _PER_CANDIDATE:
-            arrays[name], begin = large_empty(int(offsets[-1]), values[0].dtype), 0
-            for each, (slates, rows), end in zip(values, picks, ends.tolist(), strict=True):
-                _copy_lists(each, slates.offsets, rows, arrays[name][begin:end])
-                begin = end
-        else:
-            out = large_empty(len(lengths), values[0].dtype)
-            arrays[name] = np.concatenate([each[rows] for each, (_, rows) in zip(values, picks, strict=True)], out=out)
+    arrays = {
+        name: large_zeros(int(offsets[-1]) if name in _PER_CANDIDATE else len(rows), getattr(parts[0], name).dtype)
+        for name in _COLUMNS
+    }
+    for part, end in zip(parts, ends.tolist(), strict=True):
+        to = np.flatnonzero((rows >= end - len(part)) & (rows < end))
+        own = rows[to] - (end - len(part))
+        for name, out in arrays.items():
+            if name in _PER_CANDIDATE:
+                _copy_lists(getattr(part, name), part.offsets, own, out, offsets[to])
+            else:
+                out[to] = getattr(part, name)[own]
     return Slates(offsets=offsets, **arrays)
 
 
@@ -275,7 +242,7 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
     if isinstance(whole, np.ndarray) and whole.ndim == 1 and whole.dtype == arrays[0].dtype and all(following):
         first = (start - whole.ctypes.data) // whole.itemsize
         return whole[first : first + sum(map(len, arrays))]
-    out = large_empty(sum(map(len, arrays)), np.result_type(*arrays))
+    out = large_zeros(sum(map(len, arrays)), np.result_type(*arrays))
     return np.concatenate(arrays, out=out)
 
 
@@ -315,33 +282,58 @@ def load(paths: list[Path]) -> list[Slates]:
     for path in paths:
         if not path.exists():
             raise BundleError(f"{path}: no such file. Run the preprocessing stage first.")
-    files = [pq.ParquetFile(path) for path in paths]
-    rows = [file.metadata.num_rows for file in files]
-    offsets, arrays = np.zeros(sum(rows) + 1, np.int64), {}
-    row = candidate = 0
-    for file, path in zip(files, paths, strict=True):
+    kinds, rows = pq.read_schema(paths[0]), [0]
+    columns = {name: ColumnBuffer(paths, name, kinds.field(name).type) for name in _COLUMNS}
+    for path in paths:
+        file = pq.ParquetFile(path)
         for group in range(file.metadata.num_row_groups):
-            table = pq.ParquetFile(path).read_row_group(group).combine_chunks()
-            inner = np.zeros(1, np.int64)
-            for name in _COLUMNS:
-                column = table[name].combine_chunks()
-                at, room = row, sum(rows)
-                if name in _PER_CANDIDATE:
-                    inner, column = column.offsets.to_numpy(), column.values
-                    at, room = candidate, sum(values_of(file, name) for file in files)
-                values = (column.view(pa.int64()) if name == "time" else column).to_numpy(zero_copy_only=False)
-                if name not in arrays:
-                    arrays[name] = large_empty(room, values.dtype)
-                arrays[name][at : at + len(values)] = values
-            offsets[row + 1 : row + 1 + table.num_rows] = candidate + inner[1:] - inner[0]
-            row, candidate = row + table.num_rows, candidate + int(inner[-1] - inner[0])
-    whole = Slates(offsets=offsets, **arrays)
-    ends = np.concatenate(([0], np.cumsum(rows)))
-    return [whole.between(start, stop) for start, stop in itertools.pairwise(ends.tolist())]
+            # A reader keeps what it has read until it is dropped, so each row group gets one of its own.
+            table = pq.ParquetFile(path).read_row_group(group)
+            for name, column in columns.items():
+                column.add(table[name])
+        rows.append(rows[-1] + file.metadata.num_rows)
+    arrays = {name: column.values for name, column in columns.items()}
+    whole = Slates(offsets=columns["article"].offsets, **arrays)
+    return [whole.between(start, stop) for start, stop in itertools.pairwise(rows)]
 
 
-def values_of(file: pq.ParquetFile, name: str) -> int:
-    """Return how many items the lists of a column have, empty and null ones counting as one; 0 without the column."""
-    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+class ColumnBuffer:
+    """The numbers of a column of some parquet files, filled in batch by batch; of a list column those of its lists.
+
+    Args:
+        paths: the files.
+        name: of the column.
+        kind: its Arrow type. Timestamps of microseconds become int64.
+    """
+
+    def __init__(self, paths: list[Path], name: str, kind: pa.DataType) -> None:
+        item = kind.value_type if pt.is_large_list(kind) else kind
+        dtype = np.int64 if pt.is_timestamp(item) else item.to_pandas_dtype()
+        # A list without items counts as one value, so there is room for all.
+        self._room = large_zeros(sum(_values_of(pq.ParquetFile(path).metadata, name) for path in paths), dtype)
+        self._count, self._lengths = 0, [np.zeros(1, np.int64)]
+
+    def add(self, column: pa.ChunkedArray) -> np.ndarray:
+        """Add rows; return how many numbers each has, of a list column: int64 (rows,)."""
+        values = flat(column)
+        numbers = values.cast(pa.int64()) if pt.is_timestamp(values.type) else values
+        self._room[self._count : self._count + len(numbers)] = numbers.to_numpy(zero_copy_only=False)
+        self._count += len(numbers)
+        self._lengths.append(list_lengths(column) if pt.is_large_list(column.type) else self._lengths[0][:0])
+        return self._lengths[-1]
+
+    @property
+    def values(self) -> np.ndarray:
+        """The numbers of all rows."""
+        return self._room[: self._count]
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """int64 (rows + 1,), where the numbers of each row begin."""
+        return np.cumsum(np.concatenate(self._lengths))
+
+
+def _values_of(about: pq.FileMetaData, name: str) -> int:
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
     columns = [group.column(place) for group in groups for place in range(group.num_columns)]
     return sum(column.num_values for column in columns if column.path_in_schema.split(".")[0] == name)

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from ebnerd_lib.data.bundle import Bundle
+from ebnerd_lib.data.bundle import BATCH, Bundle, open_parquet, readable
 from ebnerd_lib.data.dataset import PARTS, UNKNOWN_TIME, Dataset
 from ebnerd_lib.data.layout import SPLITS
-from ebnerd_lib.data.slates import HOUR, large_empty, marked
+from ebnerd_lib.data.slates import HOUR, concatenate, large_zeros, marked
 
 _AT_A_TIME = 1 << 17  # slates: memory is bounded by these, not by all
 AGE_EDGES = (0, 1, 2, 4, 8, 16, 24, 48, 96, 240, 720, np.inf)
@@ -17,8 +17,14 @@ def null_shares(bundle: Bundle) -> pd.DataFrame:
     """Return the share of null rows of every column that has any: ``file``, ``column``, ``share``."""
     rows = []
     for name in ("articles", *(f"{split}/{table}" for split in SPLITS for table in ("behaviors", "history"))):
-        shares = bundle.null_shares(name)
-        rows += [{"file": name, "column": column, "share": share} for column, share in shares.items() if share]
+        file = open_parquet(path := bundle.path / f"{name}.parquet")
+        for column in dict.fromkeys(file.schema_arrow.names):
+            nulls = 0
+            with readable(path):
+                for batch in file.iter_batches(BATCH, columns=[column]):
+                    nulls += batch.column(batch.schema.get_all_field_indices(column)[0]).null_count
+            if nulls:
+                rows.append({"file": name, "column": column, "share": nulls / file.metadata.num_rows})
     return pd.DataFrame(rows, columns=["file", "column", "share"])
 
 
@@ -46,22 +52,19 @@ def quantiles(
     values: dict[str, np.ndarray], levels: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 ) -> pd.DataFrame:
     """Return mean, extremes and quantiles of several quantities, one row each; empty ones are all NaN."""
-    rows = []
-    for name, numbers in values.items():
-        known = numbers[~np.isnan(numbers)] if numbers.dtype.kind == "f" else numbers
-        spread = np.quantile(known, levels) if len(known) else np.full(len(levels), np.nan)
-        ends = (known.mean(), known.min(), known.max()) if len(known) else (np.nan,) * 3
-        rows.append({"": name, "mean": float(ends[0]), "min": float(ends[1])}
-                    | {f"p{level * 100:g}": float(q) for level, q in zip(levels, spread, strict=True)}
-                    | {"max": float(ends[2])})  # fmt: skip
-    return pd.DataFrame(rows)
+    rows = {
+        name: pd.Series(numbers, dtype=float).describe(percentiles=list(levels)) for name, numbers in values.items()
+    }
+    columns = ["mean", "min", *(f"{level * 100:g}%" for level in levels), "max"]
+    table = pd.DataFrame(rows).T[columns].rename(columns=lambda name: f"p{name[:-1]}" if name[-1] == "%" else name)
+    return table.rename_axis("").reset_index()
 
 
 def candidate_age(dataset: Dataset, part: str) -> np.ndarray:
     """Return the age in hours of every candidate when it was in view, at least 0; NaN where unknown."""
     slates = dataset.parts[part]
     published = dataset.metadata.published
-    out = large_empty(slates.candidates, np.float64)
+    out = large_zeros(slates.candidates, np.float64)
     for start in range(0, len(slates), _AT_A_TIME):
         some = slates.between(start, min(start + _AT_A_TIME, len(slates)))
         born = published[some.article]
@@ -87,13 +90,9 @@ def cold_start(dataset: Dataset) -> dict[str, float]:
     "Before" means in the train or tuning part. A model that knows articles by their ids alone can say something
     of its own only about those seen before.
     """
-    seen, clicked = np.zeros(len(dataset.articles), bool), np.zeros(len(dataset.articles), bool)
-    users = np.zeros(len(dataset.users), bool)
-    for part in ("train", "tuning"):
-        slates = dataset.parts[part]
-        seen[slates.article] = True
-        clicked[slates.article[slates.clicked]] = True
-        users[slates.user] = True
+    before, articles = concatenate([dataset.parts["train"], dataset.parts["tuning"]]), len(dataset.articles)
+    seen, clicked = marked(before.article, articles), marked(before.article[before.clicked], articles)
+    users = marked(before.user, len(dataset.users))
     validation = dataset.parts["validation"]
     hits = validation.article[validation.clicked]
     return {
@@ -109,8 +108,7 @@ def seen_candidates(dataset: Dataset, part: str) -> dict[str, float]:
 
     An article is known if it was in view in the train part; all others are one and the same unknown to the model.
     """
-    seen = np.zeros(len(dataset.articles), bool)
-    seen[dataset.parts["train"].article] = True
+    seen = marked(dataset.parts["train"].article, len(dataset.articles))
     slates = dataset.parts[part]
     known = np.add.reduceat(seen[slates.article].astype(np.int64), slates.offsets[:-1])
     return {

@@ -35,7 +35,7 @@ class Vocabulary:
     def index_of(self, ids: np.ndarray) -> np.ndarray:
         """Return the int32 index of each id, 0 where the id is unknown."""
         ids = np.asarray(ids)
-        out = slates.large_empty(ids.shape, np.int32)
+        out = slates.large_zeros(ids.shape, np.int32)
         if self._table is not None and ids.dtype.kind in "iu":
             _look_up(ids.ravel(), int(self.ids[0]), self._table, out.ravel())
         elif not len(self.ids):

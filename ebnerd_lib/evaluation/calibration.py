@@ -23,7 +23,7 @@ class Calibration:
 
     def probability(self, scores: np.ndarray) -> np.ndarray:
         """Return the probability of a click for each score, clipped to [1e-7, 1 − 1e-7]."""
-        out = slates.large_empty(np.shape(scores), np.float64)
+        out = slates.large_zeros(np.shape(scores), np.float64)
         for start in range(0, len(out), _AT_A_TIME):
             some = np.asarray(scores[start : start + _AT_A_TIME], dtype=np.float64)
             logit = np.clip(self.slope * some + self.intercept, -50, 50)

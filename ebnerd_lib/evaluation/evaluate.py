@@ -10,16 +10,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates, lists_of
 from ebnerd_lib.data.summary import cold_start, seen_candidates
 from ebnerd_lib.errors import StageError
 from ebnerd_lib.evaluation.calibration import classification, fit_calibration
 from ebnerd_lib.evaluation.intervals import user_bootstrap
 from ebnerd_lib.evaluation.metrics import METRICS, mean_metrics, per_slate
-from ebnerd_lib.features.store import Features
-from ebnerd_lib.training.fit import TrainResult
-from ebnerd_lib.training.model_file import save_model
+from ebnerd_lib.training.inputs import TrainingInputs
+from ebnerd_lib.training.model_file import TrainedModel, save_model
 from ebnerd_lib.training.online import OnlineResult
 
 Metrics = dict[str, float | int | list[float]]
@@ -130,42 +128,34 @@ def save_scorer(scorer: Scorer, parts: Mapping[str, Slates], folder: Path, seed:
 
 
 def save_results(
-    fits: list[TrainResult],
-    learned: list[OnlineResult],
-    dataset: Dataset,
-    features: dict[str, Features],
-    folder: Path,
-    seed: int,
+    model: TrainedModel, online: OnlineResult | None, inputs: TrainingInputs, folder: Path, seed: int
 ) -> dict[str, Any]:
-    """Publish all models of a training stage: ``model_<name>.pt`` and the files of ``save_scorer``.
+    """Publish a trained model, and the one updated online: ``model_<name>.pt`` and the files of ``save_scorer``.
 
     Args:
-        fits: the trained models.
-        learned: those updated online, with the scores they gave on the way; the file holds the last state.
-        dataset: the slates.
-        features: of the parts ``tuning`` and ``validation``.
+        model: scores the tuning day and validation here.
+        online: with the scores it gave on the way: its file holds the last state, which has seen what it would score.
+        inputs: with the features of these parts.
         folder: existing, where to write.
         seed: of the bootstrap.
 
     Returns:
-        What the stage's ``metrics.json`` holds: ``models``, an entry a model, and, where one of them knows articles by
-        their ids alone, ``ids``, which candidates such a model can rank on validation.
+        What the stage's ``metrics.json`` holds: ``models``, an entry a model, and, where it knows articles by their
+        ids alone, ``ids``, which candidates it can rank on validation.
 
     Raises:
         ValueError: scores are missing or not finite.
     """
-    online = {walk.model.name: walk.scores for walk in learned}
+    data = inputs.dataset
+    seen = {part: (data.parts[part], inputs.features[part]) for part in SCORED}
+    static = {part: model.score(data, slates, own.matrix, own.columns) for part, (slates, own) in seen.items()}
     entries = {}
-    for model in [*(fit.model for fit in fits), *(walk.model for walk in learned)]:
-        scores = online.get(model.name) or {
-            part: model.score(dataset, dataset.parts[part], features[part].matrix, features[part].columns)
-            for part in SCORED
-        }
-        save_model(model, folder)
-        scorer = Scorer(model.name, model.tier, scores, model.parameters)
-        entries[model.name] = save_scorer(scorer, dataset.parts, folder, seed)
-    known = {**cold_start(dataset), **seen_candidates(dataset, "validation")}
-    return {"models": entries} | ({"ids": known} if any(fit.model.tier == "ids" for fit in fits) else {})
+    for each, scores in [(model, static), *([(online.model, online.scores)] if online else [])]:
+        save_model(each, folder)
+        scorer = Scorer(each.name, each.tier, scores, each.parameters)
+        entries[each.name] = save_scorer(scorer, data.parts, folder, seed)
+    known = {**cold_start(data), **seen_candidates(data, "validation")}
+    return {"models": entries} | ({"ids": known} if model.tier == "ids" else {})
 
 
 def save_scores(path: Path, slates: Slates, scores: np.ndarray) -> None:

@@ -32,7 +32,6 @@ CHUNK = 1 << 16
 """Candidates computed at a time: the memory of a build is bounded by this and the tables of past events."""
 THREADS = 2
 """Threads that families are computed on."""
-_BLOCK = 1024  # candidates laid out together: their rows stay in the processor's cache
 _WAITING = 2  # chunks that are completed while the past moves on
 _BEGINNING = np.iinfo(np.int64).min
 _STEP = 1 << 16  # impressions of a timeline that are walked over at a time where nothing is asked
@@ -84,19 +83,12 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class FeatureChunk:
-    """Some slates and their features.
+    """Some slates and their features."""
 
-    Attributes:
-        rows: int64 (n,), their positions in the queries, in order of time.
-        slates: the slates, with no click known.
-        names: names of the columns of ``table``.
-        table: float32 (m, columns).
-    """
-
-    rows: np.ndarray
-    slates: Slates
-    names: list[str]
-    table: np.ndarray
+    rows: np.ndarray  # int64 (n,), their positions in the queries, in order of time
+    slates: Slates  # with no click known
+    names: list[str]  # of the columns of ``table``
+    table: np.ndarray  # float32 (m, columns)
 
     def column(self, name: str) -> np.ndarray:
         """Return one column: float32 (m,)."""
@@ -240,31 +232,23 @@ def write_features(
 
 def halves(values: np.ndarray) -> np.ndarray:
     """Round float32 values to float16, halves to even; what is too large becomes the largest, ±65,504."""
-    out = np.empty(values.shape, np.float16)
-    _halve(np.ascontiguousarray(values).reshape(-1).view(np.uint32), out.reshape(-1).view(np.uint16))
+    out, flat = np.empty(values.shape, np.float16), np.ascontiguousarray(values).reshape(-1)
+    _halve(flat, flat.view(np.uint32), out.reshape(-1).view(np.uint16))
     return out
 
 
 @njit(cache=True, nogil=True)
-def _halve(values, out):  # type: ignore[no-untyped-def]
-    # On the bits: a quarter of the time that numpy takes to clip and to convert.
+def _halve(values, bits, out):  # type: ignore[no-untyped-def]
+    # On the bits: a third of the time that numpy takes to clip and to convert.
     for place in range(len(values)):
-        sign, bits = (values[place] >> 16) & np.uint32(0x8000), values[place] & np.uint32(0x7FFFFFFF)
-        if bits > 0x7F800000:
+        size, own = abs(values[place]), bits[place] & np.uint32(0x7FFFFFFF)
+        if size < np.float32(2.0**-14):  # subnormal: multiples of 2^-24
+            half = np.uint32(np.rint(size * np.float32(2.0**24)))
+        elif own > 0x7F800000:
             half = np.uint32(0x7E00)  # NaN
-        elif bits >= 0x477FF000:
-            half = np.uint32(0x7BFF)
-        elif bits >= 0x38800000:
-            half = (bits - np.uint32(0x38000000) + np.uint32(0xFFF) + ((bits >> 13) & np.uint32(1))) >> 13
-        elif bits >= 0x33000000:  # subnormal: shift the whole significand down
-            shift = np.uint32(126) - (bits >> 23)
-            whole = (bits & np.uint32(0x7FFFFF)) | np.uint32(0x800000)
-            half = whole >> shift
-            rest, middle = whole & ((np.uint32(1) << shift) - np.uint32(1)), np.uint32(1) << (shift - np.uint32(1))
-            half += np.uint32(rest > middle or (rest == middle and half & np.uint32(1)))
         else:
-            half = np.uint32(0)
-        out[place] = sign | half
+            half = min((own - np.uint32(0x38000000 - 0xFFF) + ((own >> 13) & np.uint32(1))) >> 13, np.uint32(0x7BFF))
+        out[place] = ((bits[place] >> 16) & np.uint32(0x8000)) | half
 
 
 def _append(file: io.FileIO, matrix: np.ndarray) -> None:
@@ -315,10 +299,8 @@ def _completed(
             read = {name: known[name] for name in entry.reads}
             values[entry.name] = _compute(entry, slates, context, walk, read)
         known |= {column.name: values[entry.name][:, place] for place, column in enumerate(entry.columns)}
-    table = np.empty((slates.candidates, len(known)), np.float32)
-    for begin in range(0, len(table) if members else 0, _BLOCK):
-        block = slice(begin, begin + _BLOCK)
-        np.concatenate([values[entry.name][block] for entry in members], axis=1, out=table[block])
+    nothing = np.empty((slates.candidates, 0), np.float32)
+    table = np.concatenate([nothing, *(values[entry.name] for entry in members)], axis=1)
     return FeatureChunk(rows, slates, list(known), table)
 
 

@@ -23,19 +23,12 @@ not), or the article with this kind of reader (subscriber or not)."""
 
 @dataclass
 class FeatureContext:
-    """Everything that features may look at. Past events are put in order once, when first needed.
+    """Everything that features may look at. Past events are put in order once, when first needed."""
 
-    Attributes:
-        log: impressions of all parts with their clicks; queries only see those strictly before their time.
-        metadata: the articles table.
-        histories: the clicks before each week, week 0 first.
-        users: number of users, index 0 included.
-    """
-
-    log: Slates
-    metadata: Metadata
-    histories: list[History]
-    users: int
+    log: Slates  # impressions of all parts with their clicks; queries only see those strictly before their time
+    metadata: Metadata  # the articles table
+    histories: list[History]  # the clicks before each week, week 0 first
+    users: int  # number of users, index 0 included
 
     @property
     def articles(self) -> int:
@@ -47,20 +40,17 @@ class FeatureContext:
         """What profiles of users are made of."""
         return UserProfiles(self.metadata)
 
-    def grouping(self, by: By) -> Grouping:
-        """Return the keys of each article. See ``By``."""
+    @cached_property
+    def groupings(self) -> dict[By, Grouping]:
+        """The keys of each article. See ``By``."""
         article, meta = np.arange(self.articles), self.metadata
-        match by:
-            case "article":
-                return Grouping.one_key(article)
-            case "category":
-                return Grouping.one_key(meta.category)
-            case "topic":
-                return Grouping(meta.topic_starts, meta.topics, meta.topic_count, missing=np.nan)
-            case "page":
-                return Grouping.one_key(article, "front_page")
-            case "audience":
-                return Grouping.one_key(article, "subscriber")
+        return {
+            "article": Grouping.one_key(article),
+            "category": Grouping.one_key(meta.category),
+            "topic": Grouping(meta.topic_starts, meta.topics, meta.topic_count, missing=np.nan),
+            "page": Grouping.one_key(article, "front_page"),
+            "audience": Grouping.one_key(article, "subscriber"),
+        }
 
     @cached_property
     def inviews(self) -> Timeline:
@@ -89,28 +79,23 @@ class EventCursor:
     """
 
     def __init__(self, context: FeatureContext, queries: Slates) -> None:
-        self._world, self._queries = context, queries
-        self._pasts: dict[tuple[Kind, By], EventCounts] = {}
-        self._tables = Tables()
+        self._world, self._queries, self._tables = context, queries, Tables()
 
     def copy(self, queries: Slates) -> "EventCursor":
         """Return one for other queries that goes on from here by itself."""
         twin = EventCursor(self._world, queries)
-        twin._pasts = {key: past.copy() for key, past in self._pasts.items()}
         twin._tables = self._tables.copy()
         return twin
 
     @property
     def nbytes(self) -> int:
         """Bytes of what it holds of the past."""
-        return self._tables.nbytes + sum(past.tables.nbytes for past in self._pasts.values())
+        return self._tables.nbytes
 
     def past(self, kind: Kind, by: By = "article") -> EventCounts:
         """Return the past events of a kind by key."""
-        if (kind, by) not in self._pasts:
-            events = self._world.clicks if kind == "clicks" else self._world.inviews
-            self._pasts[kind, by] = EventCounts(events, self._world.grouping(by), by_chance=kind == "chances")
-        return self._pasts[kind, by]
+        events = self._world.clicks if kind == "clicks" else self._world.inviews
+        return EventCounts(kind, events, by, self._world.groupings[by], self._tables)
 
     @cached_property
     def read(self) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -185,19 +170,12 @@ class EventCursor:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a feature function sees: some slates in the order of its walk, and the past.
+    """What a feature function sees: some slates in the order of its walk, and the past."""
 
-    Attributes:
-        slates: the slates to describe, n impressions and m candidates.
-        context: metadata, histories and the log.
-        walk: past events, strictly before the time of each slate; for a ``time`` walk.
-        columns: for a ``slate`` walk, the columns (m,) that the family reads, by name.
-    """
-
-    slates: Slates
-    context: FeatureContext
-    walk: EventCursor
-    columns: dict[str, np.ndarray]
+    slates: Slates  # the slates to describe, n impressions and m candidates
+    context: FeatureContext  # metadata, histories and the log
+    walk: EventCursor  # past events, strictly before the time of each slate; for a ``time`` walk
+    columns: dict[str, np.ndarray]  # for a ``slate`` walk, the columns (m,) that the family reads, by name
 
 
 def feature_context(dataset: Dataset) -> FeatureContext:

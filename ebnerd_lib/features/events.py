@@ -12,7 +12,6 @@ tables; the log itself is read in its order, so it may lie in a mapped file.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -29,23 +28,14 @@ _REBASE = 512.0  # half-lives after which decayed sums are scaled anew: powers o
 
 @dataclass(frozen=True)
 class Timeline:
-    """Events in order of time, several of one impression together.
+    """Events in order of time, several of one impression together."""
 
-    Attributes:
-        time: int64 (n,), ascending.
-        offsets: int64 (n + 1,), impression ``i`` has ``article[offsets[i]:offsets[i + 1]]``.
-        article: int32 (m,), index of the article in view, or clicked.
-        length: int32 (n,), candidates of the impression's slate.
-        front_page: bool (n,).
-        subscriber: bool (n,).
-    """
-
-    time: np.ndarray
-    offsets: np.ndarray
-    article: np.ndarray
-    length: np.ndarray
-    front_page: np.ndarray
-    subscriber: np.ndarray
+    time: np.ndarray  # int64 (n,), ascending
+    offsets: np.ndarray  # int64 (n + 1,), impression ``i`` has ``article[offsets[i]:offsets[i + 1]]``
+    article: np.ndarray  # int32 (m,), index of the article in view, or clicked
+    length: np.ndarray  # int32 (n,), candidates of the impression's slate
+    front_page: np.ndarray  # bool (n,)
+    subscriber: np.ndarray  # bool (n,)
 
     @classmethod
     def inviews(cls, log: Slates) -> "Timeline":
@@ -72,21 +62,13 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Grouping:
-    """What events are counted by. Article ``a`` has the keys ``keys[starts[a]:starts[a + 1]]``, maybe none.
+    """What events are counted by. Article ``a`` has the keys ``keys[starts[a]:starts[a + 1]]``, maybe none."""
 
-    Attributes:
-        starts: int64 (articles + 1,).
-        keys: int32, from 0.
-        size: number of keys.
-        side: ``front_page`` or ``subscriber`` to count each key apart by it; empty to count them together.
-        missing: value of a candidate without a key.
-    """
-
-    starts: np.ndarray
-    keys: np.ndarray
-    size: int
-    side: Literal["", "front_page", "subscriber"] = ""
-    missing: float = 0.0
+    starts: np.ndarray  # int64 (articles + 1,)
+    keys: np.ndarray  # int32, from 0
+    size: int  # number of keys
+    side: Literal["", "front_page", "subscriber"] = ""  # what to count each key apart by; empty to count them together
+    missing: float = 0.0  # value of a candidate without a key
 
     @classmethod
     def one_key(cls, key: np.ndarray, side: Literal["", "front_page", "subscriber"] = "") -> "Grouping":
@@ -95,8 +77,8 @@ class Grouping:
         starts = np.concatenate(([0], np.cumsum(known))).astype(np.int64)
         return cls(starts, key[known].astype(np.int32), int(key.max(initial=0)) + 1, side)
 
-    @cached_property
-    def tables(self) -> int:
+    @property
+    def rows(self) -> int:
         """Rows of a table: one a key and side."""
         return self.size * (2 if self.side else 1)
 
@@ -148,17 +130,15 @@ class EventCounts:
     the last one raises ``ValueError``.
 
     Args:
+        kind: of the events; ``chances`` weigh 1 / the length of their slate in decayed sums.
         events: in order of time.
+        by: name of ``grouping``.
         grouping: what they are counted by.
-        by_chance: whether an event weighs 1 / the length of its slate instead of 1; for decayed sums.
-        tables: those to go on from.
+        tables: to keep the counts in.
     """
 
-    def __init__(
-        self, events: Timeline, grouping: Grouping, by_chance: bool = False, tables: Tables | None = None
-    ) -> None:
-        self._events, self._grouping, self._by_chance = events, grouping, by_chance
-        self.tables = tables or Tables()
+    def __init__(self, kind: Kind, events: Timeline, by: str, grouping: Grouping, tables: Tables) -> None:
+        self._kind, self._events, self._by, self._grouping, self._tables = kind, events, by, grouping, tables
 
     def trailing(self, slates: Slates, hours: tuple[float, ...]) -> np.ndarray:
         """Count events in [t - w, t) for each window w in hours: float32 (candidates, windows).
@@ -166,9 +146,9 @@ class EventCounts:
         Of an article with several keys, the sum over them.
         """
         windows = np.array([int(h * HOUR) for h in hours], dtype=np.int64)
-        state = self.tables.of(
-            ("trailing", hours), slates,
-            lambda: [np.zeros(1 + len(hours), np.int64), np.zeros((self._grouping.tables, len(hours)), np.int32)],
+        state = self._tables.of(
+            (self._kind, self._by, "trailing", hours), slates,
+            lambda: [np.zeros(1 + len(hours), np.int64), np.zeros((self._grouping.rows, len(hours)), np.int32)],
         )  # fmt: skip
         out = np.full((slates.candidates, len(hours)), self._grouping.missing, dtype=np.float32)
         _trailing(*self._query(slates), windows, *state, out)
@@ -181,15 +161,15 @@ class EventCounts:
         """
         spans = np.array([int(h * HOUR) for h in half_lives], dtype=np.int64)
         first = self._events.time[:1]
-        state = self.tables.of(
-            ("decayed", half_lives), slates,
+        state = self._tables.of(
+            (self._kind, self._by, "decayed", half_lives), slates,
             lambda: [
                 np.zeros(1, np.int64), np.resize(first, len(spans)).astype(np.int64),
-                np.zeros((self._grouping.tables, len(spans))),
+                np.zeros((self._grouping.rows, len(spans))),
             ],
         )  # fmt: skip
         out = np.full((slates.candidates, len(spans)), self._grouping.missing, dtype=np.float32)
-        weights = self._events.length if self._by_chance else self._events.length[:0]
+        weights = self._events.length if self._kind == "chances" else self._events.length[:0]
         _decayed(*self._query(slates), weights, spans, *state, out)
         return out
 
@@ -201,14 +181,10 @@ class EventCounts:
         """Hours since the key's last event before t, NaN where there is none: float32 (candidates, 1)."""
         return self._since(slates, first=False)
 
-    def copy(self) -> "EventCounts":
-        """Return one that goes on from here by itself."""
-        return EventCounts(self._events, self._grouping, self._by_chance, self.tables.copy())
-
     def _since(self, slates: Slates, first: bool) -> np.ndarray:
-        state = self.tables.of(
-            ("since", first), slates,
-            lambda: [np.zeros(1, np.int64), np.full(self._grouping.tables, _NEVER, np.int64)],
+        state = self._tables.of(
+            (self._kind, self._by, "since", first), slates,
+            lambda: [np.zeros(1, np.int64), np.full(self._grouping.rows, _NEVER, np.int64)],
         )  # fmt: skip
         out = np.full((slates.candidates, 1), np.nan, dtype=np.float32)
         _since(*self._query(slates), first, *state, out)

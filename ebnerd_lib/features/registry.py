@@ -45,21 +45,13 @@ Order = Literal["time", "user", "slate"]
 
 @dataclass(frozen=True)
 class Column:
-    """One feature: a column over candidates.
+    """One feature: a column over candidates."""
 
-    Attributes:
-        name: unique name.
-        tier: the least information tier that may use it.
-        group: what it tells about, for explanations and importances.
-        unit: unit of its values.
-        formula: what it is at the time t of an impression, for candidate a and user u.
-    """
-
-    name: str
-    tier: str
-    group: str
+    name: str  # unique
+    tier: str  # the least information tier that may use it
+    group: str  # what it tells about, for explanations and importances
     unit: str
-    formula: str
+    formula: str  # what it is at the time t of an impression, for candidate a and user u
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,10 @@ COLUMNS_FILE = "features.json"
 
 @dataclass(frozen=True)
 class Features:
-    """The features of a part.
+    """The features of a part."""
 
-    Attributes:
-        matrix: float32 or float16 (candidates, columns), memory-mapped, rows in the order of the part's slates.
-        columns: names, one a column of ``matrix``.
-    """
-
-    matrix: np.ndarray
-    columns: list[str]
+    matrix: np.ndarray  # float32 or float16 (candidates, columns), memory-mapped, in the order of the part's slates
+    columns: list[str]  # names
 
     def column(self, name: str) -> np.ndarray:
         """Return one column, float32 (candidates,). Raises ``StageError`` where there is none of that name."""
@@ -56,13 +51,9 @@ def columns_table(names: Sequence[str]) -> pd.DataFrame:
 
 
 def usable(features: Features, tier: str) -> list[int]:
-    """Return the positions of the stored columns that a model of a tier may see.
+    """Return the positions of the stored columns, of any part, that a model of a tier may see.
 
     The registry decides, not the file: a column that is no longer registered is nobody's.
-
-    Args:
-        features: of any part.
-        tier: the model's information tier.
 
     Raises:
         ConfigError: the tier is unknown.

@@ -17,25 +17,15 @@ _COUNTS = 5  # of a profile, before its counts by category
 
 @dataclass(frozen=True)
 class UserEvents:
-    """Impressions per user in order of time; user ``u`` has the places ``offsets[u]:offsets[u + 1]`` of the others.
+    """Impressions per user in order of time; user ``u`` has the places ``offsets[u]:offsets[u + 1]`` of the others."""
 
-    Attributes:
-        offsets: int64 (users + 1,); the unknown user has none.
-        row: int64 (n,), rows of the log.
-        time: int64 (n,), microseconds.
-        session: int64 (n,).
-        slates: int64 (n + 1,), where the candidates of each begin in ``article`` and ``clicked``.
-        article: int32 (m,), candidates, one user's after the other.
-        clicked: bool (m,).
-    """
-
-    offsets: np.ndarray
-    row: np.ndarray
-    time: np.ndarray
-    session: np.ndarray
-    slates: np.ndarray
-    article: np.ndarray
-    clicked: np.ndarray
+    offsets: np.ndarray  # int64 (users + 1,); the unknown user has none
+    row: np.ndarray  # int64 (n,), rows of the log
+    time: np.ndarray  # int64 (n,), microseconds
+    session: np.ndarray  # int64 (n,)
+    slates: np.ndarray  # int64 (n + 1,), where the candidates of each begin in ``article`` and ``clicked``
+    article: np.ndarray  # int32 (m,), candidates, one user's after the other
+    clicked: np.ndarray  # bool (m,)
 
 
 def user_events(log: Slates, users: int) -> UserEvents:

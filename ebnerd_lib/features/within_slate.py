@@ -68,7 +68,10 @@ def relative(values, offsets):
             value = own[place]
             if np.isnan(value):
                 continue
-            at, stop = _place(value, own) if len(own) <= _SHORT else _found(value, ordered[:known])
+            if len(own) > _SHORT:
+                at, stop = np.searchsorted(ordered[:known], value), np.searchsorted(ordered[:known], value, "right")
+            else:
+                at, stop = _place(value, own)
             out[0, offsets[row] + place] = 0.5 if known == 1 else (at + stop - 1) / 2 / (known - 1)
             out[1, offsets[row] + place] = value * known / total if total != 0 else 1.0
     return out
@@ -96,9 +99,3 @@ def _place(value, values):
         at += np.int32(other < value)
         stop += np.int32(other <= value)
     return at, stop
-
-
-@njit(cache=True, nogil=True)
-def _found(value, ordered):
-    """Return what ``_place`` does, of values in ascending order without NaN."""
-    return np.int32(np.searchsorted(ordered, value)), np.int32(np.searchsorted(ordered, value, side="right"))

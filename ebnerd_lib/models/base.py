@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchmetrics import Metric
+from torchmetrics import MeanMetric
 
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.models.layers import FeatureTransform
@@ -63,11 +63,6 @@ def pad(values: torch.Tensor, batch: Batch, fill: float) -> torch.Tensor:
     return out.index_put((batch.slate, batch.place), values)
 
 
-def pad_rows(values: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Spread rows (m, width) over a (n, longest slate, width) tensor of zeros, and say which places are free."""
-    return pad(values, batch, 0.0), pad(torch.zeros_like(batch.slate, dtype=torch.bool), batch, True)
-
-
 WIDE = torch.float32 if torch.backends.mps.is_available() else torch.float64
 """Type of sums over slates: they come out the same however slates are shared by processes. Apple's GPU lacks it."""
 
@@ -90,73 +85,19 @@ def bce(scores: torch.Tensor, batch: Batch) -> torch.Tensor:
 LOSSES: dict[str, Callable[[torch.Tensor, Batch], torch.Tensor]] = {"listwise": listwise, "bce": bce}
 
 
-class TuningLoss(Metric):
-    """Mean of a loss over batches, weighted by their slates, however processes share the slates of each batch.
-
-    Args:
-        loss: its name in ``LOSSES``.
-    """
-
-    full_state_update = False
-    total: torch.Tensor
-    terms: torch.Tensor
-    slates: torch.Tensor
-
-    def __init__(self, loss: str) -> None:
-        super().__init__()
-        self._loss = loss
-        # One place a batch: processes take part in every batch, so their places add up.
-        for name in ("total", "terms", "slates"):
-            self.add_state(name, torch.zeros(0, dtype=WIDE), dist_reduce_fx="sum")
-
-    def update(self, scores: torch.Tensor, batch: Batch) -> None:
-        """Add a batch, ``scores`` (m,)."""
-        batch = batch._replace(clicked=batch.clicked.to(WIDE))
-        terms = batch.clicked.sum() if self._loss == "listwise" else scores.new_tensor(len(scores), dtype=WIDE)
-        self.total = torch.cat([self.total, (LOSSES[self._loss](scores.to(WIDE), batch) * terms).reshape(1)])
-        self.terms = torch.cat([self.terms, terms.reshape(1)])
-        self.slates = torch.cat([self.slates, terms.new_tensor([len(batch.user)])])
-
-    def compute(self) -> torch.Tensor:
-        """Return the mean so far; 0 where nothing was seen."""
-        means = self.total / self.terms.clamp(min=1)
-        return (means * self.slates).sum() / self.slates.sum().clamp(min=1)
-
-
-class SlateAUC(Metric):
-    """Mean AUC over the slates seen; slates without a click or with nothing but clicks are left out.
-
-    Ties count one half. 0 where no slate counts.
-    """
-
-    full_state_update = False
-    total: torch.Tensor
-    slates: torch.Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros((), dtype=WIDE), dist_reduce_fx="sum")
-        self.add_state("slates", torch.zeros((), dtype=WIDE), dist_reduce_fx="sum")
-
-    def update(self, scores: torch.Tensor, batch: Batch) -> None:
-        """Add the slates of a batch, ``scores`` (m,)."""
-        table = pad(scores.float(), batch, 0.0)
-        others = pad(1 - batch.clicked, batch, 0.0)
-        click = batch.clicked > 0
-        row = batch.slate[click]
-        mine = scores[click].float().unsqueeze(1)
-        wins = (((mine > table[row]) + 0.5 * (mine == table[row])) * others[row]).sum(dim=1)
-        # Sums by index_add: on a GPU, torch refuses weighted bincount where runs must repeat.
-        nothing = wins.new_zeros(len(batch.user))
-        pairs = nothing.index_add(0, row, torch.ones_like(wins)) * others.sum(dim=1)
-        evaluated = pairs > 0
-        per_slate = nothing.index_add(0, row, wins)
-        self.total += (per_slate[evaluated].to(WIDE) / pairs[evaluated]).sum()
-        self.slates += evaluated.sum()
-
-    def compute(self) -> torch.Tensor:
-        """Return the mean so far."""
-        return self.total / self.slates.clamp(min=1)
+def slate_auc(scores: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Return the AUC of each slate that has a click and something beside it; ties count one half."""
+    table = pad(scores.float(), batch, 0.0)
+    others = pad(1 - batch.clicked, batch, 0.0)
+    click = batch.clicked > 0
+    row = batch.slate[click]
+    mine = scores[click].float().unsqueeze(1)
+    wins = (((mine > table[row]) + 0.5 * (mine == table[row])) * others[row]).sum(dim=1)
+    # Sums by index_add: on a GPU, torch refuses weighted bincount where runs must repeat.
+    nothing = wins.new_zeros(len(batch.user))
+    pairs = nothing.index_add(0, row, torch.ones_like(wins)) * others.sum(dim=1)
+    evaluated = pairs > 0
+    return nothing.index_add(0, row, wins)[evaluated].to(WIDE) / pairs[evaluated]
 
 
 class RowwiseAdamW(torch.optim.AdamW):
@@ -248,7 +189,7 @@ class SlateModel(pl.LightningModule):
         users: int,
         articles: int,
         vector_size: int = 0,
-        history_length: int = 0,
+        history_length: int = 30,
         loss: str = "listwise",
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
@@ -257,17 +198,13 @@ class SlateModel(pl.LightningModule):
         **layers: Any,
     ) -> None:
         super().__init__()
-        if loss not in LOSSES:
-            raise ConfigError(f"loss: '{loss}' is unknown. Use one of {', '.join(LOSSES)}.")
-        if schedule not in ("one_cycle", "constant"):
-            raise ConfigError(f"schedule: '{schedule}' is unknown. Use one_cycle or constant.")
         self.hyperparameters: dict[str, Any] = {
             "columns": columns, "users": users, "articles": articles, "vector_size": vector_size,
             "history_length": history_length, "loss": loss, "learning_rate": learning_rate,
             "weight_decay": weight_decay, "schedule": schedule, "id_dropout": id_dropout, **layers,
         }  # fmt: skip
         self.transform = FeatureTransform(columns)
-        self.tuning_auc, self.tuning_loss = SlateAUC(), TuningLoss(loss)
+        self.tuning_auc, self.tuning_loss = MeanMetric().set_dtype(WIDE), MeanMetric().set_dtype(WIDE)
 
     def score(self, batch: Batch) -> torch.Tensor:
         """Score the candidates of a batch, whose features are transformed already: (m,)."""
@@ -281,19 +218,21 @@ class SlateModel(pl.LightningModule):
             batch = batch._replace(features=self.transform(batch.features))
         return self.score(batch)
 
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Return what training minimises."""
+        return LOSSES[self.hyperparameters["loss"]](self(batch), batch)
+
     @property
     def size(self) -> int:
         """The number of networks whose scores are averaged."""
         return 1
 
     @classmethod
-    def settings(cls) -> set[str]:
-        """Return the names of the settings that this model knows."""
-        known: set[str] = set()
-        for kind in cls.__mro__[: cls.__mro__.index(SlateModel) + 1]:
-            named = inspect.signature(kind).parameters.values()
-            known |= {each.name for each in named if each.kind == each.POSITIONAL_OR_KEYWORD}
-        return known - {"columns", "users", "articles", "vector_size"}
+    def known(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of some settings that this model takes."""
+        kinds = [kind for kind in cls.__mro__ if issubclass(kind, SlateModel)]
+        taken = {name for kind in kinds for name in inspect.signature(kind).parameters}
+        return {name: value for name, value in settings.items() if name in taken}
 
     def copy(self) -> "SlateModel":
         """Return a model of the same settings and weights, free of what training has attached to this one."""
@@ -308,7 +247,7 @@ class SlateModel(pl.LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Return the loss of a batch; the mean is logged once an epoch, as to log takes longer than a small step."""
-        loss = LOSSES[self.hyperparameters["loss"]](self(batch), batch)
+        loss = self.loss(batch)
         self._losses.append(loss.detach())
         self._slates.append(len(batch.user))
         if self.trainer.is_last_batch:
@@ -318,10 +257,12 @@ class SlateModel(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Collect the AUC of the tuning day's slates, and its loss."""
-        scores = self(batch)
-        self.tuning_auc.update(scores, batch)
-        self.tuning_loss.update(scores, batch)
+        """Collect the AUC of the tuning day's slates, and the loss of its clicks or candidates."""
+        scores, loss = self(batch), self.hyperparameters["loss"]
+        wide = batch._replace(clicked=batch.clicked.to(WIDE))
+        terms = wide.clicked.sum() if loss == "listwise" else len(scores)
+        self.tuning_loss.update(LOSSES[loss](scores.to(WIDE), wide), terms)
+        self.tuning_auc.update(slate_auc(scores, batch))
         self.log("val/loss", self.tuning_loss, on_step=False, on_epoch=True, batch_size=len(batch.user))
         self.log("val/auc", self.tuning_auc, on_step=False, on_epoch=True, batch_size=len(batch.user))
 

@@ -1,4 +1,4 @@
-"""Several networks of one kind, trained with different seeds, whose scores are averaged."""
+"""Several networks of one kind with different first weights, trained side by side, whose scores are averaged."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,10 @@ from ebnerd_lib.models.base import Batch, SlateModel
 
 
 class Ensemble(SlateModel):
-    """Score = mean of the members' scores.
+    """Score = mean of the members' scores; loss = mean of the members' losses, so each learns as it would alone.
 
     Networks that differ by their seed alone err in different places, so their mean ranks a little better than any.
+    The tuning day's AUC is that of the mean, so all members stop at one best epoch.
 
     Args:
         members: networks of one kind and of the same hyperparameters, one or more.
@@ -36,6 +37,10 @@ class Ensemble(SlateModel):
     def forward(self, batch: Batch) -> torch.Tensor:
         """Score every candidate of a batch: (m,)."""
         return torch.stack([member(batch) for member in self.members]).mean(dim=0)
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Return the mean of the members' losses."""
+        return torch.stack([member.loss(batch) for member in self.members]).mean()  # type: ignore[operator]
 
     def reindex(self, kind: str, source: np.ndarray) -> None:
         """Give the id tables of all members new rows, see ``SlateModel.reindex``."""

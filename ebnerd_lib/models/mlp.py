@@ -8,7 +8,7 @@ from torch import nn
 
 from ebnerd_lib.configs import Context
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.models.base import Batch, SlateModel, embedding, pad_rows, slate_mean
+from ebnerd_lib.models.base import Batch, SlateModel, embedding, pad, slate_mean
 from ebnerd_lib.models.layers import Dropout
 
 CONTEXTS: tuple[str, ...] = get_args(Context)
@@ -79,7 +79,7 @@ class MLP(SlateModel):
         if context == "mean":
             own = torch.cat([own, slate_mean(self.around(own), batch)], dim=1)
         elif context == "attention":
-            table, free = pad_rows(own, batch)
+            table, free = pad(own, batch, 0.0), pad(torch.zeros_like(batch.slate, dtype=torch.bool), batch, True)
             attended, _ = self.attention(table, table, table, key_padding_mask=free, need_weights=False)
             own = torch.cat([own, attended[batch.slate, batch.place]], dim=1)
         return self.rest(own).squeeze(1)

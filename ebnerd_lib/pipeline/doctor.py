@@ -132,19 +132,19 @@ def check_machine(profile: str) -> Iterator[Finding]:
 
 def check_profile(profile: str) -> Iterator[Finding]:
     """Check the profile's parameters; say which of its stages are complete, failed or still to run."""
-    from ebnerd_lib.pipeline.params import load_config
+    from ebnerd_lib.pipeline.params import load_profile
     from ebnerd_lib.pipeline.runs import read_runs
-    from ebnerd_lib.pipeline.stale import plan, stale_stages
+    from ebnerd_lib.pipeline.stale import order
 
     try:
-        stages = paths.profile_stages(profile)
-        plan({stage: load_config(profile, stage) for stage in stages})
+        configs = load_profile(profile)
+        order(configs)
     except EbnerdError as error:  # its message ends with the remedy
         yield Finding(WRONG, "parameters", str(error))
         return
-    yield Finding(OK, "parameters", f"valid, for {len(stages)} stages")
+    yield Finding(OK, "parameters", f"valid, for {len(configs)} stages")
     states = dict[str, list[str]]()
-    for run in read_runs(profile, stages, stale_stages(profile, stages)):
+    for run in read_runs(profile):
         states.setdefault(run.state, []).append(run.stage)
     text = "; ".join(f"{state}: {', '.join(names)}" for state, names in states.items())
     remedy = f"read why in outputs/{profile}/index.html; `make run-all PROFILE={profile}` tries again"
@@ -158,7 +158,7 @@ def check_outputs(profile: str) -> Iterator[Finding]:
     closed = [paths.relative(folder) for folder in there if not os.access(folder, os.W_OK | os.X_OK)]
     text = f"{', '.join(closed)} cannot be written" if closed else "can be written"
     yield Finding(WRONG if closed else OK, "outputs/", text, "chmod -R u+rwX outputs, or make it yours")
-    held = [f"{paths.relative(file)}: {who}" for file in own.glob("logs/*.lock") if (who := paths.holder(file))]
+    held = [f"{paths.relative(file)}: {who}" for file in own.glob("logs/**/*.lock") if (who := paths.holder(file))]
     yield Finding(WRONG if held else OK, "locks", "; ".join(held) or "none is held", "wait until it ends, or `kill` it")
 
 
@@ -208,10 +208,10 @@ def _reinstall() -> tuple[str, str]:
 
 def _bundles(profile: str) -> set[str]:
     """Return the bundles that a profile reads; none where its parameters are wrong, which ``check_profile`` reports."""
-    from ebnerd_lib.pipeline.params import load_config
+    from ebnerd_lib.pipeline.params import load_profile
 
     try:
-        configs = [load_config(profile, stage) for stage in paths.profile_stages(profile)]
+        configs = load_profile(profile).values()
     except EbnerdError:
         return set()
     return {str(config.parameters["bundle"]) for config in configs if "bundle" in config.parameters}

@@ -1,7 +1,10 @@
-"""The effective parameters of a stage: the notebook's parameters cell, then the parameter file, checked together.
+"""The effective parameters of a stage: the notebook's parameters cell, then the parameter files, checked together.
 
 A line ``name: type = default  # help`` of the cell tagged ``parameters`` declares a parameter. Its legal values stand
 in the notebook's class of ``ebnerd_lib.configs``. Of a notebook without a class, the types of the cell are checked.
+
+A stage is a notebook with one parameter file. ``03_train_mlp.wide`` is the notebook ``03_train_mlp`` with the file
+``03_train_mlp.wide.yaml`` on top of ``03_train_mlp.yaml``, where there is one. It trains the model ``mlp_wide``.
 """
 
 import ast
@@ -9,7 +12,7 @@ import difflib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +20,14 @@ import yaml
 from pydantic import ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from ebnerd_lib.configs import CONFIGS, Parameters
+from ebnerd_lib.configs import CONFIGS, ONLINE, Parameters
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.pipeline.paths import notebook_path, parameter_file, relative
+from ebnerd_lib.pipeline.paths import notebook_path, parameter_file, profile_stages, relative
 
 _TYPES: dict[str, Any] = {
     "int": int, "float": float, "str": str, "bool": bool,
     "list[int]": list[int], "list[float]": list[float], "list[str]": list[str], "list[bool]": list[bool],
+    "dict": dict[str, Any],
 }  # fmt: skip
 _HINTS = {"float_type": " Write floats with a point and a sign, as 1.0e-3.", "string_type": " Put it in quotes."}
 _PLAIN_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9_]*)?(\.[0-9_]*)?([eE][-+]?[0-9]+)?|[-+]?\.(inf|nan)", re.IGNORECASE)
@@ -31,17 +35,41 @@ _PLAIN_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9_]*)?(\.[0-9_]*)?([eE][-+]?[0-9]+)
 
 @dataclass(frozen=True)
 class StageConfig:
-    """The effective parameters of a stage, and those among them that the parameter file gives."""
+    """The effective parameters of a stage, and those among them that its parameter files give.
+
+    Attributes:
+        stage: a notebook, and a variant of it after a dot.
+        profile: the folder of ``params``.
+        parameters: all of them, checked.
+        given: those that a file gives.
+        reads: the stages whose artifacts it reads; of a stage that reads models, see ``read_stages``.
+        changes: what its own file changes, see ``differences``.
+    """
 
     stage: str
     profile: str
     parameters: dict[str, Any]
     given: dict[str, Any]
+    reads: tuple[str, ...] = ()
+    changes: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def reads(self) -> list[str]:
-        """The stages whose artifacts this one reads."""
-        return list(self.parameters.get("reads", []))
+    def trains(self) -> bool:
+        """Whether this stage trains a model."""
+        return trained_model(self.stage) is not None
+
+
+def trained_model(stage: str) -> str | None:
+    """Return the name of the model that a stage trains, ``None`` where it trains none.
+
+    >>> [trained_model(stage) for stage in ("02_train_mf.ids", "03_train_mlp", "03_train_news.nrms", "05_compare")]
+    ['mf_ids', 'mlp', 'nrms', None]
+    """
+    notebook, _, variant = stage.partition(".")
+    kind = notebook.partition("_train_")[2]
+    if not kind:
+        return None
+    return variant if kind == "news" and variant else f"{kind}_{variant}" if variant else kind
 
 
 @dataclass(frozen=True)
@@ -98,23 +126,97 @@ def read_schema(notebook: Path) -> dict[str, Declared]:
     return schema
 
 
+def load_profile(profile: str) -> dict[str, StageConfig]:
+    """Return the checked parameters of every stage of a profile, in order, with the stages that each reads.
+
+    Raises:
+        ConfigError: as ``load_config``; or a stage names a stage or a model that the profile lacks.
+    """
+    configs = {stage: load_config(profile, stage) for stage in profile_stages(profile)}
+    known = {stage: config.parameters for stage, config in configs.items()}
+    return {stage: replace(config, reads=read_stages(config, known)) for stage, config in configs.items()}
+
+
 def load_config(profile: str, stage: str) -> StageConfig:
-    """Return the checked parameters of a stage in a profile.
+    """Return the checked parameters of a stage in a profile; without the stages that it reads.
 
     Raises:
         ConfigError: the YAML is malformed, has a key that the notebook does not declare, or a value is not legal; the
             message names file, key, value and what is legal.
     """
-    file = parameter_file(profile, stage)
+    base, file = base_config(profile, stage), parameter_file(profile, stage)
+    config = with_values(base, read_yaml(file), relative(file))
+    return replace(config, changes=differences(base.parameters, config.parameters))
+
+
+def base_config(profile: str, stage: str) -> StageConfig:
+    """Return the parameters that the file of a stage starts from: those of the notebook's cell.
+
+    A variant starts from the file of its notebook, where there is one, less what that says of online updates.
+    """
+    notebook, _, variant = stage.partition(".")
     defaults = {name: line.default for name, line in read_schema(notebook_path(stage)).items()}
-    defaults["profile"] = profile
-    return with_values(StageConfig(stage, profile, defaults, {}), read_yaml(file), relative(file))
+    file = parameter_file(profile, notebook)
+    content = read_yaml(file) if variant and file.exists() else {}
+    inherited = {key: value for key, value in content.items() if key not in ("update_minutes", "online")}
+    return with_values(StageConfig(stage, profile, {**defaults, "profile": profile}, {}), inherited, relative(file))
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values in ``after`` that differ from those before, those of groups one by one.
+
+    >>> differences({"epochs": 3, "trainer": {"devices": 1}}, {"epochs": 3, "trainer": {"devices": 2}})
+    {'trainer.devices': 2}
+    """
+    found: dict[str, Any] = {}
+    for name, value in after.items():
+        if isinstance(value, dict) and isinstance(before.get(name), dict):
+            found |= {f"{name}.{key}": own for key, own in differences(before[name], value).items()}
+        elif before.get(name) != value:
+            found[name] = value
+    return found
+
+
+def read_stages(config: StageConfig, stages: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the stages whose artifacts a stage reads: those of its ``reads``, and those that trained its ``models``.
+
+    Where ``models`` is empty, these are all that were trained on a stage that it reads.
+
+    Args:
+        config: of the stage.
+        stages: the parameters of the stages there are, by name.
+
+    Raises:
+        ConfigError: it names a stage or a model that is not there, or itself.
+    """
+    explicit = list(config.parameters.get("reads", []))
+    _check_names(config, "reads", [stage for stage in stages if stage != config.stage])
+    if config.trains or "models" not in config.parameters:
+        return tuple(explicit)
+    trained: dict[str, str] = {}
+    for stage, parameters in stages.items():
+        if (name := trained_model(stage)) and set(parameters.get("reads", ())) & set(explicit):
+            trained |= {name: stage} | ({name + ONLINE: stage} if parameters.get("update_minutes") else {})
+    _check_names(config, "models", trained)
+    _check_names(config, "importance", [name for name in trained if not name.endswith(ONLINE)])
+    named = config.parameters["models"] or list(trained)
+    return tuple(dict.fromkeys([*explicit, *sorted(trained[name] for name in named)]))
+
+
+def _check_names(config: StageConfig, key: str, known: Collection[str]) -> None:
+    """Refuse a name in a parameter's list that is not known."""
+    for place, name in enumerate(config.parameters.get(key, [])):
+        if name not in known:
+            file = parameter_file(config.profile, config.stage)
+            where = relative(file) if file.exists() else f"{config.stage}.ipynb"
+            raise ConfigError(f"{where}: {key}[{place}]: '{name}' is unknown; {hint(name, known)}")
 
 
 def with_assignments(config: StageConfig, assignments: Iterable[str]) -> StageConfig:
     """Return the parameters of a stage with some set anew by texts of the form ``key=value``.
 
-    A value is written as in a parameter file; of two for one key the last one counts.
+    A value is written as in a parameter file, a key of a group as in ``trainer.devices=2``; of two for one key the last
+    one counts.
 
     Raises:
         ConfigError: a text is of another form, or its key or value is refused as in a file.
@@ -123,16 +225,20 @@ def with_assignments(config: StageConfig, assignments: Iterable[str]) -> StageCo
     for text in assignments:
         key, given, value = text.partition("=")
         try:
-            values[key] = yaml.load(value, Loader=_PlainLoader)
+            content = yaml.load(value, Loader=_PlainLoader)
         except Exception:  # as in read_yaml
             given = ""
         if not given:
             raise ConfigError(f"--set: {shown(text)} is not of the form key=value. Write it as `--set epochs=3`.")
+        group, dot, name = key.partition(".")
+        values[group] = {**values.get(group, {}), name: content} if dot else content
     return with_values(config, values, "--set")
 
 
 def with_values(config: StageConfig, values: dict[str, Any], where: str) -> StageConfig:
     """Return the parameters of a stage with some set anew; ``where`` is the file they come from, for messages.
+
+    Of a group only what is given changes.
 
     Raises:
         ConfigError: the notebook does not declare a name, or a value is not legal.
@@ -143,22 +249,24 @@ def with_values(config: StageConfig, values: dict[str, Any], where: str) -> Stag
             raise ConfigError(f"{where}: profile is given by the folder's name. Remove the key.")
         if key not in known:
             raise ConfigError(f"{where}: unknown key {shown(key)}; {hint(str(key), known)}")
+        if isinstance(values[key], dict) and isinstance(config.parameters[key], dict):
+            values = {**values, key: {**config.parameters[key], **values[key]}}
     parameters = _checked(config.stage, {**config.parameters, **values}, values, where)
     given = {**config.given, **{name: parameters[name] for name in values}}
     return replace(config, parameters=parameters, given=given)
 
 
-def from_namespace(stage: str, namespace: Mapping[str, Any]) -> StageConfig:
-    """Return the parameters as they stand in a notebook's variables, checked as those of a file are.
+def from_values(stage: str, values: Mapping[str, Any]) -> StageConfig:
+    """Return the parameters as a notebook has them, checked as those of a file are.
 
     Raises:
-        ConfigError: a parameter has no value, or one that is not legal.
+        ConfigError: a parameter has no value, one that is not legal, or is not declared in the parameters cell.
     """
     schema = read_schema(notebook_path(stage))
-    missing = [name for name in schema if name not in namespace]
-    if missing:
-        raise ConfigError(f"{stage}: parameter {', '.join(missing)} is not set. Run the parameters cell first.")
-    parameters = _checked(stage, {name: namespace[name] for name in schema}, schema, f"{stage}.ipynb")
+    for name in {*schema} ^ {*values}:
+        fault = "gets no value" if name in schema else "is not in the parameters cell"
+        raise ConfigError(f"{stage}.ipynb: start(): the parameter {name} {fault}. Name the same parameters in both.")
+    parameters = _checked(stage, dict(values), schema, f"{stage}.ipynb")
     given = {name: value for name, value in parameters.items() if value != schema[name].default}
     return StageConfig(stage, parameters["profile"], parameters, given)
 
@@ -175,12 +283,18 @@ def _checked(stage: str, values: dict[str, Any], given: Collection[str], where: 
     except ValidationError as error:
         problem = min(error.errors(include_url=False), key=lambda each: each["loc"][0] not in given)
         name = str(problem["loc"][0])
+        place, description = where if name in given else relative(notebook), None
+        if problem["type"] == "extra_forbidden" and len(problem["loc"]) > 1:
+            *_, key = problem["loc"]
+            group: Any = kind.model_fields[name].annotation
+            near = hint(str(key), group.model_fields)
+            raise ConfigError(f"{place}: {name}: unknown key {shown(key)}; {near}") from None
         if problem["type"] == "missing":
             raise ConfigError(f"{relative(notebook)}: the parameters cell lacks {name}. Add it there.") from None
         if problem["type"] == "extra_forbidden":
             own = f"{kind.__name__} of ebnerd_lib/configs.py"
             raise ConfigError(f"{relative(notebook)}: {own} lacks {name}. Declare its legal values there.") from None
-        place, description = where if name in given else relative(notebook), kind.model_fields[name].description
+        description = kind.model_fields[name].description
         raise ConfigError(f"{place}: {_sentence(problem, description)}") from None
     return {name: checked[name] for name in values}
 

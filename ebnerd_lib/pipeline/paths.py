@@ -5,6 +5,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -47,13 +48,14 @@ class StagePaths:
         self.executed, self.failed = notebooks / f"{stage}.ipynb", notebooks / f"{stage}.failed.ipynb"
         self.running = notebooks / f".{stage}.running.ipynb"
         self.report, self.failed_report = reports / f"{stage}.html", reports / f"{stage}.failed.html"
-        self.logs, self.hashes, self.lock = logs / stage, logs / "hashes.json", logs / f"{stage or 'run'}.lock"
+        self.logs, self.hashes = logs / stage, logs / "hashes.json"
+        self.lock = self.logs / ("stage.lock" if stage else "run.lock")
         self.failure, self.progress = self.logs / "failure.json", self.logs / "progress.jsonl"
 
 
 def notebook_path(stage: str) -> Path:
-    """Return the source notebook of a stage."""
-    return ROOT / "notebooks" / f"{stage}.ipynb"
+    """Return the source notebook of a stage, which all its variants share."""
+    return ROOT / "notebooks" / f"{stage.partition('.')[0]}.ipynb"
 
 
 def parameter_file(profile: str, stage: str) -> Path:
@@ -67,21 +69,28 @@ def profiles() -> list[str]:
 
 
 def profile_stages(profile: str) -> list[str]:
-    """Return the stages of a profile, the notebooks that it has a parameter file for, in order of their number.
+    """Return the stages of a profile, one a parameter file, in order of their names.
 
     Raises:
-        ConfigError: there is no such profile, or it has a parameter file without a notebook.
+        ConfigError: there is no such profile, or it has a parameter file without a notebook, or a variant whose name
+            means something else.
     """
     folder = ROOT / "params" / profile
     known = profiles()
     if profile not in known:
         raise ConfigError(f"params/{profile}: no such profile. Use one of {', '.join(known)}.")
     stages = sorted(path.stem for path in folder.glob("*.yaml"))
-    lost = [stage for stage in stages if not notebook_path(stage).exists()]
-    if lost:
-        raise ConfigError(
-            f"params/{profile}/{lost[0]}.yaml: there is no notebooks/{lost[0]}.ipynb. Rename or remove it."
-        )
+    for stage in stages:
+        notebook, dot, variant = stage.partition(".")
+        if not notebook_path(stage).exists():
+            raise ConfigError(
+                f"params/{profile}/{stage}.yaml: there is no notebooks/{notebook}.ipynb. Rename or remove it."
+            )
+        if dot and (not re.fullmatch("[a-z][a-z0-9_]*", variant) or re.fullmatch("lab.*|failed|(.*_)?online", variant)):
+            raise ConfigError(
+                f"params/{profile}/{stage}.yaml: '{variant}' cannot name a variant. Use a-z, 0-9 and _, beginning with "
+                "a letter; lab, failed and what ends in online are taken."
+            )
     if not stages:
         raise ConfigError(f"params/{profile}: no parameter files. A profile runs the notebooks it has one for.")
     return stages
@@ -234,6 +243,11 @@ def release(file: Path) -> None:
         with contextlib.suppress(OSError):
             file.with_suffix(".holder").unlink(missing_ok=True)
         lock.release()
+
+
+def is_held(file: Path) -> bool:
+    """Say whether this process holds a lock."""
+    return file in _held
 
 
 def holder(file: Path) -> str:

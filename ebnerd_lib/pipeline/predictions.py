@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ebnerd_lib.data.bundle import batches, list_lengths
+from ebnerd_lib.data.bundle import batches
 from ebnerd_lib.data.layout import TEST, check_files
-from ebnerd_lib.data.schema import TEST_BEHAVIORS
+from ebnerd_lib.data.schema import TEST_BEHAVIORS, list_lengths
 from ebnerd_lib.errors import SubmissionError
 
 MEMBER = "predictions.txt"

@@ -16,29 +16,26 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from ebnerd_lib.errors import EbnerdError
 from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline import runs as known
 from ebnerd_lib.pipeline.paths import StagePaths, write_whole
 from ebnerd_lib.pipeline.runs import Run, is_number, plain, read_runs
-from ebnerd_lib.pipeline.stale import sha256, stale_stages
+from ebnerd_lib.pipeline.stale import sha256
 
 _RENDERERS = (Path(__file__), Path(known.__file__), Path(__file__).parents[1] / "features" / "registry.py")
 """The modules that determine how pages look; the last one has the tiers."""
 
 
-def render_profile(profile: str, stages: list[str], stale: dict[str, str] | None = None) -> int:
+def render_profile(profile: str) -> int:
     """Render what is missing or out of date of a profile's reports, and its index.
 
     Args:
         profile: a folder of ``outputs``; nothing is written if it holds no outputs.
-        stages: the stages of the profile in order.
-        stale: by stage, what changed since it ran, see `stale.stale_stages`.
 
     Returns:
         How many reports were rendered; the index does not count.
     """
-    runs = read_runs(profile, stages, stale)
+    runs = read_runs(profile)
     origin = known.origin(runs)
     of_runs = [[run.stage, run.page, run.state, run.message, run.metrics.get("baselines")] for run in runs]
     facts = [_renderer(), origin, of_runs]
@@ -49,7 +46,7 @@ def render_profile(profile: str, stages: list[str], stale: dict[str, str] | None
             told = partial(_stage_page, run, runs, origin, notebook, failed)
             rendered += _render(report, key, "stage.html.j2", told)
     index = StagePaths(profile, "").outputs / "index.html"
-    key = _key(facts, [[run.manifest, run.metrics, run.traceback] for run in runs])
+    key = _key(facts, [[run.manifest, run.metrics, run.traceback, run.changes] for run in runs])
     if index.parent.is_dir():
         _render(index, key, "index.html.j2", partial(_index_page, profile, runs, origin))
     return rendered
@@ -61,7 +58,7 @@ def render_all() -> list[str]:
     Returns:
         A line a profile.
     """
-    rendered = {profile: render_profile(profile, *stages) for profile, stages in _profiles().items()}
+    rendered = {profile: render_profile(profile) for profile in _profiles()}
     render_overview()
     return [f"{name}: {number} reports rendered, index outputs/{name}/index.html" for name, number in rendered.items()]
 
@@ -74,29 +71,16 @@ def overview_file() -> Path:
 def render_overview() -> None:
     """Render the index over all profiles that have outputs."""
     rows = []
-    for profile, stages in _profiles().items():
-        runs = read_runs(profile, *stages)
+    for profile in _profiles():
+        runs = read_runs(profile)
         rows.append({"profile": profile, **_summary(runs), **known.origin(runs)})
     if overview_file().parent.is_dir():
         _render(overview_file(), _key(_renderer(), rows), "index.html.j2", lambda: {"rows": rows})
 
 
-def _profiles() -> dict[str, tuple[list[str], dict[str, str]]]:
-    """Return the profiles that have outputs, each with its stages and what changed since they ran.
-
-    An error in the parameters of a profile stands as what changed in each of its stages.
-    """
-    found = {}
-    for profile in paths.profiles():
-        outputs = StagePaths(profile, "").outputs
-        if outputs.is_dir():
-            try:
-                stages = paths.profile_stages(profile)
-                found[profile] = stages, stale_stages(profile, stages)
-            except EbnerdError as error:
-                stages = sorted(path.parent.name for path in outputs.glob("artifacts/*/manifest.json"))
-                found[profile] = stages, dict.fromkeys(stages, plain(str(error)))
-    return found
+def _profiles() -> list[str]:
+    """Return the profiles that have outputs."""
+    return [profile for profile in paths.profiles() if StagePaths(profile, "").outputs.is_dir()]
 
 
 # --- what the templates are given --------------------------------------------------------------------------
@@ -108,7 +92,9 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
     from ebnerd_lib.features.registry import TIERS
 
     executed = nbformat.read(notebook, as_version=4)
-    body = Body(_cells_html(executed), {other.stage: other.page for other in runs if other.page})
+    pages = {other.stage: other.page for other in reversed(runs) if other.page}
+    notebooks = {stage.partition(".")[0]: page for stage, page in pages.items()}  # of a variant where there is no other
+    body = Body(_cells_html(executed), {**notebooks, **pages})
     noted = executed.metadata.get("papermill", {})
     given = {name: value for name, value in noted.get("parameters", {}).items() if name != "profile"}
     earlier = run.by_hand and not failed
@@ -117,14 +103,14 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
         record = {"parameters": given, "started": noted.get("start_time"), "duration_seconds": noted.get("duration")}
         metrics = {}
     entries = known.entries(run, "models") or known.entries(run, "baselines")
-    tiers = {entry.get("tier") for entry in entries.values()} or record.get("parameters", {}).get("tiers") or ()
+    tiers = {entry.get("tier") for entry in entries.values()} or {record.get("parameters", {}).get("tier")}
     scorers = known.own_scorers(run, runs) if metrics else []
     place = runs.index(run)
     return {
         "stage": run.stage,
         "profile": run.paths.profile,
         "body": body,
-        "title": body.title or run.stage,
+        "title": " · ".join([body.title or run.stage, *filter(None, [run.stage.partition(".")[2]])]),
         "record": record,
         "given": given,
         "tiers": [tier for tier in TIERS if tier in tiers],
@@ -145,14 +131,23 @@ def _index_page(profile: str, runs: list[Run], origin: dict[str, Any]) -> dict[s
     from ebnerd_lib.features.registry import TIER_MEANINGS
 
     scorers = known.scorers(runs)
-    shown = {"profile": profile, "runs": runs, "scorers": scorers, "scale": _scale(scorers), "tiers": TIER_MEANINGS}
-    return {**shown, "summary": _summary(runs), **origin}
+    return {
+        "profile": profile,
+        "runs": [run for run in runs if run.belongs],
+        "others": [run for run in runs if not run.belongs],
+        "scorers": scorers,
+        "scale": _scale(scorers),
+        "tiers": TIER_MEANINGS,
+        "summary": _summary(runs),
+        **origin,
+    }
 
 
 def _summary(runs: list[Run]) -> dict[str, Any]:
     """Return what is to be said of a profile and its scorers in a line or two."""
+    runs = [run for run in runs if run.belongs]
     seconds = [run.manifest["duration_seconds"] for run in runs if is_number(run.manifest.get("duration_seconds"))]
-    order, scorers = ("failed", "out of date", "by hand", "not run", "complete"), known.scorers(runs)
+    order, scorers = ("failed", "out of date", "not run", "complete"), known.scorers(runs)
     return {
         "state": min((run.state for run in runs), key=order.index, default="not run"),
         "complete": sum(run.state == "complete" for run in runs),

@@ -16,17 +16,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 from ebnerd_lib.errors import LockedError, StorageError
 from ebnerd_lib.pipeline import report
-from ebnerd_lib.pipeline.params import StageConfig, load_config
+from ebnerd_lib.pipeline.params import StageConfig, load_profile
 from ebnerd_lib.pipeline.paths import (
     ROOT,
     StagePaths,
     acquire,
-    profile_stages,
     read_json,
     relative,
     release,
@@ -34,7 +34,7 @@ from ebnerd_lib.pipeline.paths import (
 )
 from ebnerd_lib.pipeline.runs import headline, is_number, printable
 from ebnerd_lib.pipeline.stage import BATCH_VARIABLE, ORPHAN_SECONDS, clear_partial
-from ebnerd_lib.pipeline.stale import Hashes, fingerprint, plan, stale_stages
+from ebnerd_lib.pipeline.stale import Hashes, fingerprint, order
 
 DETERMINISM = {"PYTHONHASHSEED": "0", "MKL_CBWR": "AVX2,STRICT", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 """What a kernel needs in its environment from the start, for the same bytes on any number of threads."""
@@ -78,10 +78,10 @@ def run(profile: str, jobs: int | None = None) -> int:
     kept: list[str] = []
     with interruptible():
         try:
-            configs = {stage: load_config(profile, stage) for stage in profile_stages(profile)}
-            levels = plan(configs)
+            configs = load_profile(profile)
+            waiting = order(configs)
             acquire(whole.lock, f"a run of profile {profile}")
-            return _Run(profile, configs, jobs or os.cpu_count() or 1, kept).run(levels)
+            return _Run(profile, configs, jobs or os.cpu_count() or 1, kept).run(waiting)
         except KeyboardInterrupt:
             names = f" ({', '.join(sorted(kept))})" if kept else ""
             say(f"interrupted: {len(kept)} stages are complete and kept{names}. Rerun the command to resume.", True)
@@ -104,12 +104,14 @@ class _Running:
         note: file that the process writes to why the stage failed.
         began: moment of the monotonic clock.
         last: seconds that it took when it was last complete, ``None`` where that is not known.
+        wanted: the fingerprint that its artifacts will have.
     """
 
     process: subprocess.Popen[bytes]
     note: Path
     began: float
     last: float | None
+    wanted: str
 
 
 _Show = Callable[[dict[str, _Running]], None]
@@ -124,31 +126,45 @@ class _Run:
         self.ran: list[str] = []
         self.failed: list[str] = []
 
-    def run(self, levels: list[list[str]]) -> int:
-        """Run and render. Returns the exit code."""
+    def run(self, sorter: TopologicalSorter[str]) -> int:
+        """Run every stage once those that it reads are done, and render. Returns the exit code."""
         start, outputs = time.monotonic(), StagePaths(self.profile, "").outputs
         _clear_temporary(outputs)
         base = "/tmp" if len(tempfile.gettempdir()) > _LONGEST_FOLDER else None
+        waiting, running = dict[str, str](), dict[str, _Running]()
         with contextlib.ExitStack() as stack:
             folder, show = Path(), None
-            for level in levels:
-                stale = self._stale(level)
-                if stale and show is None:
+            while sorter.is_active():
+                for stage in sorter.get_ready():
+                    if wanted := self._stale(stage):
+                        waiting[stage] = wanted
+                    else:
+                        sorter.done(stage)
+                if waiting and show is None:
                     self.hashes.save()
                     say(f"profile {self.profile}: {len(self.configs)} stages, outputs in {relative(outputs)}/")
                     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ek", dir=base)))
                     show = stack.enter_context(_rows(self.profile))
+                    stack.callback(self._stop, running)
+                for stage in list(waiting):
+                    if len(running) < self.jobs and not (_needs_gpu(self.configs[stage]) and self._gpu_taken(running)):
+                        running[stage] = self._start(stage, waiting.pop(stage), folder)
                 if show is not None:
-                    self._run_level(stale, folder, show)
+                    show(running)
+                    time.sleep(0.1 if running else 0)
+                for stage in [name for name, each in running.items() if each.process.poll() is not None]:
+                    self._end(stage, running[stage])
+                    del running[stage]
+                    sorter.done(stage)
         if self.failed:
             return self._end_failed()
-        rendered = report.render_profile(self.profile, list(self.configs))
+        rendered = report.render_profile(self.profile)
         self.hashes.save()
         if self.ran or rendered or not report.overview_file().exists():
             report.render_overview()
         if self.ran:
             say(f"done in {time.monotonic() - start:.0f} s, {len(self.ran)} of {len(self.configs)} stages run.")
-            for line in headline(self.profile, list(self.configs)):
+            for line in headline(self.profile):
                 say(line)
         elif rendered:
             say(f"rendered {rendered} reports again; no stage needed to run.")
@@ -157,53 +173,55 @@ class _Run:
         say(f"index: {relative(outputs / 'index.html')}")
         return 0
 
-    def _stale(self, level: list[str]) -> dict[str, str]:
-        """Return the fingerprints of the stages of a level that have to run; one that reads a failed stage does not."""
-        stale = {}
-        for stage in level:
-            config = self.configs[stage]
-            if lacking := [name for name in config.reads if name in self.failed]:
-                self.failed.append(stage)
-                say(f"{stage}: not run, since it reads {', '.join(lacking)}", True)
-                continue
-            wanted = fingerprint(config, self.hashes)
-            if is_fresh(config, wanted, self.hashes):
-                self.kept.append(stage)
-            else:
-                stale[stage] = wanted
-        return stale
+    def _stale(self, stage: str) -> str:
+        """Return the fingerprint of a stage that has to run; empty where it is fresh, or reads one that failed."""
+        config = self.configs[stage]
+        if lacking := [name for name in config.reads if name in self.failed]:
+            self.failed.append(stage)
+            say(f"{stage}: not run, since it reads {', '.join(lacking)}", True)
+            return ""
+        wanted = fingerprint(config, self.hashes)
+        if is_fresh(config, wanted, self.hashes):
+            self.kept.append(stage)
+            return ""
+        return wanted
 
-    def _run_level(self, stale: dict[str, str], folder: Path, show: _Show) -> None:
-        """Run stages side by side to their end."""
-        width = max(1, min(self.jobs, len(stale)))
-        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // width))
-        waiting, running = list(stale), dict[str, _Running]()
-        for stage in waiting:
-            _prepare(StagePaths(self.profile, stage))
-        try:
-            while waiting or running:
-                while waiting and len(running) < width:
-                    stage = waiting.pop(0)
-                    settings = {"OMP_NUM_THREADS": threads, BATCH_VARIABLE: json.dumps({stage: stale[stage]})}
-                    running[stage] = _start(self.configs[stage], settings, folder)
-                    last = running[stage].last
-                    say(f"{stage}: started" + ("" if last is None else f" (last time {last:.0f} s)"))
-                show(running)
-                time.sleep(0.1)
-                for stage, each in list(running.items()):
-                    if each.process.poll() is not None:
-                        self._end(stage, each, stale[stage])
-                        del running[stage]
-        finally:
-            _stop(running.values())
-            for stage in running:
-                _clear_partial(StagePaths(self.profile, stage))
+    def _start(self, stage: str, wanted: str, folder: Path) -> _Running:
+        """Start the process of a stage, in a group of its own. It ends when its input does, which this one holds.
 
-    def _end(self, stage: str, each: _Running, wanted: str) -> None:
+        A training computes on one thread, all else on as many as there are cores, whatever runs beside it.
+        """
+        config, paths, note = self.configs[stage], StagePaths(self.profile, stage), folder / f"{stage}.txt"
+        _prepare(paths)
+        batch = {"stage": stage, "fingerprint": wanted, "reads": config.reads}
+        threads = os.environ.get("OMP_NUM_THREADS") or str(1 if config.trains else os.cpu_count() or 1)
+        words = [self.profile, stage, json.dumps(config.given), str(note)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ebnerd_lib.pipeline.kernel", *words],
+            env={**os.environ, **DETERMINISM, "OMP_NUM_THREADS": threads, BATCH_VARIABLE: json.dumps(batch)},
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+        seconds: Any = (read_json(paths.manifest) or {}).get("duration_seconds")
+        last = float(seconds) if is_number(seconds) else None
+        say(f"{stage}: started" + ("" if last is None else f" (last time {last:.0f} s)"))
+        return _Running(process, note, time.monotonic(), last, wanted)
+
+    def _stop(self, running: dict[str, _Running]) -> None:
+        """End the stages that run, as the run itself does."""
+        _stop(running.values())
+        for stage in running:
+            _clear_partial(StagePaths(self.profile, stage))
+        running.clear()
+
+    def _gpu_taken(self, running: Iterable[str]) -> bool:
+        return any(_needs_gpu(self.configs[stage]) for stage in running)
+
+    def _end(self, stage: str, each: _Running) -> None:
         """Keep the notebook of a stage that has ended where its outcome belongs, and tell the outcome."""
         paths = StagePaths(self.profile, stage)
         self.ran.append(stage)
-        message = _failure(each, paths, wanted)
+        message = _failure(each, paths)
         if not message:
             try:
                 paths.running.replace(paths.executed)
@@ -228,8 +246,7 @@ class _Run:
         """Render after a failure, which may have a cause that stops this too."""
         where = f"Index: {relative(StagePaths(self.profile, '').outputs / 'index.html')}"
         try:
-            stages = list(self.configs)
-            report.render_profile(self.profile, stages, stale_stages(self.profile, stages))
+            report.render_profile(self.profile)
             self.hashes.save()
             report.render_overview()
         except OSError as error:
@@ -239,14 +256,20 @@ class _Run:
 
 
 def is_fresh(config: StageConfig, wanted: str, hashes: Hashes) -> bool:
-    """Say whether the artifacts of a stage are those of a complete batch run with the fingerprint ``wanted``."""
+    """Say whether the artifacts of a stage are complete, with the fingerprint ``wanted``, and have their report."""
     paths = StagePaths(config.profile, config.stage)
     try:
         manifest = json.loads(paths.manifest.read_text(encoding="utf-8"))
         outputs = {name: hashes.of(paths.artifacts / name) for name in manifest["outputs"]}
     except (OSError, ValueError, KeyError):
         return False
-    return manifest["fingerprint"] == wanted and manifest["outputs"] == outputs and paths.executed.exists()
+    reported = manifest["run"] != "batch" or paths.executed.exists()
+    return manifest["fingerprint"] == wanted and manifest["outputs"] == outputs and reported
+
+
+def _needs_gpu(config: StageConfig) -> bool:
+    """Say whether a stage trains on a GPU: one training at a time does."""
+    return config.trains and config.parameters["trainer"]["accelerator"] != "cpu" and Path("/dev/nvidia0").exists()
 
 
 def with_remedy(profile: str, message: str, other: str = "") -> str:
@@ -378,20 +401,6 @@ def _writable(text: str, encoding: str) -> str:
     return printable(text).encode(encoding, "replace").decode(encoding)
 
 
-def _start(config: StageConfig, settings: dict[str, str], folder: Path) -> _Running:
-    """Start the process of a stage, in a group of its own. It ends when its input does, which this process holds."""
-    note = folder / f"{config.stage}.txt"
-    words = [config.profile, config.stage, json.dumps(config.given), str(note)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ebnerd_lib.pipeline.kernel", *words],
-        env={**os.environ, **DETERMINISM, **settings},
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-    )
-    seconds: Any = (read_json(StagePaths(config.profile, config.stage).manifest) or {}).get("duration_seconds")
-    return _Running(process, note, time.monotonic(), float(seconds) if is_number(seconds) else None)
-
-
 def _stop(running: Iterable[_Running]) -> None:
     """End processes with their groups, and kill those that take too long."""
     until = time.monotonic() + STOP_SECONDS
@@ -405,7 +414,7 @@ def _stop(running: Iterable[_Running]) -> None:
                 each.process.wait(max(0.1, until - time.monotonic()))
 
 
-def _failure(each: _Running, paths: StagePaths, wanted: str) -> str:
+def _failure(each: _Running, paths: StagePaths) -> str:
     """Return why a stage whose process has ended is not complete; empty where it is."""
     code = each.process.returncode
     if each.note.exists() and (text := each.note.read_text(encoding="utf-8").strip()):
@@ -414,7 +423,7 @@ def _failure(each: _Running, paths: StagePaths, wanted: str) -> str:
         return "Kernel died with the process of the stage"
     if code != 0:
         return f"the process of the stage ended with code {code} and without a message"
-    if (read_json(paths.manifest) or {}).get("fingerprint") != wanted:
+    if (read_json(paths.manifest) or {}).get("fingerprint") != each.wanted:
         return "StageError: the notebook ran to its end without `stage.finish()`. Call it in the last step."
     return ""
 

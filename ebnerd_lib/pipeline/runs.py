@@ -1,13 +1,12 @@
 """What is known of the runs of a profile: the record and results of each stage, its state, and the scorers.
 
-Standard library only, so that the doctor, the terminal and the check whether a page is up to date start at once.
+Loads no library of numbers, so that the terminal and the check whether a page is up to date start at once.
 """
 
 import contextlib
 import re
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,10 @@ from typing import Any
 from ebnerd_lib.data.layout import generated_stamp
 from ebnerd_lib.errors import EbnerdError
 from ebnerd_lib.pipeline import paths as layout
+from ebnerd_lib.pipeline.params import StageConfig, base_config, differences, load_profile
 from ebnerd_lib.pipeline.paths import StagePaths, read_json
+from ebnerd_lib.pipeline.stale import stale_stages
 
-BY_HAND = ("interactive", "train")
-"""The runs, as manifests name them, that are not the runner's: the next one of these runs the stage again."""
 _TRACEBACK_LINES = 8
 
 
@@ -30,13 +29,16 @@ class Run:
         paths: where its files are.
         manifest: the record of its artifacts, empty if it never ran.
         metrics: its results, empty if there are none.
-        state: ``complete``, ``out of date``, ``by hand``, ``not run`` or ``failed``, see `read_runs`.
+        changes: the parameters that its own file changes, those of a run by hand that were changed there.
+        state: ``complete``, ``out of date``, ``not run`` or ``failed``; of what is no stage of the profile, ``by hand``
+            or ``left over``.
         message: why it is in this state and what to do; empty if it is complete or was not run.
     """
 
     paths: StagePaths
     manifest: dict[str, Any]
     metrics: dict[str, Any]
+    changes: dict[str, Any] = field(default_factory=dict)
     state: str = ""
     message: str = ""
 
@@ -46,9 +48,14 @@ class Run:
         return self.paths.stage
 
     @property
+    def belongs(self) -> bool:
+        """Whether it is a stage of the profile."""
+        return self.state not in ("by hand", "left over")
+
+    @property
     def by_hand(self) -> bool:
-        """Whether the artifacts are of a run by hand."""
-        return self.manifest.get("run") in BY_HAND
+        """Whether the artifacts are not of the runner, so that an executed notebook is of an earlier run."""
+        return bool(self.manifest) and self.manifest.get("run") != "batch"
 
     @cached_property
     def sources(self) -> list[tuple[Path, Path, bool]]:
@@ -71,33 +78,52 @@ class Run:
         return "\n".join(plain("\n".join(lines)).splitlines()[-_TRACEBACK_LINES:])
 
 
-def read_runs(profile: str, stages: list[str], stale: Mapping[str, str] | None = None) -> list[Run]:
-    """Return what is known of the stages of a profile, in their order.
+def read_runs(profile: str) -> list[Run]:
+    """Return what is known of the stages of a profile, in their order, then of other runs that left artifacts.
 
-    Args:
-        profile: a folder of ``outputs``; stages without files there are ``not run``.
-        stages: the stages of the profile.
-        stale: by stage, what changed since it ran, see `stale.stale_stages`; nobody looked if not given.
+    Where the parameters are wrong, the stages are those that left artifacts, and the error stands as their message.
     """
+    outputs, configs, error = StagePaths(profile, "").outputs, dict[str, StageConfig](), ""
+    there = sorted(file.parent.name for file in outputs.glob("artifacts/[!.]*/manifest.json"))
+    try:
+        configs = load_profile(profile)
+        stale = stale_stages(profile, configs)
+    except EbnerdError as refused:
+        error = plain(str(refused))
+        stale = dict.fromkeys(there, error)
+    stages = list(configs) or [stage for stage in there if ".lab" not in stage]
     runs = []
-    for paths in (StagePaths(profile, stage) for stage in stages):
+    for stage in dict.fromkeys([*stages, *there]):
+        paths = StagePaths(profile, stage)
         metrics = read_json(paths.artifacts / "metrics.json")
         runs.append(Run(paths, read_json(paths.manifest) or {}, metrics or {}))
     for run in runs:
-        run.state, run.message = _state(run, runs, (stale or {}).get(run.stage, ""))
+        if run.stage in stages:
+            run.changes = configs[run.stage].changes if run.stage in configs else {}
+            run.state, run.message = _state(run, runs, stale.get(run.stage, ""))
+        else:
+            run.state, run.message = _other(run)
     return runs
+
+
+def _other(run: Run) -> tuple[str, str]:
+    """Return the state of a run that is no stage of the profile, and note what its parameters changed."""
+    with contextlib.suppress(EbnerdError):
+        base = base_config(run.paths.profile, run.stage)
+        run.changes = differences(base.parameters, run.manifest.get("parameters", {}))
+    if ".lab" in run.stage:
+        return "by hand", ""
+    return "left over", f"params/{run.paths.profile}/{run.stage}.yaml is gone. Restore it, or remove what it left."
 
 
 def _state(run: Run, runs: list[Run], stale: str) -> tuple[str, str]:
     failure, manifest = run.paths.failure, run.paths.manifest
     told = read_json(failure)
-    if told is not None and not (run.by_hand and manifest.stat().st_mtime_ns > failure.stat().st_mtime_ns):
+    if told is not None and not (run.manifest and manifest.stat().st_mtime_ns > failure.stat().st_mtime_ns):
         return "failed", plain(str(told.get("message", "")))
     if not run.manifest:
         return "not run", ""
-    if run.by_hand:
-        return "by hand", "Made by hand, in Jupyter or by `train`; `make run-all` runs this stage again."
-    if not run.paths.executed.exists():
+    if not run.by_hand and not run.paths.executed.exists():
         return "out of date", "Its last batch run did not finish; what it left is from an earlier one."
     if changed := _changed_inputs(run, runs):
         stale = f"{', '.join(changed)} ran again since"
@@ -123,11 +149,9 @@ def origin(runs: list[Run]) -> dict[str, Any]:
     records = [run.manifest for run in runs if run.manifest]
     stamp = next((record["generated"] for record in records if record.get("generated")), None)
     bundle = next((r["parameters"]["bundle"] for r in records if "bundle" in r.get("parameters", {})), None)
-    if not records:
-        from ebnerd_lib.pipeline.params import load_config
-
+    if not records and runs:
         with contextlib.suppress(EbnerdError):
-            found = (load_config(run.paths.profile, run.stage).parameters.get("bundle") for run in runs)
+            found = (config.parameters.get("bundle") for config in load_profile(runs[0].paths.profile).values())
             if bundle := next(filter(None, found), None):
                 stamp = generated_stamp(layout.ROOT / bundle)
     return {"generated": stamp, "bundle": bundle}
@@ -146,11 +170,11 @@ def entries(run: Run, kind: str) -> dict[str, dict[str, Any]]:
 def scorers(runs: list[Run]) -> list[dict[str, Any]]:
     """Return every scorer with its results on validation, best AUC first; equal ones by name.
 
-    Stages that failed are left out: what lies in their folder is from another run. A name that occurs in
-    several stages counts once, where it comes first.
+    Stages that failed are left out, as what lies in their folder is from another run, and what is no stage of the
+    profile. A name that occurs in several stages counts once, where it comes first.
     """
     found: dict[str, dict[str, Any]] = {}
-    for run in (run for run in runs if run.state != "failed"):
+    for run in (run for run in runs if run.belongs and run.state != "failed"):
         for kind in ("model", "baseline"):
             for name, entry in entries(run, f"{kind}s").items():
                 results = entry.get("validation") or {}
@@ -193,10 +217,10 @@ def _against(model: dict[str, Any], baselines: list[dict[str, Any]]) -> dict[str
     return {"name": best["name"], "tier": best["tier"], "difference": model["auc"] - best["auc"], "verdict": verdict}
 
 
-def headline(profile: str, stages: list[str]) -> list[str]:
+def headline(profile: str) -> list[str]:
     """Return a table of every scorer as lines for the terminal, best AUC first; none if there are none."""
     rows = [["scorer", "tier", "AUC", "95 % interval", "nDCG@10"]]
-    for each in scorers(read_runs(profile, stages)):
+    for each in scorers(read_runs(profile)):
         kind = " (baseline)" if each["kind"] == "baseline" else ""
         note = f" [{each['note']}]" if each["note"] else ""
         interval = "[{:.4f}, {:.4f}]".format(*each["interval"]) if each["interval"] else "–"

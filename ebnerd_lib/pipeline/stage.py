@@ -3,32 +3,40 @@
 import datetime
 import json
 import os
+import re
 import shutil
 import time
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ebnerd_lib.data.layout import generated_stamp
 from ebnerd_lib.errors import StageError
-from ebnerd_lib.pipeline.params import StageConfig, from_namespace
+from ebnerd_lib.pipeline.params import StageConfig, from_values, load_profile, read_stages, trained_model
 from ebnerd_lib.pipeline.paths import (
+    PREPROCESSED,
     ROOT,
     StagePaths,
     acquire,
     environment,
     files_in,
+    holder,
+    is_held,
+    parameter_file,
     peak_memory_mb,
+    read_json,
     relative,
     release,
     write_json,
 )
-from ebnerd_lib.pipeline.stale import Hashes, input_files, sha256
+from ebnerd_lib.pipeline.stale import Hashes, fingerprint, input_files, sha256
 
 BATCH_VARIABLE = "EBNERD_BATCH"
-"""Set by the runner for the kernels of a batch run: a JSON object of the fingerprint of each stage."""
+"""Set by the runner for the kernel of a stage: a JSON object of the ``stage``, its ``fingerprint`` and ``reads``."""
 ORPHAN_SECONDS = 5.0
 """How long to wait for the lock of a stage: a kernel whose runner was killed may take a moment to end."""
+LAB_RUNS = 5
+"""How many runs by hand are kept of a notebook, the latest ones."""
 
 
 class Stage:
@@ -40,17 +48,19 @@ class Stage:
         logs: where to write logs and checkpoints.
         metrics: what ``metrics.json`` will hold.
         generated: how the bundle was generated, ``None`` for real data.
+        model: the name of the model that it trains, ``None`` where it trains none.
 
     Args:
         config: the effective parameters.
-        run: how it is run where it is not by the runner: ``interactive``, or ``train`` without the notebook.
+        run: how it is run: ``batch``, ``interactive``, or ``train`` without the notebook.
+        fingerprint: what the artifacts are made of, see ``stale.fingerprint``; ``None`` for a run by hand.
     """
 
-    def __init__(self, config: StageConfig, run: str = "interactive") -> None:
+    def __init__(self, config: StageConfig, run: str, fingerprint: str | None) -> None:
         self.config = config
+        self.model = trained_model(config.stage)
         self._paths = StagePaths(config.profile, config.stage)
-        self._batch = json.loads(os.environ.get(BATCH_VARIABLE, "{}")).get(config.stage)
-        self._run = "batch" if self._batch else run
+        self._run, self._fingerprint = run, fingerprint
         self._told = 0.0
         self._start, self._started = time.monotonic(), datetime.datetime.now(datetime.UTC)
         self.folder = self._paths.artifacts.with_name(f".{config.stage}.{os.getpid()}.partial")
@@ -71,13 +81,7 @@ class Stage:
         """
         if stage not in self.config.reads:
             raise StageError(f"{self.config.stage} does not read {stage}: add it to the parameter `reads`.")
-        folder = StagePaths(self.config.profile, stage).artifacts
-        if not (folder / "manifest.json").exists():
-            raise StageError(
-                f"{relative(folder)}: {stage} has not run for profile {self.config.profile}. "
-                f"Run `make run-all PROFILE={self.config.profile}`, or its notebook first."
-            )
-        return folder
+        return _complete(self.config.profile, stage).artifacts
 
     def progress(self, what: dict[str, Any]) -> None:
         """Tell the runner how far this stage is, shares of a step at most every two seconds."""
@@ -99,9 +103,10 @@ class Stage:
             "profile": self.config.profile,
             "status": "complete",
             "run": self._run,
-            "fingerprint": self._batch,
+            "fingerprint": self._fingerprint,
             "generated": self.generated,
             "parameters": self.config.parameters,
+            "reads": self.config.reads,
             "seed": self.config.parameters.get("seed"),
             **environment(),
             "inputs": self._inputs,
@@ -115,6 +120,8 @@ class Stage:
         for checkpoint in self.logs.glob("*/*/last.ckpt"):  # no training of this stage is to be resumed any more
             checkpoint.unlink()
         release(self._paths.lock)
+        if _lab_number(self.config.stage):
+            _forget_lab(self.config)
         return manifest
 
     def provenance(self, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -144,7 +151,7 @@ class Stage:
     def _take(self) -> None:
         """See that no other process runs this stage, and clear away what dead ones left."""
         how = {"batch": "in a batch run", "train": "without its notebook"}.get(self._run, "by hand")
-        acquire(self._paths.lock, f"{self.config.stage} {how}", wait=ORPHAN_SECONDS if self._batch else 1.0)
+        acquire(self._paths.lock, f"{self.config.stage} {how}", wait=ORPHAN_SECONDS if self._run == "batch" else 1.0)
         clear_partial(self._paths)
 
     def _publish(self) -> None:
@@ -173,23 +180,81 @@ def clear_partial(paths: StagePaths) -> None:
 
     Artifacts that were moved aside for new ones that never took their place are put back.
     """
-    aside = [folder for folder in paths.artifacts.parent.glob(f".{paths.stage}.*.old") if not paths.artifacts.exists()]
+    own = f".{paths.stage}.[0-9]*."  # no variant begins with a digit
+    aside = [folder for folder in paths.artifacts.parent.glob(f"{own}old") if not paths.artifacts.exists()]
     if aside:
         aside[0].replace(paths.artifacts)
-    for rest in paths.artifacts.parent.glob(f".{paths.stage}.*"):
+    for rest in [*paths.artifacts.parent.glob(f"{own}old"), *paths.artifacts.parent.glob(f"{own}partial")]:
         shutil.rmtree(rest, ignore_errors=True)
 
 
-def start(stage: str, namespace: Mapping[str, Any]) -> Stage:
-    """Begin a run of a stage with the parameters in a notebook's variables (``globals()``).
+def start(notebook: str, **parameters: Any) -> Stage:
+    """Begin a run of a notebook with the values that it has for its parameters.
+
+    In a batch run this is the stage that the runner started. By hand it is a run of its own, ``<notebook>.lab1`` and so
+    on, which replaces no result of a batch run; the last five are kept. ``01_preprocess`` with the parameters of the
+    profile is the profile's own stage.
 
     Raises:
-        ConfigError: a parameter is missing or of a wrong type.
+        ConfigError: a parameter is missing or not legal, or names a model that is not there.
         StageError: an earlier stage has not run.
         LockedError: another process runs this stage.
         BundleError: a file of the bundle is missing.
     """
-    return Stage(from_namespace(stage, namespace))
+    config = from_values(notebook, parameters)
+    batch = json.loads(os.environ.get(BATCH_VARIABLE, "{}"))
+    if batch.get("stage", "").partition(".")[0] == notebook:
+        return Stage(replace(config, stage=batch["stage"], reads=tuple(batch["reads"])), "batch", batch["fingerprint"])
+    if notebook == PREPROCESSED and parameter_file(config.profile, notebook).exists():
+        own = load_profile(config.profile)[notebook]
+        if own.parameters == config.parameters:
+            return Stage(own, "interactive", fingerprint(own, Hashes(StagePaths(own.profile, "").hashes)))
+    for stage in config.parameters.get("reads", []):
+        _complete(config.profile, stage)
+    folders = StagePaths(config.profile, "").outputs.glob("artifacts/[!.]*")
+    records = {folder.name: (read_json(folder / "manifest.json") or {}).get("parameters", {}) for folder in folders}
+    reads = read_stages(config, dict(sorted(records.items())))
+    return Stage(replace(config, stage=_next_lab(config), reads=reads), "interactive", None)
+
+
+def _complete(profile: str, stage: str) -> StagePaths:
+    """Return the files of a stage that has to be complete; raises ``StageError`` where it is not."""
+    paths = StagePaths(profile, stage)
+    if not paths.manifest.exists():
+        raise StageError(
+            f"{relative(paths.artifacts)}: {stage} has not run for profile {profile}. "
+            f"Run `make run-all PROFILE={profile}`, or its notebook first."
+        )
+    return paths
+
+
+def _lab_number(stage: str) -> int:
+    """Return the number of a run by hand, 0 for any other stage."""
+    found = re.fullmatch(r".*\.lab([0-9]+)", stage)
+    return int(found[1]) if found else 0
+
+
+def _lab_runs(config: StageConfig, kind: str) -> list[StagePaths]:
+    """Return the runs by hand of a notebook that have a folder of a ``kind``, the first one first."""
+    outputs = StagePaths(config.profile, "").outputs
+    names = [folder.name for folder in outputs.glob(f"{kind}/{config.stage.partition('.')[0]}.lab[0-9]*")]
+    return [StagePaths(config.profile, name) for name in sorted(names, key=_lab_number)]
+
+
+def _next_lab(config: StageConfig) -> str:
+    """Return the name of a new run by hand, or of the one that this process has begun and not finished."""
+    runs = [*_lab_runs(config, "artifacts"), *_lab_runs(config, "logs")]
+    begun = [paths.stage for paths in runs if is_held(paths.lock)]
+    return begun[-1] if begun else f"{config.stage}.lab{1 + max((_lab_number(p.stage) for p in runs), default=0)}"
+
+
+def _forget_lab(config: StageConfig) -> None:
+    """Remove runs by hand but for the last ones, and but for those that go on."""
+    kept = {paths.stage for paths in _lab_runs(config, "artifacts")[-LAB_RUNS:]}
+    for paths in [*_lab_runs(config, "artifacts"), *_lab_runs(config, "logs")]:
+        if paths.stage not in kept and not is_held(paths.lock) and not holder(paths.lock):
+            shutil.rmtree(paths.artifacts, ignore_errors=True)
+            shutil.rmtree(paths.logs, ignore_errors=True)
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

@@ -4,15 +4,15 @@ import ast
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from ebnerd_lib.configs import ONLINE
 from ebnerd_lib.data.layout import check_files
 from ebnerd_lib.errors import ConfigError, EbnerdError
-from ebnerd_lib.pipeline.params import StageConfig, code_cells, hint, load_config
+from ebnerd_lib.pipeline.params import StageConfig, code_cells
 from ebnerd_lib.pipeline.paths import (
     ROOT,
     StagePaths,
@@ -90,7 +90,7 @@ def fingerprint(config: StageConfig, hashes: Hashes) -> str:
 def stage_modules(config: StageConfig) -> list[Path]:
     """Return the modules that a stage runs: those that its notebook imports, with all they import in turn.
 
-    A parameter ``module`` names one of ``ebnerd_lib.models`` that is found by name, so it counts as imported.
+    Of ``03_train_news``, the parameter ``model`` names a module of ``ebnerd_lib.models``, so it counts as imported.
 
     Raises:
         ConfigError: a code cell is not Python.
@@ -103,8 +103,8 @@ def stage_modules(config: StageConfig) -> list[Path]:
         except SyntaxError as error:
             place = f"{relative(notebook)}: code cell {number}"
             raise ConfigError(f"{place} is not Python ({error.msg}). Fix it.") from None
-    if "module" in config.parameters:
-        files |= module_files(f"{PACKAGE}.models.{config.parameters['module']}")
+    if config.trains and "model" in config.parameters:
+        files |= module_files(f"{PACKAGE}.models.{config.parameters['model']}")
     return closure(files)
 
 
@@ -158,17 +158,18 @@ def module_files(name: str) -> frozenset[Path]:
     return frozenset(files)
 
 
-def stale_stages(profile: str, stages: list[str]) -> dict[str, str]:
+def stale_stages(profile: str, configs: Mapping[str, StageConfig]) -> dict[str, str]:
     """Return what changed since the stages of a profile ran, by stage; those in which nothing did are left out.
 
-    Raises:
-        ConfigError: a parameter file or a notebook's parameters are wrong.
+    Args:
+        profile: a folder of ``params``.
+        configs: of every stage of it, see ``params.load_profile``.
     """
     hashes = Hashes(StagePaths(profile, "").hashes)
     found = {}
-    for stage in stages:
+    for stage, config in configs.items():
         manifest = read_json(StagePaths(profile, stage).manifest)
-        if manifest is not None and (told := changes(load_config(profile, stage), manifest, hashes)):
+        if manifest is not None and (told := changes(config, manifest, hashes)):
             found[stage] = told
     return found
 
@@ -202,22 +203,12 @@ def changes(config: StageConfig, manifest: dict[str, Any], hashes: Hashes) -> st
     return "its notebook or the package changed"
 
 
-def plan(configs: dict[str, StageConfig]) -> list[list[str]]:
-    """Return the stages of a profile in groups, each group after those that it reads.
-
-    Args:
-        configs: of every stage of the profile, by stage.
+def order(configs: Mapping[str, StageConfig]) -> TopologicalSorter[str]:
+    """Return a sorter of the stages of a profile, prepared: it gives each once those that it reads are done.
 
     Raises:
-        ConfigError: a stage reads one that the profile lacks, or itself, in a circle too; or a parameter names a model
-            that no stage that it reads can have trained.
+        ConfigError: stages read each other in a circle.
     """
-    for config in configs.values():
-        _check_names(config, "reads", [stage for stage in configs if stage != config.stage])
-        if config.reads and "module" not in config.parameters:
-            trained = [name for stage in config.reads if stage in configs for name in _trained(configs[stage])]
-            _check_names(config, "models", trained)
-            _check_names(config, "importance", [name for name in trained if not name.endswith(ONLINE)])
     sorter = TopologicalSorter({stage: config.reads for stage, config in configs.items()})
     try:
         sorter.prepare()
@@ -225,25 +216,4 @@ def plan(configs: dict[str, StageConfig]) -> list[list[str]]:
         circle = error.args[1]
         file = relative(parameter_file(configs[circle[0]].profile, circle[0]))
         raise ConfigError(f"{file}: reads: {', '.join(circle[1:])} wait for each other. Name other stages.") from None
-    groups = []
-    while sorter.is_active():
-        groups.append(sorted(sorter.get_ready()))
-        sorter.done(*groups[-1])
-    return groups
-
-
-def _trained(config: StageConfig) -> list[str]:
-    """Return the names that the models of a training stage may have; those of tiers only if they use features."""
-    if "module" not in config.parameters:
-        return []
-    tiers, online = config.parameters.get("tiers", [])[1:], bool(config.parameters.get("update_minutes"))
-    suffixes = ["", *(f"_{tier}" for tier in tiers), *([ONLINE] if online else [])]
-    return [model + suffix for model in config.parameters["models"] for suffix in suffixes]
-
-
-def _check_names(config: StageConfig, key: str, known: list[str]) -> None:
-    """Refuse a name in a parameter's list that is not known."""
-    for place, name in enumerate(config.parameters.get(key, [])):
-        if name not in known:
-            file = relative(parameter_file(config.profile, config.stage))
-            raise ConfigError(f"{file}: {key}[{place}]: '{name}' is unknown; {hint(name, known)}")
+    return sorter

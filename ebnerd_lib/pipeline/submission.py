@@ -127,7 +127,7 @@ def _check_tier(model: TrainedModel, profile: str, stages: list[str]) -> None:
     raise SubmissionError(
         f"model {model.name}: tier clicks knows what was clicked before an impression, and the hidden test does not "
         f"tell the clicks of its week. Submit a model of tier exposure or below: "
-        f"{', '.join(fit) or 'none is trained; add exposure to the parameter tiers of 03_train_mlp'}."
+        f"{', '.join(fit) or 'none is trained; add `03_train_mlp.exposure.yaml` with `tier: exposure`'}."
     )
 
 

@@ -3,86 +3,89 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import pandas as pd
 import pytorch_lightning as pl
 import torch.distributed as dist
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from pytorch_lightning.utilities import rank_zero_only
 
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.evaluate import save_results
 from ebnerd_lib.features import store
-from ebnerd_lib.pipeline.params import StageConfig, hint, load_config, with_assignments, with_values
-from ebnerd_lib.pipeline.paths import PREPROCESSED, StagePaths, profile_stages, relative
+from ebnerd_lib.models.base import SlateModel, find_model, one_thread
+from ebnerd_lib.pipeline.params import StageConfig, hint, load_profile, trained_model, with_assignments, with_values
+from ebnerd_lib.pipeline.paths import StagePaths, relative
 from ebnerd_lib.pipeline.run import end_with_parent, interruptible
 from ebnerd_lib.pipeline.stage import Stage
-from ebnerd_lib.training.fit import TrainConfig, is_first, on_first, quiet, several, train_variants, trainer_options
-from ebnerd_lib.training.online import OnlineConfig, update_variants_online
+from ebnerd_lib.pipeline.stale import Hashes, fingerprint
+from ebnerd_lib.training.batches import SlateData
+from ebnerd_lib.training.fit import (
+    TRAINER,
+    Checkpoints,
+    EpochLog,
+    EpochReport,
+    EpochSeed,
+    TuningStop,
+    on_first,
+    quiet,
+    several,
+)
+from ebnerd_lib.training.inputs import TrainingInputs
+from ebnerd_lib.training.model_file import TrainedModel
+from ebnerd_lib.training.online import update_online
 
 
-def train(profile: str, models: list[str], assignments: list[str]) -> None:
-    """Run the stage that trains some models.
+def train(profile: str, stage: str, assignments: list[str]) -> None:
+    """Run a training stage; its artifacts are those of its notebook, and ``make run-all`` takes them for fresh.
 
-    Of several processes rank 0 alone holds the stage's lock, updates models online, and scores and publishes them; the
-    others leave once the last network is trained.
+    Of several processes rank 0 alone holds the stage's lock, updates the model online, and scores and publishes it; the
+    others leave once the network is trained.
 
     Args:
         profile: a folder of ``params``.
-        models: names of models that one stage of the profile trains. Its artifacts are then those of these models.
+        stage: a training stage of it.
         assignments: parameters as ``key=value``, see ``with_assignments``.
 
     Raises:
-        ConfigError: the profile, a model or a parameter is wrong, or several processes are asked for and not there.
+        ConfigError: the profile, the stage or a parameter is wrong, or several processes are asked for and not there.
         StageError: an earlier stage has not run, or another process of this training ended or does not answer.
         LockedError: another process runs this stage.
         KeyboardInterrupt: this process was interrupted, by Ctrl-C, SIGTERM or SIGHUP.
     """
-    config = _spread(with_assignments(stage_of(profile, models), assignments))
-    config = with_values(config, {"models": models}, "--model")
-    train_config = TrainConfig.of(config.parameters)
+    configs = load_profile(profile)
+    known = [name for name, config in configs.items() if config.trains]
+    if stage not in known:
+        raise ConfigError(f"--stage: '{stage}' is no training stage of profile {profile}; {hint(stage, known)}")
+    asked = with_assignments(configs[stage], assignments)
+    config = _spread(asked)
     with interruptible(), _ended_in_order():
         quiet()
         if TorchElasticEnvironment.detect():
             end_with_parent()
-        _join(train_config)
-        stage = Stage(config, run="train") if is_first() else None
+        _join(config.parameters["trainer"])
+        own = None
+        if rank_zero_only.rank == 0:
+            own = Stage(config, "train", fingerprint(asked, Hashes(StagePaths(profile, "").hashes)))
         on_first(lambda: None)  # the others wait, as the stage may be refused
         try:
-            _run(config, train_config, stage)
+            _run(config, own)
         except BaseException:
-            if stage is not None:
-                shutil.rmtree(stage.folder, ignore_errors=True)
+            if own is not None:
+                shutil.rmtree(own.folder, ignore_errors=True)
             raise
-
-
-def stage_of(profile: str, models: list[str]) -> StageConfig:
-    """Return the parameters of the stage of a profile that trains some models.
-
-    Raises:
-        ConfigError: there is none, or there are several.
-    """
-    configs = [load_config(profile, stage) for stage in profile_stages(profile)]
-    training = [config for config in configs if "module" in config.parameters]
-    found = [config for config in training if set(models) <= set(config.parameters["models"])]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ConfigError(
-            f"--model: {', '.join(config.stage for config in found)} of profile {profile} all train "
-            f"{', '.join(models)}. Name models that one of them trains."
-        )
-    known = {model: config.stage for config in training for model in config.parameters["models"]}
-    unknown = [model for model in models if model not in known]
-    if not unknown:
-        stages = ", ".join(f"{model} in {known[model]}" for model in models)
-        raise ConfigError(f"--model: these are trained by several stages: {stages}. Run `train` for each stage.")
-    raise ConfigError(f"--model: no stage of profile {profile} trains '{unknown[0]}'; {hint(unknown[0], known)}")
 
 
 def _spread(config: StageConfig) -> StageConfig:
     """Return the parameters for as many processes as were started."""
-    asked = {name: config.parameters[name] for name in ("devices", "num_nodes")}
+    asked = {name: config.parameters["trainer"][name] for name in ("devices", "num_nodes")}
     started = spread()
     if not started:
         if asked["devices"] * asked["num_nodes"] > 1:
@@ -97,9 +100,9 @@ def _spread(config: StageConfig) -> StageConfig:
             f"{wrong[0]}: {asked[wrong[0]]}, but {started[wrong[0]]} were started. Leave {wrong[0]} out: it follows "
             "from how the processes are started."
         )
-    strategy = config.parameters["strategy"]
+    strategy = config.parameters["trainer"]["strategy"]
     strategy = "ddp" if strategy in ("auto", "ddp_notebook") else strategy
-    return with_values(config, {**started, "strategy": strategy}, "the launcher")
+    return with_values(config, {"trainer": {**started, "strategy": strategy}}, "the launcher")
 
 
 def spread() -> dict[str, int]:
@@ -124,33 +127,91 @@ def spread() -> dict[str, int]:
     return {"devices": on_node, "num_nodes": nodes} if processes > 1 else {}
 
 
-def _join(config: TrainConfig) -> None:
-    """Meet the other processes, if there are any, before the first training."""
-    if config.trainer["devices"] * config.trainer["num_nodes"] > 1:
-        trainer = pl.Trainer(
-            **trainer_options(config.trainer), logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False,
-        )  # fmt: skip
-        trainer.strategy.setup_environment()
+def _join(options: dict[str, Any]) -> None:
+    """Meet the other processes, if there are any, before what rank 0 does alone."""
+    if options["devices"] * options["num_nodes"] > 1:
+        pl.Trainer(**TRAINER, **options, logger=False, enable_checkpointing=False).strategy.setup_environment()
 
 
-def _run(config: StageConfig, train_config: TrainConfig, stage: Stage | None) -> None:
+def _run(config: StageConfig, stage: Stage | None) -> None:
     """Train on all ranks, and publish on the first, which has the stage."""
-    parameters, logs = config.parameters, StagePaths(config.profile, config.stage).logs
-    folder = StagePaths(config.profile, PREPROCESSED).artifacts
+    parameters, paths = config.parameters, StagePaths(config.profile, config.stage)
+    folder = StagePaths(config.profile, config.reads[0]).artifacts
     data = datasets.load(folder)
     features = {part: store.read(folder, part) for part in data.parts}
-    results = train_variants(
-        data, features, parameters["module"], parameters["models"], parameters["tiers"], parameters, train_config, logs
-    )
+    inputs = TrainingInputs.of(data, features, parameters["tier"], parameters["training"]["warmup_hours"])
+    model = fit(model_class(parameters), parameters, inputs, paths.logs, str(trained_model(config.stage))).model
     if stage is None:
         return
-    updated = update_variants_online(results, data, features, OnlineConfig.of(parameters))
-    stage.metrics |= save_results(results, updated, data, features, stage.folder, parameters["seed"])
+    online, minutes = None, parameters["update_minutes"]
+    if minutes:
+        online = update_online(model, inputs, minutes, parameters["seed"], **parameters["online"])
+    stage.metrics |= save_results(model, online, inputs, stage.folder, parameters["seed"])
     manifest = stage.finish()
     for name, entry in stage.metrics["models"].items():
         print(f"{name}  validation auc {entry['validation']['auc']:.4f}")
     print(f"{config.stage}: complete in {manifest['duration_seconds']:.0f} s, artifacts in {relative(stage.folder)}")
+
+
+def model_class(parameters: Mapping[str, Any]) -> type[SlateModel]:
+    """Return the class of the model that the parameters of a stage name; ``mlp`` where they name none."""
+    name = parameters.get("model", "mlp")
+    return find_model("mf" if name.startswith("mf_") else name, name)
+
+
+class Fit(NamedTuple):
+    """A trained model and how it got there: see ``EpochLog.curve``, and the number of the best epoch from 0."""
+
+    model: TrainedModel
+    curve: pd.DataFrame
+    best_epoch: int
+
+
+def fit(
+    kind: type[SlateModel],
+    parameters: Mapping[str, Any],
+    inputs: TrainingInputs,
+    logs: Path,
+    name: str,
+    report: EpochReport | None = None,
+) -> Fit:
+    """Train a model as the notebooks show it.
+
+    Args:
+        kind: the model's class.
+        parameters: of a training stage, checked. What the model does not take is left out.
+        inputs: what it learns from.
+        logs: logs and checkpoints go to its folder ``name``; a training that was interrupted there resumes.
+        name: the model's name in files and tables.
+        report: see ``EpochLog``.
+    """
+    training, seed = parameters["training"], parameters["seed"]
+    network = inputs.new(kind, seed, training["seeds"], **kind.known({**parameters, **training}))
+    slates = SlateData(inputs, network, parameters["batch_size"], training["negatives"], seed)
+    checkpoints = Checkpoints(logs / name, inputs, network, parameters)
+    log, stop = EpochLog(report), TuningStop("val/auc", mode="max", patience=training["patience"])
+    trainer = pl.Trainer(
+        max_epochs=parameters["epochs"],
+        callbacks=[EpochSeed(seed), stop, log, *checkpoints.callbacks, *([OwnSigterm()] if several() else [])],
+        logger=TensorBoardLogger(logs, name, version="", purge_step=checkpoints.steps),
+        **TRAINER,
+        **parameters["trainer"],
+    )
+    with one_thread():
+        trainer.fit(network, slates, ckpt_path=checkpoints.last, weights_only=True)
+    best_epoch = checkpoints.load_best(network)
+    return Fit(TrainedModel.of(name, network, inputs), log.curve, best_epoch)
+
+
+class OwnSigterm(Callback):
+    """Keeps this process's own answer to SIGTERM: Lightning's first waits for the other processes, who know nothing."""
+
+    def __init__(self) -> None:
+        self._answer = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Undo what Lightning has set by now."""
+        signal.signal(signal.SIGTERM, self._answer)
 
 
 @contextlib.contextmanager

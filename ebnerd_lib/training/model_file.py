@@ -17,7 +17,8 @@ from ebnerd_lib.errors import StageError
 from ebnerd_lib.features.registry import allowed
 from ebnerd_lib.models.base import SlateModel, find_model, one_thread
 from ebnerd_lib.models.ensemble import Ensemble
-from ebnerd_lib.training.batches import HistoryReader, IdEncoder, SlateBatches
+from ebnerd_lib.training.batches import SlateBatches
+from ebnerd_lib.training.inputs import HistoryReader, IdEncoder, TrainingInputs
 
 SCORE_BATCH = 1024
 """Slates scored at a time."""
@@ -44,6 +45,13 @@ class TrainedModel:
     columns: list[str]
     users: Vocabulary
     articles: Vocabulary
+
+    @classmethod
+    def of(cls, name: str, network: SlateModel, inputs: TrainingInputs) -> "TrainedModel":
+        """Return a network that was trained on some inputs under the name that its files get."""
+        kind = network.members[0] if isinstance(network, Ensemble) else network
+        module = type(kind).__module__.rpartition(".")[2]
+        return cls(name, module, inputs.tier, network, inputs.names(network), inputs.users, inputs.articles)
 
     @property
     def is_online(self) -> bool:

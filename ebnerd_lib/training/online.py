@@ -8,66 +8,26 @@ One thing is as in static training: the tuning day has chosen the epoch that onl
 that day are slightly too high, and those of validation are not.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from ebnerd_lib.configs import ONLINE
+from ebnerd_lib.configs import ONLINE, Online
 from ebnerd_lib.data.dataset import PARTS, Dataset
 from ebnerd_lib.data.slates import HOUR, candidate_rows
 from ebnerd_lib.data.vocabulary import Vocabulary
-from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.features.store import Features
-from ebnerd_lib.models.base import LOSSES, one_thread
-from ebnerd_lib.training.batches import HistoryReader, IdEncoder, SlateBatches, training_rows
-from ebnerd_lib.training.fit import TrainResult
+from ebnerd_lib.models.base import one_thread
+from ebnerd_lib.training.batches import SlateBatches
+from ebnerd_lib.training.inputs import HistoryReader, IdEncoder, TrainingInputs
 from ebnerd_lib.training.model_file import SCORE_BATCH, TrainedModel
 
 _MINUTE = HOUR // 60
 _SCORED = ("tuning", "validation")
 _ID_BATCH = 16  # slates of a step that move the id tables at once: the next ones see where these have moved them to
 _AVERAGE = 0.01  # share of the latest weights in the running average that scores
-
-
-@dataclass(frozen=True)
-class OnlineConfig:
-    """How to learn on.
-
-    Attributes:
-        update_minutes: length of a step, which divides an hour or a day; 0 is off.
-        learning_rate: of AdamW, constant, for all weights but the id tables.
-        bias_rate: rate of gradient steps on biases of ids, for a loss summed over slates: a click that had
-            probability p raises the article's bias by ``bias_rate`` · (1 − p), however many slates a step has.
-        vector_rate: the same for vectors of ids.
-        half_life_hours: time after which half of what sets an article's bias and vector apart from the unknown's
-            is forgotten; 0 forgets nothing.
-        replay: slates of the past that weights are trained on for each new one. Ids take every slate once.
-        replay_hours: how far back replayed slates lie; they are drawn evenly.
-        warmup_hours: start of the train part that is not replayed, as it was not trained on.
-        batch_size: slates a gradient step on weights.
-        seed: of replay, shuffles and dropout.
-    """
-
-    update_minutes: int
-    learning_rate: float = 1e-4
-    bias_rate: float = 0.5
-    vector_rate: float = 0.003
-    half_life_hours: float = 24.0
-    replay: float = 3.0
-    replay_hours: float = 96.0
-    warmup_hours: float = 0.0
-    batch_size: int = 64
-    seed: int = 0
-
-    @classmethod
-    def of(cls, parameters: Mapping[str, Any]) -> "OnlineConfig":
-        """Return how the effective parameters of a stage say to learn on; those it does not have keep their default."""
-        shared = ("update_minutes", "warmup_hours", "seed")
-        named = {name: name if name in shared else f"update_{name}" for name in cls.__dataclass_fields__}
-        return cls(**{name: parameters[given] for name, given in named.items() if given in parameters})
 
 
 @dataclass(frozen=True)
@@ -84,47 +44,35 @@ class OnlineResult:
     scores: dict[str, np.ndarray]
 
 
-def update_variants_online(
-    results: list[TrainResult],
-    dataset: Dataset,
-    features: dict[str, Features],
-    config: OnlineConfig,
-    report: Callable[[dict[str, Any]], None] | None = None,
-) -> list[OnlineResult]:
-    """Update every model of the main tier online; none where ``update_minutes`` is 0. See ``update_online``."""
-    main = [result.model for result in results if result.model.name == result.model.network.name]
-    return [update_online(model, dataset, features, config, report) for model in main if config.update_minutes]
-
-
 @one_thread()
 def update_online(
     model: TrainedModel,
-    dataset: Dataset,
-    features: dict[str, Features],
-    config: OnlineConfig,
+    inputs: TrainingInputs,
+    update_minutes: int,
+    seed: int = 0,
     report: Callable[[dict[str, Any]], None] | None = None,
+    **settings: Any,
 ) -> OnlineResult:
     """Score, then train, step by step, from the full hour in which the tuning day starts to the end of validation.
 
     Args:
-        model: trained on the train part; it is left as it is.
-        dataset: the slates of all parts.
-        features: of all parts.
-        config: how to update.
+        model: trained on these inputs; it is left as it is.
+        inputs: with the features of all parts. Of the train part only the slates that were trained on are replayed.
+        update_minutes: length of a step, which divides an hour or a day.
+        seed: of replay, shuffles and dropout.
         report: called after each step with the name of the model and the share of impressions done.
+        settings: see ``configs.Online``.
 
     Raises:
-        ConfigError: ``update_minutes`` is 0, so there are no steps.
         StageError: a column that the model sees is not among the features.
     """
-    if not config.update_minutes:
-        raise ConfigError("update_minutes: 0 is off. Set it for online updates.")
-    updater = OnlineUpdater(model, dataset, features, config)
+    dataset = inputs.dataset
+    updater = OnlineUpdater(model, inputs, Online(**settings), seed)
     scores = np.full(dataset.log.candidates, np.nan, np.float32)
-    steps = step_rows(dataset, config.update_minutes)
+    steps = step_rows(dataset, update_minutes)
     impressions, done = sum(len(rows) for _, rows in steps), 0
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(seed)
         for end, rows in steps:
             scores[candidate_rows(dataset.log.offsets, rows)] = updater.score(rows)
             updater.forget(end)
@@ -164,14 +112,13 @@ class OnlineUpdater:
     hour does not overwrite what days have taught, and the running average of these weights scores.
     """
 
-    def __init__(
-        self, model: TrainedModel, dataset: Dataset, features: dict[str, Features], config: OnlineConfig
-    ) -> None:
+    def __init__(self, model: TrainedModel, inputs: TrainingInputs, config: Online, seed: int) -> None:
+        dataset, features = inputs.dataset, inputs.features
         model.check(features["train"].columns)
         self.name = f"{model.name}{ONLINE}"
-        self._trained, self._dataset, self._log, self._config = model, dataset, dataset.log, config
+        self._trained, self._dataset, self._log = model, dataset, dataset.log
+        self._config, self._seed = config, seed
         self._network = model.network.copy()
-        self._loss = LOSSES[self._network.hyperparameters["loss"]]
         self._encoder = IdEncoder.between(dataset, model.users, model.articles)
         self._reader = HistoryReader.of(dataset, model.network)
         self._new: dict[str, list[np.ndarray]] = {"user": [], "article": []}
@@ -179,7 +126,9 @@ class OnlineUpdater:
         self._columns = [features["train"].columns.index(name) for name in model.columns]
         self._clock: int | None = None
         self._has_choice = self._log.has_choice
-        self._pool = _replay_pool(dataset, self._has_choice, config.warmup_hours)
+        first = len(dataset.parts["train"])
+        pool = np.concatenate([inputs.rows, first + np.flatnonzero(self._has_choice[first:])])
+        self._pool = pool[np.argsort(self._log.time[pool], kind="stable")]
         tables = {id(table.weight) for kind in self._new for table in self._network.id_tables(kind)}
         # A bias that all candidates share ranks nothing, so a model on ids alone has no weights but its tables.
         weighs = self._network.uses_features or self._network.uses_vectors
@@ -259,7 +208,7 @@ class OnlineUpdater:
         self._network.eval()
         for batch in self._batches(rows, _ID_BATCH):
             # Each network of an ensemble moves as far as one alone would.
-            loss = self._loss(self._network(batch), batch) * len(batch.user) * self._network.size
+            loss = self._network.loss(batch) * len(batch.user) * self._network.size
             gradients = torch.autograd.grad(loss, tables, allow_unused=True)
             for table, rate, gradient in zip(tables, rates, gradients, strict=True):
                 if gradient is not None:
@@ -267,7 +216,7 @@ class OnlineUpdater:
 
     def _train_weights(self, rows: np.ndarray, end: int) -> None:
         assert self._optimizer is not None
-        rng = np.random.default_rng((self._config.seed, end))
+        rng = np.random.default_rng((self._seed, end))
         times = self._log.time[self._pool]
         first, last = np.searchsorted(times, [end - int(self._config.replay_hours * HOUR), end])
         wanted = round(self._config.replay * len(rows)) if last > first else 0
@@ -275,7 +224,7 @@ class OnlineUpdater:
         self._network.train()
         for batch in self._batches(rng.permutation(np.concatenate([rows, replayed])), self._config.batch_size):
             self._optimizer.zero_grad()
-            self._loss(self._network(batch), batch).backward()
+            self._network.loss(batch).backward()
             self._optimizer.step()
             for name, weight in self._weights.items():
                 self._average[name].lerp_(weight.detach(), _AVERAGE)
@@ -283,11 +232,3 @@ class OnlineUpdater:
 
     def _batches(self, rows: np.ndarray, batch_size: int) -> SlateBatches:
         return SlateBatches(self._log, self._matrices, self._columns, self._encoder, rows, batch_size, self._reader)
-
-
-def _replay_pool(dataset: Dataset, has_choice: np.ndarray, warmup_hours: float) -> np.ndarray:
-    """Return the rows of the log that may be replayed once their time has passed, in order of time."""
-    first = len(dataset.parts["train"])
-    later = first + np.flatnonzero(has_choice[first:])
-    rows = np.concatenate([training_rows(dataset.parts["train"], warmup_hours), later])
-    return rows[np.argsort(dataset.log.time[rows], kind="stable")]

@@ -50,7 +50,7 @@ def used(folder) -> int:
 
 def test_a_full_disk_is_told_and_a_rerun_with_space_gives_the_same_bytes(project, disk):
     """Free space from none at all to nearly enough for stage 01, which writes 29 MB, and for 02, which writes 1."""
-    for stage, space in [("02_train_mf", 0.3), ("01_preprocess", 20), ("05_compare", 0.0)]:
+    for stage, space in [("02_train_mf.ids", 0.3), ("01_preprocess", 20), ("05_compare", 0.0)]:
         disk(256 * MB)
         project.fill((stage,))
         shutil.rmtree(project.outputs / "artifacts" / stage)

@@ -10,9 +10,9 @@ from ebnerd_lib.__main__ import main
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline import run as runner
-from ebnerd_lib.pipeline.params import StageConfig, load_config, read_schema
+from ebnerd_lib.pipeline.params import StageConfig, load_config, load_profile, read_schema
 from ebnerd_lib.pipeline.paths import ROOT, notebook_path, parameter_file, profile_stages
-from ebnerd_lib.pipeline.stale import plan
+from ebnerd_lib.pipeline.stale import order
 
 PROFILE = "hostile"
 STAGES = profile_stages("smoke")
@@ -62,6 +62,8 @@ def test_values_of_other_types_and_beyond_all_limits_are_refused_with_their_key(
     for name, declared in read_schema(notebook_path(stage)).items():
         for value in wrong:
             item = [value] if declared.type.startswith("list") else value
+            if declared.type == "dict" and isinstance(value, dict):
+                item = {"patience": "1", "replay": -1, "devices": 0} if value else value
             if name not in ("profile", "time") or value != "":  # no time is one
                 assert name in refusal(stage, line(name, item))
 
@@ -84,15 +86,15 @@ def test_folders_of_bundles_lie_in_the_project(stage, key):
     ids=range(9),
 )  # fmt: skip
 def test_files_that_would_grow_or_that_mean_two_things_are_refused(text):
-    refusal("02_train_mf", text.encode())
+    refusal("02_train_mf.ids", text.encode())
 
 
 @pytest.mark.parametrize(
     ("stage", "key", "value", "named"),
     [
-        ("02_train_mf", "reads", ["01_preprocess", "02_train_mf"], r"reads\[1\]"),  # itself
-        ("02_train_mf", "reads", ["01_preprocess", "01_preproces"], r"reads\[1\].*'01_preprocess'"),
-        ("02_train_mf", "reads", ["01_preprocess", "05_compare"], "reads"),  # which reads it
+        ("02_train_mf.ids", "reads", ["01_preprocess", "02_train_mf.ids"], r"reads\[1\]"),  # itself
+        ("02_train_mf.ids", "reads", ["01_preprocess", "01_preproces"], r"reads\[1\].*'01_preprocess'"),
+        ("02_train_mf.ids", "reads", ["01_preprocess", "05_compare"], "reads"),  # which reads it
         ("04_recommend", "models", ["mf_ids", "mlpp"], r"models\[1\].*'mlp'"),
         ("05_compare", "importance", ["mlp_online"], r"importance\[0\]"),
     ],
@@ -100,15 +102,14 @@ def test_files_that_would_grow_or_that_mean_two_things_are_refused(text):
 def test_stages_and_models_that_do_not_fit_are_refused_and_nothing_starts(project, capsys, stage, key, value, named):
     parameter_file(PROFILE, stage).write_bytes(line(key, value))
     with pytest.raises(ConfigError, match=rf"params/{PROFILE}/.*{named}"):
-        plan({stage: load_config(PROFILE, stage) for stage in STAGES})
+        order(load_profile(PROFILE))
     assert main(["run", "--profile", PROFILE]) == 1
     told = capsys.readouterr()
     assert f"params/{PROFILE}/" in told.err and told.err.count("\n") == 1 and not told.out
     assert not (project / "outputs").exists()
 
 
-def test_models_are_named_by_tier_and_update(project):
-    parameter_file(PROFILE, "03_train_mlp").write_text('tiers: ["clicks", "content"]\nupdate_minutes: 15\n')
-    parameter_file(PROFILE, "04_recommend").write_bytes(line("models", ["mlp_content", "mlp_online", "mf_ids"]))
-    groups = plan({stage: load_config(PROFILE, stage) for stage in STAGES})
-    assert groups == [[STAGES[0]], STAGES[1:3], [STAGES[3]], STAGES[4:]]
+def test_models_are_named_by_variant_and_update(project):
+    parameter_file(PROFILE, "04_recommend").write_bytes(line("models", ["mlp_exposure", "mlp_online", "mf_ids"]))
+    reads = load_profile(PROFILE)["04_recommend"].reads
+    assert reads == ("01_preprocess", "02_train_mf.ids", "03_train_mlp", "03_train_mlp.exposure")

@@ -1,0 +1,195 @@
+"""What a model learns from: slates and features, what its tier may see of them, and what is fitted on training rows."""
+
+import hashlib
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning.utilities import rank_zero_only
+
+from ebnerd_lib.data.bundle import History
+from ebnerd_lib.data.dataset import Dataset
+from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
+from ebnerd_lib.data.vocabulary import Vocabulary
+from ebnerd_lib.errors import ConfigError, StageError
+from ebnerd_lib.features.store import Features, usable
+from ebnerd_lib.models.base import SlateModel
+from ebnerd_lib.models.ensemble import Ensemble
+
+
+@dataclass(frozen=True)
+class IdEncoder:
+    """Dataset indices to a model's own: what a model has not seen in training becomes its unknown, 0.
+
+    Attributes:
+        user: int64, by the dataset's user index.
+        article: int64, by the dataset's article index.
+    """
+
+    user: np.ndarray
+    article: np.ndarray
+
+    @classmethod
+    def between(cls, dataset: Dataset, users: Vocabulary, articles: Vocabulary) -> "IdEncoder":
+        """Build the encoder from a dataset's tables to a model's vocabularies."""
+        user = users.index_of(dataset.users["user_id"].to_numpy())
+        article = articles.index_of(dataset.articles["article_id"].to_numpy())
+        user[0] = article[0] = 0
+        return cls(user.astype(np.int64), article.astype(np.int64))
+
+
+@dataclass(frozen=True)
+class HistoryReader:
+    """What gives a model the vectors of candidates and of the articles that users clicked last before the week.
+
+    Attributes:
+        vectors: float32 (articles, size), by the dataset's article index, zeros where there is none.
+        known: bool (articles,), whether an article has a vector.
+        histories: the clicks before each week.
+        length: clicks of a user's history that are looked at, the latest ones.
+    """
+
+    vectors: np.ndarray
+    known: np.ndarray
+    histories: list[History]
+    length: int
+
+    @classmethod
+    def of(cls, dataset: Dataset, network: SlateModel) -> "HistoryReader | None":
+        """Return what a model needs of a dataset; ``None`` if it does not look at vectors.
+
+        Raises:
+            StageError: the model was trained with vectors of another length.
+        """
+        wanted = network.hyperparameters["vector_size"]
+        if not wanted:
+            return None
+        vectors = dataset.metadata.vectors
+        if vectors.shape[1] != wanted:
+            raise StageError(
+                f"model {network.name}: it was trained with article vectors of length {wanted}, the bundle has "
+                f"{vectors.shape[1] or 'none'}. Use the same vectors or train it again."
+            )
+        length = network.hyperparameters["history_length"]
+        return cls(vectors, np.asarray(vectors.any(axis=1)), dataset.histories, length)
+
+    def latest(self, slates: Slates, rows: np.ndarray) -> np.ndarray:
+        """Return the articles clicked last in the history of the week, strictly before each impression.
+
+        int32 (len(rows), length), the oldest first, 0 in places before a user's first click.
+        """
+        user, week, time = slates.user[rows], slates.week[rows], slates.time[rows]
+        out = np.zeros((len(rows), self.length), dtype=np.int32)
+        for number, history in enumerate(self.histories):
+            mine = np.flatnonzero(week == number)
+            if not len(history.article) or not len(mine):
+                continue
+            place = history.offsets[user[mine] + 1, None] - self.length + np.arange(self.length)
+            inside = place >= history.offsets[user[mine], None]
+            place = np.where(inside, place, 0)
+            before = inside & (history.time[place] < time[mine, None])
+            out[mine] = np.where(before, history.article[place], 0)
+        return out
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """The data of a training. Ids and transform come from the training rows; validation is not looked at.
+
+    Attributes:
+        dataset: the slates.
+        features: of the parts ``train`` and ``tuning``, and maybe of others.
+        tier: information tier; it decides which features are seen.
+        rows: int64, the training slates: after the warm-up, with a click and something beside it.
+        users: ids of those rows.
+        articles: ids of those rows.
+    """
+
+    dataset: Dataset
+    features: dict[str, Features]
+    tier: str
+    rows: np.ndarray
+    users: Vocabulary
+    articles: Vocabulary
+
+    @classmethod
+    def of(
+        cls, dataset: Dataset, features: dict[str, Features], tier: str, warmup_hours: float = 0.0
+    ) -> "TrainingInputs":
+        """Return what may be learned from in a tier.
+
+        Args:
+            dataset: the slates.
+            features: of the parts ``train`` and ``tuning``.
+            tier: information tier.
+            warmup_hours: leave out this much of the start of training, where windows of past events are not full.
+
+        Raises:
+            ConfigError: no training slate is left after the warm-up.
+        """
+        rows = training_rows(dataset.parts["train"], warmup_hours)
+        seen = dataset.parts["train"].take(rows)
+        return cls(dataset, features, tier, rows, Vocabulary(seen.user_id), Vocabulary(seen.article_id))
+
+    def columns(self, network: SlateModel | type[SlateModel]) -> list[int]:
+        """Return the positions of the features that a model sees, none if it looks at no features."""
+        return usable(self.features["train"], self.tier) if network.uses_features else []
+
+    def names(self, network: SlateModel) -> list[str]:
+        """Return the names of these features."""
+        return [self.features["train"].columns[place] for place in self.columns(network)]
+
+    def new(self, kind: type[SlateModel], seed: int = 0, seeds: int = 1, **settings: Any) -> SlateModel:
+        """Return a model to train: its sizes are those of the data, its transform of features is fitted.
+
+        Args:
+            kind: the model's class.
+            seed: of the first weights.
+            seeds: above 1, an ``Ensemble`` of so many networks, with ``seed`` and the numbers after it.
+            settings: of the model's class.
+
+        Raises:
+            ConfigError: the tier is unknown or not that of the model, or the model refuses a setting.
+        """
+        if not kind.uses_features and self.tier != kind.own_tier:
+            raise ConfigError(f"tier: {kind.name} looks at no features, so its tier is {kind.own_tier}. Set it so.")
+        columns = self.columns(kind)
+        sizes: dict[str, Any] = {"columns": len(columns), "users": len(self.users), "articles": len(self.articles)}
+        sizes["vector_size"] = self.dataset.metadata.vectors.shape[1] if kind.uses_vectors else 0
+        networks = []
+        for number in range(seed, seed + seeds):
+            torch.manual_seed(number)
+            networks.append(kind(**sizes, **settings))
+        transform = networks[0].transform
+        if columns and rank_zero_only.rank == 0:  # other processes get it when training starts
+            where = candidate_rows(self.dataset.parts["train"].offsets, self.rows)
+            transform.fit(self.features["train"].matrix, where, columns)
+        for network in networks[1:]:
+            network.transform.load_state_dict(transform.state_dict())
+        return networks[0] if seeds == 1 else Ensemble(networks)
+
+    def checksum(self, network: SlateModel) -> str:
+        """Return a checksum over the arrays that a model learns from, histories and article vectors included."""
+        holders: list[Any] = [self.dataset.parts["train"], self.dataset.parts["tuning"]]
+        arrays = [self.features[part].matrix for part in ("train", "tuning")] if network.uses_features else []
+        if network.uses_vectors:
+            holders += self.dataset.histories
+            arrays.append(self.dataset.metadata.vectors)
+        arrays += [self.rows, *(getattr(holder, each.name) for holder in holders for each in fields(holder))]
+        checksum = hashlib.sha256()
+        for array in arrays:
+            checksum.update(f"{array.dtype.str}{array.shape}".encode())
+            checksum.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # a mapped one is not copied
+        return checksum.hexdigest()
+
+
+def training_rows(slates: Slates, warmup_hours: float) -> np.ndarray:
+    """Return the rows of the slates to train on: after the warm-up, with a click and something beside it."""
+    ready = slates.time >= slates.time.min() + int(warmup_hours * HOUR)
+    rows = np.flatnonzero(ready & slates.has_choice)
+    if not len(rows):
+        raise ConfigError(
+            f"warmup_hours: {warmup_hours} leaves none of the {len(slates)} training impressions. Lower it."
+        )
+    return rows
