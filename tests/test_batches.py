@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
-from ebnerd_lib.training.batches import IdEncoder, SlateBatches, gather, keep_some
+from ebnerd_lib.training.batches import SlateBatches, gather, keep_some
+from ebnerd_lib.training.inputs import IdEncoder
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -15,10 +17,11 @@ def test_gathered_values_are_those_of_the_matrix(tmp_path, dtype, columns):
     np.save(tmp_path / "features.npy", values)
     mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
     where = np.random.default_rng(1).integers(0, 50, 80)
-    taken = gather(mapped, where, np.array(columns, np.int64))
-    assert taken.dtype == np.float32 and taken.flags.writeable
-    picked = values[:, columns]
-    np.testing.assert_array_equal(taken, picked[where].astype(np.float32))
+    for matrices in ([mapped], [mapped[:11], mapped[11:12], mapped[12:]]):
+        taken = gather(matrices, where, np.array(columns, np.int64))
+        assert taken.dtype == torch.float32
+        np.testing.assert_array_equal(taken, values[:, columns][where].astype(np.float32))
+        taken += 1  # what comes after it may write into it
 
 
 def test_a_batch_holds_the_slates_asked_for(smoke):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from fits import fitted
 from sklearn.calibration import calibration_curve
 
 from ebnerd_lib.data.slates import candidate_rows
@@ -18,7 +19,6 @@ from ebnerd_lib.evaluation.intervals import FEW_USERS
 from ebnerd_lib.evaluation.metrics import METRICS, per_slate
 from ebnerd_lib.features import store
 from ebnerd_lib.models.base import find_model
-from ebnerd_lib.training.fit import TrainConfig, train
 
 
 @pytest.fixture(scope="module")
@@ -195,12 +195,8 @@ def test_ties_stay_in_one_bin_whatever_their_order():
 
 @pytest.fixture(scope="module")
 def model(smoke, features, tmp_path_factory):
-    settings = {"embedding_size": 2, "hidden": [8], "learning_rate": 1e-2}
     logs = tmp_path_factory.mktemp("logs")
-    return train(
-        smoke, features, "mlp", "mlp", "clicks", "mlp", settings,
-        TrainConfig(3, 3, 64, 24.0, 0, {"accelerator": "cpu"}), logs,
-    ).model  # fmt: skip
+    return fitted(smoke, features, logs, embedding_size=2, hidden=[8], learning_rate=1e-2, epochs=3).model
 
 
 def test_shuffling_clicks_costs_a_model_of_clicks_and_repeats_by_seed(smoke, features, model):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle import assert_same
 
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.bundle import open_bundle
@@ -13,15 +14,6 @@ from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import BundleError, StageError
 
 SHARES = ["sentiment_negative", "sentiment_neutral", "sentiment_positive"]
-
-
-def assert_same(one: datasets.Dataset, other: datasets.Dataset) -> None:
-    pd.testing.assert_frame_equal(one.articles, other.articles)
-    pd.testing.assert_frame_equal(one.users, other.users)
-    pairs = [(one.parts[part], other.parts[part]) for part in datasets.PARTS]
-    for mine, theirs in pairs + list(zip(one.histories, other.histories, strict=True)):
-        for name, values in vars(mine).items():
-            np.testing.assert_array_equal(values, getattr(theirs, name), err_msg=name, strict=True)
 
 
 # The vocabulary.
@@ -159,8 +151,7 @@ def test_impressions_keep_the_week_of_their_file(smoke_bundle, split):
 def test_changing_one_weeks_history_leaves_the_other(tiny_bundle, tiny):
     folder = tiny_bundle(validation_history=lambda table: table.slice(0, 1))
     data = prepare(open_bundle(folder), "official")[0]
-    for name, values in vars(tiny.histories[0]).items():
-        np.testing.assert_array_equal(getattr(data.histories[0], name), values)
+    assert_same(data.histories[0], tiny.histories[0])
     train_columns = ["user_id", "history_train", *(f"{name}_train" for name in SHARES)]
     pd.testing.assert_frame_equal(data.users[train_columns], tiny.users[train_columns])
     assert data.users["history_validation"].sum() == 1
@@ -230,8 +221,7 @@ def test_saved_datasets_come_back_the_same(name, request, tmp_path):
     datasets.save(data, tmp_path)
     loaded = datasets.load(tmp_path)
     assert_same(loaded, data)
-    for field, values in vars(data.metadata).items():
-        np.testing.assert_array_equal(getattr(loaded.metadata, field), values, err_msg=field, strict=True)
+    assert_same(loaded.metadata, data.metadata)
 
 
 def test_same_dataset_same_bytes(tiny_path, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from oracle import oracle
 
 from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Metadata
@@ -135,135 +136,6 @@ def test_events_added_at_or_after_t_change_nothing(seed):
             np.testing.assert_array_equal(values, wanted[name], err_msg=name)
 
 
-def oracle(log: Slates, world: FeatureContext, row: int, place: int) -> dict[str, float]:
-    """What some columns mean, written out event by event."""
-    t, u, a = log.time[row], log.user[row], log.article[place]
-    meta = world.metadata
-    shown, clicked, mine, chances = [], [], [], []
-    here, here_clicked, kind, kind_clicked, own_clicks, own_candidates = [], [], [], [], [], 0
-    for other in range(len(log)):
-        if log.time[other] >= t:
-            continue
-        for c in range(log.offsets[other], log.offsets[other + 1]):
-            b, when = log.article[c], log.time[other]
-            if log.user[other] == u and u > 0:
-                own_candidates += 1
-                own_clicks += [b] * int(log.clicked[c])
-            if b > 0 and meta.category[b] == meta.category[a] > 0:
-                kind.append(when)
-                kind_clicked += [when] * int(log.clicked[c])
-            if b == a and a > 0:
-                shown.append(when)
-                chances.append((when, log.lengths[other]))
-                if log.front_page[other] == log.front_page[row]:
-                    here.append(when)
-                    here_clicked += [when] * int(log.clicked[c])
-                if log.clicked[c]:
-                    clicked.append(log.time[other])
-                if log.user[other] == u and u > 0:
-                    mine.append((log.time[other], log.clicked[c], log.session[other]))
-    history = world.histories[log.week[row]]
-    own = range(history.offsets[u], history.offsets[u + 1])
-    read = [history.article[i] for i in own if history.time[i] < t]
-    category = world.metadata.category
-    values = {
-        "user_shown": len(mine),
-        "user_clicked": sum(click for _, click, _ in mine),
-        "user_hours_since_shown": (t - max(when for when, _, _ in mine)) / HOUR if mine else np.nan,
-        "user_hours_since_clicked": (t - max((w for w, k, _ in mine if k), default=np.nan)) / HOUR,
-        "user_click_share": len(own_clicks) / own_candidates if own_candidates else np.nan,
-        "user_category": _mean([meta.category[b] == meta.category[a] > 0 for b in own_clicks]),
-        "user_impressions": sum(log.time[o] < t and log.user[o] == u for o in range(len(log))) if u > 0 else 0,
-        "hours_since_first_inview": (t - min(shown)) / HOUR if shown else np.nan,
-        "hours_since_click": (t - max(clicked)) / HOUR if clicked else np.nan,
-        "history_length": len(read),
-        "history_article": sum(r == a for r in read) if a > 0 else 0,
-        "history_category": np.mean([category[r] == category[a] for r in read]) if read and category[a] > 0 else 0.0,
-        "own_article": a == log.page[row] and a > 0,
-        "premium": world.metadata.premium[a],
-        "slate_length": log.lengths[row],
-    }
-    topics = _topics(meta, a)
-    shares = [sum(topic in _topics(meta, r) for topic in topics) / len(topics) for r in read] if topics else []
-    values["history_topics"] = _mean(shares)
-    user_profile = sum((meta.vectors[r] for r in read), start=np.zeros(3))
-    values["history_vector"] = _cosine(user_profile, meta.vectors[a])
-    in_session = [click for _, click, session in mine if session == log.session[row] == _last(mine)]
-    values["user_shown_session"] = len(in_session)
-    values["user_passed_session"] = 0 if any(in_session) else len(in_session)
-    moods = [world.metadata.sentiment[r] for r in read if not np.isnan(world.metadata.sentiment[r, 0])]
-    values["history_sentiment"] = np.mean(moods, axis=0) @ world.metadata.sentiment[a] if moods else np.nan
-    for name, hours in WINDOWS.items():
-        values[f"inviews_{name}"] = sum(when >= t - hours * HOUR for when in shown)
-        values[f"clicks_{name}"] = sum(when >= t - hours * HOUR for when in clicked)
-    for name, hours in HALF_LIVES.items():
-        values[f"inviews_decay_{name}"] = sum(2 ** (-(t - when) / (hours * HOUR)) for when in shown)
-        values[f"clicks_decay_{name}"] = sum(2 ** (-(t - when) / (hours * HOUR)) for when in clicked)
-        values[f"chances_decay_{name}"] = sum(2 ** (-(t - when) / (hours * HOUR)) / n for when, n in chances)
-        values[f"lift_{name}"] = (values[f"clicks_decay_{name}"] + 2) / (values[f"chances_decay_{name}"] + 2)
-    values["inviews_page_decay_6h"] = sum(2 ** (-(t - when) / (6 * HOUR)) for when in here)
-    values["clicks_page_decay_6h"] = sum(2 ** (-(t - when) / (6 * HOUR)) for when in here_clicked)
-    values["category_inviews_decay_6h"] = sum(2 ** (-(t - when) / (6 * HOUR)) for when in kind)
-    values["category_clicks_decay_24h"] = sum(2 ** (-(t - when) / (24 * HOUR)) for when in kind_clicked)
-    values["clicks_trend"] = (values["clicks_1h"] + 1) / (values["clicks_6h"] / 6 + 1)
-    values["rate_6h"] = (values["clicks_6h"] + 1.8) / (values["inviews_6h"] + 20)
-    values["rate_decay_1h"] = (values["clicks_decay_1h"] + 1.8) / (values["inviews_decay_1h"] + 20)
-    values |= oracle_of_readers(log, world, row, place)
-    published = world.metadata.published[a]
-    values["age_hours"] = np.nan if published == UNKNOWN_TIME else max(t - published, 0) / HOUR
-    return values
-
-
-def oracle_of_readers(log: Slates, world: FeatureContext, row: int, place: int) -> dict[str, float]:
-    """Columns on topics, readers of the same kind, the user's own clicks and the page's own article."""
-    t, u, a, p, meta = log.time[row], log.user[row], log.article[place], log.page[row], world.metadata
-    topics = _topics(meta, a)
-    sums = {f"{g}_{k}_decay_6h": 0.0 for g in ("topic", "audience") for k in ("clicks", "inviews")}
-    own = []
-    for other in np.flatnonzero(log.time < t):
-        kept = 2 ** (-(t - log.time[other]) / (6 * HOUR))
-        for c in range(log.offsets[other], log.offsets[other + 1]):
-            b, click = log.article[c], bool(log.clicked[c])
-            shared = sum(topic in _topics(meta, b) for topic in topics) / len(topics) if topics else np.nan
-            alike = a > 0 and b == a and log.subscriber[other] == log.subscriber[row]
-            for group, worth in (("topic", shared), ("audience", float(alike))):
-                sums[f"{group}_inviews_decay_6h"] += worth * kept
-                sums[f"{group}_clicks_decay_6h"] += worth * kept * click
-            own += [b] if click and log.user[other] == u > 0 else []
-    if not topics:
-        sums["topic_clicks_decay_6h"] = sums["topic_inviews_decay_6h"] = np.nan
-    rates = {
-        f"{g}_rate_6h": (sums[f"{g}_clicks_decay_6h"] + 1.8) / (sums[f"{g}_inviews_decay_6h"] + 20)
-        for g in ("topic", "audience")
-    }
-    moods = [meta.sentiment[b] for b in own if not np.isnan(meta.sentiment[b, 0])]
-    user_profile = sum((meta.vectors[b] for b in own), start=np.zeros(3))
-    shares = [sum(topic in _topics(meta, b) for topic in topics) / len(topics) for b in own] if topics else []
-    return {
-        **sums,
-        **rates,
-        "user_sentiment": np.mean(moods, axis=0) @ meta.sentiment[a] if moods else np.nan,
-        "user_topics": _mean(shares),
-        "user_vector": _cosine(user_profile, meta.vectors[a]),
-        "page_category": float(meta.category[a] == meta.category[p] > 0) if a > 0 < p else np.nan,
-        "page_topics": np.mean([topic in _topics(meta, p) for topic in topics]) if a > 0 < p and topics else np.nan,
-        "page_vector": _cosine(meta.vectors[p], meta.vectors[a]) if a > 0 < p else np.nan,
-    }
-
-
-def _cosine(one, other):
-    norms = np.linalg.norm(one) * np.linalg.norm(other)
-    return one @ other / norms if norms > 0 else np.nan
-
-
-def _mean(values):
-    return np.mean(values) if values else np.nan
-
-
-def _topics(meta, a):
-    return list(meta.topics[meta.topic_starts[a] : meta.topic_starts[a + 1]])
-
-
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_strength_and_clicks_together_equal_a_walk_along_the_log(seed):
@@ -293,11 +165,6 @@ def test_strength_and_clicks_together_equal_a_walk_along_the_log(seed):
                 for b in recent[user]:
                     pairs[b, a] = pairs.get((b, a), 0) + 1
                 recent[user] = [a, *recent[user]][:5]
-
-
-def _last(mine):
-    """The session in which the article was last shown: what came before it in another session is over."""
-    return max(mine, key=lambda event: event[0])[2]
 
 
 @settings(max_examples=25, deadline=None)

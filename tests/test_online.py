@@ -1,32 +1,28 @@
-"""Learning on: what each score knows, how tables grow, and that it repeats."""
+"""Online updates: what each score knows, how tables grow, and that it repeats."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from fits import fitted
 
+from ebnerd_lib.configs import Online
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, candidate_rows
-from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.evaluation.evaluate import load_scores, save_results
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features import store
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.models.base import Batch
 from ebnerd_lib.training import online
-from ebnerd_lib.training.batches import IdEncoder
-from ebnerd_lib.training.fit import TrainConfig, train
+from ebnerd_lib.training.inputs import IdEncoder, TrainingInputs
 from ebnerd_lib.training.model_file import load_model, save_model
-from ebnerd_lib.training.online import OnlineConfig, step_rows, update_online, update_variants_online
+from ebnerd_lib.training.online import step_rows, update_online
 
-MODELS = {"mf_ids": ("mf", {"embedding_size": 4}), "mlp": ("mlp", {"embedding_size": 4, "hidden": [16]})}
+MODELS = {"mf_ids": "02_train_mf.ids", "mlp": "03_train_mlp"}
 SCORED = ("tuning", "validation")
-
-
-def hours(number, **settings):
-    """Steps of a day or an hour in tests, and rates high enough that updates show in scores."""
-    return OnlineConfig(60 * number, **{"learning_rate": 3e-3, "vector_rate": 0.05, "warmup_hours": 24.0, **settings})
+RATES = {"learning_rate": 3e-3, "vector_rate": 0.05}  # high enough that updates show in scores
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +32,24 @@ def features(smoke, smoke_features):
 
 @pytest.fixture(scope="module")
 def fits(smoke, features, tmp_path_factory):
-    config = TrainConfig(epochs=1, patience=1, batch_size=64, warmup_hours=24, seed=0)
     logs = tmp_path_factory.mktemp("logs")
-    return {
-        name: train(smoke, features, module, name, "clicks", name, settings, config, logs)
-        for name, (module, settings) in MODELS.items()
-    }
+    return {name: fitted(smoke, features, logs, stage, epochs=1).model for name, stage in MODELS.items()}
+
+
+def walk(model, data, features, hours=24, report=None, **settings):
+    """Update a model in steps of some hours."""
+    inputs = TrainingInputs.of(data, features, model.tier, 24.0)
+    return update_online(model, inputs, 60 * hours, report=report, **{**RATES, **settings})
+
+
+def updater_of(model, data, features, **settings):
+    inputs = TrainingInputs.of(data, features, model.tier, 24.0)
+    return online.OnlineUpdater(model, inputs, Online(**{**RATES, **settings}), seed=0)
 
 
 @pytest.fixture(scope="module")
 def daily(smoke, features, fits):
-    return {name: update_online(fit.model, smoke, features, hours(24)) for name, fit in fits.items()}
+    return {name: walk(model, smoke, features) for name, model in fits.items()}
 
 
 @pytest.fixture(params=MODELS)
@@ -79,7 +82,7 @@ def spoil(smoke, features, spoilt):
 
 def test_scores_before_a_time_do_not_know_what_comes_at_or_after_it(smoke, features, fits, daily, name):
     later = smoke.parts["validation"].time.min() + 60 * HOUR  # within a step
-    changed = update_online(fits[name].model, *spoil(smoke, features, lambda slates: slates.time >= later), hours(24))
+    changed = walk(fits[name], *spoil(smoke, features, lambda slates: slates.time >= later))
     for part in SCORED:
         before = smoke.parts[part].per_candidate(smoke.parts[part].time < later)
         assert before.sum() > 100
@@ -96,7 +99,7 @@ def test_a_steps_own_clicks_move_the_next_steps_scores_and_not_its_own(smoke, fe
         part: replace(s, clicked=s.clicked ^ s.per_candidate((s.time >= begin) & (s.time < end)))
         for part, s in smoke.parts.items()
     }
-    changed = update_online(fits[name].model, replace(smoke, parts=flip), features, hours(24))
+    changed = walk(fits[name], replace(smoke, parts=flip), features)
 
     def of(learned, rows):
         scores = np.concatenate([np.zeros(smoke.parts["train"].candidates), *(learned.scores[p] for p in SCORED)])
@@ -108,8 +111,8 @@ def test_a_steps_own_clicks_move_the_next_steps_scores_and_not_its_own(smoke, fe
 
 
 def test_what_is_first_shown_in_a_step_is_the_unknown_there_and_has_a_row_of_its_own_after_it(smoke, features, fits):
-    model = fits["mf_ids"].model
-    updater = online.OnlineUpdater(model, smoke, features, hours(24))
+    model = fits["mf_ids"]
+    updater = updater_of(model, smoke, features)
     size = len(model.articles)
     known = IdEncoder.between(smoke, model.users, model.articles).article > 0
     met = 0
@@ -152,7 +155,7 @@ def test_every_impression_is_in_one_step_which_ends_after_it(smoke):
 
 def test_the_first_steps_scores_are_the_static_models_in_file_order(smoke, features, fits, daily, name):
     slates, tuning = smoke.parts["tuning"], features["tuning"]
-    static = fits[name].model.score(smoke, slates, tuning.matrix, tuning.columns)
+    static = fits[name].score(smoke, slates, tuning.matrix, tuning.columns)
     np.testing.assert_allclose(daily[name].scores["tuning"], static, atol=1e-5)
     for part in SCORED:
         assert daily[name].scores[part].shape == (smoke.parts[part].candidates,)
@@ -161,10 +164,10 @@ def test_the_first_steps_scores_are_the_static_models_in_file_order(smoke, featu
 
 def test_ids_that_are_updated_every_hour_come_to_rank_news(smoke, features, fits):
     slates, matrix = smoke.parts["validation"], features["validation"]
-    model = fits["mf_ids"].model
+    model = fits["mf_ids"]
     static = model.score(smoke, slates, matrix.matrix, matrix.columns)
     heard = []
-    learned = update_online(model, smoke, features, hours(1), heard.append)
+    learned = walk(model, smoke, features, 1, heard.append)
     before, after = (
         mean_metrics(per_slate(scores, slates.clicked, slates.offsets))["auc"]
         for scores in (static, learned.scores["validation"])
@@ -175,7 +178,7 @@ def test_ids_that_are_updated_every_hour_come_to_rank_news(smoke, features, fits
 
 
 def test_an_id_takes_a_slate_as_a_step_of_rate_times_clicked_minus_probability(smoke, features, fits):
-    updater = online.OnlineUpdater(fits["mf_ids"].model, smoke, features, hours(24, bias_rate=0.5, vector_rate=0.0))
+    updater = updater_of(fits["mf_ids"], smoke, features, bias_rate=0.5, vector_rate=0.0)
     rows = step_rows(smoke, 1440)[0][1]
     updater.add_ids(rows)
     row = rows[smoke.log.has_choice[rows]][:1]
@@ -190,7 +193,7 @@ def test_an_id_takes_a_slate_as_a_step_of_rate_times_clicked_minus_probability(s
 
 
 def test_half_of_what_sets_articles_apart_is_forgotten_in_a_half_life(smoke, features, fits):
-    updater = online.OnlineUpdater(fits["mf_ids"].model, smoke, features, hours(24, half_life_hours=6.0))
+    updater = updater_of(fits["mf_ids"], smoke, features, half_life_hours=6.0)
     apart = [t.weight.detach() - t.weight[:1].detach() for t in updater._network.id_tables("article")]
     updater.forget(0)
     updater.forget(6 * HOUR)
@@ -199,27 +202,27 @@ def test_half_of_what_sets_articles_apart_is_forgotten_in_a_half_life(smoke, fea
 
 
 def test_the_same_seed_gives_the_same_bytes_and_the_start_stays_as_it_is(smoke, features, fits, daily, name, tmp_path):
-    fits[name].model.network.eval()
+    fits[name].network.eval()
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
-    save_model(fits[name].model, tmp_path)
+    save_model(fits[name], tmp_path)
     static = (tmp_path / f"model_{name}.pt").read_bytes()
     torch.manual_seed(99)  # what ran before must not matter
-    again = update_online(fits[name].model, smoke, features, hours(24))
+    again = walk(fits[name], smoke, features)
     for part in SCORED:
         assert again.scores[part].tobytes() == daily[name].scores[part].tobytes()
     save_model(again.model, tmp_path / "a")
     save_model(daily[name].model, tmp_path / "b")
     file = f"model_{name}_online.pt"
     assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
-    save_model(fits[name].model, tmp_path)
+    save_model(fits[name], tmp_path)
     assert (tmp_path / f"model_{name}.pt").read_bytes() == static
 
 
 def test_what_is_published_are_the_scores_given_on_the_way_and_a_model_that_loads(
-    smoke, features, daily, name, tmp_path
+    smoke, features, fits, daily, name, tmp_path
 ):
-    learned = daily[name]
-    entry = save_results([], [learned], smoke, features, tmp_path, 0)["models"][f"{name}_online"]
+    learned, inputs = daily[name], TrainingInputs.of(smoke, features, fits[name].tier)
+    entry = save_results(fits[name], learned, inputs, tmp_path, 0)["models"][f"{name}_online"]
     assert entry["tier"] == learned.model.tier == "clicks"
     for part, kind in (("validation", "scores"), ("tuning", "tuning")):
         np.testing.assert_array_equal(
@@ -237,7 +240,7 @@ def test_what_is_published_are_the_scores_given_on_the_way_and_a_model_that_load
 
 
 def test_the_file_of_a_grown_model_gives_each_id_its_own_row(smoke, features, fits):
-    updater = online.OnlineUpdater(fits["mf_ids"].model, smoke, features, hours(24))
+    updater = updater_of(fits["mf_ids"], smoke, features)
     for end, rows in step_rows(smoke, 1440)[:3]:
         updater.add_ids(rows)
         updater.train(rows, end)
@@ -253,7 +256,7 @@ def test_the_file_of_a_grown_model_gives_each_id_its_own_row(smoke, features, fi
 
 
 def test_the_last_state_is_the_one_that_would_score_the_next_step(smoke, features, fits, name):
-    updater = online.OnlineUpdater(fits[name].model, smoke, features, hours(24))
+    updater = updater_of(fits[name], smoke, features)
     steps = step_rows(smoke, 1440)
     for end, rows in steps[:2]:
         updater.add_ids(rows)
@@ -265,13 +268,3 @@ def test_the_last_state_is_the_one_that_would_score_the_next_step(smoke, feature
     slates, matrix = smoke.parts["validation"], features["validation"]
     scores = updater.finish().score(smoke, slates, matrix.matrix, matrix.columns)
     np.testing.assert_allclose(scores[candidate_rows(slates.offsets, rows - first)], wanted, atol=1e-5)
-
-
-def test_only_the_main_tier_is_updated_and_zero_minutes_update_nothing(smoke, features, fits):
-    fit = fits["mlp"]
-    other = replace(fit, model=replace(fit.model, name="mlp_content", tier="content"))
-    learned = update_variants_online([fit, other], smoke, features, hours(24))
-    assert [each.model.name for each in learned] == ["mlp_online"]
-    assert update_variants_online([fit, other], smoke, features, OnlineConfig(0)) == []
-    with pytest.raises(ConfigError):
-        update_online(fit.model, smoke, features, OnlineConfig(0))

@@ -137,18 +137,6 @@ def test_another_folder_and_another_number_of_threads_give_the_same_bytes(finish
 
 
 @pytest.mark.slow
-def test_a_run_by_hand_writes_the_same_folder_and_is_stale_afterwards(project):
-    by_hand = ["-m", "jupyter", "execute", "notebooks/05_compare.ipynb", "--kernel_name=python3"]
-    notebook = project / "notebooks" / "05_compare.ipynb"
-    notebook.write_text(notebook.read_text().replace('profile: str = \\"sample\\"', 'profile: str = \\"smoke\\"'))
-    done = python(project, *by_hand, MKL_CBWR="AVX2,STRICT")
-    assert done.returncode == 0, done.stderr
-    noted = manifest(project, "05_compare")
-    assert (noted["run"], noted["status"]) == ("interactive", "complete")
-    assert ran(run(project)) == ["05_compare"]
-
-
-@pytest.mark.slow
 def test_a_failed_stage_is_marked_keeps_the_last_artifacts_and_exits_1(project):
     before = artifacts(project)
     file = project / "params" / "smoke" / "06_explore.yaml"

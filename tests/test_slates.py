@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle import assert_same
 
 from ebnerd_lib.data import slates as slates_io
 from ebnerd_lib.data.slates import Slates, concatenate
@@ -61,13 +62,6 @@ def assert_well_formed(slates: Slates) -> None:
         assert values.dtype == KINDS[field.name], field.name
         if field.name != "offsets":
             assert len(values) == (slates.offsets[-1] if field.name in PER_CANDIDATE else len(slates)), field.name
-
-
-def assert_same(one: Slates, other: Slates) -> None:
-    for field in fields(Slates):
-        np.testing.assert_array_equal(
-            getattr(one, field.name), getattr(other, field.name), err_msg=field.name, strict=True
-        )
 
 
 lengths = st.lists(st.integers(1, 5), max_size=12)

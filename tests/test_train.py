@@ -22,17 +22,15 @@ from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features import store
-from ebnerd_lib.features.store import usable
-from ebnerd_lib.models.base import Batch, TuningLoss, listwise
+from ebnerd_lib.models.base import Batch, listwise
+from ebnerd_lib.models.mf import MFIds
+from ebnerd_lib.models.mlp import MLP
 from ebnerd_lib.pipeline import train as verb
-from ebnerd_lib.pipeline.params import load_config
-from ebnerd_lib.training.batches import IdEncoder, SlateData
-from ebnerd_lib.training.fit import TrainConfig
+from ebnerd_lib.training.batches import SlateData
+from ebnerd_lib.training.inputs import TrainingInputs
 from ebnerd_lib.training.model_file import load_model
-from ebnerd_lib.training.online import OnlineConfig
 
-MLP = ["train", "--profile", "smoke", "--model", "mlp"]
-ONE_NETWORK = ["--set", "tiers=[clicks]", "--set", "update_minutes=0"]
+WORDS = ["train", "--profile", "smoke", "--stage", "03_train_mlp", "--set", "update_minutes=0"]
 BATCH = 64  # of profile smoke
 
 
@@ -90,7 +88,7 @@ def project(finished, tmp_path_factory) -> Path:
     """A copy of the finished project, in which two processes have trained one network of the MLP."""
     folder = tmp_path_factory.mktemp("ranks")
     shutil.copytree(finished, folder / "project")
-    done = torchrun(folder / "project", folder, [*MLP, *ONE_NETWORK, "--set", "strategy=ddp"])
+    done = torchrun(folder / "project", folder, [*WORDS, "--set", "trainer.strategy=ddp"])
     assert done.returncode == 0, done.stderr
     (folder / "said.txt").write_text(done.stdout)
     return folder / "project"
@@ -107,15 +105,15 @@ def ready(project):
 @pytest.mark.slow
 def test_without_its_notebook_a_stage_leaves_the_same_bytes(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "a")
-    stages = {"03_train_mlp": "mlp", "02_train_mf": "mf_ids,mf_features"}
+    stages = ["03_train_mlp", "02_train_mf.ids", "03_train_mlp.exposure"]
     for stage in stages:
         shutil.rmtree(tmp_path / "a" / "outputs" / "smoke" / "artifacts" / stage)
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "ebnerd_lib", "train", "--profile", "smoke", "--model", models],
+            [sys.executable, "-m", "ebnerd_lib", "train", "--profile", "smoke", "--stage", stage],
             cwd=tmp_path / "a", env=environment(tmp_path / "a"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
-        for models in stages.values()
+        for stage in stages
     ]  # fmt: skip
     for process in started:
         _, said = process.communicate(timeout=120)
@@ -123,15 +121,16 @@ def test_without_its_notebook_a_stage_leaves_the_same_bytes(finished, tmp_path):
     for stage in stages:
         assert artifacts(tmp_path / "a", stage) == artifacts(finished, stage)
         ours, theirs = manifest(tmp_path / "a", stage), manifest(finished, stage)
-        assert (ours["run"], ours["fingerprint"], ours["status"]) == ("train", None, "complete")
-        for key in ("parameters", "inputs", "outputs", "generated"):
+        assert (ours["run"], ours["status"]) == ("train", "complete")
+        for key in ("parameters", "inputs", "outputs", "generated", "fingerprint"):
             assert ours[key] == theirs[key]
 
 
 @pytest.mark.slow
 def test_two_processes_give_a_model_that_is_read_and_as_good(project, finished):
     parameters = manifest(project, "03_train_mlp")["parameters"]
-    assert (parameters["devices"], parameters["num_nodes"], parameters["strategy"]) == (2, 1, "ddp")
+    trainer = parameters["trainer"]
+    assert (trainer["devices"], trainer["num_nodes"], trainer["strategy"]) == (2, 1, "ddp")
     assert parameters["batch_size"] == BATCH
     assert load_model(project / "outputs" / "smoke" / "artifacts" / "03_train_mlp" / "model_mlp.pt").columns
     together, alone = (
@@ -144,10 +143,8 @@ def test_two_processes_give_a_model_that_is_read_and_as_good(project, finished):
 
 def slates_of_one_process(ready, part: str) -> Counter[str]:
     data, features = ready
-    parameters = load_config("smoke", "03_train_mlp").parameters
-    nobody = IdEncoder(np.zeros(len(data.users), int), np.zeros(len(data.articles), int))
-    columns, hours = usable(features["train"], "clicks"), parameters["warmup_hours"]
-    slates = SlateData(data, features["train"], features["tuning"], columns, nobody, BATCH, hours, 0)
+    inputs = TrainingInputs.of(data, features, "clicks", 48.0)
+    slates = SlateData(inputs, inputs.new(MLP), BATCH)
     loader = slates.train_dataloader() if part == "train" else slates.val_dataloader()
     return Counter(one for batch in loader for one in signature(batch))
 
@@ -170,51 +167,49 @@ def test_the_tuning_metrics_of_two_processes_are_those_of_one(project, ready):
     data, features = ready
     outputs = project / "outputs" / "smoke"
     model = load_model(outputs / "artifacts" / "03_train_mlp" / "model_mlp.pt")
-    columns = [features["train"].columns.index(name) for name in model.columns]
-    encoder = IdEncoder.between(data, model.users, model.articles)
-    slates = SlateData(data, features["train"], features["tuning"], columns, encoder, BATCH, 0, 0)
-    scores, losses = [], []
+    slates = SlateData(TrainingInputs.of(data, features, "clicks", 48.0), model.network, BATCH)
+    scores, loss, clicks = [], 0.0, 0.0
     with torch.inference_mode():
         for batch in slates.val_dataloader():
             scores.append(model.network(batch))
-            model.network.tuning_auc.update(scores[-1], batch)
-            model.network.tuning_loss.update(scores[-1], batch)
-            losses.append(listwise(scores[-1].double(), batch).item() * len(batch.user))
+            loss += listwise(scores[-1].double(), batch).item() * batch.clicked.sum().item()
+            clicks += batch.clicked.sum().item()
     curve = pd.read_csv(outputs / "logs" / "03_train_mlp" / "mlp" / "metrics.csv")
     best = curve.loc[curve["val/auc"].idxmax()]
-    assert best["val/auc"] == pytest.approx(model.network.tuning_auc.compute().item(), abs=1e-9)
-    assert best["val/loss"] == pytest.approx(model.network.tuning_loss.compute().item(), abs=1e-9)
     tuning = data.parts["tuning"]
     evaluated = per_slate(torch.cat(scores).numpy(), tuning.clicked, tuning.offsets)
     assert best["val/auc"] == pytest.approx(mean_metrics(evaluated)["auc"], abs=1e-9)
-    assert best["val/loss"] == pytest.approx(sum(losses) / len(tuning), abs=1e-9)
+    assert best["val/loss"] == pytest.approx(loss / clicks, abs=1e-9)
 
 
 @pytest.mark.slow
 def test_a_killed_process_ends_both_and_the_same_command_resumes(project, tmp_path):
     wanted, before = artifacts(project, "03_train_mlp"), manifest(project, "03_train_mlp")
     steps = len(json.loads((project.parent / "rank_0.json").read_text())["training_step"]) // 2
-    words = [*MLP, *ONE_NETWORK]
-    dead = torchrun(project, tmp_path, words, DEATH=str(steps + 2))
+    dead = torchrun(project, tmp_path, WORDS, DEATH=str(steps + 2))
     assert dead.returncode != 0
     assert f"exitcode  : {-signal.SIGKILL}" in dead.stderr
     assert "epoch  1/2" in dead.stdout and "epoch  2/2" not in dead.stdout
     assert manifest(project, "03_train_mlp") == before
-    done = torchrun(project, tmp_path, words)
+    done = torchrun(project, tmp_path, WORDS)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("mlp  resumes after epoch 1/2") and done.stdout.count("  epoch  ") == 1
+    assert done.stdout.startswith("mlp  resumes after epoch 1\n") and done.stdout.count("  epoch  ") == 1
     assert artifacts(project, "03_train_mlp") == wanted
+
+
+def data_of(smoke, smoke_features, batch_size: int, rank: int, world: int) -> SlateData:
+    features = {part: store.read(smoke_features, part) for part in smoke.parts}
+    inputs = TrainingInputs.of(smoke, features, "ids", 24.0)
+    data = SlateData(inputs, inputs.new(MFIds), batch_size)
+    data.trainer = type("Trainer", (), {"current_epoch": 3, "global_rank": rank, "world_size": world})()
+    return data
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
 @pytest.mark.parametrize("batch_size", [64, 7, 5])
 def test_the_shares_of_a_batch_make_up_the_batch(smoke, smoke_features, world, batch_size):
-    features = {part: store.read(smoke_features, part) for part in smoke.parts}
-    encoder = IdEncoder(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
-
     def loaders(rank: int, world: int) -> list[list[list[str]]]:
-        data = SlateData(smoke, features["train"], features["tuning"], [0, 1, 2], encoder, batch_size, 24, 0)
-        data.trainer = type("Trainer", (), {"current_epoch": 3, "global_rank": rank, "world_size": world})()
+        data = data_of(smoke, smoke_features, batch_size, rank, world)
         both = (data.train_dataloader(), data.val_dataloader())
         found = [[[str(user) for user in batch.user] for batch in loader] for loader in both]
         assert [len(loader) for loader in both] == [len(batches) for batches in found]
@@ -232,58 +227,33 @@ def test_the_shares_of_a_batch_make_up_the_batch(smoke, smoke_features, world, b
 
 
 def test_more_processes_than_a_batch_has_slates_are_refused(smoke, smoke_features):
-    features = {part: store.read(smoke_features, part) for part in smoke.parts}
-    encoder = IdEncoder(np.arange(len(smoke.users)), np.arange(len(smoke.articles)))
-    data = SlateData(smoke, features["train"], features["tuning"], [], encoder, 3, 24, 0)
-    data.trainer = type("Trainer", (), {"current_epoch": 0, "global_rank": 0, "world_size": 4})()
     with pytest.raises(ConfigError, match="batch_size: 4 processes cannot share batches of 3"):
-        data.train_dataloader()
+        data_of(smoke, smoke_features, 3, 0, 4).train_dataloader()
 
 
 @pytest.mark.parametrize("loss", ["listwise", "bce"])
-def test_the_loss_of_shares_adds_up_to_that_of_the_batch(loss):
-    rng = np.random.default_rng(0)
-
-    def batch(slates: range) -> Batch:
-        lengths = [3 + slate % 4 for slate in slates]
-        slate = np.repeat(np.arange(len(lengths)), lengths)
-        place = np.concatenate([np.arange(length) for length in lengths])
-        clicked = (place == 0) | ((place == 1) & (np.repeat(list(slates), lengths) % 3 == 0))
-        empty, index = torch.empty(len(slate), 0), torch.from_numpy(slate)
-        return Batch(
-            empty, torch.zeros(len(lengths), dtype=torch.long), index, index, torch.from_numpy(place),
-            torch.from_numpy(clicked.astype(np.float32)),
-        )  # fmt: skip
-
-    whole, shares = TuningLoss(loss), [TuningLoss(loss) for _ in range(2)]
-    for first, last in ((0, 30), (30, 37)):
-        scores = {slate: torch.from_numpy(rng.normal(size=3 + slate % 4)).float() for slate in range(first, last)}
-        whole.update(torch.cat(list(scores.values())), batch(range(first, last)))
-        for rank, share in enumerate(shares):
-            own = range(first + rank, last, 2)
-            share.update(torch.cat([scores[slate] for slate in own]), batch(own))
-    for name in ("total", "terms", "slates"):
-        setattr(shares[0], name, getattr(shares[0], name) + getattr(shares[1], name))
-    assert shares[0].compute().item() == pytest.approx(whole.compute().item(), abs=1e-12)
-    assert whole.compute() > 0
+def test_the_tuning_metrics_of_shares_add_up_to_those_of_the_batch(smoke, smoke_features, monkeypatch, loss):
+    monkeypatch.setattr(MFIds, "log", lambda *_, **__: None)
+    inputs = TrainingInputs.of(smoke, {part: store.read(smoke_features, part) for part in smoke.parts}, "ids")
+    networks = [inputs.new(MFIds, loss=loss).eval() for _ in range(3)]
+    for network, (rank, world) in zip(networks, [(0, 1), (0, 2), (1, 2)], strict=True):
+        for batch in data_of(smoke, smoke_features, 7, rank, world).val_dataloader():
+            network.validation_step(batch, 0)
+    for metric in ("tuning_loss", "tuning_auc"):
+        whole, *shares = (getattr(network, metric) for network in networks)
+        together = sum(share.mean_value for share in shares) / sum(share.weight for share in shares)
+        assert together.item() == pytest.approx(whole.compute().item(), abs=1e-12)
+        assert whole.compute() > 0
 
 
-@pytest.mark.parametrize(
-    ("models", "message"),
-    [
-        (["mpl"], "--model: no stage of profile smoke trains 'mpl'; did you mean 'mlp'?"),
-        (["mlp", "mf_ids"], "--model: these are trained by several stages: mlp in 03_train_mlp, mf_ids in 02_train_mf"),
-    ],
-)
-def test_models_of_no_stage_or_of_several_are_refused(models, message):
-    with pytest.raises(ConfigError) as error:
-        verb.stage_of("smoke", models)
-    assert str(error.value).startswith(message)
+def test_a_stage_that_trains_nothing_is_refused():
+    with pytest.raises(ConfigError, match=r"--stage: '03_train_mpl'.*'03_train_mlp"):
+        verb.train("smoke", "03_train_mpl", [])
 
 
 def test_several_devices_without_a_launcher_are_refused_with_its_command():
     with pytest.raises(ConfigError, match=r"`torchrun --nnodes 1 --nproc-per-node 2 -m ebnerd_lib train"):
-        verb.train("smoke", ["mlp"], ["devices=2", "strategy=ddp"])
+        verb.train("smoke", "03_train_mlp", ["trainer.devices=2", "trainer.strategy=ddp"])
 
 
 @pytest.mark.parametrize(
@@ -303,12 +273,3 @@ def test_devices_and_nodes_follow_from_how_processes_were_started(monkeypatch, v
         monkeypatch.setenv(name, value)
     with nullcontext() if expected is not None else pytest.raises(ConfigError, match="5 processes on 2 nodes"):
         assert verb.spread() == expected
-
-
-def test_both_configs_take_the_parameters_of_their_stage():
-    parameters = load_config("smoke", "02_train_mf").parameters
-    training, online = TrainConfig.of(parameters), OnlineConfig.of({**parameters, "update_bias_rate": 0.25, "seed": 7})
-    assert (training.epochs, training.batch_size, training.trainer["precision"]) == (2, BATCH, "32-true")
-    assert (online.update_minutes, online.bias_rate, online.seed) == (1440, 0.25, 7)
-    assert online.batch_size == parameters["update_batch_size"]
-    assert OnlineConfig.of({"update_minutes": 0}) == OnlineConfig(0)
