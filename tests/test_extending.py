@@ -43,10 +43,13 @@ def blocks(heading: str) -> list[Block]:
     return [Block(**found.groupdict()) for found in BLOCK.finditer(sections[place + 1])]
 
 
-TOP, FEATURE, LEAK, MODEL, METRIC = map(
+TOP, FEATURE, LEAK, MODEL, EXPERIMENT, METRIC = map(
     blocks,
-    ("Adding a feature, a model, a metric", "A feature", "Does it look at the future?", "A model", "A metric"),
-)
+    (
+        "Adding a feature, a model, an experiment, a metric", "A feature", "Does it look at the future?", "A model",
+        "An experiment", "A metric",
+    ),
+)  # fmt: skip
 
 
 def copy_of_the_project(folder: Path) -> Path:
@@ -79,9 +82,9 @@ def call(project: Path, line: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory) -> Path:
-    """A copy with all three examples in it, in which every command of the text has run, each once."""
+    """A copy with all examples in it, in which every command of the text has run, each once."""
     project = copy_of_the_project(tmp_path_factory.mktemp("extended") / "a")
-    every = [*TOP, *FEATURE, *MODEL, *METRIC]
+    every = [*TOP, *FEATURE, *MODEL, *EXPERIMENT, *METRIC]
     put(project, every)
     lines = dict.fromkeys(commands(every))
     assert len(lines) == 6, "the bundle, a test for each example, the tests of all features, and one run"
@@ -114,8 +117,13 @@ def test_an_example_is_short_and_touches_one_module(example):
     assert all(path.startswith(("ebnerd_lib/", "tests/", "params/")) for path in places)
 
 
+def test_an_experiment_is_one_parameter_file():
+    (file,) = [block.path for block in EXPERIMENT if block.path]
+    assert file.startswith("params/mine/03_train_news.linear_")
+
+
 def test_every_block_of_the_text_is_used():
-    assert TEXT.count("\n```") == 2 * len([*TOP, *FEATURE, *LEAK, *MODEL, *METRIC])
+    assert TEXT.count("\n```") == 2 * len([*TOP, *FEATURE, *LEAK, *MODEL, *EXPERIMENT, *METRIC])
 
 
 def test_the_feature_has_a_column_and_stands_in_the_report(extended):
@@ -129,25 +137,29 @@ def test_the_feature_has_a_column_and_stands_in_the_report(extended):
     assert len(rows) == 1 and {"exposure", "hours", "t − last time a was in view"} <= set(rows[0])
 
 
-def test_the_model_trains_in_both_tiers_and_stands_in_reports_and_index(extended):
-    folder = extended / "outputs/mine/artifacts/03_train_mlp"
-    models = metrics(extended, "03_train_mlp", "mine")["models"]
-    assert {name: entry["tier"] for name, entry in models.items()} == {"linear": "clicks", "linear_content": "content"}
+@pytest.mark.parametrize(("name", "tier"), [("linear", "clicks"), ("linear_content", "content")])
+def test_the_model_and_the_experiment_are_trained_and_stand_in_report_and_index(extended, name, tier):
+    stage = f"03_train_news.{name}"
+    folder = extended / "outputs/mine/artifacts" / stage
+    models = metrics(extended, stage, "mine")["models"]
+    assert {name: entry["tier"] for name, entry in models.items()} == {name: tier}
     chance = metrics(extended, "01_preprocess", "mine")["baselines"]["random"]["validation"]["auc"]
-    for name, entry in models.items():
-        assert entry["validation"]["auc_ci"][0] > chance, "it has learnt something"
-        assert (folder / f"model_{name}.pt").exists() and (folder / f"tuning_{name}.parquet").exists()
-        assert pq.read_metadata(folder / f"scores_{name}.parquet").num_rows > 1000
-    assert models["linear"]["parameters"] > models["linear_content"]["parameters"], (
-        "the column of its tier is among them"
+    assert models[name]["validation"]["auc_ci"][0] > chance, "it has learnt something"
+    assert (folder / f"model_{name}.pt").exists() and (folder / f"tuning_{name}.parquet").exists()
+    assert pq.read_metadata(folder / f"scores_{name}.parquet").num_rows > 1000
+    assert name in (extended / "outputs/mine/index.html").read_text(encoding="utf-8")
+    shown = [row[0] for table in tables(extended, stage) for row in table]
+    assert shown.count(name) >= 2, "validation and tuning day"
+
+
+def test_the_column_of_the_example_is_among_those_of_its_tier(extended):
+    clicks, content = (
+        metrics(extended, f"03_train_news.{name}", "mine")["models"][name] for name in ("linear", "linear_content")
     )
-    index = (extended / "outputs/mine/index.html").read_text(encoding="utf-8")
-    assert "linear_content" in index
-    shown = [row[0] for table in tables(extended, "03_train_mlp") for row in table]
-    assert shown.count("linear") >= 2 and shown.count("linear_content") >= 2, "validation and tuning day"
+    assert clicks["parameters"] > content["parameters"]
 
 
-@pytest.mark.parametrize("stage", ["01_preprocess", "03_train_mlp"])
+@pytest.mark.parametrize("stage", ["01_preprocess", "03_train_news.linear"])
 def test_the_metric_is_in_every_entry_with_its_interval_and_in_the_results_table(extended, stage):
     found = metrics(extended, stage, "mine")
     entries = found.get("models") or found["baselines"]

@@ -241,7 +241,7 @@ def test_the_tuning_metrics_of_shares_add_up_to_those_of_the_batch(smoke, smoke_
             network.validation_step(batch, 0)
     for metric in ("tuning_loss", "tuning_auc"):
         whole, *shares = (getattr(network, metric) for network in networks)
-        together = sum(share.mean_value for share in shares) / sum(share.weight for share in shares)
+        together = sum(share.total for share in shares) / sum(share.terms for share in shares)
         assert together.item() == pytest.approx(whole.compute().item(), abs=1e-12)
         assert whole.compute() > 0
 

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchmetrics import MeanMetric
+from torchmetrics import Metric
 
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.models.layers import FeatureTransform
@@ -113,6 +113,28 @@ def slate_ndcg(scores: torch.Tensor, batch: Batch) -> torch.Tensor:
     return nothing.index_add(0, row, gain)[clicks > 0] / clicks[clicks > 0]
 
 
+class Mean(Metric):
+    """Mean in 64 bits, however processes share its terms; torchmetrics' own rounds to 32. 0 where there are none."""
+
+    full_state_update = False
+    total: torch.Tensor
+    terms: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("total", "terms"):
+            self.add_state(name, torch.zeros((), dtype=WIDE), dist_reduce_fx="sum")
+
+    def update(self, total: torch.Tensor, terms: torch.Tensor | int) -> None:
+        """Add the sum of some terms."""
+        self.total += total
+        self.terms += terms
+
+    def compute(self) -> torch.Tensor:
+        """Return the mean so far."""
+        return self.total / self.terms.clamp(min=1)
+
+
 class RowwiseAdamW(torch.optim.AdamW):
     """AdamW (Loshchilov and Hutter, 2019) that moves only those rows of a table that the batch has looked at.
 
@@ -195,6 +217,7 @@ class SlateModel(pl.LightningModule):
     uses_vectors: ClassVar[bool] = False
     uses_slate_context: bool = True
     own_tier: ClassVar[str] = "ids"
+    size = 1  # networks whose scores are averaged
 
     def __init__(
         self,
@@ -217,7 +240,7 @@ class SlateModel(pl.LightningModule):
             "weight_decay": weight_decay, "schedule": schedule, "id_dropout": id_dropout, **layers,
         }  # fmt: skip
         self.transform = FeatureTransform(columns)
-        self.tuning_auc, self.tuning_ndcg, self.tuning_loss = (MeanMetric().set_dtype(WIDE) for _ in range(3))
+        self.tuning_auc, self.tuning_ndcg, self.tuning_loss = Mean(), Mean(), Mean()
 
     def score(self, batch: Batch) -> torch.Tensor:
         """Score the candidates of a batch, whose features are transformed already: (m,)."""
@@ -238,11 +261,6 @@ class SlateModel(pl.LightningModule):
         and Senécal, 2008): else the model would rank low what is sampled often.
         """
         return LOSSES[self.hyperparameters["loss"]](self(batch) - batch.log_chance, batch)
-
-    @property
-    def size(self) -> int:
-        """The number of networks whose scores are averaged."""
-        return 1
 
     @classmethod
     def known(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -278,9 +296,10 @@ class SlateModel(pl.LightningModule):
         scores, loss = self(batch), self.hyperparameters["loss"]
         wide = batch._replace(clicked=batch.clicked.to(WIDE))
         terms = wide.clicked.sum() if loss == "listwise" else len(scores)
-        self.tuning_loss.update(LOSSES[loss](scores.to(WIDE), wide), terms)
-        self.tuning_auc.update(slate_auc(scores, batch))
-        self.tuning_ndcg.update(slate_ndcg(scores, batch))
+        aucs, ndcgs = slate_auc(scores, batch), slate_ndcg(scores, batch)
+        self.tuning_loss.update(LOSSES[loss](scores.to(WIDE), wide) * terms, terms)
+        self.tuning_auc.update(aucs.sum(), len(aucs))
+        self.tuning_ndcg.update(ndcgs.sum(), len(ndcgs))
         self.log("val/loss", self.tuning_loss, on_step=False, on_epoch=True, batch_size=len(batch.user))
         self.log("val/auc", self.tuning_auc, on_step=False, on_epoch=True, batch_size=len(batch.user))
         self.log("val/ndcg", self.tuning_ndcg, on_step=False, on_epoch=True, batch_size=len(batch.user))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -22,17 +21,14 @@ class Ensemble(SlateModel):
     def __init__(self, members: Sequence[SlateModel]) -> None:
         first = members[0]
         super().__init__(**first.hyperparameters)
-        self.hyperparameters = dict(first.hyperparameters)
+        self.hyperparameters, self.size = dict(first.hyperparameters), len(members)
+        for member in members:
+            member.hyperparameters = self.hyperparameters  # when tables of ids grow, those of all members do
         self.name, self.own_tier = first.name, first.own_tier  # type: ignore[misc]
         self.uses_features, self.uses_vectors = first.uses_features, first.uses_vectors  # type: ignore[misc]
         self.uses_slate_context = first.uses_slate_context
         del self.transform  # each member has its own
         self.members = nn.ModuleList(members)
-
-    @property
-    def size(self) -> int:
-        """The number of members."""
-        return len(self.members)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Score every candidate of a batch: (m,)."""
@@ -41,12 +37,6 @@ class Ensemble(SlateModel):
     def loss(self, batch: Batch) -> torch.Tensor:
         """Return the mean of the members' losses."""
         return torch.stack([member.loss(batch) for member in self.members]).mean()  # type: ignore[operator]
-
-    def reindex(self, kind: str, source: np.ndarray) -> None:
-        """Give the id tables of all members new rows, see ``SlateModel.reindex``."""
-        for member in self.members:
-            member.reindex(kind, source)  # type: ignore[operator]
-        self.hyperparameters[f"{kind}s"] = len(source)
 
     def copy(self) -> "Ensemble":
         """Return an ensemble of copies of the members."""

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
 from ebnerd_lib.data import dataset as datasets
@@ -194,12 +195,15 @@ def fit(
     slates = SlateData(inputs, network, parameters["batch_size"], training["negatives"], seed)
     checkpoints = Checkpoints(logs / name, inputs, network, parameters)
     log, stop = EpochLog(report), TuningStop(inputs.best_by, mode="max", patience=training["patience"])
+    options = dict(parameters["trainer"])
+    if options.get("strategy") == "ddp":  # buffers are those of the transform, which do not change
+        options["strategy"] = DDPStrategy(forward_sync_buffers=False)
     trainer = pl.Trainer(
         max_epochs=parameters["epochs"],
         callbacks=[EpochSeed(seed), stop, log, *checkpoints.callbacks, *([OwnSigterm()] if several() else [])],
         logger=TensorBoardLogger(logs, name, version="", purge_step=checkpoints.steps),
         **TRAINER,
-        **parameters["trainer"],
+        **options,
     )
     with one_thread():
         trainer.fit(network, slates, ckpt_path=checkpoints.last, weights_only=True)
