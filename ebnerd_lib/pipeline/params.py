@@ -195,6 +195,8 @@ def read_stages(config: StageConfig, stages: Mapping[str, Mapping[str, Any]]) ->
         return tuple(explicit)
     trained: dict[str, str] = {}
     for stage, parameters in stages.items():
+        if "importance" in config.parameters and parameters.get("slates") == "live":
+            continue  # it scores no slates of the log, so there is nothing to compare
         if (name := trained_model(stage)) and set(parameters.get("reads", ())) & set(explicit):
             trained |= {name: stage} | ({name + ONLINE: stage} if parameters.get("update_minutes") else {})
     _check_names(config, "models", trained)
