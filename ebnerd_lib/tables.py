@@ -61,14 +61,11 @@ def best(table: pd.DataFrame) -> pd.DataFrame:
     [False, True, False]
     """
     marks = pd.DataFrame(False, index=table.index, columns=table.columns)
-    if "tier" not in table or not table.index.is_unique:
-        return marks
-    choose = {**dict.fromkeys(METRICS, max), "logloss": min}
-    for name in [name for name in table.columns if name in choose]:
+    for name in table.columns.intersection([*METRICS, "logloss"]) if "tier" in table else ():
         numbers = pd.to_numeric(table[name].astype(str).str.extract(r"^(\d*\.\d+)", expand=False), errors="coerce")
-        for _, values in numbers.groupby(table["tier"]):
-            if len(values) > 1:
-                marks.loc[values.index, name] = values == choose[name](values.dropna(), default=None)
+        tiers = numbers.groupby(table["tier"])
+        best_of_tier = tiers.transform("min" if name == "logloss" else "max")
+        marks[name] = (numbers == best_of_tier) & (tiers.transform("size") > 1)
     return marks
 
 

@@ -218,23 +218,6 @@ def test_article_vectors(tiny_bundle):
     assert folder / "contrastive_vector.parquet" in check_files(folder)
 
 
-@pytest.mark.parametrize(
-    ("lists", "name"),
-    [
-        ([[1.0], [2.0]], "id"), (["a", "b"], "article_id"), ([["a"], ["b"]], "article_id"),
-        ([[1.0, 2.0], [3.0]], "article_id"), ([[1.0, 2.0, 3.0], [4.0]], "article_id"),
-        ([[1.0, 2.0], None], "article_id"), ([[1.0, 2.0], [3.0, None]], "article_id"), ([[], []], "article_id"),
-    ],
-)  # fmt: skip
-def test_article_vectors_that_are_none(tiny_bundle, lists, name):
-    pq.write_table(
-        pa.table([IDS, pa.array(lists)], names=[name, "vector"]),
-        (folder := tiny_bundle()) / "contrastive_vector.parquet",
-    )
-    with pytest.raises(BundleError, match=r"contrastive_vector\.parquet"):
-        open_bundle(folder).vectors()
-
-
 # Real rows. They are read where they lie and never copied into the project.
 
 

@@ -1,17 +1,18 @@
-"""Datasets and vocabularies: indices both ways, sentiment, histories, and keeping them on disk."""
+"""Datasets and vocabularies: indices both ways, sentiment, where weeks are cut, and keeping them on disk."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from oracle import assert_same
 
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.bundle import open_bundle
-from ebnerd_lib.data.dataset import UNKNOWN_TIME, prepare, sentiment_shares
+from ebnerd_lib.data.dataset import prepare, sentiment_shares, split_parts
+from ebnerd_lib.data.slates import HOUR
 from ebnerd_lib.data.vocabulary import Vocabulary
-from ebnerd_lib.errors import BundleError, StageError
+from ebnerd_lib.errors import BundleError, ConfigError, StageError
 
 SHARES = ["sentiment_negative", "sentiment_neutral", "sentiment_positive"]
 
@@ -40,12 +41,6 @@ def test_ids_far_apart_are_found_as_those_close_by(far):
     vocabulary = Vocabulary(np.array([far, 0, 3], dtype=np.uint32))
     asked = np.array([0, 1, 3, 4, far - 1, far, 2**32 - 1], dtype=np.uint32)
     assert vocabulary.index_of(asked).tolist() == [1, 0, 2, 0, 0, 3, 3 if far == 2**32 - 1 else 0]
-
-
-def test_empty_vocabulary_knows_nobody():
-    vocabulary = Vocabulary(np.empty(0, np.int32))
-    assert len(vocabulary) == 1
-    assert vocabulary.index_of(np.array([0, 5])).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("name", ["tiny", "smoke"])
@@ -92,14 +87,6 @@ def test_sentiment_shares_by_hand(label, score, expected):
     assert shares.dtype == np.float32
 
 
-def test_articles_have_their_shares(tiny):
-    table = tiny.articles.set_index("article_id")[SHARES]
-    np.testing.assert_allclose(table.loc[1003], [0.05, 0.05, 0.9], rtol=1e-6)
-    # no label; a label without score; a score without label; not in the table; the unknown
-    for number in (1004, 1005, 1008, 1099, 0):
-        assert table.loc[number].isna().all()
-
-
 def test_users_mean_sentiment_by_hand(tiny):
     users = tiny.users.set_index("user_id")
     # 1001 twice and 1002: repeats count
@@ -115,46 +102,6 @@ def test_users_without_known_sentiment_have_none(tiny, user, week):
     # no click; no history row; only clicks without sentiment; the unknown
     own = tiny.users.set_index("user_id").loc[user, [f"{name}_{week}" for name in SHARES]]
     assert own.isna().all()
-
-
-# Histories.
-
-
-def clicks_of(data: datasets.Dataset, week: int, user: int) -> list[tuple[int, int]]:
-    history, row = data.histories[week], data.users["user_id"].tolist().index(user)
-    own = slice(history.offsets[row], history.offsets[row + 1])
-    return list(
-        zip(data.articles["article_id"].to_numpy()[history.article[own]].tolist(), history.time[own], strict=True)
-    )
-
-
-@pytest.mark.parametrize(("week", "name"), [(0, "train_history"), (1, "validation_history")])
-def test_each_week_has_its_own_history_in_order_of_time(tiny, by_hand, week, name):
-    rows = {user: (articles, days) for user, articles, days in getattr(by_hand, name)}
-    for user in (7, 8, 9, by_hand.far_user):
-        articles, days = rows.get(user, ([], []))
-        past = sorted(zip([by_hand.micros(day) for day in days], articles, strict=True))
-        assert clicks_of(tiny, week, user) == [(article, time) for time, article in past]
-    assert tiny.histories[week].lengths[0] == 0
-    assert tiny.histories[week].offsets[-1] == len(tiny.histories[week].article)
-
-
-@pytest.mark.parametrize("split", ["official", "quantile"])
-def test_impressions_keep_the_week_of_their_file(smoke_bundle, split):
-    data = prepare(open_bundle(smoke_bundle), split)[0]
-    bundle = open_bundle(smoke_bundle)
-    for week, name in enumerate(("train", "validation")):
-        ids = bundle.behaviors(name).request["impression_id"]
-        np.testing.assert_array_equal(data.log.week[np.isin(data.log.impression_id, ids)], week)
-
-
-def test_changing_one_weeks_history_leaves_the_other(tiny_bundle, tiny):
-    folder = tiny_bundle(validation_history=lambda table: table.slice(0, 1))
-    data = prepare(open_bundle(folder), "official")[0]
-    assert_same(data.histories[0], tiny.histories[0])
-    train_columns = ["user_id", "history_train", *(f"{name}_train" for name in SHARES)]
-    pd.testing.assert_frame_equal(data.users[train_columns], tiny.users[train_columns])
-    assert data.users["history_validation"].sum() == 1
 
 
 # Sessions, parts and the joins.
@@ -191,25 +138,88 @@ def test_joins_by_hand(tiny_path):
     ]  # fmt: skip
 
 
-def test_too_little_for_the_quantile_split(tiny_path):
-    with pytest.raises(BundleError, match=r"split 'quantile': no impressions for tuning \(9, 0, 1"):
-        prepare(open_bundle(tiny_path), "quantile")
+# Where both weeks are cut.
+
+TRAIN, TUNING, VALIDATION = 0, 1, 2
 
 
-# Metadata.
+def times(*texts: str) -> np.ndarray:
+    return np.array([f"2023-05-{text}" for text in texts], dtype="datetime64[us]").astype(np.int64)
 
 
-def test_metadata_arrays_by_hand(tiny, by_hand):
-    meta = tiny.metadata
-    published = {row[0]: by_hand.micros(row[1]) if row[1] else UNKNOWN_TIME for row in by_hand.articles}
-    assert meta.published.tolist() == [UNKNOWN_TIME, *(published[i] for i in range(1001, 1013)), UNKNOWN_TIME]
-    premium = {row[0]: bool(row[2]) for row in by_hand.articles}
-    assert meta.premium.tolist() == [False, *(premium[i] for i in range(1001, 1013)), False]
-    # categories 118, 142 and 457 are 1, 2 and 3
-    assert meta.category.tolist() == [0, 1, 2, 1, 3, 0, 1, 2, 3, 1, 3, 2, 2, 0]
-    np.testing.assert_array_equal(meta.sentiment, tiny.articles[SHARES].to_numpy(np.float32))
-    kinds = (meta.published.dtype, meta.premium.dtype, meta.category.dtype, meta.sentiment.dtype)
-    assert kinds == (np.int64, bool, np.int32, np.float32)
+def text(time: int) -> str:
+    return str(np.datetime64(time, "us"))
+
+
+def test_official_intervals_are_half_open():
+    train = times("25T06:59:59.999999", "18T07:00", "24T06:59:59.999999", "24T07:00")
+    validation = times("31T23:00", "25T07:00")
+    split = split_parts("official", train, validation)
+    assert split.part.tolist() == [TUNING, TRAIN, TRAIN, TUNING, VALIDATION, VALIDATION]
+    assert text(split.tuning_start) == "2023-05-24T07:00:00.000000"
+    assert text(split.validation_start) == "2023-05-25T07:00:00.000000"
+
+
+@pytest.mark.parametrize(
+    ("last", "tuning_start"),
+    [
+        ("25T06:59:59.999999", "2023-05-24T07:00:00.000000"),
+        ("25T06:00:00.000001", "2023-05-24T07:00:00.000000"),
+        # at the full hour itself the week goes on to the next one: its last impression falls short of its end
+        ("25T06:00", "2023-05-24T07:00:00.000000"),
+        ("25T05:59:59", "2023-05-24T06:00:00.000000"),
+    ],
+)
+def test_the_week_ends_on_a_full_hour(last, tuning_start):
+    split = split_parts("official", times("18T07:00", last), times("25T07:30"))
+    assert text(split.tuning_start) == tuning_start
+    assert text(split.validation_start) == "2023-05-25T07:30:00.000000"
+
+
+def test_official_refuses_weeks_that_overlap():
+    with pytest.raises(BundleError, match=r"2 impressions are not before the first of validation/behaviors\.parquet"):
+        split_parts("official", times("18T07:00", "25T07:00", "25T09:00"), times("25T07:00", "26T07:00"))
+
+
+def test_quantile_by_hand():
+    # eleven impressions in any order: the .9 quantile is the tenth, 19 days 00:00
+    train = times("18T12:00", "17T00:00", "10T00:00", "16T00:00", "15T00:00", "14T00:00")
+    validation = times("20T00:00", "11T00:00", "19T00:00", "13T00:00", "12T00:00")
+    split = split_parts("quantile", train, validation)
+    assert text(split.validation_start) == "2023-05-19T00:00:00.000000"
+    # nine days of time lie before it: the last tenth is 21 h 36 min
+    assert text(split.tuning_start) == "2023-05-18T02:24:00.000000"
+    assert split.part.tolist() == [TUNING, *[TRAIN] * 5, VALIDATION, TRAIN, VALIDATION, TRAIN, TRAIN]
+
+
+@given(st.lists(st.integers(0, 20_000), min_size=30, max_size=120), st.data())
+def test_quantile_is_the_cut_of_the_original_notebook(minutes, data):
+    time = times("10T00:00") + np.array(minutes) * (HOUR // 60)
+    cut = data.draw(st.integers(1, len(time) - 1))
+    stamps = pd.Series(time.astype("datetime64[us]"))
+    q = stamps.quantile(0.9)
+    early = (stamps < q).to_numpy()
+    assume(early.any())
+    start = time[~early].min()
+    tuning = early & (time >= start - (start - time.min()) // 10)
+    expected = np.where(early, np.where(tuning, TUNING, TRAIN), VALIDATION)
+    if len(np.unique(expected)) < 3:
+        with pytest.raises(BundleError, match="no impressions for"):
+            split_parts("quantile", time[:cut], time[cut:])
+        return
+    split = split_parts("quantile", time[:cut], time[cut:])
+    np.testing.assert_array_equal(split.part, expected)
+    assert split.validation_start == start
+
+
+def test_quantile_of_one_moment_says_what_is_empty():
+    with pytest.raises(BundleError, match=r"split 'quantile': no impressions for train, tuning \(0, 0, 4 in"):
+        split_parts("quantile", np.full(2, 5), np.full(2, 5))
+
+
+def test_unknown_split_lists_the_known():
+    with pytest.raises(ConfigError, match=r"split: 'random' is unknown\. Use one of official, quantile"):
+        split_parts("random", times("18T07:00"), times("25T07:00"))
 
 
 # On disk.

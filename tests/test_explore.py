@@ -263,14 +263,6 @@ def test_checkpoints_change_no_bit(smoke):
         np.testing.assert_array_equal(walked, plain)
 
 
-def test_lists_do_not_depend_on_what_was_asked_before(explore, sampled):
-    fresh, one = [listed(explore(), moment) for moment in sampled], explore()
-    for order in (sampled[::-1], sampled):
-        again = {moment: listed(one, moment) for moment in order}
-        for moment, expected in zip(sampled, fresh, strict=True):
-            pd.testing.assert_frame_equal(again[moment], expected)
-
-
 def without_future(data, moment: Moment) -> datasets.Dataset:
     """The dataset less every event at or after a moment; the impression itself stays, its click unknown."""
 

@@ -16,7 +16,7 @@ from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features import build as builds
 from ebnerd_lib.features import store
 from ebnerd_lib.features.build import build, compute_features, write_features
-from ebnerd_lib.features.catalogue import HALF_LIVES, STRENGTH_RATES, WINDOWS
+from ebnerd_lib.features.catalogue import STRENGTH_RATES
 from ebnerd_lib.features.context import FeatureContext
 from ebnerd_lib.features.events import EventCounts, Grouping, Tables, Timeline
 from ebnerd_lib.features.registry import TIERS, Column, allowed, every_column, family, unregister
@@ -188,11 +188,6 @@ def test_a_slates_own_clicks_are_hidden_from_its_features():
     whole, other = compute(log, world), compute(flipped, world)
     for name in whole:
         np.testing.assert_array_equal(whole[name], other[name], err_msg=name)
-
-
-def test_windows_and_half_lives_are_as_long_as_their_names_say():
-    for name, hours in (*WINDOWS.items(), *HALF_LIVES.items()):
-        assert hours == {"30m": 0.5, "week": 168.0}.get(name) or name == f"{hours:g}h"
 
 
 def at_times(*hours: float) -> Slates:

@@ -277,10 +277,10 @@ def test_a_failure_leaves_the_former_bundle_or_nothing(before, tmp_path, monkeyp
     assert contents(tmp_path / "bundle") == (contents(before) if former else {})
 
 
-@pytest.mark.parametrize(("out", "told"), [(".", r"no generated\.json"), ("mine", "is a file")])
-def test_what_was_not_generated_is_left_alone(tmp_path, out, told):
+@pytest.mark.parametrize("out", [".", "mine"])
+def test_what_was_not_generated_is_left_alone(tmp_path, out):
     (tmp_path / "mine").write_text("mine")
-    with pytest.raises(BundleError, match=told):
+    with pytest.raises(BundleError, match="left alone"):
         generate(tmp_path / out, size="smoke")
     assert contents(tmp_path) == {"mine": b"mine"}
 

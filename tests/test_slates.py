@@ -12,7 +12,6 @@ from oracle import assert_same
 
 from ebnerd_lib.data import slates as slates_io
 from ebnerd_lib.data.slates import Slates, concatenate
-from ebnerd_lib.errors import BundleError
 
 PER_CANDIDATE = {"article_id", "article", "clicked"}
 KINDS = {
@@ -82,14 +81,8 @@ def test_take_is_what_a_loop_over_rows_takes(case):
     assert_well_formed(taken)
     every = rows_of(slates)
     assert rows_of(taken) == [every[row] for row in rows]
-
-
-@settings(deadline=None)
-@given(lengths, st.data())
-def test_take_by_mask_keeps_order(sizes, data):
-    slates = make(sizes)
-    mask = np.array(data.draw(st.lists(st.booleans(), min_size=len(sizes), max_size=len(sizes))), dtype=bool)
-    assert rows_of(slates.take(mask)) == [row for row, kept in zip(rows_of(slates), mask, strict=True) if kept]
+    mask = np.isin(np.arange(len(slates)), rows)
+    assert rows_of(slates.take(mask)) == [every[row] for row in np.unique(rows)]
 
 
 @settings(deadline=None)
@@ -151,7 +144,9 @@ def test_without_clicks_hides_clicks_only():
 def test_saved_slates_come_back_the_same(tmp_path_factory, sizes, seed):
     file = tmp_path_factory.mktemp("slates") / "slates.parquet"
     slates = make(sizes, seed)
-    slates_io.save(slates, file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slates_io, "_GROUP", 1 + seed)  # impressions of a row group
+        slates_io.save(slates, file)
     (loaded,) = slates_io.load([file])
     assert_well_formed(loaded)
     assert_same(loaded, slates)
@@ -164,15 +159,3 @@ def test_saved_slates_can_be_opened_by_a_person(tmp_path, tiny):
     assert [row["article_id"] for row in rows] == [[1005, 1006], [1004, 1006, 1007]]
     assert [row["clicked"] for row in rows] == [[False, True], [False, False, False]]
     assert str(rows[1]["time"]) == "2023-05-25 06:50:00"
-
-
-def test_slates_in_several_row_groups_load_the_same(tmp_path):
-    slates = make([2, 3, 1, 4])
-    slates_io.save(slates, tmp_path / "whole.parquet")
-    pq.write_table(pq.read_table(tmp_path / "whole.parquet"), tmp_path / "groups.parquet", row_group_size=2)
-    assert_same(slates_io.load([tmp_path / "groups.parquet"])[0], slates)
-
-
-def test_missing_slates_name_the_file_and_the_stage(tmp_path):
-    with pytest.raises(BundleError, match=r"nothing\.parquet: no such file\. Run the preprocessing"):
-        slates_io.load([tmp_path / "nothing.parquet"])

@@ -18,7 +18,7 @@ from numba import njit
 from ebnerd_lib.data import schema
 from ebnerd_lib.data.layout import SPLITS, TEST, VECTORS, check_files, generated_stamp
 from ebnerd_lib.data.schema import UNREADABLE, cast_column, flat, list_lengths, refuse
-from ebnerd_lib.data.slates import ColumnBuffer, Slates, large_zeros, lists_of, writable
+from ebnerd_lib.data.slates import ColumnBuffer, Slates, large_zeros, lists_of
 from ebnerd_lib.data.vocabulary import Vocabulary, distinct
 from ebnerd_lib.errors import BundleError, first_line
 
@@ -155,7 +155,7 @@ class Bundle:
             f"{path}: column {lists[0]}: vectors of {len(sizes)} different lengths for {len(ids)} articles. "
             "All must be equally long: fetch the file again.",
         )
-        numbers = writable(flat(table[lists[0]])).reshape(len(ids), -1)
+        numbers = np.array(flat(table[lists[0]])).reshape(len(ids), -1)
         odd = int((~np.isfinite(numbers).all(axis=1)).sum())
         refuse(
             odd,
@@ -183,11 +183,8 @@ def open_bundle(path: Path, splits: tuple[str, ...] = SPLITS) -> Bundle:
 def build_slates(found: Behaviors, articles: Vocabulary, users: Vocabulary, week: int) -> Slates:
     """Turn behaviors into slates with labels.
 
-    Args:
-        found: as ``Bundle.behaviors`` returns them.
-        articles: vocabulary that holds every article of every slate.
-        users: vocabulary of users.
-        week: number of the file: its history is that of the dataset with this number.
+    ``articles`` must hold every article of every slate. The history of the slates is that of the dataset with the
+    number ``week``.
 
     Raises:
         BundleError: a slate is empty or repeats an article, or a click lies outside its slate.
@@ -297,12 +294,7 @@ def _request(rows: pa.Table) -> dict[str, np.ndarray]:
 
 
 def batches(path: Path, table: dict[str, pa.DataType], names: tuple[str, ...]) -> Iterator[pa.Table]:
-    """Yield rows of a file in the types of its schema ``table``, ``BATCH`` at a time.
-
-    Args:
-        path: the file.
-        table: its schema.
-        names: the columns wanted.
+    """Yield rows of some columns of a file in the types of its schema ``table``, ``BATCH`` at a time.
 
     Raises:
         BundleError: the file cannot be read or a value is wrong, see ``_checked``; counts are those of the whole file.
@@ -372,4 +364,6 @@ def _refuse_repeats(path: Path, name: str, ids: np.ndarray) -> None:
 
 def microseconds(times: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """Return timestamps of microseconds as int64."""
-    return writable(times.cast(pa.int64()))
+    return np.array(
+        times.cast(pa.int64()).to_numpy()
+    )  # a copy: kernels compile anew for arrays that may not be written

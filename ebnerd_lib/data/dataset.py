@@ -17,7 +17,7 @@ from ebnerd_lib.data import slates as slates_io
 from ebnerd_lib.data.bundle import Bundle, History, build_history, build_slates
 from ebnerd_lib.data.layout import SPLITS, TEST
 from ebnerd_lib.data.schema import SENTIMENT_LABELS
-from ebnerd_lib.data.slates import HOUR, ColumnBuffer, Slates
+from ebnerd_lib.data.slates import HOUR, Slates
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import BundleError, ConfigError, StageError
 
@@ -36,12 +36,7 @@ class Split(NamedTuple):
 
 
 def split_parts(name: str, train_time: np.ndarray, validation_time: np.ndarray) -> Split:
-    """Assign every impression of both weeks to a part.
-
-    Args:
-        name: ``official`` or ``quantile``.
-        train_time: int64 microseconds, the train file's impressions, in any order.
-        validation_time: the same of the validation file.
+    """Assign every impression of both weeks, of which the times are given in any order (int64, µs), to a part.
 
     Raises:
         ConfigError: the name is unknown.
@@ -123,23 +118,20 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Slates, tables and histories that share one article index and one user index; index 0 is unknown.
+    """Slates, tables and histories that share one article index and one user index; index 0 is unknown."""
 
-    Attributes:
-        articles: one row an article index, row 0 the unknown: ``article_id`` (0 in row 0), ``in_table``,
-            title, category, times and sentiment shares; null where the articles table says nothing.
-        users: one row a user index, row 0 the unknown: ``user_id``, and for each week ``history_<week>``
-            (clicks) and the mean sentiment shares of these clicks.
-        parts: the slates of ``train``, ``tuning`` and ``validation``, or those of ``HIDDEN_PARTS``, each in order of
-            time, and as in the file where times are equal.
-        histories: the histories of the train week and of the validation week, or that of the hidden test alone.
-        vectors: float32 (articles, size) of length 1, zeros where there is none; ``None`` without article vectors.
-    """
-
+    # one row an article index, row 0 the unknown: ``article_id`` (0 in row 0), ``in_table``, title, category, times and
+    # sentiment shares; null where the articles table says nothing
     articles: pd.DataFrame
+    # one row a user index, row 0 the unknown: ``user_id``, and for each week ``history_<week>`` (clicks) and the mean
+    # sentiment shares of these clicks
     users: pd.DataFrame
+    # the slates of ``train``, ``tuning`` and ``validation``, or those of ``HIDDEN_PARTS``, each in order of time, and
+    # as in the file where times are equal
     parts: dict[str, Slates]
+    # the histories of the train week and of the validation week, or that of the hidden test alone
     histories: list[History]
+    # float32 (articles, size) of length 1, zeros where there is none; ``None`` without article vectors
     vectors: np.ndarray | None = None
 
     @cached_property
@@ -164,14 +156,10 @@ class Dataset:
 
 
 def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
-    """Build a dataset from a bundle.
+    """Build a dataset from a bundle, with the ``official`` or the ``quantile`` split.
 
     Every article that is in the table, in a slate or in a history gets an index, so counts of past events work
     for articles that the table lacks. Each split's slates meet the history of that split alone.
-
-    Args:
-        bundle: an open bundle.
-        split: ``official`` or ``quantile``.
 
     Returns:
         The dataset; where it was cut; and, one row a split file, how many impressions and users it has, how many
@@ -306,13 +294,8 @@ def load(folder: Path) -> Dataset:
 
 
 def _load_history(path: Path) -> History:
-    kinds = pq.read_schema(path)
-    articles, times = (ColumnBuffer([path], name, kinds.field(name).type) for name in ("article", "time"))
-    for group in range(pq.ParquetFile(path).metadata.num_row_groups):
-        table = pq.ParquetFile(path).read_row_group(group)
-        articles.add(table["article"])
-        times.add(table["time"])
-    return History(articles.offsets, articles.values, times.values)
+    columns = slates_io.read_columns([path], ("article", "time"))
+    return History(columns["article"].offsets, columns["article"].values, columns["time"].values)
 
 
 def sentiment_shares(label: np.ndarray, score: np.ndarray) -> np.ndarray:

@@ -143,13 +143,7 @@ UNREADABLE = (OSError, pa.ArrowException, ValueError, KeyError, MemoryError, Ove
 
 
 def cast_column(path: Path, name: str, column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Return a column in the schema's type, its values unchanged.
-
-    Args:
-        path: the file, for messages.
-        name: of the column.
-        column: as it was read, of a type that ``schema.accepts``.
-        kind: the schema's type.
+    """Return a column of a type that ``accepts`` in the schema's type ``kind``, its values unchanged.
 
     Raises:
         BundleError: text is not UTF-8, a value does not fit the type, a time is far off, or a value lies outside the

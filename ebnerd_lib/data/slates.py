@@ -16,7 +16,6 @@ import pyarrow.types as pt
 from numba import njit
 
 from ebnerd_lib.data.schema import flat, list_lengths
-from ebnerd_lib.errors import BundleError
 
 LARGE = 1 << 27
 """Bytes from which on an array lies in a file, in the system's folder for temporary files (``TMPDIR``)."""
@@ -168,11 +167,7 @@ def candidate_rows(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def lists_of(values: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the values of the slates ``rows``, slate after slate: ``values[candidate_rows(offsets, rows)]``.
-
-    >>> lists_of(np.array([7, 8, 9]), np.array([0, 2, 3]), np.array([1, 0]))
-    array([9, 7, 8])
-    """
+    """Return the values of the slates ``rows``, slate after slate: ``values[candidate_rows(offsets, rows)]``."""
     starts = np.concatenate(([0], np.cumsum(offsets[rows + 1] - offsets[rows])))
     out = large_zeros(int(starts[-1]), values.dtype)
     _copy_lists(values, offsets, rows, out, starts)
@@ -246,64 +241,41 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays, out=out)
 
 
-def writable(values: pa.Array) -> np.ndarray:
-    """Copy an Arrow array into one of numpy's own: kernels compile anew for arrays that may not be written."""
-    return np.array(values.to_numpy(zero_copy_only=False))
-
-
 def save(slates: Slates, path: Path) -> None:
     """Write slates as parquet: one row an impression, candidates as lists, times as timestamps."""
-    writer = None
-    for start in range(0, len(slates), _GROUP) or [0]:
-        table = _table(slates.between(start, min(start + _GROUP, len(slates))))
-        writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
-        writer.write_table(table, row_group_size=_GROUP)
-    if writer is not None:
-        writer.close()
-
-
-def _table(slates: Slates) -> pa.Table:
-    columns: dict[str, pa.Array] = {}
-    for name in _COLUMNS:
-        columns[name] = pa.array(getattr(slates, name))
-        if name in _PER_CANDIDATE:
-            columns[name] = pa.LargeListArray.from_arrays(pa.array(slates.offsets), columns[name])
-        elif name == "time":
-            columns[name] = columns[name].view(pa.timestamp("us"))
-    return pa.table(columns)
+    columns = {name: pa.array(getattr(slates, name)) for name in _COLUMNS}
+    columns["time"] = columns["time"].view(pa.timestamp("us"))
+    for name in _PER_CANDIDATE:
+        columns[name] = pa.LargeListArray.from_arrays(pa.array(slates.offsets), columns[name])
+    pq.write_table(pa.table(columns), path, row_group_size=_GROUP, compression="zstd")
 
 
 def load(paths: list[Path]) -> list[Slates]:
-    """Read files that ``save`` wrote, as neighbouring views of the same arrays.
+    """Read files that ``save`` wrote, as neighbouring views of the same arrays."""
+    columns = read_columns(paths, _COLUMNS)
+    arrays = {name: column.values for name, column in columns.items()}
+    whole = Slates(offsets=columns["article"].offsets, **arrays)
+    ends = np.cumsum([0, *(pq.read_metadata(path).num_rows for path in paths)])
+    return [whole.between(start, stop) for start, stop in itertools.pairwise(ends.tolist())]
 
-    Raises:
-        BundleError: a file is missing.
-    """
+
+def read_columns(paths: list[Path], names: tuple[str, ...]) -> "dict[str, ColumnBuffer]":
+    """Read columns of parquet files, one file after the other."""
+    kinds = pq.read_schema(paths[0])
+    columns = {name: ColumnBuffer(paths, name, kinds.field(name).type) for name in names}
     for path in paths:
-        if not path.exists():
-            raise BundleError(f"{path}: no such file. Run the preprocessing stage first.")
-    kinds, rows = pq.read_schema(paths[0]), [0]
-    columns = {name: ColumnBuffer(paths, name, kinds.field(name).type) for name in _COLUMNS}
-    for path in paths:
-        file = pq.ParquetFile(path)
-        for group in range(file.metadata.num_row_groups):
+        for group in range(pq.read_metadata(path).num_row_groups):
             # A reader keeps what it has read until it is dropped, so each row group gets one of its own.
             table = pq.ParquetFile(path).read_row_group(group)
             for name, column in columns.items():
                 column.add(table[name])
-        rows.append(rows[-1] + file.metadata.num_rows)
-    arrays = {name: column.values for name, column in columns.items()}
-    whole = Slates(offsets=columns["article"].offsets, **arrays)
-    return [whole.between(start, stop) for start, stop in itertools.pairwise(rows)]
+    return columns
 
 
 class ColumnBuffer:
     """The numbers of a column of some parquet files, filled in batch by batch; of a list column those of its lists.
 
-    Args:
-        paths: the files.
-        name: of the column.
-        kind: its Arrow type. Timestamps of microseconds become int64.
+    Timestamps become int64, microseconds. ``kind`` is the Arrow type of the column.
     """
 
     def __init__(self, paths: list[Path], name: str, kind: pa.DataType) -> None:

@@ -41,8 +41,8 @@ def part_counts(dataset: Dataset) -> pd.DataFrame:
                 "clicks": int(slates.clicked.sum()),
                 "users": int(marked(slates.user, len(dataset.users)).sum()),
                 "articles in view": int(marked(slates.article, len(dataset.articles)).sum()),
-                "first": _minute(slates.time.min()),
-                "last": _minute(slates.time.max()),
+                "first": f"{pd.Timestamp(slates.time.min(), unit='us'):%Y-%m-%d %H:%M}",
+                "last": f"{pd.Timestamp(slates.time.max(), unit='us'):%Y-%m-%d %H:%M}",
             }
         )
     return pd.DataFrame(rows)
@@ -52,12 +52,14 @@ def quantiles(
     values: dict[str, np.ndarray], levels: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 ) -> pd.DataFrame:
     """Return mean, extremes and quantiles of several quantities, one row each; empty ones are all NaN."""
-    rows = {
-        name: pd.Series(numbers, dtype=float).describe(percentiles=list(levels)) for name, numbers in values.items()
-    }
-    columns = ["mean", "min", *(f"{level * 100:g}%" for level in levels), "max"]
-    table = pd.DataFrame(rows).T[columns].rename(columns=lambda name: f"p{name[:-1]}" if name[-1] == "%" else name)
-    return table.rename_axis("").reset_index()
+    rows = []
+    for name, numbers in values.items():
+        known = numbers[~np.isnan(numbers)]
+        known = known if len(known) else np.full(1, np.nan)
+        spread = dict(zip((f"p{level * 100:g}" for level in levels), np.quantile(known, levels), strict=True))
+        row = {"mean": known.mean(), "min": known.min(), **spread, "max": known.max()}
+        rows.append({"": name, **{key: float(value) for key, value in row.items()}})
+    return pd.DataFrame(rows)
 
 
 def candidate_age(dataset: Dataset, part: str) -> np.ndarray:
@@ -122,7 +124,3 @@ def seen_candidates(dataset: Dataset, part: str) -> dict[str, float]:
 def hour_of_day(dataset: Dataset, part: str) -> np.ndarray:
     """Return the hour of day, as stored, of every impression of a part."""
     return dataset.parts[part].time // HOUR % 24
-
-
-def _minute(time: int) -> str:
-    return str(np.datetime64(int(time), "us").astype("datetime64[m]")).replace("T", " ")

@@ -9,10 +9,7 @@ _TABLE_LIMIT = 1 << 26
 
 
 class Vocabulary:
-    """Sorted distinct ids at the indices 1..n; index 0 is every id that is not among them.
-
-    Args:
-        ids: raw ids, int32 or uint32, in any order; repeats are dropped.
+    """Sorted distinct ids, int32 or uint32, at the indices 1..n; index 0 is every id that is not among them.
 
     Examples:
         >>> vocabulary = Vocabulary(np.array([30, 10], dtype=np.int32))
@@ -48,11 +45,7 @@ class Vocabulary:
 
 
 def distinct(ids: np.ndarray) -> np.ndarray:
-    """Return each id once, in ascending order: what ``np.unique`` returns, by a sort, which is faster on integers.
-
-    >>> distinct(np.array([3, 1, 3]))
-    array([1, 3])
-    """
+    """Return each id once, in ascending order: what ``np.unique`` returns, by a sort, which is faster on integers."""
     ordered = np.sort(ids)
     return ordered[np.concatenate((ordered[:1] == ordered[:1], ordered[1:] != ordered[:-1]))]
 

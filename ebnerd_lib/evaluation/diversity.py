@@ -1,4 +1,7 @@
-"""Beyond accuracy: how diverse, new and covering recommended lists are."""
+"""Beyond accuracy: how diverse, new and covering recommended lists are.
+
+``lists`` is int (n, k): a row a user, article indices, −1 where a list is shorter than others.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -140,8 +140,8 @@ def save_results(
         seed: of the bootstrap.
 
     Returns:
-        What the stage's ``metrics.json`` holds: ``models``, an entry a model, and, where it knows articles by their
-        ids alone, ``ids``, which candidates it can rank on validation.
+        What the stage's ``metrics.json`` holds: ``models``, an entry a model; ``learned_from``, see
+        ``TrainingInputs.counts``; and ``ids``, what is new on validation and what ids can tell apart.
 
     Raises:
         ValueError: scores are missing or not finite.
@@ -155,7 +155,7 @@ def save_results(
         scorer = Scorer(each.name, each.tier, scores, each.parameters)
         entries[each.name] = save_scorer(scorer, data.parts, folder, seed)
     known = {**cold_start(data), **seen_candidates(data, "validation")}
-    return {"models": entries} | ({"ids": known} if model.tier == "ids" else {})
+    return {"models": entries, "learned_from": inputs.counts(model.network), "ids": known}
 
 
 def save_scores(path: Path, slates: Slates, scores: np.ndarray) -> None:

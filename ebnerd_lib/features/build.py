@@ -41,14 +41,8 @@ class Checkpoints:
     """The past at some moments, kept: what is asked later walks on from the last one before it.
 
     For one request at a time, each at another moment of the log. To keep them takes one pass along the log and at
-    most ``room`` bytes; they lie equally many impressions apart, the closer the less there is to hold. Where there
-    is no room for one, none is kept.
-
-    Args:
-        context: the past.
-        since: the earliest moment to keep; what is asked before it walks from the beginning.
-        room: bytes to keep them in.
-        most: how many are kept at most.
+    most ``room`` bytes; at most ``most`` lie equally many impressions apart, the closer the less there is to hold.
+    Where there is no room for one, none is kept. What is asked before ``since`` walks from the beginning.
     """
 
     def __init__(self, context: FeatureContext, since: int, room: int = 1 << 28, most: int = 64) -> None:
@@ -102,10 +96,7 @@ class FeatureChunk:
 
 
 def compute_features(
-    queries: Slates,
-    context: FeatureContext,
-    names: list[str],
-    checkpoints: Checkpoints | None = None,
+    queries: Slates, context: FeatureContext, names: list[str], checkpoints: Checkpoints | None = None
 ) -> Iterator[FeatureChunk]:
     """Yield features of every candidate, a chunk at a time in order of time; some chunks are all that is held.
 
@@ -171,11 +162,7 @@ def build(
     names = [column.name for column in every_column()]
     if out.shape != (queries.candidates, len(names)):
         raise ValueError(f"out has shape {out.shape}, expected {(queries.candidates, len(names))}")
-    parts = (
-        _slate_only(queries, context, out)
-        if slate_only
-        else compute_features(queries, context, names, checkpoints=checkpoints)
-    )
+    parts = _slate_only(queries, context, out) if slate_only else compute_features(queries, context, names, checkpoints)
     for part in parts:
         out[candidate_rows(queries.offsets, part.rows)] = part.table
     return names
@@ -239,7 +226,7 @@ def halves(values: np.ndarray) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def _halve(values, bits, out):  # type: ignore[no-untyped-def]
-    # On the bits: a third of the time that numpy takes to clip and to convert.
+    # On the bits: a fifth of the time that numpy takes to clip and to convert.
     for place in range(len(values)):
         size, own = abs(values[place]), bits[place] & np.uint32(0x7FFFFFFF)
         if size < np.float32(2.0**-14):  # subnormal: multiples of 2^-24
@@ -262,19 +249,12 @@ def _append(file: io.FileIO, matrix: np.ndarray) -> None:
 
 
 def _compute(
-    entry: Family,
-    slates: Slates,
-    context: FeatureContext,
-    walk: EventCursor,
-    columns: dict[str, np.ndarray] | None = None,
+    entry: Family, slates: Slates, context: FeatureContext, walk: EventCursor, read: dict[str, np.ndarray] | None = None
 ) -> np.ndarray:
-    """Return the columns of a family for slates in order of time: float32 (m, columns).
-
-    ``columns`` holds what the family reads.
-    """
+    """Return the columns of a family, which reads others, for slates in order of time: float32 (m, columns)."""
     by_user = np.lexsort((slates.time, slates.user, slates.week)) if entry.walk == "user" else None
     seen = slates if by_user is None else slates.take(by_user)
-    values = entry.compute(Chunk(seen, context, walk, columns or {})).astype(np.float32, copy=False)
+    values = entry.compute(Chunk(seen, context, walk, read or {})).astype(np.float32, copy=False)
     if values.shape != (slates.candidates, len(entry.columns)):
         raise ValueError(f"feature family {entry.name} returned {values.shape} for {slates.candidates} candidates")
     if by_user is None:
@@ -285,13 +265,9 @@ def _compute(
 
 
 def _completed(
-    members: list[Family],
-    rows: np.ndarray,
-    slates: Slates,
-    values: dict[str, np.ndarray],
-    context: FeatureContext,
+    members: list[Family], rows: np.ndarray, slates: Slates, values: dict[str, np.ndarray], context: FeatureContext,
     walk: EventCursor,
-) -> FeatureChunk:
+) -> FeatureChunk:  # fmt: skip
     """Return slates with the columns of all families, of which the ``values`` of some are known by family."""
     known: dict[str, np.ndarray] = {}
     for entry in members:

@@ -121,19 +121,12 @@ def history(chunk: Chunk) -> np.ndarray:
     for week, (past, profile) in enumerate(zip(context.histories, profiles, strict=True)):
         history_past(
             slates.user, slates.week, slates.time, slates.offsets, slates.article, week, past.offsets, past.article,
-            past.time, *context.profiles.about, place, profile, out,
+            past.time, context.profiles.about, place, profile, out,
         )  # fmt: skip
     return out
 
 
 # ---- exposure and clicks: past events of articles, their categories and their pages
-
-
-def trailing(kind: Kind, *columns: Column) -> None:
-    """Register counts of events of the candidate in each of ``WINDOWS``."""
-    family("time", *columns, name=f"{kind}_windows")(
-        lambda chunk: chunk.walk.past(kind).trailing(chunk.slates, tuple(WINDOWS.values()))
-    )
 
 
 def decayed(kind: Kind, by: By, hours: Iterable[float], *columns: Column) -> None:
@@ -144,88 +137,46 @@ def decayed(kind: Kind, by: By, hours: Iterable[float], *columns: Column) -> Non
     )
 
 
-trailing(
-    "inviews",
-    *(Column(f"inviews_{w}", "exposure", "exposure", "times", f"times a was in view in [t − {w}, t)") for w in WINDOWS),
-)
-decayed(
-    "inviews", "article", HALF_LIVES.values(),
-    *(
-        Column(f"inviews_decay_{h}", "exposure", "exposure", "times", f"Σ 2^(−age/{h}) over times a was in view")
-        for h in HALF_LIVES
-    ),
-)  # fmt: skip
+def past_events(kind: Kind, tier: str, unit: str, what: str, audience: str) -> None:
+    """Register counts of a kind of events, where ``what`` and ``audience`` say of what and of whom."""
+    windows = (Column(f"{kind}_{w}", tier, tier, unit, f"{what} in [t − {w}, t)") for w in WINDOWS)
+    family("time", *windows, name=f"{kind}_windows")(
+        lambda chunk: chunk.walk.past(kind).trailing(chunk.slates, tuple(WINDOWS.values()))
+    )
+    decayed(
+        kind, "article", HALF_LIVES.values(),
+        *(Column(f"{kind}_decay_{h}", tier, tier, unit, f"Σ 2^(−age/{h}) over {what}") for h in HALF_LIVES),
+    )  # fmt: skip
+    if kind == "inviews":
+        first = Column("hours_since_first_inview", tier, "age", "hours", "t − first time a was in view")
+        family("time", first, name=first.name)(lambda chunk: chunk.walk.past(kind).hours_since_first(chunk.slates))
+    else:
+        last = Column("hours_since_click", tier, tier, "hours", "t − last click on a")
+        family("time", last, name=last.name)(lambda chunk: chunk.walk.past(kind).hours_since_last(chunk.slates))
+    # The hidden test does not tell the page.
+    on_page = Column(f"{kind}_page_decay_6h", "clicks", tier, unit, f"{kind}_decay_6h on this kind of page only")
+    decayed(kind, "page", (6.0,), on_page)
+    if kind == "inviews":
+        chance = "Σ 2^(−age/{}) / slate length over a in view"
+        decayed(
+            "chances", "article", HALF_LIVES.values(),
+            *(Column(f"chances_decay_{h}", tier, tier, "clicks", chance.format(h)) for h in HALF_LIVES),
+        )  # fmt: skip
+    decayed(
+        kind, "category", (6.0, 24.0),
+        *(
+            Column(f"category_{kind}_decay_{h}", tier, "trends", unit, f"{kind}_decay_{h} over the category of a")
+            for h in ("6h", "24h")
+        ),
+    )  # fmt: skip
+    alike = Column(f"audience_{kind}_decay_6h", tier, tier, unit, f"{kind}_decay_6h {audience}")
+    decayed(kind, "audience", (6.0,), alike)
+    topics = Column(f"topic_{kind}_decay_6h", tier, "trends", unit, f"mean of {kind}_decay_6h over the topics of a")
+    decayed(kind, "topic", (6.0,), topics)
 
 
-@family("time", Column("hours_since_first_inview", "exposure", "age", "hours", "t − first time a was in view"))
-def first_inview(chunk: Chunk) -> np.ndarray:
-    """Time since the site began to show the article."""
-    return chunk.walk.past("inviews").hours_since_first(chunk.slates)
-
-
-decayed(
-    "inviews", "page", (6.0,),
-    Column("inviews_page_decay_6h", "clicks", "exposure", "times", "inviews_decay_6h on this kind of page only"),
-)  # fmt: skip
-decayed(
-    "chances", "article", HALF_LIVES.values(),
-    *(
-        Column(f"chances_decay_{h}", "exposure", "exposure", "clicks", f"Σ 2^(−age/{h}) / slate length over a in view")
-        for h in HALF_LIVES
-    ),
-)  # fmt: skip
-decayed(
-    "inviews", "category", (6.0, 24.0),
-    Column("category_inviews_decay_6h", "exposure", "trends", "times", "inviews_decay_6h over the category of a"),
-    Column("category_inviews_decay_24h", "exposure", "trends", "times", "inviews_decay_24h over the category of a"),
-)  # fmt: skip
-decayed(
-    "inviews", "audience", (6.0,),
-    Column(
-        "audience_inviews_decay_6h", "exposure", "exposure", "times", "inviews_decay_6h to subscribers or others, as u"
-    ),
-)  # fmt: skip
-decayed(
-    "inviews", "topic", (6.0,),
-    Column("topic_inviews_decay_6h", "exposure", "trends", "times", "mean of inviews_decay_6h over the topics of a"),
-)  # fmt: skip
-trailing(
-    "clicks", *(Column(f"clicks_{w}", "clicks", "clicks", "clicks", f"clicks on a in [t − {w}, t)") for w in WINDOWS)
-)
-decayed(
-    "clicks", "article", HALF_LIVES.values(),
-    *(
-        Column(f"clicks_decay_{h}", "clicks", "clicks", "clicks", f"Σ 2^(−age/{h}) over clicks on a")
-        for h in HALF_LIVES
-    ),
-)  # fmt: skip
-
-
-@family("time", Column("hours_since_click", "clicks", "clicks", "hours", "t − last click on a"))
-def last_click(chunk: Chunk) -> np.ndarray:
-    """Time since anybody clicked the article."""
-    return chunk.walk.past("clicks").hours_since_last(chunk.slates)
-
-
-decayed(
-    "clicks", "page", (6.0,),
-    Column("clicks_page_decay_6h", "clicks", "clicks", "clicks", "clicks_decay_6h on this kind of page only"),
-)  # fmt: skip
-decayed(
-    "clicks", "category", (6.0, 24.0),
-    Column("category_clicks_decay_6h", "clicks", "trends", "clicks", "clicks_decay_6h over the category of a"),
-    Column("category_clicks_decay_24h", "clicks", "trends", "clicks", "clicks_decay_24h over the category of a"),
-)  # fmt: skip
-decayed(
-    "clicks", "audience", (6.0,),
-    Column(
-        "audience_clicks_decay_6h", "clicks", "clicks", "clicks", "clicks_decay_6h by subscribers or by others, as u"
-    ),
-)  # fmt: skip
-decayed(
-    "clicks", "topic", (6.0,),
-    Column("topic_clicks_decay_6h", "clicks", "trends", "clicks", "mean of clicks_decay_6h over the topics of a"),
-)  # fmt: skip
+past_events("inviews", "exposure", "times", "times a was in view", "to subscribers or others, as u")
+past_events("clicks", "clicks", "clicks", "clicks on a", "by subscribers or by others, as u")
 
 
 @family(
@@ -331,14 +282,9 @@ quotient(
     Column("audience_rate_6h", "clicks", "click rate", "share", "(audience clicks + 1.8) / (audience in-views + 20)"),
     "audience_clicks_decay_6h", "audience_inviews_decay_6h",
 )  # fmt: skip
-quotient(
-    Column("inviews_trend", "exposure", "exposure", "", "(inviews_1h + 2) / (inviews_6h / 6 + 2)"),
-    "inviews_1h", "inviews_6h", (2.0, 2.0), 6.0,
-)  # fmt: skip
-quotient(
-    Column("clicks_trend", "clicks", "clicks", "", "(clicks_1h + 1) / (clicks_6h / 6 + 1)"),
-    "clicks_1h", "clicks_6h", (1.0, 1.0), 6.0,
-)  # fmt: skip
+for kind, tier, prior in (("inviews", "exposure", 2.0), ("clicks", "clicks", 1.0)):
+    formula = f"({kind}_1h + {prior:g}) / ({kind}_6h / 6 + {prior:g})"
+    quotient(Column(f"{kind}_trend", tier, tier, "", formula), f"{kind}_1h", f"{kind}_6h", (prior, prior), 6.0)
 
 
 def within_slate(chunk: Chunk) -> np.ndarray:

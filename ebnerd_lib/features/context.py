@@ -72,10 +72,6 @@ class EventCursor:
     """One pass along the log with the queries, chunk after chunk in order of time, always strictly behind them.
 
     Each part of the past is built when first asked for.
-
-    Args:
-        context: the past.
-        queries: the slates that are described.
     """
 
     def __init__(self, context: FeatureContext, queries: Slates) -> None:
@@ -163,7 +159,7 @@ class EventCursor:
         )  # fmt: skip
         own_past(
             slates.user, slates.time, slates.offsets, slates.article, log.by_time, log.time, log.offsets, log.article,
-            log.clicked, log.user, *context.profiles.about, *tables, out,
+            log.clicked, log.user, context.profiles.about, *tables, out,
         )  # fmt: skip
         return out
 

@@ -100,14 +100,12 @@ class Tables:
         Raises:
             ValueError: slates do not come in order of time after those that were asked last.
         """
-        since = self._asked.get(question, _NEVER)
-        if len(slates):
-            if (np.diff(slates.time) < 0).any() or slates.time[0] < since:
-                raise ValueError("slates must come in order of time: this walk keeps tables that only move forward")
-            since = int(slates.time[-1])
-        self._asked[question] = since
         if question not in self._tables:
-            self._tables[question] = fresh()
+            self._tables[question], self._asked[question] = fresh(), _NEVER
+        if len(slates):
+            if (np.diff(slates.time) < 0).any() or slates.time[0] < self._asked[question]:
+                raise ValueError("slates must come in order of time: this walk keeps tables that only move forward")
+            self._asked[question] = int(slates.time[-1])
         return self._tables[question]
 
     def copy(self) -> "Tables":
@@ -127,14 +125,8 @@ class EventCounts:
     """Answers queries on events, chunk after chunk in order of time.
 
     Each kind of query keeps its own tables, so a family may ask for several. Asking for a chunk that lies before
-    the last one raises ``ValueError``.
-
-    Args:
-        kind: of the events; ``chances`` weigh 1 / the length of their slate in decayed sums.
-        events: in order of time.
-        by: name of ``grouping``.
-        grouping: what they are counted by.
-        tables: to keep the counts in.
+    the last one raises ``ValueError``. Events of the kind ``chances`` weigh 1 / the length of their slate in decayed
+    sums. ``by`` is the name of the grouping; counts are kept in ``tables``.
     """
 
     def __init__(self, kind: Kind, events: Timeline, by: str, grouping: Grouping, tables: Tables) -> None:

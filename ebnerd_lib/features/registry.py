@@ -30,13 +30,9 @@ TIER_MEANINGS = {
 """What a scorer of each tier may know when it scores an impression at time t; each adds to the one before."""
 TIERS = tuple(TIER_MEANINGS)
 BARRED = {
-    "total_inviews": "it is a total of the week after publication",
-    "total_pageviews": "it is a total of the week after publication",
-    "total_read_time": "it is a total of the week after publication",
-    "next_read_time": "it is the outcome of the click",
-    "next_scroll_percentage": "it is the outcome of the click",
-    "read_time": "it is known only after the page was left",
-    "scroll_percentage": "it is known only after the page was left",
+    **dict.fromkeys(("total_inviews", "total_pageviews", "total_read_time"), "it sums up the week after publication"),
+    **dict.fromkeys(("next_read_time", "next_scroll_percentage"), "it is the outcome of the click"),
+    **dict.fromkeys(("read_time", "scroll_percentage"), "it is known only after the page was left"),
     "last_modified_time": "articles were reprocessed in bulk months later",
 }
 """Columns of a bundle that know the future, and why; no feature may be registered on them."""

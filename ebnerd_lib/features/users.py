@@ -4,6 +4,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -45,14 +46,23 @@ def user_events(log: Slates, users: int) -> UserEvents:
     )
 
 
+class About(NamedTuple):
+    """What kernels need to know of articles."""
+
+    first: np.ndarray  # int64 (3,), where counts by category, by topic and the vector begin in a profile
+    category: np.ndarray  # as in ``Metadata``, and so are the next four
+    sentiment: np.ndarray
+    topic_starts: np.ndarray
+    topics: np.ndarray
+    vectors: np.ndarray
+    norms: np.ndarray  # float32 (articles,), lengths of the vectors
+
+
 class UserProfiles:
     """Sums over clicks: a **profile** is what a user's clicks so far have in common with an article.
 
     A profile is a row of float32: number of clicks; of those with a known sentiment, and the sums of their three
     shares; clicks by category; clicks by topic; the sum of the vectors of the clicked articles.
-
-    Args:
-        metadata: of the articles.
     """
 
     def __init__(self, metadata: Metadata) -> None:
@@ -65,17 +75,17 @@ class UserProfiles:
         return _COUNTS + self._categories + self._meta.topic_count + self._meta.vectors.shape[1]
 
     @cached_property
-    def about(self) -> tuple[np.ndarray, ...]:
-        """What kernels need to know of articles."""
+    def about(self) -> About:
+        """The articles."""
         meta, vectors = self._meta, self._meta.vectors
         norms = np.sqrt(np.einsum("ad,ad->a", vectors, vectors, dtype=np.float64)).astype(np.float32)
         first = np.array([_COUNTS, _COUNTS + self._categories, self.size - vectors.shape[1]], dtype=np.int64)
-        return first, meta.category, meta.sentiment, meta.topic_starts, meta.topics, vectors, norms
+        return About(first, meta.category, meta.sentiment, meta.topic_starts, meta.topics, vectors, norms)
 
     def of_history(self, history: History, users: np.ndarray) -> np.ndarray:
         """Return the profiles of some users after their whole history: float32 (len(users), size)."""
         out = large_zeros((len(users), self.size), np.float32)
-        _sum_histories(history.offsets, history.article, users, *self.about, out)
+        _sum_histories(history.offsets, history.article, users, self.about, out)
         return out
 
 
@@ -140,8 +150,7 @@ def user_past(users, time, session, offsets, article, starts, own_time, own_sess
 
 
 @njit(cache=True, nogil=True)
-def history_past(users, week, time, offsets, article, number, starts, clicks, click_time, first, category, sentiment,
-                 topic_starts, topics, vectors, norms, place, profiles, out):  # fmt: skip
+def history_past(users, week, time, offsets, article, number, starts, clicks, click_time, about, place, profiles, out):
     """How a candidate relates to the history of its user before the week ``number``, for the queries of that week.
 
     ``starts[u]`` to ``starts[u + 1]`` are the ``clicks`` of user ``u``, in order of time; ``profiles[place[u]]`` is
@@ -150,7 +159,7 @@ def history_past(users, week, time, offsets, article, number, starts, clicks, cl
     Fills float32 (candidates, 6): clicks on the article; share of its category among the clicks; match of its
     sentiment, of its topics and of its vector, see ``_match``; and the number of clicks.
     """
-    slot = np.full(len(category), -1, dtype=np.int64)
+    slot = np.full(len(about.category), -1, dtype=np.int64)
     some = np.empty(profiles.shape[1], dtype=np.float32)
     for query in range(len(users)):
         if week[query] != number:
@@ -162,19 +171,14 @@ def history_past(users, week, time, offsets, article, number, starts, clicks, cl
             some[:] = 0.0
             own, end = some, begin
             while click_time[end] < time[query]:
-                _add(own, clicks[end], first, category, sentiment, topic_starts, topics, vectors)
+                _add(own, clicks[end], about)
                 end += 1
-        length = np.sqrt(_dot(own[first[2] :], own[first[2] :]))
+        length = np.sqrt(_dot(own[about.first[2] :], own[about.first[2] :]))
         for candidate in range(offsets[query], offsets[query + 1]):
             a = article[candidate]
             slot[a] = candidate
             out[candidate, 0] = 0.0
-            # Category 0 is unknown: sharing it says nothing.
-            share = own[first[0] + category[a]] / own[0] if own[0] > 0 and category[a] > 0 else np.float32(0.0)
-            out[candidate, 1] = share
-            out[candidate, 2], out[candidate, 3], out[candidate, 4] = _match(
-                own, length, a, first, sentiment, topic_starts, topics, vectors, norms
-            )
+            out[candidate, 1], out[candidate, 2], out[candidate, 3], out[candidate, 4] = _match(own, length, a, about)
             out[candidate, 5] = own[0]
         for click in range(begin, end):
             candidate = slot[clicks[click]]
@@ -185,9 +189,8 @@ def history_past(users, week, time, offsets, article, number, starts, clicks, cl
 
 
 @njit(cache=True, nogil=True)
-def own_past(users, time, offsets, article, order, log_time, log_offsets, log_article, log_clicked, log_user, first,
-             category, sentiment, topic_starts, topics, vectors, norms, at, impressions, shown, profiles,
-             out):  # fmt: skip
+def own_past(users, time, offsets, article, order, log_time, log_offsets, log_article, log_clicked, log_user, about,
+             at, impressions, shown, profiles, out):  # fmt: skip
     """How a candidate relates to what its user did in the log, for queries in order of time.
 
     ``profiles``, ``impressions`` and ``shown`` (candidates) are by user and move along the log with the queries:
@@ -206,66 +209,67 @@ def own_past(users, time, offsets, article, order, log_time, log_offsets, log_ar
                 shown[u] += log_offsets[row + 1] - log_offsets[row]
                 for c in range(log_offsets[row], log_offsets[row + 1]):
                     if log_clicked[c]:
-                        _add(profiles[u], log_article[c], first, category, sentiment, topic_starts, topics, vectors)
+                        _add(profiles[u], log_article[c], about)
             at[0] += 1
         u = users[query]
         own = profiles[u]
-        length = np.sqrt(_dot(own[first[2] :], own[first[2] :]))
+        length = np.sqrt(_dot(own[about.first[2] :], own[about.first[2] :]))
         for candidate in range(offsets[query], offsets[query + 1]):
             a = article[candidate]
             out[candidate, 0] = impressions[u]
             out[candidate, 1] = own[0] / shown[u] if shown[u] > 0 else np.nan
-            share = own[first[0] + category[a]] / own[0] if own[0] > 0 and category[a] > 0 else np.float32(0.0)
+            share, out[candidate, 3], out[candidate, 4], out[candidate, 5] = _match(own, length, a, about)
             out[candidate, 2] = share if own[0] > 0 else np.nan
-            out[candidate, 3], out[candidate, 4], out[candidate, 5] = _match(
-                own, length, a, first, sentiment, topic_starts, topics, vectors, norms
-            )
 
 
 @njit(cache=True, nogil=True)
-def _sum_histories(starts, clicks, users, first, category, sentiment, topic_starts, topics, vectors, norms, out):
+def _sum_histories(starts, clicks, users, about, out):
     for place in range(len(users)):
         for click in range(starts[users[place]], starts[users[place] + 1]):
-            _add(out[place], clicks[click], first, category, sentiment, topic_starts, topics, vectors)
+            _add(out[place], clicks[click], about)
 
 
 @njit(cache=True, nogil=True)
-def _add(profile, a, first, category, sentiment, topic_starts, topics, vectors):
+def _add(profile, a, about):
     """Add a click to a profile."""
     profile[0] += 1
-    if not np.isnan(sentiment[a, 0]):
+    if not np.isnan(about.sentiment[a, 0]):
         profile[1] += 1
         for share in range(3):
-            profile[2 + share] += sentiment[a, share]
-    profile[first[0] + category[a]] += 1
-    for place in range(topic_starts[a], topic_starts[a + 1]):
-        profile[first[1] + topics[place]] += 1
-    for d in range(vectors.shape[1]):
-        profile[first[2] + d] += vectors[a, d]
+            profile[2 + share] += about.sentiment[a, share]
+    profile[about.first[0] + about.category[a]] += 1
+    for place in range(about.topic_starts[a], about.topic_starts[a + 1]):
+        profile[about.first[1] + about.topics[place]] += 1
+    for d in range(about.vectors.shape[1]):
+        profile[about.first[2] + d] += about.vectors[a, d]
 
 
 @njit(cache=True, nogil=True)
-def _match(profile, length, a, first, sentiment, topic_starts, topics, vectors, norms):
+def _match(profile, length, a, about):
     """Compare an article with a profile whose vector has a length.
 
-    Returns the dot product of the article's sentiment shares with the mean of the clicks' (NaN where unknown), the
-    mean share of its topics among the clicks (NaN without topics or clicks), and the cosine of its vector with the
-    sum of the clicks' (NaN without either).
+    Returns the share of the article's category among the clicks (0 without either: category 0 is unknown, and sharing
+    it says nothing), the dot product of its sentiment shares with the mean of the clicks' (NaN where unknown), the mean
+    share of its topics among the clicks (NaN without topics or clicks), and the cosine of its vector with the sum of
+    the clicks' (NaN without either).
     """
+    category, alike = about.category[a], np.float32(0.0)
+    if profile[0] > 0 and category > 0:
+        alike = profile[about.first[0] + category] / profile[0]
     mood = shared = cosine = np.float32(np.nan)
-    if profile[1] > 0 and not np.isnan(sentiment[a, 0]):
+    if profile[1] > 0 and not np.isnan(about.sentiment[a, 0]):
         mood = np.float32(0.0)
         for share in range(3):
-            mood += profile[2 + share] / profile[1] * sentiment[a, share]
-    own = topic_starts[a + 1] - topic_starts[a]
+            mood += profile[2 + share] / profile[1] * about.sentiment[a, share]
+    own = about.topic_starts[a + 1] - about.topic_starts[a]
     if own > 0 and profile[0] > 0:
         total = np.float32(0.0)
-        for place in range(topic_starts[a], topic_starts[a + 1]):
-            total += profile[first[1] + topics[place]]
+        for place in range(about.topic_starts[a], about.topic_starts[a + 1]):
+            total += profile[about.first[1] + about.topics[place]]
         shared = total / (own * profile[0])
-    if length > 0 and a > 0 and norms[a] > 0:
-        cosine = _dot(profile[first[2] :], vectors[a]) / (length * norms[a])
-    return mood, shared, cosine
+    if length > 0 and a > 0 and about.norms[a] > 0:
+        cosine = _dot(profile[about.first[2] :], about.vectors[a]) / (length * about.norms[a])
+    return alike, mood, shared, cosine
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})

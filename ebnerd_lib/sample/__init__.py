@@ -54,14 +54,9 @@ SIZES: dict[str, Size] = {
 def generate(out: Path, seed: int = 0, size: str = "demo") -> None:
     """Write a made-up bundle: articles, both splits, article vectors, and ``generated.json`` last of all.
 
-    The bundle is written beside ``out`` and takes its name when it is whole. The same seed and size give the same
-    bytes.
-
-    Args:
-        out: Folder to write. It may exist if it is empty or holds a generated bundle, which is then replaced.
-        seed: Seed of everything sampled, 0 or more.
-        size: ``smoke``, ``demo``, ``small``, ``tenth`` or ``large``; ``demo``, ``small`` and ``large`` have the counts
-            of EBNeRD's bundles, ``tenth`` a tenth of the last one's rows.
+    It is written beside ``out`` and takes its name when it is whole; ``out`` may exist if it is empty or holds a
+    generated bundle. The same seed and size give the same bytes. Of the ``SIZES``, ``demo``, ``small`` and ``large``
+    have the counts of EBNeRD's bundles, ``tenth`` a tenth of the last one's rows.
 
     Raises:
         ConfigError: If ``size`` is unknown or ``seed`` is negative.
@@ -114,11 +109,9 @@ def _replaced(out: Path, seed: int, size: str, **mark: str) -> Iterator[Path]:
         raise ConfigError(f"size: there is no sample size {size!r}. Use one of {', '.join(SIZES)}.")
     if seed < 0:
         raise ConfigError(f"seed: {seed} is negative. Use 0 or more.")
-    if out.exists() and not out.is_dir():
-        raise BundleError(f"{out}: is a file, and a bundle is a folder. Name another folder.")
-    if out.exists() and any(out.iterdir()) and not (out / STAMP).is_file():
+    if out.is_file() or (any(out.glob("*")) and not (out / STAMP).is_file()):
         raise BundleError(
-            f"{out}: holds files but no {STAMP}, so it may be real data and is left alone. "
+            f"{out}: is a file, or holds files but no {STAMP}, so it may be real data and is left alone. "
             "Name another folder, or empty this one."
         )
     out.parent.mkdir(parents=True, exist_ok=True)

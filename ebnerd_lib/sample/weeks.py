@@ -57,23 +57,20 @@ def write_weeks(bundle: Path, simulation: "Simulation", splits: Sequence[int], b
                 files[split].append(RowGroups(writer, schema, ROW_GROUP.get(name, ROW_GROUP["behaviors"])))
         readers = simulation.readers.device.size
         for begin in range(0, readers, CHUNK_USERS):
-            _put_chunk(files, simulation, np.arange(begin, min(begin + CHUNK_USERS, readers)))
+            chunk = np.arange(begin, min(begin + CHUNK_USERS, readers))
+            weeks = [simulation.week(split, chunk) for split in range(max(splits) + 1)]
+            clicks = simulation.clicks(chunk, weeks)
+            for split, (history, *others) in files.items():
+                history.put(simulation.history(split, chunk, clicks))
+                columns = simulation.behaviors(split, chunk, weeks[split])
+                for file in others:
+                    file.put(columns)
         for split in splits:
             for file in files[split]:
                 file.flush()
         for columns in simulation.beyond_accuracy(beyond_accuracy):
             files[splits[-1]][1].put(columns)
             files[splits[-1]][1].flush()
-
-
-def _put_chunk(files: "dict[int, list[RowGroups]]", simulation: "Simulation", chunk: Places) -> None:
-    weeks = [simulation.week(split, chunk) for split in range(max(files) + 1)]
-    clicks = simulation.clicks(chunk, weeks)
-    for split, (history, *others) in files.items():
-        history.put(simulation.history(split, chunk, clicks))
-        columns = simulation.behaviors(split, chunk, weeks[split])
-        for file in others:
-            file.put(columns)
 
 
 class RowGroups:
@@ -83,25 +80,22 @@ class RowGroups:
     """
 
     def __init__(self, writer: pq.ParquetWriter, schema: dict[str, pa.DataType], rows: int):
-        self._writer = writer
-        self._schema = schema
-        self._rows = rows
+        self._writer, self._schema, self._rows = writer, schema, rows
         self._held = arrow_schema(schema).empty_table()
 
     def put(self, columns: dict[str, Any]) -> None:
         """Add rows, and write all row groups that are full; columns that the file has not are left out."""
-        table = table_of(columns, self._schema)
-        self._held = pa.concat_tables([self._held, table]) if self._held.num_rows else table
+        self._held = pa.concat_tables([self._held, table_of(columns, self._schema)])
         while self._held.num_rows >= self._rows:
-            self._write(self._rows)
+            self._write()
 
     def flush(self) -> None:
         """Write what is held; what is put in afterwards starts a row group of its own."""
         if self._held.num_rows:
-            self._write(self._held.num_rows)
+            self._write()
 
-    def _write(self, rows: int) -> None:
-        group, self._held = self._held.slice(0, rows), self._held.slice(rows)
+    def _write(self) -> None:
+        group, self._held = self._held.slice(0, self._rows), self._held.slice(self._rows)
         order = np.argsort(group.column(0).to_numpy(), kind="stable")
         self._writer.write_table(group.take(pa.array(order)).combine_chunks(), row_group_size=self._rows)
 
@@ -113,9 +107,7 @@ class Simulation:
     """
 
     def __init__(self, seed: int, articles: Articles, readers: Readers, pools: Pools):
-        self.seed = seed
-        self.articles = articles
-        self.readers = readers
+        self.seed, self.articles, self.readers = seed, articles, readers
         # As many categories and topics as occur: one more would shift the random numbers of a reader's profile.
         categories, topics = int(articles.category.max()) + 1, int(articles.topic.max()) + 1
         self.site = simulate.Site(

@@ -136,6 +136,16 @@ class TrainingInputs:
         """Return the positions of the features that a model sees, none if it looks at no features."""
         return usable(self.features["train"], self.tier) if network.uses_features else []
 
+    def counts(self, network: SlateModel) -> dict[str, int]:
+        """Return how much a network learns from: training slates, the ids in them, and features."""
+        return {
+            "training slates": len(self.rows),
+            "users in them": len(self.users) - 1,
+            "articles in them": len(self.articles) - 1,
+            "features": len(self.names(network)),
+            "trained parameters": sum(weights.numel() for weights in network.parameters()),
+        }
+
     def names(self, network: SlateModel) -> list[str]:
         """Return the names of these features."""
         return [self.features["train"].columns[place] for place in self.columns(network)]
