@@ -201,12 +201,9 @@ def marked(index: np.ndarray, size: int) -> np.ndarray:
 
 def concatenate(parts: list[Slates]) -> Slates:
     """Join several sets of slates one after the other; of views that lie so in memory, as views of the same arrays."""
-    offsets, done = [np.zeros(1, np.int64)], 0
-    for part in parts:
-        offsets.append(part.offsets[1:] + done)
-        done += part.candidates
+    offsets = np.cumsum(np.concatenate([np.zeros(1, np.int64), *(part.lengths for part in parts)]))
     joined = {name: _joined([getattr(part, name) for part in parts]) for name in _COLUMNS}
-    return Slates(**joined, offsets=np.concatenate(offsets))
+    return Slates(**joined, offsets=offsets)
 
 
 def gathered(parts: list[Slates], rows: np.ndarray) -> Slates:
