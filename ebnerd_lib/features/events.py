@@ -40,8 +40,7 @@ class Timeline:
     @classmethod
     def inviews(cls, log: Slates) -> "Timeline":
         """Return all that was in view, from impressions in any order."""
-        if not (np.diff(log.time) >= 0).all():
-            log = log.take(log.by_time)
+        log = log if (log.time[1:] >= log.time[:-1]).all() else log.take(log.by_time)
         return cls(log.time, log.offsets, log.article, log.lengths.astype(np.int32), log.front_page, log.subscriber)
 
     @classmethod
