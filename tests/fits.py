@@ -7,7 +7,6 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.pipeline.params import load_config
 from ebnerd_lib.pipeline.train import Fit, fit, model_class
-from ebnerd_lib.training.fit import quiet
 from ebnerd_lib.training.inputs import TrainingInputs
 
 PROFILE = {"03_train_news.nrms": "news"}
@@ -24,7 +23,6 @@ def fitted(
     data: Dataset, features: dict[str, Features], logs: Path, stage: str = "03_train_mlp", report=None, **changes: Any
 ) -> Fit:
     """A model that is trained on the CPU, its logs in a folder named as the model."""
-    quiet()
     given = parameters(stage, **changes) | {"trainer": {"accelerator": "cpu", "devices": 1}}
     kind = model_class(given)
     inputs = TrainingInputs.of(data, features, given["tier"], given["training"]["warmup_hours"])

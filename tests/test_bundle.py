@@ -132,12 +132,6 @@ def test_what_is_wrong_is_told_with_its_file(tiny_bundle, name, change, expected
     assert f"{name.replace('_', '/')}.parquet" in message and expected in re.sub(r"<\w+: ", "<", message)
 
 
-def test_stamp_of_a_generated_bundle(smoke_bundle):
-    generated = open_bundle(smoke_bundle).generated
-    assert generated is not None
-    assert (generated["seed"], generated["size"]) == (0, "smoke")
-
-
 def more_columns(table: pa.Table) -> pa.Table:
     table = table.select(table.column_names[::-1])
     return table.add_column(0, "extra", pa.array([{"a": 1}] * table.num_rows)).append_column(

@@ -55,7 +55,7 @@ TOP, FEATURE, LEAK, MODEL, EXPERIMENT, METRIC = map(
 def copy_of_the_project(folder: Path) -> Path:
     copy_of(ROOT, folder)
     (folder / "tests").mkdir()
-    for name in ("tests/conftest.py", "tests/runs.py", "tests/test_features.py", "pyproject.toml"):
+    for name in ("tests/conftest.py", "tests/oracle.py", "tests/runs.py", "tests/test_features.py", "pyproject.toml"):
         shutil.copy2(ROOT / name, folder / name)
     return folder
 

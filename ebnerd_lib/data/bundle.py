@@ -260,13 +260,10 @@ def _sort_by_time(offsets, article, time):  # type: ignore[no-untyped-def]
     """Put the clicks of each user in order of time, those of the same microsecond as they stand."""
     for user in range(len(offsets) - 1):
         begin, end = offsets[user], offsets[user + 1]
-        ordered = True
-        for click in range(begin + 1, end):
-            ordered = ordered and time[click - 1] <= time[click]
-        if not ordered:
-            order = np.argsort(time[begin:end], kind="mergesort")
-            article[begin:end] = article[begin:end][order]
-            time[begin:end] = time[begin:end][order]
+        own = time[begin:end]
+        if (own[1:] < own[:-1]).any():
+            order = np.argsort(own, kind="mergesort")
+            article[begin:end], time[begin:end] = article[begin:end][order], own[order]
 
 
 def _lists(path: Path, name: str) -> ColumnBuffer:

@@ -177,8 +177,9 @@ def lists_of(values: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> np.nd
 @njit(cache=True, nogil=True)
 def _copy_lists(values, offsets, rows, out, starts):  # type: ignore[no-untyped-def]
     for at in range(len(rows)):
-        for place in range(offsets[rows[at]], offsets[rows[at] + 1]):
-            out[starts[at] + place - offsets[rows[at]]] = values[place]
+        begin, end = offsets[rows[at]], offsets[rows[at] + 1]
+        for place in range(end - begin):
+            out[starts[at] + place] = values[begin + place]
 
 
 @njit(cache=True, nogil=True)
@@ -201,31 +202,30 @@ def marked(index: np.ndarray, size: int) -> np.ndarray:
 
 def concatenate(parts: list[Slates]) -> Slates:
     """Join several sets of slates one after the other; of views that lie so in memory, as views of the same arrays."""
-    offsets, done = [np.zeros(1, np.int64)], 0
-    for part in parts:
-        offsets.append(part.offsets[1:] + done)
-        done += part.candidates
+    offsets = np.cumsum(np.concatenate([np.zeros(1, np.int64), *(part.lengths for part in parts)]))
     joined = {name: _joined([getattr(part, name) for part in parts]) for name in _COLUMNS}
-    return Slates(**joined, offsets=np.concatenate(offsets))
+    return Slates(**joined, offsets=offsets)
 
 
 def gathered(parts: list[Slates], rows: np.ndarray) -> Slates:
     """Return rows of several sets of slates, counted through one set after the other, in the order given."""
-    ends = np.cumsum([len(part) for part in parts])
-    lengths = np.concatenate([part.lengths for part in parts])[rows]
-    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
-    arrays = {
-        name: large_zeros(int(offsets[-1]) if name in _PER_CANDIDATE else len(rows), getattr(parts[0], name).dtype)
-        for name in _COLUMNS
-    }
-    for part, end in zip(parts, ends.tolist(), strict=True):
-        to = np.flatnonzero((rows >= end - len(part)) & (rows < end))
-        own = rows[to] - (end - len(part))
-        for name, out in arrays.items():
+    picks, begin, lengths = [], 0, np.zeros(len(rows), np.int64)
+    for part in parts:
+        to = np.flatnonzero((rows >= begin) & (rows < begin + len(part)))
+        own = rows[to] - begin
+        lengths[to] = part.offsets[own + 1] - part.offsets[own]
+        picks.append((part, to, own))
+        begin += len(part)
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    arrays = {}
+    for name in _COLUMNS:
+        size = int(offsets[-1]) if name in _PER_CANDIDATE else len(rows)
+        arrays[name] = large_zeros(size, getattr(parts[0], name).dtype)
+        for part, to, own in picks:
             if name in _PER_CANDIDATE:
-                _copy_lists(getattr(part, name), part.offsets, own, out, offsets[to])
+                _copy_lists(getattr(part, name), part.offsets, own, arrays[name], offsets[to])
             else:
-                out[to] = getattr(part, name)[own]
+                arrays[name][to] = getattr(part, name)[own]
     return Slates(offsets=offsets, **arrays)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from ebnerd_lib.data.bundle import BATCH, Bundle, open_parquet, readable
-from ebnerd_lib.data.dataset import PARTS, UNKNOWN_TIME, Dataset
+from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
 from ebnerd_lib.data.layout import SPLITS
 from ebnerd_lib.data.slates import HOUR, concatenate, large_zeros, marked
 
@@ -30,22 +30,19 @@ def null_shares(bundle: Bundle) -> pd.DataFrame:
 
 def part_counts(dataset: Dataset) -> pd.DataFrame:
     """Return counts of each part: impressions, candidates, clicks, users, articles, first and last time."""
-    rows = []
-    for part in PARTS:
-        slates = dataset.parts[part]
-        rows.append(
-            {
-                "part": part,
-                "impressions": len(slates),
-                "candidates": slates.candidates,
-                "clicks": int(slates.clicked.sum()),
-                "users": int(marked(slates.user, len(dataset.users)).sum()),
-                "articles in view": int(marked(slates.article, len(dataset.articles)).sum()),
-                "first": f"{pd.Timestamp(slates.time.min(), unit='us'):%Y-%m-%d %H:%M}",
-                "last": f"{pd.Timestamp(slates.time.max(), unit='us'):%Y-%m-%d %H:%M}",
-            }
-        )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {
+            "part": part,
+            "impressions": len(slates),
+            "candidates": slates.candidates,
+            "clicks": int(slates.clicked.sum()),
+            "users": int(marked(slates.user, len(dataset.users)).sum()),
+            "articles in view": int(marked(slates.article, len(dataset.articles)).sum()),
+            "first": f"{pd.Timestamp(slates.time.min(), unit='us'):%Y-%m-%d %H:%M}",
+            "last": f"{pd.Timestamp(slates.time.max(), unit='us'):%Y-%m-%d %H:%M}",
+        }
+        for part, slates in dataset.parts.items()
+    )
 
 
 def quantiles(

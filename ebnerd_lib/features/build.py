@@ -28,10 +28,8 @@ from ebnerd_lib.features.context import Chunk, EventCursor, FeatureContext, feat
 from ebnerd_lib.features.registry import Family, columns_named, every_column, families
 from ebnerd_lib.features.store import COLUMNS_FILE
 
-CHUNK = 1 << 16
-"""Candidates computed at a time: the memory of a build is bounded by this and the tables of past events."""
-THREADS = 2
-"""Threads that families are computed on."""
+CHUNK = 1 << 16  # candidates computed at a time: this and the tables of past events bound the memory of a build
+THREADS = 2  # that families are computed on
 _WAITING = 2  # chunks that are completed while the past moves on
 _BEGINNING = np.iinfo(np.int64).min
 _STEP = 1 << 16  # impressions of a timeline that are walked over at a time where nothing is asked

@@ -13,8 +13,7 @@ from ebnerd_lib.data.slates import Slates, large_zeros
 from ebnerd_lib.features.events import EventCounts, Grouping, Kind, Tables, Timeline
 from ebnerd_lib.features.users import UserEvents, UserProfiles, own_past, user_events
 
-RECENT = 5
-"""Clicks of a user that count as the last ones."""
+RECENT = 5  # clicks of a user that count as the last ones
 _SLOTS = 1 << 16  # of the table of pairs at first
 By = Literal["article", "category", "topic", "page", "audience"]
 """What events are counted by: the article, its category, its topics, the article on this kind of page (front page or

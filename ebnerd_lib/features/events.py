@@ -22,7 +22,6 @@ from ebnerd_lib.data.slates import HOUR, Slates, lists_of
 Kind = Literal["clicks", "inviews", "chances"]
 """Clicks; times in view; or times in view, each worth what chance gives it, 1 / the length of its slate."""
 _NEVER = np.iinfo(np.int64).min
-_NO_SIDE = np.zeros(0, dtype=np.bool_)
 _REBASE = 512.0  # half-lives after which decayed sums are scaled anew: powers of two stay well within float64
 
 
@@ -40,8 +39,7 @@ class Timeline:
     @classmethod
     def inviews(cls, log: Slates) -> "Timeline":
         """Return all that was in view, from impressions in any order."""
-        if not (np.diff(log.time) >= 0).all():
-            log = log.take(log.by_time)
+        log = log if (log.time[1:] >= log.time[:-1]).all() else log.take(log.by_time)
         return cls(log.time, log.offsets, log.article, log.lengths.astype(np.int32), log.front_page, log.subscriber)
 
     @classmethod
@@ -84,7 +82,7 @@ class Grouping:
 
     def sides(self, of: Slates | Timeline) -> np.ndarray:
         """Return the side of each impression: bool (n,), or empty where keys are counted together."""
-        return getattr(of, self.side) if self.side else _NO_SIDE
+        return getattr(of, self.side) if self.side else np.zeros(0, np.bool_)
 
 
 class Tables:

@@ -142,11 +142,6 @@ def columns_named(names: Sequence[str]) -> set[str]:
 
     Raises:
         ConfigError: a name is neither.
-
-    Examples:
-        >>> from ebnerd_lib.features import catalogue
-        >>> sorted(columns_named(["age_hours", "premium"]))
-        ['age_hours', 'premium']
     """
     columns = every_column()
     found: set[str] = set()

@@ -190,6 +190,7 @@ def fit(
         name: the model's name in files and tables.
         report: see ``EpochLog``.
     """
+    quiet()
     training, seed = parameters["training"], parameters["seed"]
     network = inputs.new(kind, seed, training["seeds"], **kind.known({**parameters, **training}))
     slates = SlateData(inputs, network, parameters["batch_size"], training["negatives"], seed)

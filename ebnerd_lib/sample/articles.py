@@ -196,7 +196,7 @@ def article_table(
         "last_modified_time": modified,
         "premium": articles.premium,
         "published_time": articles.published.astype("datetime64[s]").astype("datetime64[us]"),
-        "image_ids": list_column(images, rng.integers(3_000_000, 9_990_000, images.sum()), null=images == 0),
+        "image_ids": list_column(images, rng.integers(3_000_000, 9_990_000, images.sum()), null=pa.array(images == 0)),
         "article_type": np.where(nine, "page_nine_girl", np.take(TYPES, kinds)),
         "url": [
             f"https://ekstrabladet.dk/{name}/article{i}.ece"
@@ -238,10 +238,9 @@ def starts_of(sizes: NDArray[np.integer]) -> Places:
     return np.concatenate([[0], np.cumsum(sizes)])
 
 
-def list_column(sizes: NDArray[np.integer], values: NDArray | pa.Array, null: Flags | None = None) -> pa.Array:
+def list_column(sizes: NDArray[np.integer], values: NDArray | pa.Array, null: pa.Array | None = None) -> pa.Array:
     """Return a column of lists: ``values`` cut into ``sizes``, null where ``null``."""
-    mask = None if null is None else pa.array(null)
-    return pa.LargeListArray.from_arrays(pa.array(starts_of(sizes)), pa.array(values), mask=mask)
+    return pa.LargeListArray.from_arrays(pa.array(starts_of(sizes)), pa.array(values), mask=null)
 
 
 def _pick(rng: np.random.Generator, words: str, number: int) -> list[str]:

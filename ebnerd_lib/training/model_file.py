@@ -29,7 +29,7 @@ class TrainedModel:
     """A model with all it needs to score slates of any dataset.
 
     Attributes:
-        name: its name in tables and files: ``<model>``, ``<model>_<tier>`` or ``<model>_online``.
+        name: its name in tables and files: that of the stage's model, or ``<model>_online``.
         module: the module of ``ebnerd_lib.models`` that holds its class.
         tier: its information tier.
         network: the model, in evaluation mode.

@@ -134,13 +134,14 @@ def trained(smoke, smoke_features, tmp_path):
     return go
 
 
-def test_no_epoch_is_trained_twice_until_the_stage_is_complete(trained, tmp_path):
-    assert trained(at=3) == [1, 2, 3]
-    assert trained() == [3]
-    assert trained() == []
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_no_epoch_is_trained_twice_until_the_stage_is_complete(trained, tmp_path, seeds):
+    assert trained(at=3, seeds=seeds) == [1, 2, 3]
+    assert trained(seeds=seeds) == [3]
+    assert trained(seeds=seeds) == []
     for checkpoint in tmp_path.glob("mlp/*/last.ckpt"):  # as a complete stage does
         checkpoint.unlink()
-    assert trained() == [1, 2, 3]
+    assert trained(seeds=seeds) == [1, 2, 3]
 
 
 def test_a_training_that_had_stopped_early_trains_no_further(trained, tmp_path):
