@@ -5,8 +5,8 @@ together and has the class check them. Types are strict: no number is read from 
 is taken for a float. Numbers are finite. Loads pydantic and the standard library only.
 """
 
-from collections.abc import Hashable
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Hashable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -229,3 +229,11 @@ CONFIGS: dict[str, type[Parameters]] = {
     "06_explore": Explore,
 }
 """The class of each notebook, by its name."""
+
+
+def flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters without groups: each value of a group is named as in ``trainer.devices``."""
+    found: dict[str, Any] = {}
+    for name, value in parameters.items():
+        found |= {f"{name}.{key}": own for key, own in value.items()} if isinstance(value, dict) else {name: value}
+    return found
