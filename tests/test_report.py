@@ -377,6 +377,18 @@ def test_no_scorers_are_no_lines_and_no_outputs_no_pages(project):
     assert runs.headline(PROFILE) == [] and report.render_profile(PROFILE) == 1
 
 
+def test_the_index_shows_the_next_click_best_first(scored):
+    clicks = {
+        name: {"tier": "clicks", "trained_on": trained_on, "ndcg@10": ndcg, "ndcg@10_ci": [0.1, 0.4], "hit@10": 0.5,
+               "mrr": 0.2, "impressions": 2000}
+        for name, trained_on, ndcg in (("clicks_1h", "rule", 0.26), ("mlp_live", "live", 0.28))
+    }  # fmt: skip
+    complete("04_recommend", {"next_click": {**clicks, "broken": {}}}, [])
+    report.render_profile(PROFILE)
+    told = index_page().partition("The next click among live articles")[2]
+    assert 0 < told.index("mlp_live") < told.index("0.2800") < told.index("clicks_1h") and "broken" not in told
+
+
 def test_the_index_shows_every_scorer_with_its_interval_on_one_scale(scored):
     report.render_profile(PROFILE)
     page = index_page()

@@ -138,6 +138,7 @@ def _index_page(profile: str, runs: list[Run], origin: dict[str, Any]) -> dict[s
         "others": [run for run in runs if not run.belongs],
         "scorers": scorers,
         "scale": _scale(scorers),
+        "next_clicks": known.next_clicks(runs),
         "tiers": TIER_MEANINGS,
         "summary": _summary(runs),
         **origin,
