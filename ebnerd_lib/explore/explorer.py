@@ -115,7 +115,8 @@ class ReadTimes:
         self._users: list[list[np.ndarray]] = []  # of each row group of each file
         for file in self._files:
             opened = open_parquet(file)
-            check_schema(file, opened.schema_arrow, HISTORY)
+            wanted = ("user_id", "impression_time_fixed", "read_time_fixed")
+            check_schema(file, opened.schema_arrow, {name: HISTORY[name] for name in wanted})
             groups = (opened.read_row_group(group, columns=["user_id"]) for group in range(opened.num_row_groups))
             self._users.append([group["user_id"].to_numpy() for group in groups])
 
