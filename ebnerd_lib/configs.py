@@ -5,10 +5,10 @@ together and has the class check them. Types are strict: no number is read from 
 is taken for a float. Numbers are finite. Loads pydantic and the standard library only.
 """
 
-from collections.abc import Hashable
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Hashable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 Item = TypeVar("Item", bound=Hashable)
 ONLINE = "_online"
@@ -84,6 +84,16 @@ class Training(Group):
     seeds: int = Field(1, ge=1, le=100, description="networks whose scores are averaged: seed and the numbers after it")
 
 
+class Pools(Group):
+    """What ``slates: live`` trains on: of the articles live at an impression, those clicked and a sample of others."""
+
+    impressions: int = Field(9_000, ge=1, le=100_000_000, description="sampled of the train part, with a click")
+    evenly: int = Field(60, ge=0, le=10_000, description="live articles of each that have the same chance")
+    by_views: int = Field(60, ge=0, le=10_000, description="live articles sampled by their recent times in view")
+    tuning_impressions: int = Field(1_000, ge=1, le=10_000_000, description="of the tuning day, over all that is live")
+    hours: float = Field(24.0, gt=0, le=10_000, description="hours that an article is live after it was in view")
+
+
 class Online(Group):
     """Online updates, beside ``update_minutes``."""
 
@@ -134,8 +144,7 @@ class ListParameters(ReadingParameters):
     models: Names = Field(min_length=1, max_length=20, description="names of trained models")
     k: int = Field(ge=1, le=1000, description="articles a list")
     diversity: float = Field(ge=0, le=1, description="weight of diversity in maximal marginal relevance; 0 is by score")
-    pool_hours: float = Field(gt=0, le=10_000, description="hours since an article's last impression or publication")
-    slate_draws: int = Field(ge=1, le=100, description="sampled slates over which an article's score is averaged")
+    pool_hours: float = Field(gt=0, le=10_000, description="hours that an article is live after it was in view")
 
 
 class Preprocess(SeededParameters):
@@ -161,6 +170,16 @@ class TrainMLP(TrainParameters):
     hidden: list[Width] = Field(max_length=10, description="widths of the hidden layers")
     dropout: float = Field(ge=0, lt=1, description="share of hidden units that training drops")
     context: Context = Field(description="what a candidate knows of its slate")
+    slates: Literal["logged", "live"] = Field(description="what it learns from: pages of the log, or all that was live")
+    pools: Pools = Field(description="further settings of slates: live")
+
+    @field_validator("slates")
+    @classmethod
+    def _for_live(cls, slates: str, info: ValidationInfo) -> str:
+        """Refuse what is not made for pools."""
+        if slates == "live" and (info.data.get("context") != "none" or info.data.get("update_minutes")):
+            raise ValueError("live needs context: none and update_minutes: 0")
+        return slates
 
 
 class TrainNews(TrainParameters):
@@ -180,7 +199,7 @@ class Recommend(ListParameters):
     users: int = Field(ge=1, le=100_000, description="users sampled from validation")
     time: Time = Field(description="moment of the request, as 2023-05-30T12:00:00; none is the end of validation")
     reference_users: int = Field(ge=2, le=1_000_000, description="users sampled for metrics over users")
-    tradeoff_impressions: int = Field(ge=1, le=10_000_000, description="impressions sampled for the cost of diversity")
+    impressions: int = Field(ge=1, le=10_000_000, description="of validation, whose next clicks are ranked")
 
 
 class Compare(ReadingParameters):
@@ -210,3 +229,11 @@ CONFIGS: dict[str, type[Parameters]] = {
     "06_explore": Explore,
 }
 """The class of each notebook, by its name."""
+
+
+def flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters without groups: each value of a group is named as in ``trainer.devices``."""
+    found: dict[str, Any] = {}
+    for name, value in parameters.items():
+        found |= {f"{name}.{key}": own for key, own in value.items()} if isinstance(value, dict) else {name: value}
+    return found

@@ -173,18 +173,19 @@ def hour_profile(hours: Mapping[str, np.ndarray]) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def learning_curves(curves: Mapping[str, pd.DataFrame], best: Mapping[str, int]) -> Figure:
-    """Draw loss and tuning AUC by epoch; the epoch that was kept is marked."""
+def learning_curves(curves: Mapping[str, pd.DataFrame], best: Mapping[str, int], best_by: str = "val/auc") -> Figure:
+    """Draw loss and tuning AUC, or ``val/ndcg``, by epoch; the epoch that was kept is marked."""
+    metric = {"val/auc": "AUC", "val/ndcg": "next-click nDCG@10"}[best_by]
     figure, (left, right) = _figure(columns=2, width=9.6)
     for (name, curve), colour in _coloured(curves.items()):
         epoch = curve["epoch"] + 1
         left.plot(epoch, curve["train/loss"], color=colour, linestyle="--")
         left.plot(epoch, curve["val/loss"], color=colour, label=name)
-        right.plot(epoch, curve["val/auc"], color=colour, label=name)
+        right.plot(epoch, curve[best_by], color=colour, label=name)
         kept = curve["epoch"] == best[name]
-        right.scatter(epoch[kept], curve.loc[kept, "val/auc"], color=colour, zorder=3)
+        right.scatter(epoch[kept], curve.loc[kept, best_by], color=colour, zorder=3)
     left.set(xlabel="epoch", ylabel="loss", title="Loss, training dashed, tuning day solid")
-    right.set(xlabel="epoch", ylabel="AUC", title="AUC on the tuning day, kept epoch marked")
+    right.set(xlabel="epoch", ylabel=metric, title=f"{metric} on the tuning day, kept epoch marked")
     _name_lines(right)
     return figure
 

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from ebnerd_lib.configs import flat
 from ebnerd_lib.evaluation.metrics import METRICS
 
 _HEADINGS = {
@@ -74,8 +75,8 @@ def _heading(name: Any) -> str:
 
 
 def key_values(values: dict[str, Any], caption: str) -> Styler:
-    """Return a table of names and values."""
-    rows = pd.DataFrame({"": list(values), "value": [str(value) for value in values.values()]})
+    """Return a table of names and values; of a group, one row for each of its values, named as ``group.name``."""
+    rows = pd.DataFrame({"": list(flat(values)), "value": [str(value) for value in flat(values).values()]})
     return show(rows, caption)
 
 

@@ -9,14 +9,15 @@ import pytest
 from conftest import micros as at
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_recommend import make_model
 
 from ebnerd_lib import plots
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.evaluation import diversity as beyond
 from ebnerd_lib.evaluation.diversity import ArticleSpace, article_space, category_vectors
-from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.recommend import lists, population
 from ebnerd_lib.recommend import requests as rec
+from ebnerd_lib.recommend.next_click import next_clicks
 from ebnerd_lib.tables import with_intervals
 
 
@@ -230,19 +231,18 @@ def test_what_cannot_be_ranked_is_refused(scores, weight, error):
 @pytest.fixture(scope="module")
 def served(smoke) -> rec.Requests:
     time, users = rec.moment(smoke, ""), rec.reference_population(smoke, 12, 0)
-    return rec.make_requests(smoke, users, time, rec.live_articles(smoke, time, 24, True))
+    return rec.make_requests(smoke, users, time)
 
 
 @pytest.fixture(scope="module")
 def scores(served) -> np.ndarray:
-    return served.column("clicks_24h") + np.random.default_rng(0).normal(size=(12, len(served.pool)))
+    return served.column("clicks_24h") + np.random.default_rng(0).normal(size=served.slates.candidates)
 
 
 @pytest.fixture(scope="module")
 def asked(tiny) -> rec.Requests:
     """26 May 10:00: of 1004, 1006 and 1007, user 9 has not read the last two, 8 only the last."""
-    pool = rec.live_articles(tiny, at("26T10:00"), 48.0, True)
-    return rec.make_requests(tiny, np.array([9, 8, 123_456], np.uint32), at("26T10:00"), pool)
+    return rec.make_requests(tiny, np.array([9, 8, 123_456], np.uint32), at("26T10:00"), 48.0)
 
 
 def test_the_population_is_sampled_from_validation_with_the_seed(smoke):
@@ -251,12 +251,11 @@ def test_the_population_is_sampled_from_validation_with_the_seed(smoke):
     assert set(sampled) <= set(smoke.parts["validation"].user_id.tolist())
 
 
-def test_more_weight_makes_lists_more_diverse_and_none_has_what_was_read(smoke, served, scores):
+def test_more_weight_makes_lists_more_diverse(smoke, served, scores):
     space = article_space(smoke)
     diversity = []
     for weight in (0.0, 0.3, 0.7):
         picked = lists.pick(served, scores, space, 10, weight)
-        assert served.unread[picked].all()
         assert all(len(set(own)) == 10 for own in picked.tolist())
         articles = lists.articles_of(served, picked)
         diversity.append(beyond.intralist_diversity(articles, space.vectors).mean())
@@ -266,10 +265,10 @@ def test_more_weight_makes_lists_more_diverse_and_none_has_what_was_read(smoke, 
 def test_rules_by_hand(tiny, asked):
     rules, space = population.rules(asked, 0), article_space(tiny)
     tiers = {name: tier for name, (tier, _) in rules.items()}
-    assert tiers == {"popularity": "clicks", "newest": "content", "random": "ids"}
+    assert tiers == {"clicks_1h": "clicks", "newest": "content", "random": "ids"}
     first = {name: lists.pick(asked, own, space, 1)[:, 0] for name, (_, own) in rules.items()}
-    assert rules["popularity"][1].tolist() == [[0, 0, 0]] * 3  # the click on 1007 is 27 hours ago
-    assert asked.slates.article_id[first["popularity"]].tolist() == [1006, 1007, 1004]
+    assert rules["clicks_1h"][1].tolist() == [0] * 6  # the click on 1007 is 27 hours ago
+    assert asked.slates.article_id[first["clicks_1h"]].tolist() == [1006, 1007, 1004]
     assert asked.slates.article_id[first["newest"]].tolist() == [1007, 1007, 1007]
 
 
@@ -295,14 +294,14 @@ def test_beyond_table_by_hand(tiny, asked):
 def test_articles_without_a_vector_are_counted(tiny, asked):
     space = article_space(tiny)
     blind = ArticleSpace("none", np.zeros_like(space.vectors))
-    own = population.Lists("any", "ids", lists.pick(asked, np.zeros((3, 3)), space, 2))
+    own = population.Lists("any", "ids", lists.pick(asked, np.zeros(6), space, 2))
     row = population.beyond_table(tiny, asked, [own], blind, 0).iloc[0]
     assert row["without_vector"] == 5
     assert np.isnan(row["diversity"]) and row["diversity_ci"] is None and row["diversity_users"] == 0
 
 
 def test_distribution_by_hand(tiny, asked):
-    own = population.Lists("any", "ids", lists.pick(asked, np.zeros((3, 3)), article_space(tiny), 2))
+    own = population.Lists("any", "ids", lists.pick(asked, np.zeros(6), article_space(tiny), 2))
     ids = [asked.slates.article_id[row[row >= 0]].tolist() for row in own.picked]
     assert ids == [[1006, 1007], [1007], [1004, 1006]]
     table = population.distribution_table(tiny, asked, [own], at("26T10:00"), 48.0)
@@ -319,23 +318,21 @@ def test_distribution_by_hand(tiny, asked):
 # What diversity costs.
 
 
-@pytest.fixture(scope="module")
-def validation_scores(smoke) -> np.ndarray:
-    """Better than chance, without ties."""
-    validation = smoke.parts["validation"]
-    return (np.random.default_rng(0).random(validation.candidates) + 0.3 * validation.clicked).astype(np.float32)
-
-
-def test_without_diversity_validation_has_its_metrics(smoke, validation_scores):
-    validation = smoke.parts["validation"]
-    every = np.flatnonzero(validation.has_choice)
-    table = lists.on_validation(smoke, validation_scores, every, article_space(smoke), 0)
-    expected = mean_metrics(per_slate(validation_scores, validation.clicked, validation.offsets))
-    for metric in ("ndcg@5", "ndcg@10"):
-        assert table[metric][0] == pytest.approx(expected[metric], abs=1e-12)
-    assert table["ndcg@10"][1] < table["ndcg@10"][0] and table["diversity"][1] > table["diversity"][0]
-    low, high = table["ndcg@10_ci"][0]
-    assert low < table["ndcg@10"][0] < high
+def test_price_in_next_clicks(smoke):
+    found = next_clicks(smoke, [make_model(smoke, hidden=(8,))], 80)
+    table = lists.on_next_click(found, "mlp", article_space(smoke), 0)
+    entry = found.entries()["mlp"]
+    assert table["ndcg@10"][0] == pytest.approx(entry["ndcg@10"], abs=1e-12)
+    assert table["ndcg@10_ci"][0] == pytest.approx(entry["ndcg@10_ci"], abs=1e-12)
+    assert table["diversity"].is_monotonic_increasing and table["diversity"].iloc[-1] > table["diversity"][0] + 0.05
+    # with nothing but diversity, the first stays the first: it is picked by its score
+    scores, live = found.scores["mlp"], found.live
+    order = lists.rerank(scores, live.article, live.offsets, article_space(smoke).vectors, 10, 1.0)
+    place = {int(where): rank for own in order.tolist() for rank, where in enumerate(own, 1)}
+    ranks = [place.get(where, np.inf) for where in np.flatnonzero(live.clicked).tolist()]
+    gain = np.where(np.array(ranks) <= 10, 1 / np.log2(np.array(ranks) + 1), 0)
+    by_hand = np.bincount(found.request[found.reachable], gain, len(live)) / np.bincount(found.request)
+    assert table["ndcg@10"].iloc[-1] == pytest.approx(by_hand.mean())
 
 
 def test_price_on_live_lists(smoke, served, scores):
@@ -343,12 +340,12 @@ def test_price_on_live_lists(smoke, served, scores):
     assert table["kept"][0] == 1.0 and table["kept"].is_monotonic_decreasing
     assert table["score"].is_monotonic_decreasing and table["diversity"].is_monotonic_increasing
     assert table["score"].between(0, 1).all()
-    left = [np.sort(own[unread]) for own, unread in zip(scores, served.unread.reshape(scores.shape), strict=True)]
+    left = [np.sort(own) for own in np.split(scores, served.slates.offsets[1:-1])]
     assert table["score"][0] == pytest.approx(np.mean([(own[-10:] - own[0]) / np.ptp(own) for own in left]))
 
 
 def test_lists_shorter_than_k_have_a_price_too(tiny, asked):
-    table = lists.on_live(asked, np.arange(9.0).reshape(3, 3), article_space(tiny), 10, 0)
+    table = lists.on_live(asked, np.arange(6.0), article_space(tiny), 10, 0)
     # users 9, 8 and the unknown one have 2, 1 and 3 articles: 0 1, 0 (all alike) and 0 .5 1
     assert table["score"][0] == pytest.approx((0 + 1 + 0 + 0 + 0.5 + 1) / 6)
     assert (table["kept"] == 1.0).all()

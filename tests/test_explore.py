@@ -37,25 +37,28 @@ from ebnerd_lib.features.build import Checkpoints, build
 from ebnerd_lib.features.context import feature_context
 from ebnerd_lib.features.registry import allowed, every_column
 from ebnerd_lib.models.base import find_model
-from ebnerd_lib.recommend import candidate_slates, lists
+from ebnerd_lib.recommend import lists
 from ebnerd_lib.recommend import requests as rec
 from ebnerd_lib.training.model_file import TrainedModel, save_model
 
+NAMES = ["mlp", "mlp_content", "mlp_logged"]
 HOSTILE = '<script>alert(1)</script> & "so on" $x$'
 
 
-def make_model(data, name="mlp", tier="clicks", module="mlp", **layers) -> TrainedModel:
+def make_model(data, name="mlp", tier="clicks", module="mlp", trained_on="live", **layers) -> TrainedModel:
     """A model with random weights and the vocabularies of the train part."""
     torch.manual_seed(0)
     columns, train = allowed(tier), data.parts["train"]
     users, known = Vocabulary(train.user_id), Vocabulary(train.article_id)
     network = find_model(module, module)(columns=len(columns), users=len(users), articles=len(known), **layers)
-    return TrainedModel(name, module, tier, network.eval(), columns, users, known)
+    return TrainedModel(name, module, tier, network.eval(), columns, users, known, trained_on)
 
 
 def keep_model(model: TrainedModel, data, folder) -> None:
-    """Save a model and scores of it as its stage does."""
+    """Save a model as its stage does, with scores if it was trained on logged slates."""
     save_model(model, folder)
+    if model.trained_on == "live":
+        return
     rng = np.random.default_rng(0)
     for part, kind in (("tuning", "tuning"), ("validation", "scores")):
         slates = data.parts[part]
@@ -71,17 +74,17 @@ def small(smoke) -> list[TrainedModel]:
 @pytest.fixture(scope="module")
 def models_folder(smoke, small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    for model in small:
+    for model in (*small, make_model(smoke, "mlp_logged", trained_on="logged", hidden=(8,), embedding_size=4)):
         keep_model(model, smoke, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def explore(smoke, smoke_bundle, models_folder):
-    """Make an explorer of both models, by default on all of the data."""
+    """Make an explorer of three models, two trained on what is live, by default on all of the data."""
 
     def make(settings=None, data=smoke) -> Explorer:
-        return Explorer(data, smoke_bundle, ["mlp", "mlp_content"], [models_folder], settings or Settings(k=5))
+        return Explorer(data, smoke_bundle, NAMES, [models_folder], settings or Settings(k=5))
 
     return make
 
@@ -163,8 +166,7 @@ def test_what_a_reader_had_read(tiny, tiny_path, impression, rows):
 def test_what_was_read_is_what_is_not_recommended(smoke, smoke_bundle, sampled):
     times = ReadTimes(smoke_bundle)
     for moment in sampled:
-        pool = rec.live_articles(smoke, moment.time, 24.0, True)
-        requests = rec.make_requests(smoke, np.array([moment.user_id], np.uint32), moment.time, pool)
+        requests = rec.make_requests(smoke, np.array([moment.user_id], np.uint32), moment.time)
         ids = smoke.articles["article_id"].to_numpy()[requests.read]
         assert set(history(smoke, moment, times)["article_id"]) == set(ids.tolist())
 
@@ -198,7 +200,7 @@ def test_the_slate_is_ranked_by_score_and_tells_what_was_clicked(tiny, tiny_path
     part = tiny.parts["validation"]
     scores = np.zeros(part.candidates)
     scores[part.offsets[moment.row] : part.offsets[moment.row + 1]] = 0.5, 0.9, 0.5, 0.1
-    keep_model(make_model(tiny, hidden=(8,), embedding_size=4), tiny, tmp_path)
+    keep_model(make_model(tiny, trained_on="logged", hidden=(8,), embedding_size=4), tiny, tmp_path)
     save_scores(tmp_path / "scores_mlp.parquet", part, scores)
     table = Explorer(tiny, tiny_path, ["mlp"], [tmp_path], Settings()).slate(moment, "mlp").table
     assert table["article_id"].tolist() == [1008, 1002, 1009, 1010]
@@ -207,8 +209,28 @@ def test_the_slate_is_ranked_by_score_and_tells_what_was_clicked(tiny, tiny_path
     np.testing.assert_allclose(table["age_hours"], [np.nan, 257.25, 0.25, 0.0])  # 1010 comes out a quarter later
 
 
+def test_scores_of_a_live_trained_model_are_those_of_the_pool(explorer, smoke, sampled):
+    model, without = make_model(smoke, hidden=(8,), embedding_size=4), 0
+    for moment in sampled:
+        requests = rec.make_requests(smoke, np.array([moment.user_id], np.uint32), moment.time)
+        pool = dict(zip(requests.slates.article_id, lists.score(model, smoke, requests), strict=True))
+        table = explorer.slate(moment, "mlp").table
+        expected = [pool.get(article, np.nan) for article in table["article_id"].tolist()]
+        np.testing.assert_allclose(table["score"], expected, rtol=1e-5)
+        without += table["score"].isna().sum()
+        clicked = table.loc[table["clicked"] == CLICKED, "score"].dropna().tolist()
+        ranks = [1 + sum(other > own for other in pool.values()) for own in clicked]
+        assert explorer.recommended(moment, "mlp").values["clicked_ranks"] == ranks
+    assert without > 0, "the test would say nothing if all that is shown had been in view before"
+
+
+def test_a_model_trained_on_logged_slates_makes_no_list(explorer, sampled):
+    with pytest.raises(ConfigError, match="models: mlp_logged learned from"):
+        explorer.recommended(sampled[0], "mlp_logged")
+
+
 def test_a_model_without_saved_scores_is_refused(smoke, small, smoke_bundle, tmp_path):
-    save_model(small[0], tmp_path)
+    save_model(replace(small[0], trained_on="logged"), tmp_path)
     with pytest.raises(StageError, match=r"tuning_mlp\.parquet"):
         Explorer(smoke, smoke_bundle, ["mlp"], [tmp_path], Settings())
 
@@ -218,14 +240,10 @@ def test_a_model_without_saved_scores_is_refused(smoke, small, smoke_bundle, tmp
 
 def as_in_04(data, model, users, time, settings: Settings) -> pd.DataFrame:
     """The lists of many users, by the steps of notebook 04."""
-    exposure = model.tier in ("exposure", "clicks")
-    pool = rec.live_articles(data, time, settings.pool_hours, exposure)
-    requests = rec.make_requests(data, users, time, pool)
-    length = candidate_slates.typical_length(data.parts["train"])
-    slates = candidate_slates.sample_slates(requests, length, settings.slate_draws, exposure, settings.seed)
-    scores = candidate_slates.score_live([model], data, requests, slates)[model.name]
+    requests = rec.make_requests(data, users, time, settings.pool_hours)
+    scores = lists.score(model, data, requests)
     picked = lists.pick(requests, scores, article_space(data), settings.k, settings.diversity)
-    return lists.recommend(model, data, requests, slates, scores, picked)
+    return lists.recommend(model, data, requests, scores, picked)
 
 
 def listed(explorer, moment, model="mlp") -> pd.DataFrame:
@@ -233,7 +251,7 @@ def listed(explorer, moment, model="mlp") -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["from the beginning", "from checkpoints"])
-@pytest.mark.parametrize("settings", [Settings(k=5), Settings(4, 0.4, 12.0, 3, 7)], ids=["plain", "diverse"])
+@pytest.mark.parametrize("settings", [Settings(k=5), Settings(4, 0.4, 12.0)], ids=["plain", "diverse"])
 def test_one_users_list_is_that_of_stage_04(smoke, small, sampled, explore, settings, kept):
     explorer, users = explore(settings), np.unique([moment.user_id for moment in sampled]).astype(np.uint32)
     if kept:
@@ -306,7 +324,7 @@ def test_lists_of_04_are_compared(smoke, small, explorer):
     wrong = earlier.assign(score=earlier["score"] + 0.01 * (earlier["user_id"] == users[1]))
     assert explorer.repeated(wrong, time, users=2)["same"].tolist() == [True, False]
     mixed = pd.concat([earlier, earlier.assign(model="mlp_content", tier="content")])
-    assert explorer.repeated(mixed, time, users=2)["model"].unique().tolist() == ["mlp_content"]
+    assert explorer.repeated(mixed, time, users=2)["model"].unique().tolist() == ["mlp", "mlp_content"]
     assert not len(explorer.repeated(earlier.assign(model="other"), time, users=2))
 
 
@@ -353,8 +371,8 @@ def test_a_figure_of_one_hour_and_of_many(explorer, smoke, sampled):
 
 
 def test_answers_name_the_tier_and_mark_the_click(explorer, sampled):
-    slate, list_ = explorer.slate(sampled[0], "mlp"), explorer.recommended(sampled[0], "mlp_content")
-    assert "(tier clicks)" in slate.caption and "(tier content)" in list_.caption and "published in" in list_.caption
+    slate, list_ = explorer.slate(sampled[0], "mlp_logged"), explorer.recommended(sampled[0], "mlp_content")
+    assert "(tier clicks)" in slate.caption and "(tier content)" in list_.caption
     cells = BeautifulSoup(slate.styled().to_html(), "html.parser").select("td.clicked")
     clicks = int((slate.table["clicked"] == CLICKED).sum())
     assert clicks == slate.values["clicks"] and len(cells) == clicks * slate.table.shape[1]

@@ -163,7 +163,7 @@ def test_the_column_of_the_example_is_among_those_of_its_tier(extended):
 def test_the_metric_is_in_every_entry_with_its_interval_and_in_the_results_table(extended, stage):
     found = metrics(extended, stage, "mine")
     entries = found.get("models") or found["baselines"]
-    assert len(entries) > 1
+    assert entries
     for name, entry in entries.items():
         for part in ("validation", "tuning"):
             low, high = entry[part]["hit@1_ci"]

@@ -57,7 +57,7 @@ def test_every_figure_of_a_report_is_recorded(finished, stage):
         lost = unknown(numbers, metrics | manifests if caption.startswith(RECORDED_IN_MANIFESTS) else metrics)
         assert not lost, f"{caption}: {lost[:10]}"
         found += len(numbers)
-    assert found > 50
+    assert found > (10 if stage.endswith(".live") else 50)  # a model of what is live is evaluated in 04
 
 
 def test_a_figure_that_is_not_recorded_is_found_out(finished):

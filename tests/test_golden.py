@@ -35,7 +35,7 @@ def found_in(artifacts: Path) -> dict[str, dict[str, float]]:
             if len(known):
                 measured[f"features/{part}/{name}/mean"] = known.mean()
     measured |= of_scorers(first["baselines"])
-    trained = {name: value for own in training for name, value in of_scorers(own["models"]).items()}
+    trained = {name: value for own in training for name, value in of_scorers(own.get("models", {})).items()}
     kinds = {"measured": measured, "trained": trained}
     return {kind: {name: float(f"{own[name]:.9g}") for name in sorted(own)} for kind, own in kinds.items()}
 

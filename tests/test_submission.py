@@ -174,6 +174,12 @@ def test_a_model_that_knows_clicks_is_refused_with_the_reason(finished, test_set
     assert "Traceback" not in done.stderr
 
 
+def test_a_model_of_all_that_is_live_is_refused(finished, test_set, tmp_path):
+    done = submit(finished, test_set, tmp_path / "p.zip", model="mlp_live")
+    assert done.returncode == 1 and not list(tmp_path.iterdir())
+    assert "mlp_live: it was trained to rank all that is live" in done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("word", "value", "message"),

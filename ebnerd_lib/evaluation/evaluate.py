@@ -141,12 +141,16 @@ def save_results(
 
     Returns:
         What the stage's ``metrics.json`` holds: ``models``, an entry a model; ``learned_from``, see
-        ``TrainingInputs.counts``; and ``ids``, what is new on validation and what ids can tell apart.
+        ``TrainingInputs.counts``; and ``ids``, what is new on validation and what ids can tell apart. A model trained
+        on what is live scores no logged slates: ``live`` names it in place of ``models``.
 
     Raises:
         ValueError: scores are missing or not finite.
     """
-    data = inputs.dataset
+    data, learned_from = inputs.dataset, inputs.counts(model.network)
+    if inputs.slates == "live":
+        save_model(model, folder)
+        return {"live": {model.name: {"tier": model.tier}}, "learned_from": learned_from}
     seen = {part: (data.parts[part], inputs.features[part]) for part in SCORED}
     static = {part: model.score(data, slates, own.matrix, own.columns) for part, (slates, own) in seen.items()}
     entries = {}
@@ -155,7 +159,7 @@ def save_results(
         scorer = Scorer(each.name, each.tier, scores, each.parameters)
         entries[each.name] = save_scorer(scorer, data.parts, folder, seed)
     known = {**cold_start(data), **seen_candidates(data, "validation")}
-    return {"models": entries, "learned_from": inputs.counts(model.network), "ids": known}
+    return {"models": entries, "learned_from": learned_from, "ids": known}
 
 
 def save_scores(path: Path, slates: Slates, scores: np.ndarray) -> None:

@@ -25,8 +25,9 @@ from ebnerd_lib.evaluation.evaluate import SCORED, find_scores, load_scores
 from ebnerd_lib.evaluation.metrics import per_slate
 from ebnerd_lib.features.build import Checkpoints
 from ebnerd_lib.features.context import feature_context
-from ebnerd_lib.recommend import candidate_slates, lists
+from ebnerd_lib.recommend import lists
 from ebnerd_lib.recommend import requests as rec
+from ebnerd_lib.recommend.next_click import click_ranks
 from ebnerd_lib.recommend.requests import in_words
 from ebnerd_lib.tables import show
 from ebnerd_lib.training.model_file import find_model_file, load_model
@@ -209,8 +210,6 @@ class Settings:
     k: int = 10
     diversity: float = 0.0
     pool_hours: float = 24.0
-    slate_draws: int = 2
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -263,13 +262,13 @@ class Explorer:
                 f"models: {', '.join(late)} was updated online through all of validation, so at a moment of it the "
                 "model file knows what came after. Name models that are not updated online."
             )
-        self._files = {(name, part): find_scores(name, part, folders) for name in names for part in SCORED}
+        logged = [name for name, model in self._models.items() if model.trained_on == "logged"]
+        self._files = {(name, part): find_scores(name, part, folders) for name in logged for part in SCORED}
         self._scores: dict[tuple[str, str], np.ndarray] = {}  # a file is read when it is first asked for
         self.read_times = ReadTimes(bundle)
         self._space = article_space(dataset)
-        self._length = candidate_slates.typical_length(dataset.parts["train"])
         self._checkpoints: Checkpoints | None = None
-        self._last: tuple[tuple[int, int, bool], tuple[rec.Requests, candidate_slates.CandidateSlates]] | None = None
+        self._last: tuple[tuple[int, int], rec.Requests] | None = None
 
     def prepare(self) -> None:
         """Get ready for many choices, by one pass along the log; answers do not depend on it."""
@@ -293,24 +292,20 @@ class Explorer:
 
         Tied candidates share their mean rank, as in the metrics; ``clicked`` is a mark or nothing.
         """
-        key, part = (model, moment.part), self.dataset.parts[moment.part]
-        if key not in self._scores:
-            self._scores[key] = load_scores(self._files[key], part)
-        scores = self._scores[key][candidate_rows(part.offsets, np.array([moment.row]))]
+        scores, told = self._slate_scores(moment, model)
         shown = moment.slate(self.dataset)
         table = _described(self.dataset, shown.article, moment.time).assign(article_id=shown.article_id, score=scores)
         table.insert(0, "rank", pd.Series(scores).rank(ascending=False))
         table["clicked"] = np.where(shown.clicked, CLICKED, "")
         clicks = int(shown.clicked.sum())
         values: dict[str, Any] = {"candidates": len(table), "clicks": clicks}
-        told = "Nothing in it was clicked." if not clicks else "All of it was clicked."
-        if 0 < clicks < len(table):
+        if 0 < clicks < len(table) and np.isfinite(scores).all():
             values["auc"] = float(per_slate(scores, shown.clicked, shown.offsets)[0, 0])
-            told = f"AUC of this slate {values['auc']:.3f}."
+            told += f" AUC of this slate {values['auc']:.3f}."
         caption = (
             f"Impression {moment.impression_id} of {moment.part}, {in_words(moment.time)}: the {len(table)} candidates "
-            f"that were shown, with the scores that {model} saved (tier {self._models[model].tier}). Rank 1 is the "
-            f"best; clicked is what came of it. {told}"
+            f"that were shown, with scores of {model} (tier {self._models[model].tier}). Rank 1 is the best; clicked "
+            f"is what came of it. {told}"
         )
         return Answer(table.sort_values("rank", kind="stable", ignore_index=True), caption, values)
 
@@ -320,55 +315,68 @@ class Explorer:
         Raises:
             ConfigError: nothing is live then, or the user has read all of it.
         """
-        table, pool = self._recommend(model, moment.user_id, moment.time)
-        tier, shown = self._models[model].tier, moment.slate(self.dataset)
+        requests, scores = self._score(model, moment.user_id, moment.time)
+        table, tier, shown = self._list(model, requests, scores), self._models[model].tier, moment.slate(self.dataset)
         was = dict(zip(shown.article_id.tolist(), np.where(shown.clicked, CLICKED, SHOWN).tolist(), strict=True))
         table["shown"] = [was.get(each, "") for each in table["article_id"].tolist()]
+        clicked = np.isin(requests.slates.article, shown.article[shown.clicked])
+        ranks = click_ranks(scores, clicked, requests.slates.offsets).tolist()
+        stands = ", ".join(f"{rank:g}" for rank in ranks)
+        told = f"What was clicked next stands at rank {stands}" if ranks else "What was clicked next is not among them"
         caption = (
             f"What {model} (tier {tier}) would recommend to user {moment.user_id} at {in_words(moment.time)}, from the "
-            f"{pool:,} articles {'in view' if knows_exposure(tier) else 'published'} in the "
-            f"{self.settings.pool_hours:g} h before, less what was read; diversity {self.settings.diversity:g}. Age in "
-            "hours; reasons are groups of features with what they add to the score; shown says whether the slate had "
-            "the article, and what came of it."
+            f"{len(scores):,} articles in view in the {self.settings.pool_hours:g} h before, less what was read; "
+            f"diversity {self.settings.diversity:g}. Age in hours; reasons are groups of features with what they add "
+            f"to the score; shown says whether the slate had the article, and what came of it. {told}."
         )
-        return Answer(table.drop(columns=["user_id", "model", "tier"]), caption, {"pool": pool})
+        values = {"pool": len(scores), "clicked_ranks": ranks}
+        return Answer(table.drop(columns=["user_id", "model", "tier"]), caption, values)
 
     def repeated(self, earlier: pd.DataFrame, time: int, users: int) -> pd.DataFrame:
         """Make the lists that 04 wrote for its first users at its moment again, one user at a time, and compare.
 
         Returns:
             One row a user and model: ``user_id``, ``model``, ``articles`` of the list, how many of them are ``shared``,
-            and whether the scores are the ``same`` by rank, to four digits. Left out are models that are not on offer
-            or serve from another pool: 04 has one pool for all models, that of the one which may know least.
+            and whether the scores are the ``same`` by rank, to four digits. Left out are models that are not on offer.
         """
-        exposure = bool(earlier["tier"].map(knows_exposure).all())
         rows = []
         for user in earlier["user_id"].drop_duplicates().head(users).tolist():
             for name, list_ in earlier[earlier["user_id"] == user].groupby("model", sort=False):
-                if name not in self._models or knows_exposure(self._models[str(name)].tier) != exposure:
+                if name not in self._models:
                     continue
-                again, _ = self._recommend(str(name), user, time)
+                again = self._list(str(name), *self._score(str(name), user, time))
                 shared = len(np.intersect1d(again["article_id"], list_["article_id"]))
                 same = len(again) == len(list_) and np.allclose(again["score"], list_["score"], _TOLERANCE, _TOLERANCE)
                 rows.append({"user_id": user, "model": name, "articles": len(list_), "shared": shared, "same": same})
         return pd.DataFrame(rows, columns=["user_id", "model", "articles", "shared", "same"])
 
-    def _recommend(self, name: str, user_id: int, time: int) -> tuple[pd.DataFrame, int]:
-        """Return a model's list for a user at a time, as ``lists.recommend``, and how many articles are live."""
-        model, data, settings = self._models[name], self.dataset, self.settings
-        exposure = knows_exposure(model.tier)
-        key = (user_id, time, exposure)
-        if self._last is None or self._last[0] != key:
-            live = rec.live_articles(data, time, settings.pool_hours, exposure)
-            requests = rec.make_requests(data, np.array([user_id], np.uint32), time, live, self._checkpoints)
-            slates = candidate_slates.sample_slates(
-                requests, self._length, settings.slate_draws, exposure, settings.seed
-            )
-            self._last = key, (requests, slates)
-        requests, slates = self._last[1]
-        scores = candidate_slates.score_live([model], data, requests, slates)[name]
-        picked = lists.pick(requests, scores, self._space, settings.k, settings.diversity)
-        return lists.recommend(model, data, requests, slates, scores, picked), len(requests.pool)
+    def _slate_scores(self, moment: Moment, model: str) -> tuple[np.ndarray, str]:
+        """Return scores of the slate that was shown, and where they come from.
+
+        Those that the model saved; or, of one trained on what is live, those of the pool, NaN for what is not in it.
+        """
+        if self._models[model].trained_on == "live":
+            requests, scores = self._score(model, moment.user_id, moment.time)
+            of_article = pd.Series(scores, requests.slates.article)
+            own = of_article.reindex(moment.slate(self.dataset).article).to_numpy()
+            return own, "Scores are those among all that is live; what was new or read has none."
+        key, part = (model, moment.part), self.dataset.parts[moment.part]
+        if key not in self._scores:
+            self._scores[key] = load_scores(self._files[key], part)
+        return self._scores[key][candidate_rows(part.offsets, np.array([moment.row]))], "Scores are those it saved."
+
+    def _score(self, name: str, user_id: int, time: int) -> tuple[rec.Requests, np.ndarray]:
+        """Return the request of a user at a time, and a model's scores of the pool."""
+        if self._last is None or self._last[0] != (user_id, time):
+            user, hours = np.array([user_id], np.uint32), self.settings.pool_hours
+            self._last = (user_id, time), rec.make_requests(self.dataset, user, time, hours, self._checkpoints)
+        requests = self._last[1]
+        return requests, lists.score(self._models[name], self.dataset, requests)
+
+    def _list(self, name: str, requests: rec.Requests, scores: np.ndarray) -> pd.DataFrame:
+        """Return a model's list, as ``lists.recommend``."""
+        picked = lists.pick(requests, scores, self._space, self.settings.k, self.settings.diversity)
+        return lists.recommend(self._models[name], self.dataset, requests, scores, picked)
 
     def life(self, article_id: int) -> Answer:
         """Return how often an article was in view and clicked, by hour of the clock, in all of the log.
@@ -401,11 +409,6 @@ class Explorer:
             "95 % interval (Wilson). All of the log, also after the moment above."
         )
         return Answer(pd.DataFrame({**counts, "low": low, "high": high}), caption, values)
-
-
-def knows_exposure(tier: str) -> bool:
-    """Return whether a tier may know what was in view: where not, live is what was published recently."""
-    return tier in ("exposure", "clicks")
 
 
 def wilson(clicks: np.ndarray, inviews: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

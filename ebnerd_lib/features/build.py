@@ -138,7 +138,6 @@ def build(
     queries: Slates,
     context: FeatureContext,
     out: np.ndarray,
-    slate_only: bool = False,
     checkpoints: Checkpoints | None = None,
 ) -> list[str]:
     """Fill ``out`` with every registered feature of every candidate.
@@ -147,8 +146,6 @@ def build(
         queries: the slates; their own clicks are hidden from the feature functions.
         context: the past.
         out: float array (candidates, columns in registry order), in the order of ``queries``.
-        slate_only: fill only what depends on the slate, the families of the ``slate`` walk; the columns of the other
-            walks, which do not depend on it, stand in ``out`` already. For candidates put into other slates.
         checkpoints: of the same world, to walk on from; values do not depend on it.
 
     Returns:
@@ -160,8 +157,7 @@ def build(
     names = [column.name for column in every_column()]
     if out.shape != (queries.candidates, len(names)):
         raise ValueError(f"out has shape {out.shape}, expected {(queries.candidates, len(names))}")
-    parts = _slate_only(queries, context, out) if slate_only else compute_features(queries, context, names, checkpoints)
-    for part in parts:
+    for part in compute_features(queries, context, names, checkpoints):
         out[candidate_rows(queries.offsets, part.rows)] = part.table
     return names
 
@@ -276,16 +272,6 @@ def _completed(
     nothing = np.empty((slates.candidates, 0), np.float32)
     table = np.concatenate([nothing, *(values[entry.name] for entry in members)], axis=1)
     return FeatureChunk(rows, slates, list(known), table)
-
-
-def _slate_only(queries: Slates, context: FeatureContext, out: np.ndarray) -> Iterator[FeatureChunk]:
-    """Yield what ``compute_features`` does, with the columns of the other walks as they stand in ``out``."""
-    hidden, walk, members = queries.without_clicks(), EventCursor(context, queries), families()
-    ends = np.cumsum([len(entry.columns) for entry in members])
-    for rows in queries.chunks(np.arange(len(queries)), CHUNK):
-        blocks = np.split(out[candidate_rows(queries.offsets, rows)], ends[:-1], axis=1)
-        along = {entry.name: block for entry, block in zip(members, blocks, strict=True) if entry.walk != "slate"}
-        yield _completed(members, rows, hidden.take(rows), along, context, walk)
 
 
 def _steps_before(queries: Slates, context: FeatureContext, since: int) -> Iterator[Slates]:

@@ -21,6 +21,7 @@ class Features:
 
     matrix: np.ndarray  # float32 or float16 (candidates, columns), memory-mapped, in the order of the part's slates
     columns: list[str]  # names
+    log_chance: np.ndarray | None = None  # float32 (candidates,), where slates are samples: of the candidate's chance
 
     def column(self, name: str) -> np.ndarray:
         """Return one column, float32 (candidates,). Raises ``StageError`` where there is none of that name."""

@@ -31,6 +31,7 @@ class Batch(NamedTuple):
             that do not look at vectors.
         read: float32 (n, history, size), vectors of the articles that the user clicked last before the week.
         was_read: bool (n, history), which places of ``read`` hold an article with a vector.
+        log_chance: float32 (m,), where slates are samples of longer ones: the log of each candidate's chance; else 0.
     """
 
     features: torch.Tensor
@@ -42,6 +43,7 @@ class Batch(NamedTuple):
     vector: torch.Tensor = torch.empty(0, 0)
     read: torch.Tensor = torch.empty(0, 0, 0)
     was_read: torch.Tensor = torch.empty(0, 0, dtype=torch.bool)
+    log_chance: torch.Tensor = torch.zeros(())
 
     def user_profile(self) -> torch.Tensor:
         """Return the mean of the vectors that the user read, zeros for a user without any: float32 (n, size)."""
@@ -98,6 +100,17 @@ def slate_auc(scores: torch.Tensor, batch: Batch) -> torch.Tensor:
     pairs = nothing.index_add(0, row, torch.ones_like(wins)) * others.sum(dim=1)
     evaluated = pairs > 0
     return nothing.index_add(0, row, wins)[evaluated].to(WIDE) / pairs[evaluated]
+
+
+def slate_ndcg(scores: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Return the nDCG@10 of each slate with a click, the mean over its clicks, each ranked alone; ties share a rank."""
+    table, click = pad(scores.float(), batch, float("-inf")), batch.clicked > 0
+    row, mine = batch.slate[click], scores[click].float().unsqueeze(1)
+    rank = (table[row] > mine).sum(dim=1) + ((table[row] == mine).sum(dim=1) + 1) / 2
+    gain = torch.where(rank <= 10, 1 / torch.log2(rank + 1), 0.0).to(WIDE)
+    nothing = gain.new_zeros(len(batch.user))
+    clicks = nothing.index_add(0, row, torch.ones_like(gain))
+    return nothing.index_add(0, row, gain)[clicks > 0] / clicks[clicks > 0]
 
 
 class Mean(Metric):
@@ -227,7 +240,7 @@ class SlateModel(pl.LightningModule):
             "weight_decay": weight_decay, "schedule": schedule, "id_dropout": id_dropout, **layers,
         }  # fmt: skip
         self.transform = FeatureTransform(columns)
-        self.tuning_auc, self.tuning_loss = Mean(), Mean()
+        self.tuning_auc, self.tuning_ndcg, self.tuning_loss = Mean(), Mean(), Mean()
 
     def score(self, batch: Batch) -> torch.Tensor:
         """Score the candidates of a batch, whose features are transformed already: (m,)."""
@@ -242,8 +255,12 @@ class SlateModel(pl.LightningModule):
         return self.score(batch)
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Return what training minimises."""
-        return LOSSES[self.hyperparameters["loss"]](self(batch), batch)
+        """Return what training minimises.
+
+        Where slates are samples, a score less the log of the chance estimates the loss over the whole slate (Bengio
+        and Senécal, 2008): else the model would rank low what is sampled often.
+        """
+        return LOSSES[self.hyperparameters["loss"]](self(batch) - batch.log_chance, batch)
 
     @classmethod
     def known(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -275,15 +292,17 @@ class SlateModel(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Collect the AUC of the tuning day's slates, and the loss of its clicks or candidates."""
+        """Collect AUC and next-click nDCG of the tuning day's slates, and the loss of its clicks or candidates."""
         scores, loss = self(batch), self.hyperparameters["loss"]
         wide = batch._replace(clicked=batch.clicked.to(WIDE))
         terms = wide.clicked.sum() if loss == "listwise" else len(scores)
-        aucs = slate_auc(scores, batch)
+        aucs, ndcgs = slate_auc(scores, batch), slate_ndcg(scores, batch)
         self.tuning_loss.update(LOSSES[loss](scores.to(WIDE), wide) * terms, terms)
         self.tuning_auc.update(aucs.sum(), len(aucs))
+        self.tuning_ndcg.update(ndcgs.sum(), len(ndcgs))
         self.log("val/loss", self.tuning_loss, on_step=False, on_epoch=True, batch_size=len(batch.user))
         self.log("val/auc", self.tuning_auc, on_step=False, on_epoch=True, batch_size=len(batch.user))
+        self.log("val/ndcg", self.tuning_ndcg, on_step=False, on_epoch=True, batch_size=len(batch.user))
 
     def configure_optimizers(self) -> Any:
         """AdamW, with decay on matrices only, and the schedule."""

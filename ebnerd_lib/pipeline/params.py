@@ -20,7 +20,7 @@ import yaml
 from pydantic import ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from ebnerd_lib.configs import CONFIGS, ONLINE, Parameters
+from ebnerd_lib.configs import CONFIGS, ONLINE, Parameters, flat
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.pipeline.paths import notebook_path, parameter_file, profile_stages, relative
 
@@ -168,13 +168,8 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     >>> differences({"epochs": 3, "trainer": {"devices": 1}}, {"epochs": 3, "trainer": {"devices": 2}})
     {'trainer.devices': 2}
     """
-    found: dict[str, Any] = {}
-    for name, value in after.items():
-        if isinstance(value, dict) and isinstance(before.get(name), dict):
-            found |= {f"{name}.{key}": own for key, own in differences(before[name], value).items()}
-        elif before.get(name) != value:
-            found[name] = value
-    return found
+    known = flat(before)
+    return {name: value for name, value in flat(after).items() if name not in known or known[name] != value}
 
 
 def read_stages(config: StageConfig, stages: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
@@ -195,6 +190,8 @@ def read_stages(config: StageConfig, stages: Mapping[str, Mapping[str, Any]]) ->
         return tuple(explicit)
     trained: dict[str, str] = {}
     for stage, parameters in stages.items():
+        if "importance" in config.parameters and parameters.get("slates") == "live":
+            continue  # it scores no slates of the log, so there is nothing to compare
         if (name := trained_model(stage)) and set(parameters.get("reads", ())) & set(explicit):
             trained |= {name: stage} | ({name + ONLINE: stage} if parameters.get("update_minutes") else {})
     _check_names(config, "models", trained)

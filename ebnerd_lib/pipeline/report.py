@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from ebnerd_lib.configs import flat
 from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline import runs as known
 from ebnerd_lib.pipeline.paths import StagePaths, write_whole
@@ -111,8 +112,8 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
         "profile": run.paths.profile,
         "body": body,
         "title": " · ".join([body.title or run.stage, *filter(None, [run.stage.partition(".")[2]])]),
-        "record": record,
-        "given": given,
+        "record": {**record, "parameters": flat(record.get("parameters", {}))},
+        "given": flat(given),
         "tiers": [tier for tier in TIERS if tier in tiers],
         "generated": record.get("generated", origin["generated"]),
         "bundle": record.get("parameters", {}).get("bundle", origin["bundle"]),

@@ -119,14 +119,16 @@ def rank(
 
 
 def _check_tier(model: TrainedModel, profile: str, stages: list[str]) -> None:
-    if model.tier != "clicks":
+    if model.tier != "clicks" and model.trained_on == "logged":
         model.check(model.columns)
         return
     files = [path for stage in stages for path in sorted(StagePaths(profile, stage).artifacts.glob("model_*.pt"))]
-    fit = [other.name for other in map(load_model, files) if other.tier != "clicks"]
+    fit = [other.name for other in map(load_model, files) if other.tier != "clicks" and other.trained_on == "logged"]
+    why = "tier clicks knows what was clicked before, and the hidden test does not tell the clicks of its week"
+    if model.trained_on == "live":
+        why = "it was trained to rank all that is live, and the hidden test asks for the order of pages"
     raise SubmissionError(
-        f"model {model.name}: tier clicks knows what was clicked before an impression, and the hidden test does not "
-        f"tell the clicks of its week. Submit a model of tier exposure or below: "
+        f"model {model.name}: {why}. Submit a model of tier exposure or below, trained on pages of the log: "
         f"{', '.join(fit) or 'none is trained; add `03_train_mlp.exposure.yaml` with `tier: exposure`'}."
     )
 

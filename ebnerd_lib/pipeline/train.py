@@ -140,7 +140,11 @@ def _run(config: StageConfig, stage: Stage | None) -> None:
     folder = StagePaths(config.profile, config.reads[0]).artifacts
     data = datasets.load(folder)
     features = {part: store.read(folder, part) for part in data.parts}
-    inputs = TrainingInputs.of(data, features, parameters["tier"], parameters["training"]["warmup_hours"])
+    tier, warmup_hours = parameters["tier"], parameters["training"]["warmup_hours"]
+    if parameters.get("slates") == "live":
+        inputs = TrainingInputs.live(data, tier, warmup_hours, parameters["seed"], **parameters["pools"])
+    else:
+        inputs = TrainingInputs.of(data, features, tier, warmup_hours)
     model = fit(model_class(parameters), parameters, inputs, paths.logs, str(trained_model(config.stage))).model
     if stage is None:
         return
@@ -149,7 +153,7 @@ def _run(config: StageConfig, stage: Stage | None) -> None:
         online = update_online(model, inputs, minutes, parameters["seed"], **parameters["online"])
     stage.metrics |= save_results(model, online, inputs, stage.folder, parameters["seed"])
     manifest = stage.finish()
-    for name, entry in stage.metrics["models"].items():
+    for name, entry in stage.metrics.get("models", {}).items():
         print(f"{name}  validation auc {entry['validation']['auc']:.4f}")
     print(f"{config.stage}: complete in {manifest['duration_seconds']:.0f} s, artifacts in {relative(stage.folder)}")
 
@@ -191,7 +195,7 @@ def fit(
     network = inputs.new(kind, seed, training["seeds"], **kind.known({**parameters, **training}))
     slates = SlateData(inputs, network, parameters["batch_size"], training["negatives"], seed)
     checkpoints = Checkpoints(logs / name, inputs, network, parameters)
-    log, stop = EpochLog(report), TuningStop("val/auc", mode="max", patience=training["patience"])
+    log, stop = EpochLog(report), TuningStop(inputs.best_by, mode="max", patience=training["patience"])
     options = dict(parameters["trainer"])
     if options.get("strategy") == "ddp":  # buffers are those of the transform, which do not change
         options["strategy"] = DDPStrategy(forward_sync_buffers=False)

@@ -1,25 +1,24 @@
 """The k best of the live articles for a request, with reasons, and re-ranked for diversity."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
 from ebnerd_lib.data.dataset import Dataset
-from ebnerd_lib.data.slates import candidate_rows
+from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.evaluation.diversity import ArticleSpace, intralist_diversity, mean_interval
 from ebnerd_lib.evaluation.intervals import user_bootstrap
-from ebnerd_lib.evaluation.metrics import METRICS, per_slate
-from ebnerd_lib.recommend.candidate_slates import CandidateSlates, group_effects
+from ebnerd_lib.features.build import CHUNK
+from ebnerd_lib.features.registry import every_column
+from ebnerd_lib.recommend.next_click import DEPTH, NextClicks
 from ebnerd_lib.recommend.requests import Requests
 from ebnerd_lib.training.model_file import TrainedModel
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 """Weights of diversity whose cost is measured."""
-TOP = 5
-"""Diversity on validation is that of the first five: most slates have about ten, which are all there is to pick."""
-_DEEPEST = 10
 REASONS = 3
 _AT_A_TIME = 1 << 11  # slates: memory is bounded by these, not by all
 
@@ -113,25 +112,46 @@ def scaled(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return np.divide(wide - low, high - low, out=np.zeros_like(wide), where=high > low)
 
 
+def live_trained(models: list[TrainedModel]) -> list[TrainedModel]:
+    """Return the models that make lists: those trained on what was live.
+
+    Raises:
+        ConfigError: there is none: a model of logged slates never saw most of what is live.
+    """
+    found = [model for model in models if model.trained_on == "live"]
+    if not found:
+        raise ConfigError(
+            f"models: {', '.join(model.name for model in models)} learned from pages of the log and cannot rank all "
+            "that is live. Name a model of a stage with `slates: live`."
+        )
+    return found
+
+
+def score(model: TrainedModel, dataset: Dataset, requests: Requests) -> np.ndarray:
+    """Score the candidates of every user, each pool one slate: float32 (m,).
+
+    Raises:
+        ConfigError: the model was trained on logged slates, see ``live_trained``.
+    """
+    live_trained([model])
+    slates, out = requests.slates, []
+    for rows in slates.chunks(np.arange(len(slates)), CHUNK):
+        own = slice(slates.offsets[rows[0]], slates.offsets[rows[-1] + 1])
+        out.append(model.score(dataset, slates.take(rows), requests.matrix[own], requests.columns))
+    return np.concatenate(out)
+
+
 def pick(requests: Requests, scores: np.ndarray, space: ArticleSpace, k: int, diversity: float = 0.0) -> np.ndarray:
-    """Pick the k best unread articles of every user from scores (users, pool), see ``rerank``; ties by article index.
+    """Pick the k best candidates of every user from scores (m,), see ``rerank``; ties by article index.
 
     Returns:
-        int64 (n, k), rows of the requests in order of rank; −1 where fewer are unread.
+        int64 (n, k), positions among the candidates in order of rank; −1 where there are fewer.
     """
-    rows, offsets = _unread(requests)
-    places = rerank(scores.ravel()[rows], requests.slates.article[rows], offsets, space.vectors, k, diversity)
-    return np.where(places >= 0, rows[places], -1)
-
-
-def _unread(requests: Requests) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of what each user may be recommended, and where each user's begin among them."""
-    counts = requests.unread.reshape(len(requests), -1).sum(axis=1)
-    return np.flatnonzero(requests.unread), np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    return rerank(scores, requests.slates.article, requests.slates.offsets, space.vectors, k, diversity)
 
 
 def articles_of(requests: Requests, picked: np.ndarray) -> np.ndarray:
-    """Return the article indices of lists of rows, −1 where they have none."""
+    """Return the article indices of lists of positions, −1 where they have none."""
     return np.where(picked >= 0, requests.slates.article[picked], -1)
 
 
@@ -139,23 +159,18 @@ def articles_of(requests: Requests, picked: np.ndarray) -> np.ndarray:
 
 
 def recommend(
-    model: TrainedModel,
-    dataset: Dataset,
-    requests: Requests,
-    slates: CandidateSlates,
-    scores: np.ndarray,
-    picked: np.ndarray,
+    model: TrainedModel, dataset: Dataset, requests: Requests, scores: np.ndarray, picked: np.ndarray
 ) -> pd.DataFrame:
-    """Describe the articles that were picked for every user, scored as in ``score_live`` in some slates.
+    """Describe the articles that were picked for every user by the scores of a model.
 
     Returns:
         One row a recommendation: ``user_id``, ``model``, ``tier``, ``rank`` (1 best), ``article_id``, ``title``,
         ``category``, ``age_hours``, ``score`` and ``reasons``, the feature groups that raise the score most over what
-        it would be with the group at the mean of the slates.
+        it would be with the group at the mean of the pool.
     """
     user, place = np.nonzero(picked >= 0)
     rows = picked[user, place]
-    effects = group_effects(model, dataset, requests, slates)
+    effects = group_effects(model, dataset, requests)
     articles = dataset.articles.iloc[requests.slates.article[rows]]
     return pd.DataFrame(
         {
@@ -166,11 +181,37 @@ def recommend(
             "article_id": requests.slates.article_id[rows],
             "title": articles["title"].to_numpy(),
             "category": articles["category_str"].to_numpy(),
-            "age_hours": requests.column("age_hours").ravel()[rows],
-            "score": scores.ravel()[rows],
+            "age_hours": requests.column("age_hours")[rows],
+            "score": scores[rows],
             "reasons": _in_words(effects.iloc[rows]),
         }
     )
+
+
+def group_effects(model: TrainedModel, dataset: Dataset, requests: Requests) -> pd.DataFrame:
+    """Return by how much each feature group changes each candidate's score.
+
+    One column a group, one row a candidate: the score less the score with the group's features at their means over
+    the pool, unknown values left out.
+    """
+    groups: dict[str, list[int]] = {}
+    for column in every_column():
+        if column.name in model.columns:
+            groups.setdefault(column.group, []).append(requests.columns.index(column.name))
+    base, effects = score(model, dataset, requests), {}
+    for group, places in groups.items():
+        changed = requests.matrix.copy()
+        changed[:, places] = _slate_means(changed[:, places], requests.slates)
+        effects[group] = base - score(model, dataset, replace(requests, matrix=changed))
+    return pd.DataFrame(effects, index=range(len(base)))
+
+
+def _slate_means(values: np.ndarray, slates: Slates) -> np.ndarray:
+    known = ~np.isnan(values)
+    total = np.add.reduceat(np.where(known, values, 0.0), slates.offsets[:-1], axis=0)
+    count = np.add.reduceat(known.astype(np.float32), slates.offsets[:-1], axis=0)
+    mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    return slates.per_candidate(mean)
 
 
 def join_lists(lists: list[pd.DataFrame]) -> pd.DataFrame:
@@ -207,38 +248,33 @@ def _in_words(effects: pd.DataFrame) -> list[str]:
 # --- what diversity costs ------------------------------------------------------------------------------------
 
 
-def on_validation(
-    dataset: Dataset, scores: np.ndarray, rows: np.ndarray, space: ArticleSpace, seed: int
-) -> pd.DataFrame:
-    """Re-rank some impressions of validation, given as rows, and evaluate the new order by what was clicked.
+def on_next_click(found: NextClicks, model: str, space: ArticleSpace, seed: int) -> pd.DataFrame:
+    """Re-rank the pools of next clicks by a model, and evaluate the new order by where the clicks stand.
 
     Args:
-        dataset: whose validation part.
-        scores: float (m,), of every candidate of validation.
-        rows: which impressions.
+        found: next clicks that the model has ranked.
+        model: its name.
         space: tells how similar articles are.
         seed: of the bootstrap.
 
     Returns:
-        One row a weight: ``diversity_weight``; ``ndcg@5`` and ``ndcg@10``, means over impressions, with intervals over
-        users (``…_ci``); ``diversity``, the intra-list diversity of the first five, with its own.
+        One row a weight: ``diversity_weight``; ``ndcg@10`` and ``diversity``, the intra-list diversity of the first
+        ten, means over impressions with intervals over users (``…_ci``).
     """
-    validation = dataset.parts["validation"]
-    slates = validation.take(rows)
-    own = scores[candidate_rows(validation.offsets, rows)]
-    table = []
+    live, scores, table = found.live, found.scores[model], []
     for weight in WEIGHTS:
-        order = rerank(own, slates.article, slates.offsets, space.vectors, _DEEPEST, weight)
-        accuracy = _ndcg(order, own, slates.clicked, slates.offsets)
-        top = order[:, :TOP]
-        listed = np.where(top >= 0, slates.article[top], -1)
-        values = np.column_stack([accuracy, intralist_diversity(listed, space.vectors)])
+        order = rerank(scores, live.article, live.offsets, space.vectors, DEPTH, weight)
+        new = scaled(scores, live.offsets)
+        slate, rank = np.nonzero(order >= 0)
+        new[order[slate, rank]] = 2.0 + DEPTH - rank
+        ndcg = found.values(found.place(new))[:, 0]
+        listed = np.where(order >= 0, live.article[order], -1)
         row: dict[str, object] = {"diversity_weight": weight}
-        for place, name in enumerate(("ndcg@5", "ndcg@10", "diversity")):
-            known = values[~np.isnan(values[:, place]), place]
-            ends = user_bootstrap(values[:, [place]], slates.user_id, seed=seed)[0]
+        for name, values in (("ndcg@10", ndcg), ("diversity", intralist_diversity(listed, space.vectors))):
+            known = values[~np.isnan(values)]
+            ends = user_bootstrap(values[:, None], live.user_id, seed=seed)[0]
             row |= {name: float(known.mean()) if len(known) else np.nan}
-            row |= {f"{name}_ci": [float(end) for end in ends] if len(known) else None}
+            row |= {f"{name}_ci": ends.tolist() if len(known) else None}
         table.append(row)
     return pd.DataFrame(table)
 
@@ -251,9 +287,7 @@ def on_live(requests: Requests, scores: np.ndarray, space: ArticleSpace, k: int,
         users (``diversity_ci``); ``score``, the mean score scaled to 0 (the user's lowest live article) to 1 (the
         highest); and ``kept``, the share of the list by score alone that is still in it.
     """
-    unread, offsets = _unread(requests)
-    relative = np.full(len(requests.unread) + 1, np.nan)  # an empty place, −1, takes the last
-    relative[unread] = scaled(scores.ravel()[unread], offsets)
+    relative = np.append(scaled(scores, requests.slates.offsets), np.nan)  # an empty place, −1, takes the last
     table = []
     base = pick(requests, scores, space, k)
     for weight in WEIGHTS:
@@ -269,12 +303,3 @@ def on_live(requests: Requests, scores: np.ndarray, space: ArticleSpace, k: int,
             }
         )
     return pd.DataFrame(table)
-
-
-def _ndcg(order: np.ndarray, scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Evaluate slates in the order given, and by score behind it: float64 (n, 2), nDCG@5 and nDCG@10."""
-    new = scaled(scores, offsets)
-    slate, rank = np.nonzero(order >= 0)
-    new[order[slate, rank]] = 2.0 + order.shape[1] - rank
-    values = per_slate(new, clicked, offsets)
-    return values[:, [METRICS.index("ndcg@5"), METRICS.index("ndcg@10")]]

@@ -21,7 +21,7 @@ WEEK = 7 * 24 * HOUR
 
 @dataclass(frozen=True)
 class Lists:
-    """The lists of one scorer, of an information tier, for all users: rows of the requests as ``pick`` returns them."""
+    """The lists of one scorer, of an information tier, for all users: candidates as ``pick`` returns them."""
 
     name: str
     tier: str
@@ -29,16 +29,16 @@ class Lists:
 
 
 def rules(requests: Requests, seed: int) -> dict[str, tuple[str, np.ndarray]]:
-    """Return scorers without training: name to information tier and scores (users, pool).
+    """Return scorers without training: name to information tier and scores (m,).
 
-    ``popularity`` is the clicks of the 24 hours before; ``newest`` puts articles without a time of publication last;
+    ``clicks_1h`` is the clicks of the hour before; ``newest`` puts articles without a time of publication last;
     ``random`` is sampled with the seed, for each user anew.
     """
-    age = requests.column("age_hours").astype(np.float64)
+    age = requests.column("age_hours")
     return {
-        "popularity": ("clicks", requests.column("clicks_24h")),
+        "clicks_1h": ("clicks", requests.column("clicks_1h")),
         "newest": ("content", by_recency(age)),
-        "random": ("ids", np.random.default_rng(seed).random(age.shape)),
+        "random": ("ids", np.random.default_rng(seed).random(len(age))),
     }
 
 

@@ -5,34 +5,25 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
+from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features.build import Checkpoints, build
 from ebnerd_lib.features.context import FeatureContext, feature_context
+from ebnerd_lib.features.live import POOL_HOURS, pools, read_before
 from ebnerd_lib.features.registry import every_column
 
 
 @dataclass(frozen=True)
 class Requests:
-    """One request a user, n users over a pool of p live articles, with the features of every pair.
+    """One request a user, n users over their pools, with the features of every candidate in its pool."""
 
-    Attributes:
-        slates: one impression a user, each of the entire pool in ascending order: n · p candidates.
-        unread: bool (n · p,), what the user has not read and may be recommended.
-        read_offsets: int64 (n + 1,), user ``i`` has read ``read[read_offsets[i]:read_offsets[i + 1]]``.
-        read: int32, distinct articles read before the moment, ascending for each user.
-        matrix: float32 (n · p, columns), the slate the entire pool: ``candidate_slates`` computes what depends on it.
-        columns: names of the columns.
-    """
-
-    slates: Slates
-    unread: np.ndarray
-    read_offsets: np.ndarray
-    read: np.ndarray
-    matrix: np.ndarray
-    columns: list[str]
+    slates: Slates  # one impression a user, over what is live and not read by the user, in order of the article index
+    read_offsets: np.ndarray  # int64 (n + 1,), user ``i`` has read ``read[read_offsets[i]:read_offsets[i + 1]]``
+    read: np.ndarray  # int32, distinct articles read before the moment, ascending for each user
+    matrix: np.ndarray  # float32 (m, columns), the slate being the pool
+    columns: list[str]  # names of the columns
 
     def __len__(self) -> int:
         """Return the number of users."""
@@ -40,24 +31,22 @@ class Requests:
 
     @property
     def pool(self) -> np.ndarray:
-        """The live articles, ascending: int32 (p,)."""
-        return self.slates.article[: self.slates.offsets[1]]
+        """The live articles that somebody has not read, ascending: int32 (p,)."""
+        return np.unique(self.slates.article)
 
     def column(self, name: str) -> np.ndarray:
-        """Return a column of the matrix by user and article: float32 (n, p)."""
-        return self.matrix[:, self.columns.index(name)].reshape(len(self), -1)
+        """Return a column of the matrix: float32 (m,)."""
+        return self.matrix[:, self.columns.index(name)]
 
     def take(self, rows: np.ndarray) -> "Requests":
         """Return the requests of some users, given as positions, in the order given."""
-        where = candidate_rows(self.slates.offsets, rows)
         lengths = np.diff(self.read_offsets)[rows]
         return replace(
             self,
             slates=self.slates.take(rows),
-            unread=self.unread[where],
             read_offsets=np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
             read=self.read[candidate_rows(self.read_offsets, rows)],
-            matrix=self.matrix[where],
+            matrix=self.matrix[candidate_rows(self.slates.offsets, rows)],
         )
 
 
@@ -87,29 +76,6 @@ def shown_between(dataset: Dataset, time: int, hours: float) -> np.ndarray:
     return log.article[log.per_candidate((log.time >= since) & (log.time < time))]
 
 
-def live_articles(dataset: Dataset, time: int, hours: float, exposure: bool) -> np.ndarray:
-    """Return the articles live at a time, as ascending indices.
-
-    Live is what was in view in [t − hours, t), or, where exposure may not be known, what was published in it.
-
-    Raises:
-        ConfigError: nothing is live then.
-    """
-    if exposure:
-        live = np.unique(shown_between(dataset, time, hours))
-        live = live[live > 0]
-    else:
-        published = dataset.metadata.published
-        since = time - int(hours * HOUR)
-        live = np.flatnonzero((published != UNKNOWN_TIME) & (published >= since) & (published < time))
-    if not len(live):
-        raise ConfigError(
-            f"time: no article is live at {in_words(time)} with pool_hours {hours:g}. "
-            "Choose a time within the bundle's weeks or a longer pool."
-        )
-    return live
-
-
 def choose_users(dataset: Dataset, user_ids: list[int], number: int, seed: int) -> np.ndarray:
     """Return the users asked for, or, where none are named, ``number`` users of validation sampled with the seed.
 
@@ -127,38 +93,43 @@ def reference_population(dataset: Dataset, number: int, seed: int) -> np.ndarray
 
 
 def make_requests(
-    dataset: Dataset, user_ids: np.ndarray, time: int, pool: np.ndarray, checkpoints: Checkpoints | None = None
+    dataset: Dataset,
+    user_ids: np.ndarray,
+    time: int,
+    hours: float = POOL_HOURS,
+    checkpoints: Checkpoints | None = None,
 ) -> Requests:
     """Build a request of each user at a time, and its features from the events before that time.
 
-    Articles that a user has read, in the history of the week or in the log before the time, are not ``unread``. Each
-    request is for the front page, in a new session, on the device that the user used last; unknown users are
+    Each request is for the front page, in a new session, on the device that the user used last; unknown users are
     served as on a mobile.
 
     Args:
         dataset: articles, users and the log.
         user_ids: raw ids, uint32 (n,), each once.
         time: of the requests, microseconds.
-        pool: the live articles, ascending indices.
+        hours: how long an article is live after it was in view.
         checkpoints: of the dataset's past, for who asks again and again at other times; features do not depend on them.
 
     Raises:
-        ConfigError: a user has read the entire pool.
+        ConfigError: nothing is live then, or a user has read all of it.
     """
     context = feature_context(dataset) if checkpoints is None else checkpoints.context
-    slates, read = _request_slates(dataset, context, user_ids, time, pool)
-    size = len(dataset.articles)
-    first = np.arange(len(user_ids) + 1) * size
-    unread = np.isin((first[:-1, None] + pool).ravel(), read, assume_unique=True, invert=True)
-    done = user_ids[~unread.reshape(len(user_ids), -1).any(axis=1)]
-    if len(done):
+    asked = _front_page_requests(dataset, context, user_ids, time)
+    slates = pools(dataset, asked, hours, context)
+    if not len(np.unique(shown_between(dataset, time, hours))):
+        raise ConfigError(
+            f"time: no article is live at {in_words(time)} with pool_hours {hours:g}. "
+            "Choose a time within the bundle's weeks or a longer pool."
+        )
+    if len(done := user_ids[slates.lengths == 0]):
         raise ConfigError(
             f"user_ids: users {done.tolist()} have read every live article. Choose other users or a longer pool_hours."
         )
     columns = [column.name for column in every_column()]
     matrix = np.empty((slates.candidates, len(columns)), dtype=np.float32)
     build(slates, context, matrix, checkpoints=checkpoints)
-    return Requests(slates, unread, np.searchsorted(read, first), (read % size).astype(np.int32), matrix, columns)
+    return Requests(slates, *read_before(context, asked), matrix, columns)
 
 
 def describe_users(dataset: Dataset, requests: Requests) -> pd.DataFrame:
@@ -172,22 +143,20 @@ def describe_users(dataset: Dataset, requests: Requests) -> pd.DataFrame:
             "known": slates.user > 0,
             "history clicks": np.where(slates.user > 0, lengths[slates.week, slates.user], 0),
             "impressions before": np.bincount(own, minlength=len(slates)),
-            "candidates": requests.unread.reshape(len(slates), -1).sum(axis=1),
+            "candidates": slates.lengths,
         }
     )
 
 
-def _request_slates(
-    dataset: Dataset, context: FeatureContext, user_ids: np.ndarray, time: int, pool: np.ndarray
-) -> tuple[Slates, np.ndarray]:
-    """Return the slates, and what has been read, see ``_read``."""
+def _front_page_requests(dataset: Dataset, context: FeatureContext, user_ids: np.ndarray, time: int) -> Slates:
+    """Return the impressions, without candidates."""
     user = Vocabulary(dataset.users["user_id"].to_numpy()[1:]).index_of(user_ids)
     log, n = dataset.log, len(user_ids)
     week = int(time >= log.time[log.week == 1].min(initial=np.iinfo(np.int64).max))
     own, rows = _own_impressions(context, user, time)
     latest = np.full(n, -1)
     latest[own] = rows  # in order of time: the last one stays
-    slates = Slates(
+    return Slates(
         impression_id=np.arange(1, n + 1, dtype=np.uint32),
         user_id=user_ids,
         user=user,
@@ -198,12 +167,11 @@ def _request_slates(
         page=np.zeros(n, dtype=np.int32),
         front_page=np.ones(n, dtype=bool),
         week=np.full(n, week, dtype=np.int8),
-        offsets=np.arange(n + 1, dtype=np.int64) * len(pool),
-        article_id=np.tile(dataset.articles["article_id"].to_numpy()[pool].astype(np.int32), n),
-        article=np.tile(pool.astype(np.int32), n),
-        clicked=np.zeros(n * len(pool), dtype=bool),
+        offsets=np.zeros(n + 1, dtype=np.int64),
+        article_id=np.zeros(0, dtype=np.int32),
+        article=np.zeros(0, dtype=np.int32),
+        clicked=np.zeros(0, dtype=bool),
     )
-    return slates, _read(dataset, own, rows, user, week, time)
 
 
 def _own_impressions(context: FeatureContext, user: np.ndarray, time: int) -> tuple[np.ndarray, np.ndarray]:
@@ -213,20 +181,3 @@ def _own_impressions(context: FeatureContext, user: np.ndarray, time: int) -> tu
     rows = index.row[candidate_rows(index.offsets, user)]
     past = context.log.time[rows] < time
     return own[past], rows[past]
-
-
-def _read(dataset: Dataset, own: np.ndarray, rows: np.ndarray, user: np.ndarray, week: int, time: int) -> np.ndarray:
-    """Return what was clicked before a time, in the history of the week or in the log: int64, each pair once.
-
-    A pair is the position of the user times the number of articles, plus the article; they are ascending.
-    """
-    log, history = dataset.log, dataset.histories[week]
-    where = candidate_rows(log.offsets, rows)
-    hit = log.clicked[where]
-    known = np.flatnonzero(user)
-    before = candidate_rows(history.offsets, user[known])
-    past = history.time[before] < time
-    owner = np.repeat(own, log.lengths[rows])[hit], np.repeat(known, history.lengths[user[known]])[past]
-    article = np.concatenate([log.article[where][hit], history.article[before][past]]).astype(np.int64)
-    pairs = np.concatenate(owner) * len(dataset.articles) + article
-    return np.unique(pairs[article > 0])

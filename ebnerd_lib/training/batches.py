@@ -83,6 +83,7 @@ class SlateBatches:
         sample_seed: seed of the samples.
         rank: number of this process, from 0.
         ranks: processes that share each batch.
+        log_chance: of each candidate, where slates are samples, see ``Features``.
     """
 
     slates: Slates
@@ -96,6 +97,7 @@ class SlateBatches:
     sample_seed: tuple[int, ...] = ()
     rank: int = 0
     ranks: int = 1
+    log_chance: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Return the number of batches, the last one maybe smaller, or larger where it took in a smaller one."""
@@ -128,6 +130,8 @@ class SlateBatches:
             place=torch.from_numpy(place),
             clicked=torch.from_numpy(clicked),
         )
+        if self.log_chance is not None:
+            batch = batch._replace(log_chance=torch.from_numpy(self.log_chance[where]))
         if self.reader is None:
             return batch
         read, vectors = self.reader.latest(slates, rows), self.reader.vectors
@@ -185,5 +189,5 @@ class SlateData(pl.LightningDataModule):
             )
         return SlateBatches(
             self._inputs.dataset.parts[part], [self._inputs.features[part].matrix], self._columns, self._encoder, rows,
-            batch_size, self._reader, negatives, sample_seed, rank, ranks,
+            batch_size, self._reader, negatives, sample_seed, rank, ranks, self._inputs.features[part].log_chance,
         )  # fmt: skip

@@ -64,7 +64,7 @@ class Checkpoints:
         self.last = None if self.steps is None else self._folder / "last.ckpt"
         always: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
         self.callbacks = [
-            ModelCheckpoint(self._folder, "best", "val/auc", mode="max", **always),
+            ModelCheckpoint(self._folder, "best", inputs.best_by, mode="max", **always),
             ModelCheckpoint(self._folder, "last", **always),  # after the best: it holds the best one's score
         ]
 
@@ -146,7 +146,7 @@ class EpochLog(Callback):
 
     @property
     def curve(self) -> pd.DataFrame:
-        """One row an epoch: its number from 0, train/loss, val/loss and val/auc."""
+        """One row an epoch: its number from 0, train/loss, val/loss, val/auc and val/ndcg."""
         return pd.DataFrame(self._rows)
 
     def state_dict(self) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError, StageError
+from ebnerd_lib.features.live import training_pools
+from ebnerd_lib.features.registry import allowed
 from ebnerd_lib.features.store import Features, usable
 from ebnerd_lib.models.base import SlateModel
 from ebnerd_lib.models.ensemble import Ensemble
@@ -131,6 +133,22 @@ class TrainingInputs:
         rows = training_rows(dataset.parts["train"], warmup_hours)
         seen = dataset.parts["train"].take(rows)
         return cls(dataset, features, tier, rows, Vocabulary(seen.user_id), Vocabulary(seen.article_id))
+
+    @classmethod
+    def live(cls, dataset: Dataset, tier: str, warmup_hours: float, seed: int, **pools: Any) -> "TrainingInputs":
+        """Return samples of what was live, and whole pools of the tuning day, see ``training_pools``."""
+        pooled = training_pools(dataset, allowed(tier), warmup_hours=warmup_hours, seed=seed, **pools)
+        return cls.of(*pooled, tier)
+
+    @property
+    def slates(self) -> str:
+        """Whether the slates are those of the log or samples of what was live: ``logged`` or ``live``."""
+        return "logged" if self.features["train"].log_chance is None else "live"
+
+    @property
+    def best_by(self) -> str:
+        """What is largest in the best epoch: AUC of logged slates, next-click nDCG of pools, on the tuning day."""
+        return "val/auc" if self.slates == "logged" else "val/ndcg"
 
     def columns(self, network: SlateModel | type[SlateModel]) -> list[int]:
         """Return the positions of the features that a model sees, none if it looks at no features."""

@@ -36,6 +36,7 @@ class TrainedModel:
         columns: names of the feature columns it sees, in its order.
         users: the users it saw in training.
         articles: the articles it saw in training.
+        trained_on: ``logged`` slates, which editors put on pages, or samples of what was ``live``.
     """
 
     name: str
@@ -45,13 +46,15 @@ class TrainedModel:
     columns: list[str]
     users: Vocabulary
     articles: Vocabulary
+    trained_on: str = "logged"
 
     @classmethod
     def of(cls, name: str, network: SlateModel, inputs: TrainingInputs) -> "TrainedModel":
         """Return a network that was trained on some inputs under the name that its files get."""
         kind = network.members[0] if isinstance(network, Ensemble) else network
         module = type(kind).__module__.rpartition(".")[2]
-        return cls(name, module, inputs.tier, network, inputs.names(network), inputs.users, inputs.articles)
+        names = inputs.names(network)
+        return cls(name, module, inputs.tier, network, names, inputs.users, inputs.articles, inputs.slates)
 
     @property
     def is_online(self) -> bool:
@@ -110,6 +113,7 @@ def save_model(model: TrainedModel, folder: Path) -> None:
         "averaged": model.network.size if isinstance(model.network, Ensemble) else 0,
         "users": torch.from_numpy(model.users.ids.astype(np.int64)),
         "articles": torch.from_numpy(model.articles.ids.astype(np.int64)),
+        "trained_on": model.trained_on,
         "weights": {key: value.detach().cpu().clone() for key, value in model.network.state_dict().items()},
     }
     torch.save(_interned(plain), folder / f"model_{model.name}.pt")
@@ -151,5 +155,5 @@ def load_model(path: Path) -> TrainedModel:
     network.eval()
     return TrainedModel(
         plain["name"], plain["module"], plain["tier"], network, plain["columns"],
-        Vocabulary(plain["users"].numpy()), Vocabulary(plain["articles"].numpy()),
+        Vocabulary(plain["users"].numpy()), Vocabulary(plain["articles"].numpy()), plain["trained_on"],
     )  # fmt: skip
