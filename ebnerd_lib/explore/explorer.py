@@ -230,7 +230,7 @@ class Answer:
         if "rank" in table and len(table):
             best = (table["rank"] == table["rank"].min()) & (table["rank"].nunique() > 1)
             classes.loc[best, ["rank", "title"]] += " best"
-            styler = styler.format("{:g}", subset=["rank"])  # a tie of two has half a rank
+            styler = styler.format("{:g}", subset=["rank"], na_rep="–")  # a tie of two has half a rank
         return styler.set_td_classes(classes)
 
 

@@ -52,6 +52,14 @@ class StagePaths:
         self.lock = self.logs / ("stage.lock" if stage else "run.lock")
         self.failure, self.progress = self.logs / "failure.json", self.logs / "progress.jsonl"
 
+    @property
+    def is_reported(self) -> bool:
+        """Whether the executed notebook is of the run that wrote the artifacts, or of a later one."""
+        try:
+            return self.executed.stat().st_mtime_ns >= self.manifest.stat().st_mtime_ns
+        except OSError:
+            return False
+
 
 def notebook_path(stage: str) -> Path:
     """Return the source notebook of a stage, which all its variants share."""

@@ -20,7 +20,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from ebnerd_lib.errors import LockedError, StorageError
+from ebnerd_lib.errors import EbnerdError, LockedError, StorageError
 from ebnerd_lib.pipeline import report
 from ebnerd_lib.pipeline.params import StageConfig, load_profile
 from ebnerd_lib.pipeline.paths import (
@@ -85,6 +85,9 @@ def run(profile: str, jobs: int | None = None) -> int:
         except KeyboardInterrupt:
             names = f" ({', '.join(sorted(kept))})" if kept else ""
             say(f"interrupted: {len(kept)} stages are complete and kept{names}. Rerun the command to resume.", True)
+            with contextlib.suppress(OSError, EbnerdError, KeyboardInterrupt):
+                report.render_profile(profile)
+                report.render_overview()
             return 130
         except OSError as error:
             named = error.filename if isinstance(error.filename, str | bytes) else whole.outputs
@@ -263,7 +266,7 @@ def is_fresh(config: StageConfig, wanted: str, hashes: Hashes) -> bool:
         outputs = {name: hashes.of(paths.artifacts / name) for name in manifest["outputs"]}
     except (OSError, ValueError, KeyError):
         return False
-    reported = manifest["run"] != "batch" or paths.executed.exists()
+    reported = manifest["run"] != "batch" or paths.is_reported
     return manifest["fingerprint"] == wanted and manifest["outputs"] == outputs and reported
 
 
@@ -429,12 +432,12 @@ def _failure(each: _Running, paths: StagePaths) -> str:
 
 
 def _prepare(paths: StagePaths) -> None:
-    """Clear away what earlier runs left, so that nothing half-done or outdated passes for a result."""
+    """Clear away what earlier runs left half-done. The last complete report stays until a new one replaces it."""
     for folder in (paths.executed.parent, paths.report.parent, paths.artifacts.parent, paths.logs):
         folder.mkdir(parents=True, exist_ok=True)
     with _own(paths):
         clear_partial(paths)
-        for file in (paths.executed, paths.report, paths.failed, paths.failed_report, paths.failure, paths.progress):
+        for file in (paths.failed, paths.failed_report, paths.failure, paths.progress):
             file.unlink(missing_ok=True)
 
 
