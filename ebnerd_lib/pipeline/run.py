@@ -44,6 +44,7 @@ AGAIN_SECONDS = 10.0
 """How long after an interruption further ones are taken for the same."""
 _NO_TERMINALS = ("", "dumb", "unknown")
 """Values of ``TERM`` for what cannot move its cursor."""
+_BACKEND = "module://matplotlib_inline.backend_inline"
 _LONGEST_FOLDER = 60
 """Characters of a folder for sockets, whose whole paths may have about a hundred."""
 _LITTLE = 2**20
@@ -201,7 +202,8 @@ class _Run:
         words = [self.profile, stage, json.dumps(config.given), str(note)]
         process = subprocess.Popen(
             [sys.executable, "-m", "ebnerd_lib.pipeline.kernel", *words],
-            env={**os.environ, **DETERMINISM, "OMP_NUM_THREADS": threads, BATCH_VARIABLE: json.dumps(batch)},
+            env={**os.environ, **DETERMINISM, "OMP_NUM_THREADS": threads, BATCH_VARIABLE: json.dumps(batch)}
+            | {"IPYTHONDIR": str(folder / f"{stage}.ipython"), "MPLBACKEND": _BACKEND},  # not a user's own set-up
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
@@ -293,6 +295,10 @@ def with_remedy(profile: str, message: str, other: str = "") -> str:
     else:
         if free < _LITTLE:
             remedy = _REMEDIES[errno.ENOSPC, errno.EDQUOT]
+        elif "died before replying" in message:
+            remedy = (
+                "It did not start. See that `python -m ipykernel_launcher` does, and that `ulimit -n` is 256 or more"
+            )
         elif "Kernel died" in message:
             remedy = "It was killed, most likely because memory ran out. Free memory or use `--jobs 1`"
         elif "MemoryError" in message:
