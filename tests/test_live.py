@@ -18,6 +18,7 @@ from ebnerd_lib.features.live import pools, read_before, sample_clicked, trainin
 from ebnerd_lib.features.registry import allowed
 from ebnerd_lib.models.base import Batch, slate_ndcg
 from ebnerd_lib.models.mlp import MLP
+from ebnerd_lib.pipeline.params import base_config, load_profile, with_values
 from ebnerd_lib.recommend.next_click import RULES, NextClicks, click_ranks, next_clicks
 from ebnerd_lib.training.batches import SlateData
 from ebnerd_lib.training.inputs import TrainingInputs
@@ -182,6 +183,20 @@ def test_batches_hold_the_chances_of_their_candidates(learned_from):
     slates = data.parts["train"]
     expected = features["train"].log_chance[slates.per_candidate(slates.has_choice)]
     assert np.sort(found.numpy()).tolist() == np.sort(expected).tolist()
+
+
+# Stages.
+
+
+@pytest.mark.parametrize("refused", [{"context": "mean"}, {"update_minutes": 60}])
+def test_a_model_of_what_was_live_scores_candidates_one_by_one_and_is_not_updated(refused):
+    with pytest.raises(ConfigError, match="live needs"):
+        with_values(base_config("smoke", "03_train_mlp.live"), {"slates": "live", **refused}, "some.yaml")
+
+
+def test_stages_of_what_was_live_are_read_by_lists_and_not_by_comparisons():
+    stages = load_profile("smoke")
+    assert [stage for stage in stages if "03_train_mlp.live" in stages[stage].reads] == ["04_recommend", "06_explore"]
 
 
 # Ranks.
