@@ -76,6 +76,8 @@ def test_missing_bundle_names_the_folder_and_three_remedies(tmp_path):
     assert str(tmp_path / "nowhere") in message
     assert "python -m ebnerd_lib sample --out" in message
     assert "`bundle`" in message
+    message = refusal(tmp_path / "ebnerd_small")
+    assert "make data BUNDLE=ebnerd_small" in message and "sample" not in message
 
 
 TEXT, LISTS, TIME = pa.string(), pa.large_list(pa.string()), pa.timestamp("us", tz="UTC")

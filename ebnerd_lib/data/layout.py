@@ -27,9 +27,12 @@ def check_files(path: Path, splits: tuple[str, ...] = SPLITS) -> list[Path]:
             "a bundle", "", "the parameter `bundle`"
         )  # fmt: skip
         fault = "a file where a folder is expected" if path.exists() else "no such folder"
+        get = f"generate one with `python -m ebnerd_lib sample {option}--out {path}`"
+        if path.name.startswith("ebnerd_"):  # generated data in the folder of a real bundle would pass for it
+            get = f"fetch it with `make data BUNDLE={path.name}`"
         raise BundleError(
             f"{path}: {fault}. Unpack {what} there (articles.parquet, {', '.join(f'{s}/' for s in splits)}), "
-            f"generate one with `python -m ebnerd_lib sample {option}--out {path}`, or name another folder by {where}."
+            f"{get}, or name another folder by {where}."
         )
     extras = [extra for extra in (path / STAMP, path / VECTORS) if extra.exists()]
     if folders := [str(file.relative_to(path)) for file in files + extras if file.is_dir()]:
