@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from benchmarks import inputs
 from benchmarks.measure import Row, Run, alternate, in_child, seconds
-from ebnerd_lib.data.dataset import ARTICLE_COLUMNS
+from ebnerd_lib.data.bundle import ARTICLE_COLUMNS
 
 try:
     import polars as pl

@@ -117,9 +117,7 @@ class Trainer(Group):
         "auto", description="how devices train together"
     )
     num_nodes: int = Field(1, ge=1, le=1024, description="number of machines")
-    precision: Literal["16-true", "16-mixed", "bf16-true", "bf16-mixed", "32-true", "64-true"] = Field(
-        "32-true", description="of weights and activations"
-    )
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = Field("32-true", description="of the computation")
 
 
 class TrainParameters(ReadingParameters):

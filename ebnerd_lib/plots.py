@@ -16,6 +16,7 @@ import matplotlib.dates as mdates
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 # Okabe and Ito's palette, which colour-blind readers can distinguish too.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#767676"
@@ -31,6 +32,8 @@ DARK = {
 _INKED = ("axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "legend.labelcolor", "text.color", "xtick.color",
           "ytick.color")  # fmt: skip
 STYLE: dict[Any, Any] = {
+    # Matplotlib's own settings first: those of the user change nothing. The backend is not ours to choose.
+    **{name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"},
     **dict.fromkeys(_INKED, INK),
     **dict.fromkeys(("axes.facecolor", "figure.facecolor"), GROUND),
     **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
@@ -41,7 +44,10 @@ STYLE: dict[Any, Any] = {
     "grid.color": GRID,
     "grid.linewidth": 0.8,
     "svg.hashsalt": "ebnerd",
+    "text.parse_math": False,  # names are data: a dollar sign in one does not begin a formula
 }
+_LONGEST = 40
+"""Characters of a name; longer ones would leave no room for what is drawn."""
 
 
 def _figure(
@@ -62,9 +68,18 @@ def _lines(axis: Any, lines: Iterable[tuple[str, Any, Any]], **kind: Any) -> Non
         axis.plot(x, y, color=colour, label=name, **kind)
 
 
+def _short(name: str, most: int = _LONGEST) -> str:
+    """Cut a name that is too long.
+
+    >>> _short("mlp"), _short("a very long name", 9)
+    ('mlp', 'a very l…')
+    """
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
 def _name_rows(axis: Any, names: list[str]) -> None:
-    """Write names beside rows; they are data, so a dollar sign in one does not begin a formula."""
-    axis.set_yticks(range(len(names)), names, parse_math=False)
+    """Write names beside rows."""
+    axis.set_yticks(range(len(names)), [_short(name) for name in names])
     axis.grid(axis="y", visible=False)
 
 
@@ -73,7 +88,7 @@ def _name_lines(axis: Any) -> None:
     if axis.get_legend_handles_labels()[0]:
         legend = axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, handlelength=1.4)
         for text in legend.get_texts():
-            text.set_parse_math(False)
+            text.set_text(_short(text.get_text()))
 
 
 def svg(figure: Figure) -> str:
@@ -110,8 +125,10 @@ def distribution(values: Mapping[str, np.ndarray], label: str, log: bool = False
     figure, (axis,) = _figure()
     shares = ((name, np.sort(own), np.arange(1, len(own) + 1) / max(len(own), 1)) for name, own in values.items())
     _lines(axis, shares, drawstyle="steps-post")
-    if log:
+    if log and any((own > 0).any() for own in values.values()):
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(LogFormatter())
+        axis.xaxis.set_minor_formatter(LogFormatter())
     axis.set(xlabel=label, ylabel="share up to x", ylim=(0, 1.02))
     _name_lines(axis)
     return figure
@@ -123,7 +140,7 @@ def rate_by_bin(rate: np.ndarray, labels: list[str], xlabel: str, ylabel: str) -
     figure, (axis,) = _figure()
     bars = axis.bar(np.arange(len(rate)), np.nan_to_num(rate), color=BLUE, width=0.75)
     axis.bar_label(bars, labels=[f"{r:.3f}" if np.isfinite(r) else "" for r in rate], fontsize=8, padding=2)
-    axis.set_xticks(np.arange(len(labels)), labels, fontsize=8)
+    axis.set_xticks(np.arange(len(labels)), [_short(label) for label in labels], fontsize=8)
     axis.grid(axis="x", visible=False)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     return figure
@@ -184,25 +201,29 @@ def intervals(entries: Mapping[str, Mapping[str, Any]], split: str = "validation
 @mpl.rc_context(STYLE)
 def differences(entries: Mapping[str, Mapping[str, Any]], reference: str) -> Figure:
     """Draw the paired difference in AUC of each scorer to a reference with its 95 % interval, best on top."""
-    label = f"ΔAUC vs. {reference}, paired; grey where the interval holds 0"
+    label = f"ΔAUC vs. {_short(reference)}, paired; grey where the interval holds 0"
     return _interval_rows(entries, 0, label, is_difference=True)
 
 
 def _interval_rows(
     entries: Mapping[str, Mapping[str, Any]], zero: float, label: str, is_difference: bool = False
 ) -> Figure:
-    """Draw a row an entry, by ``auc``, with ``auc_ci`` and the ``tier``; a difference that may be none is grey."""
-    ordered = sorted(entries.items(), key=lambda item: item[1]["auc"])
+    """Draw a row an entry, by ``auc``, with ``auc_ci`` and the ``tier``; a difference that may be none is grey.
+
+    Where nothing could be evaluated (NaN), the row is at the bottom and says –.
+    """
+    ordered = sorted(entries.items(), key=lambda item: np.nan_to_num(item[1]["auc"], nan=-np.inf))
     figure, (axis,) = _figure(height=0.9 + 0.32 * max(len(ordered), 1))
     for place, (_, entry) in enumerate(ordered):
         auc, (low, high) = entry["auc"], entry["auc_ci"]
         colour = GREY if is_difference and low <= 0 <= high else BLUE
         axis.plot([low, high], [place, place], color=colour, linewidth=2)
         axis.plot(auc, place, "o", color=colour, markersize=5)
-        text = f"{auc:+.3f}" if is_difference else f"{auc:.3f}"
-        axis.annotate(text, (high, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
+        text = f"{auc:{'+' if is_difference else ''}.3f}" if np.isfinite(auc) else "–"
+        at = high if np.isfinite(high) else zero
+        axis.annotate(text, (at, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
     axis.axvline(zero, color=GREY, linewidth=1, linestyle=":")
-    _name_rows(axis, [f"{name} ({entry['tier']})" for name, entry in ordered])
+    _name_rows(axis, [f"{_short(name, 30)} ({entry['tier']})" for name, entry in ordered])
     axis.margins(x=0.12)
     axis.set(xlabel=label)
     return figure
@@ -237,7 +258,7 @@ def category_shares(table: pd.DataFrame, most: int = 12) -> Figure:
     place = np.arange(len(names))
     axis.barh(place, shares["shown"], color=FILL, height=0.7, label="shown")
     for (name, colour), mark in zip(_coloured(shares.columns.drop("shown")), cycle("osD^vP"), strict=False):
-        axis.plot(shares[name], place, mark, color=colour, markersize=5, label=name)
+        axis.plot(shares[name], place, mark, color=colour, markersize=5, label=_short(name, 18))
     _name_rows(axis, names)
     axis.invert_yaxis()
     axis.set(xlabel="share of what was shown, and of the recommendations")
@@ -249,7 +270,7 @@ def category_shares(table: pd.DataFrame, most: int = 12) -> Figure:
 def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
     """Draw the AUC of up to four scorers by slice with 95 % intervals, one panel a dimension; chance dotted."""
     dimensions, across = list(dict.fromkeys(record["dimension"] for record in records)), 3
-    down = -(-len(dimensions) // across)
+    down = max(1, -(-len(dimensions) // across))
     figure, axes = _figure(across, 10.0, 2.6 * down, down, sharey=True)
     for axis, dimension in zip(axes, dimensions, strict=False):
         own = [record for record in records if record["dimension"] == dimension]
@@ -260,15 +281,16 @@ def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
             ends = [one["auc_ci"] or (one["auc"], one["auc"]) for one in values]
             axis.vlines(place, [low for low, _ in ends], [high for _, high in ends], color=colour, linewidth=1.5)
         axis.axhline(0.5, color=GREY, linewidth=1, linestyle=":")
-        axis.set_xticks(range(len(own)), [record["slice"] for record in own], fontsize=7, rotation=25)
+        axis.set_xticks(range(len(own)), [_short(record["slice"], 20) for record in own], fontsize=7, rotation=25)
         axis.set_xlim(-0.5, len(own) - 0.5)
         axis.grid(axis="x", visible=False)
-        axis.set_title(dimension, fontsize=9)
+        axis.set_title(_short(dimension), fontsize=9)
     for axis in axes[len(dimensions) :]:
         axis.set_visible(False)
     for axis in axes[::across]:
         axis.set_ylabel("AUC")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, [_short(label, 25) for label in labels], loc="outside upper center", ncols=4, fontsize=9)
     return figure
 
 
@@ -276,8 +298,10 @@ def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
 def calibration(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Draw click rate vs. predicted probability in bins of equal count, one line an entry; ideal dotted."""
     figure, (axis,) = _figure(width=7.0, height=4.4)
-    points = ((f"{name}, error {own['ece']:.4f}", pd.DataFrame(own["curve"])) for name, own in curves.items())
-    _lines(axis, ((name, own["probability"], own["click_rate"]) for name, own in points), marker="o", markersize=3)
+    names = (f"{_short(name, 24)}, error {own['ece']:.4f}" for name, own in curves.items())
+    points = (pd.DataFrame(own["curve"], columns=["probability", "click_rate"]) for own in curves.values())
+    lines = ((name, own["probability"], own["click_rate"]) for name, own in zip(names, points, strict=True))
+    _lines(axis, lines, marker="o", markersize=3)
     top = max(axis.get_xlim()[1], axis.get_ylim()[1])
     axis.plot([0, top], [0, top], color=GREY, linewidth=1, linestyle=":")
     axis.set(xlabel="predicted probability of a click", ylabel="click rate", xlim=(0, top), ylim=(0, top))
@@ -295,7 +319,7 @@ def trade_off(tables: Mapping[str, pd.DataFrame], metric: str = "ndcg@10") -> Fi
     """
     figure, (axis,) = _figure(height=3.8)
     for number, ((name, table), colour) in enumerate(_coloured(tables.items())):
-        ends = np.array(table[f"{metric}_ci"].tolist(), dtype=float)
+        ends = np.array(table[f"{metric}_ci"].tolist(), dtype=float).reshape(-1, 2)
         axis.fill_between(table["diversity"], ends[:, 0], ends[:, 1], color=colour, alpha=0.15, linewidth=0)
         axis.plot(table["diversity"], table[metric], marker="o", markersize=4, color=colour, label=name)
         for x, y, weight in zip(table["diversity"], table[metric], table["diversity_weight"], strict=True):
@@ -309,15 +333,16 @@ def trade_off(tables: Mapping[str, pd.DataFrame], metric: str = "ndcg@10") -> Fi
 @mpl.rc_context(STYLE)
 def importance(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw what the AUC loses when a feature group is shuffled, with 95 % intervals, one panel a model."""
-    figure, axes = _figure(columns=len(tables), width=4.5 * len(tables), height=3.6)
-    for axis, (name, table) in zip(axes, tables.items(), strict=True):
+    panels = max(1, len(tables))
+    figure, axes = _figure(columns=panels, width=4.5 * panels, height=3.6)
+    for axis, (name, table) in zip(axes, tables.items(), strict=False):
         ordered = table.iloc[::-1]
         place = np.arange(len(ordered))
         axis.barh(place, ordered["drop"], color=BLUE, height=0.7)
-        axis.hlines(place, *np.array(ordered["drop_ci"].tolist()).reshape(-1, 2).T, color=INK, linewidth=1)
-        axis.set_yticks(place, list(ordered["group"]), fontsize=8)
-        axis.grid(axis="y", visible=False)
-        axis.set(xlabel="AUC lost when shuffled", title=name)
+        axis.hlines(place, *np.array(ordered["drop_ci"].tolist(), dtype=float).reshape(-1, 2).T, color=INK, linewidth=1)
+        _name_rows(axis, list(ordered["group"]))
+        axis.tick_params(axis="y", labelsize=8)
+        axis.set(xlabel="AUC lost when shuffled", title=_short(name))
     return figure
 
 
@@ -328,26 +353,33 @@ def article_life(hours: pd.DataFrame, moment: int) -> Figure:
     Intervals of hours in which it was hardly in view may run out of the panel.
 
     Args:
-        hours: ``hour`` (microseconds), ``inviews``, ``clicks``, ``rate``, ``low``, ``high``, in order, one row or more.
+        hours: ``hour`` (microseconds), ``inviews``, ``clicks``, ``rate``, ``low``, ``high``, in order.
         moment: microseconds, marked by a dotted line.
     """
     figure = Figure(figsize=(8.0, 3.8))  # of fixed margins: to find them takes as long as to draw, and a reader waits
     figure.subplots_adjust(left=0.075, right=0.97, bottom=0.13, top=0.97, hspace=0.12)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    start, hour = int(hours["hour"].iloc[0]), 3_600_000_000
-    place = ((hours["hour"] - start) // hour).to_numpy()
-    edges = (start + hour * np.arange(place[-1] + 2)).astype("datetime64[us]")
+    hour = 3_600_000_000
+    start = int(hours["hour"].min()) if len(hours) else moment
+    place = ((hours["hour"].to_numpy(np.int64) - start) // hour).astype(np.int64)
+    edges = (start + hour * np.arange(place.max(initial=0) + 2)).astype("datetime64[us]")
     for name, colour, label in (("inviews", FILL, "in view"), ("clicks", BLUE, "clicks")):
-        above.stairs(np.bincount(place, hours[name]), mdates.date2num(edges), fill=True, color=colour, label=label)
+        above.stairs(
+            np.bincount(place, hours[name], len(edges) - 1),
+            mdates.date2num(edges),
+            fill=True,
+            color=colour,
+            label=label,
+        )
     middle = edges[place] + np.timedelta64(30, "m")
     below.vlines(middle, hours["low"], hours["high"], color=BLUE, linewidth=1, alpha=0.5)
     below.plot(middle, hours["rate"], "o", color=BLUE, markersize=3)
     for axis in (above, below):
         axis.axvline(np.datetime64(moment, "us"), color=ORANGE, linewidth=1.2, linestyle=":", label="the moment")
         axis.grid(axis="x", visible=False)
-    often = hours["inviews"] >= hours["inviews"].max() / 10
+    often = hours["high"][hours["inviews"] >= hours["inviews"].max() / 10].max()
     above.set(ylabel="times an hour", ylim=(0, None))
-    below.set(ylabel="click rate", ylim=(0, 1.05 * hours["high"][often].max()))
+    below.set(ylabel="click rate", ylim=(0, 1.05 * often if often > 0 else 1))
     locator = mdates.AutoDateLocator(minticks=3, maxticks=9)
     below.xaxis.set_major_locator(locator)
     below.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))

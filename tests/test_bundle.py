@@ -76,9 +76,11 @@ def test_missing_bundle_names_the_folder_and_three_remedies(tmp_path):
     assert str(tmp_path / "nowhere") in message
     assert "python -m ebnerd_lib sample --out" in message
     assert "`bundle`" in message
+    message = refusal(tmp_path / "ebnerd_small")
+    assert "make data BUNDLE=ebnerd_small" in message and "sample" not in message
 
 
-LISTS, TIME = pa.large_list(pa.string()), pa.timestamp("us", tz="UTC")
+TEXT, LISTS, TIME = pa.string(), pa.large_list(pa.string()), pa.timestamp("us", tz="UTC")
 
 
 @pytest.mark.parametrize(
@@ -92,10 +94,20 @@ LISTS, TIME = pa.large_list(pa.string()), pa.timestamp("us", tz="UTC")
         ("train_behaviors", cast("impression_time", TIME), "timestamp[us, tz=UTC] instead of timestamp[us]"),
         ("validation_behaviors", cast("article_ids_inview", LISTS), "<string> instead of large_list<int32>"),
         ("validation_behaviors", put("article_ids_clicked", [1, 2, 3, 4], pa.int32()), "article_ids_clicked is int32"),
-        ("train_behaviors", cast("is_subscriber", pa.int8()), "1 columns of a wrong type: is_subscriber is int8"),
+        ("train_behaviors", cast("is_subscriber", pa.string()), "1 columns of a wrong type: is_subscriber is string"),
+        ("train_behaviors", put("is_subscriber", [0, 1, 2, 1, 0, 1], pa.int8()), "is_subscriber has 1 values outside"),
         ("articles", cast("published_time", pa.date32()), "published_time is date32[day]"),
         ("train_history", cast("impression_time_fixed", pa.list_(TIME)), "is list<timestamp[us, tz=UTC]>"),
-        ("train_behaviors", lambda t: cast("age", LISTS.value_type)(cast("user_id", pa.float64())(t)), "2 columns of"),
+        ("train_behaviors", lambda t: cast("device_type", TEXT)(cast("user_id", TEXT)(t)), "2 columns of a wrong type"),
+        ("train_behaviors", without("session_id"), "columns that are read are missing: session_id"),
+        # what would lose something
+        ("train_behaviors", put("session_id", [1.5] * 6, pa.float64()), "session_id has values that do not fit uint32"),
+        ("train_behaviors", put("session_id", [2.0**25] * 6, pa.float32()), "session_id has 6 values of 16777216"),
+        ("train_history", put("article_id_fixed", lambda old: [[2.0**24 for _ in own] for own in old],
+                              pa.list_(pa.float32())), "article_id_fixed has 4 values of 16777216"),
+        ("train_behaviors", put("user_id", [np.nan, 1, 2, 3, 4, 5], pa.float64()), "user_id is null in 1 rows"),
+        ("train_behaviors", put("impression_time", lambda old: pa.array([1_684_393_200_000_000_001] * len(old),
+                                                                        pa.timestamp("ns"))), "do not fit timestamp"),
         # one row more than the table has
         ("train_behaviors", twice, "column impression_id repeats 1 of 7 ids"),
         ("validation_behaviors", twice, "column impression_id repeats 1 of 5 ids"),
@@ -139,6 +151,45 @@ def more_columns(table: pa.Table) -> pa.Table:
     )
 
 
+def loosely_typed(table: pa.Table) -> pa.Table:
+    """Numbers as doubles with NaN for null, text as dictionaries, lists of a fixed size, flags as 0 and 1."""
+    for name in table.column_names:
+        kind, column = table[name].type, table[name]
+        listed = pa.types.is_large_list(kind)
+        item = kind.value_type if listed else kind
+        if pa.types.is_large_string(item):
+            item = pa.dictionary(pa.int32(), pa.string())
+        elif pa.types.is_integer(item) and name != "image_ids":
+            item = pa.float64()
+        column = column.cast(pa.large_list(item) if listed else item)
+        if listed and column.null_count == 0 and len(set(pc.list_value_length(column).to_pylist())) == 1:
+            column = column.cast(pa.list_(item, pc.list_value_length(column)[0].as_py()))
+        elif pa.types.is_boolean(item):
+            column = column.cast(pa.int8())
+        elif item == pa.float64() and not listed:
+            column = pc.fill_null(column, np.nan)
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table
+
+
+def text_as_bytes(table: pa.Table) -> pa.Table:
+    """Text without a note that it is text, as older writers leave it."""
+    for name in table.column_names:
+        if pa.types.is_large_string(table[name].type):
+            table = cast(name, pa.binary())(table)
+    return table
+
+
+def odd_where_nothing_reads(table: pa.Table) -> pa.Table:
+    """Columns that nothing reads are missing or of another type."""
+    for name in ("body", "gender", "scroll_percentage_fixed"):
+        table = table.drop_columns([name]) if name in table.column_names else table
+    for name in ("total_inviews", "age", "read_time_fixed", "next_read_time"):
+        if name in table.column_names:
+            table = put(name, ["?"] * table.num_rows, pa.string())(table)
+    return table
+
+
 def untyped_nulls(table: pa.Table) -> pa.Table:
     """Columns without any value in Arrow's null type, as a frame without types gives them."""
     for name in table.column_names:
@@ -152,7 +203,14 @@ EVERY_TABLE = ("articles", "train_behaviors", "train_history", "validation_behav
 
 @pytest.mark.parametrize(
     "change",
-    [*(partial(as_pandas_writes, unit=unit) for unit in ("s", "ms", "ns")), more_columns, untyped_nulls],
+    [
+        *(partial(as_pandas_writes, unit=unit) for unit in ("s", "ms", "ns")),
+        more_columns,
+        untyped_nulls,
+        loosely_typed,
+        text_as_bytes,
+        odd_where_nothing_reads,
+    ],
 )
 def test_other_forms_of_the_same_tables_give_the_same_dataset(tiny_bundle, tiny, change):
     assert_same(ready(tiny_bundle(**dict.fromkeys(EVERY_TABLE, change))), tiny)
@@ -201,10 +259,20 @@ def test_articles_table_that_says_nothing(tiny_bundle, tiny):
 IDS = pa.array([1001, 1002], type=pa.int32())
 
 
-def test_article_vectors(tiny_bundle):
+@pytest.mark.parametrize("file", ["articles.parquet", "train/history.parquet", "contrastive_vector.parquet"])
+def test_a_folder_in_the_place_of_a_file_is_told(tiny_bundle, file):
+    folder = tiny_bundle()
+    (folder / file).unlink(missing_ok=True)
+    (folder / file).mkdir()
+    message = refusal(folder)
+    assert file in message and "a folder where a file is expected" in message
+
+
+@pytest.mark.parametrize("kind", [pa.large_list(pa.float64()), pa.list_(pa.float32(), 3)])
+def test_article_vectors(tiny_bundle, kind):
     bundle = open_bundle(folder := tiny_bundle())
     assert bundle.vectors() is None
-    lists = pa.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.5]], type=pa.large_list(pa.float64()))
+    lists = pa.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.5]], type=kind)
     pq.write_table(pa.table({"article_id": IDS, "contrastive_vector": lists}), folder / "contrastive_vector.parquet")
     ids, numbers = bundle.vectors()
     assert ids.tolist() == [1001, 1002]

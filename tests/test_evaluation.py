@@ -18,6 +18,7 @@ from ebnerd_lib.evaluation.evaluate import (
     save_scores,
 )
 from ebnerd_lib.features import store
+from ebnerd_lib.features.registry import TIERS
 
 
 @pytest.fixture(scope="module")
@@ -130,4 +131,6 @@ def test_baselines_know_what_their_tier_allows_and_order_as_on_any_news_site(smo
     assert auc["clicks_24h"] > auc["random"] + 0.05
     table = results_table(entries)
     assert list(table["auc"]) == sorted(auc.values(), reverse=True)
-    assert set(table["tier"]) <= {"ids", "content", "clicks"}
+    assert set(table["tier"]) == set(TIERS)
+    fewer = {part: replace(own, columns=[f"no {name}" for name in own.columns]) for part, own in features.items()}
+    assert set(evaluate_baselines(smoke, fewer)) == {"random", "popularity"}

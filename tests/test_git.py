@@ -11,6 +11,7 @@ import nbclient
 import nbformat
 import pytest
 
+from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline.paths import ROOT
 
 pytestmark = pytest.mark.slow
@@ -138,3 +139,10 @@ def test_the_filter_leaves_what_is_in_git_as_it_is(clone, path):
     name = f"notebooks/{path.name}"
     expected = subprocess.run(["git", "hash-object", "--no-filters", name], cwd=clone, capture_output=True).stdout
     assert git(clone, "hash-object", name) == expected.decode()
+
+
+def test_a_project_in_the_repository_of_something_else_has_no_commit(clone, monkeypatch):
+    for root, known in ((clone, True), (clone / "notebooks", False)):
+        monkeypatch.setattr(paths, "ROOT", root)
+        monkeypatch.setenv("GIT_DIR", str(clone / "nowhere"))
+        assert (paths.environment()["git"]["commit"] is not None) == known

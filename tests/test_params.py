@@ -27,7 +27,7 @@ from ebnerd_lib.pipeline.params import (
     with_assignments,
     with_values,
 )
-from ebnerd_lib.pipeline.paths import notebook_path, profile_stages
+from ebnerd_lib.pipeline.paths import notebook_path, profile_stages, profiles
 
 REPO = Path(__file__).resolve().parents[1]
 PARAMETERS = """\
@@ -211,7 +211,14 @@ def test_stages_of_a_profile(project, tmp_path):
     project.load("")
     notebook_path("02_next").write_text("{}")
     project.file.with_name("02_next.yaml").write_text("")
-    assert profile_stages("test") == ["01_stage", "02_next"]
+    for hidden in ("._01_stage.yaml", ".02_next.yml"):
+        project.file.with_name(hidden).write_bytes(b"\0")
+    (tmp_path / "params" / ".ipynb_checkpoints").mkdir()
+    assert profile_stages("test") == ["01_stage", "02_next"] and ".ipynb_checkpoints" not in profiles()
+    project.file.with_name("03_more.yml").write_text("")
+    with pytest.raises(ConfigError, match=r"03_more\.yml"):
+        profile_stages("test")
+    project.file.with_name("03_more.yml").unlink()
     notebook_path("02_next").unlink()
     (tmp_path / "params" / "empty").mkdir()
     for profile, named in (("test", "02_next"), ("empty", "params/empty"), ("lost", "params/lost")):

@@ -224,8 +224,11 @@ def test_everything_read(tiny):
     validation = tiny.parts["validation"]
     all_clicked = replace(validation, clicked=np.ones_like(validation.clicked))
     data = replace(tiny, parts={**tiny.parts, "validation": all_clicked})  # 1010 and 1011 by user 8
-    with pytest.raises(ConfigError, match=r"user_ids: users \[8\] have read every live article\. Choose other users"):
-        rec.make_requests(data, np.array([7, 8], dtype=np.uint32), at("31T20:00", 1), 1.0)
+    both, moment = np.array([7, 8], dtype=np.uint32), at("31T20:00", 1)
+    with pytest.raises(rec.NothingLeftError, match="1 of 2 users, the first of them 8"):
+        rec.make_requests(data, both, moment, 1.0)
+    assert rec.with_something_left(data, both, moment, 1.0).tolist() == [7]
+    assert rec.with_something_left(data, both[1:], moment, 1.0).tolist() == [rec.UNKNOWN_READER]
 
 
 @pytest.mark.parametrize("split", ["official", "quantile"])

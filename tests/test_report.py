@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import shutil
 import sys
@@ -318,6 +319,23 @@ def test_a_report_of_an_earlier_run_shows_nothing_of_the_present_one(project):
     page = rendered(run="interactive", started="2031-01-01T00:00:00+00:00", metrics=metrics)
     assert "2031-" not in page and "2025-01-02 03:04 UTC" in page
     assert "0.6100" not in summary_of(page) and "<b>7</b>" not in page
+
+
+def test_the_last_complete_report_stays_and_says_so_while_a_newer_run_is_not_complete(project):
+    paths = complete("01_preprocess")
+    report.render_profile(PROFILE)
+    fail("01_preprocess")
+    report.render_profile(PROFILE)
+    assert status_of("01_preprocess")[0] == "failed"
+    page = paths.report.read_text(encoding="utf-8")
+    assert "FAILED" not in page and "last batch run that was complete" in page
+    assert f'href="{paths.report.name}"' in paths.failed_report.read_text(encoding="utf-8")
+    for file in (paths.failed, paths.failure, paths.failed_report):
+        file.unlink()
+    os.utime(paths.manifest, ns=(2**62, 2**62))  # the artifacts are newer than the notebook that a kill left
+    report.render_profile(PROFILE)
+    assert status_of("01_preprocess")[0] == "out of date"
+    assert "last batch run that was complete" in paths.report.read_text(encoding="utf-8")
 
 
 def test_nothing_is_rendered_twice_and_only_what_changed(project):

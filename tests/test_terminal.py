@@ -104,3 +104,9 @@ def test_ctrl_c_leaves_one_message_and_the_terminal_as_it_was(finished, tmp_path
     assert process.returncode == 130 and termios.tcgetattr(master) == modes
     assert text.rindex(SHOW) > text.rindex(HIDE)
     assert text.count("interrupted") == 1 and "Traceback" not in text and "FAILED" not in text
+
+
+def test_a_kernel_that_did_not_start_is_no_lack_of_memory():
+    said = runner.with_remedy("smoke", "DeadKernelError: Kernel died before replying to kernel_info")
+    assert "did not start" in said and "memory" not in said
+    assert "memory" in runner.with_remedy("smoke", "DeadKernelError: Kernel died")

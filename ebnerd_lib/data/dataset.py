@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numba import njit
 
 from ebnerd_lib.data import slates as slates_io
-from ebnerd_lib.data.bundle import Bundle, History, build_history, build_slates
+from ebnerd_lib.data.bundle import ARTICLE_COLUMNS, Bundle, History, build_history, build_slates
 from ebnerd_lib.data.layout import SPLITS, TEST
 from ebnerd_lib.data.schema import SENTIMENT_LABELS
 from ebnerd_lib.data.slates import HOUR, Slates
@@ -83,10 +83,6 @@ def _quantile(train_time: np.ndarray, validation_time: np.ndarray) -> Split:
 VECTORS_FILE = "vectors.npy"
 _GROUP = 1 << 14  # users of a row group of histories
 UNKNOWN_TIME = np.iinfo(np.int64).min
-ARTICLE_COLUMNS = (
-    "article_id", "title", "premium", "published_time", "article_type", "url", "category", "category_str",
-    "topics", "sentiment_score", "sentiment_label",
-)  # fmt: skip
 _SHARES = tuple(f"sentiment_{label.lower()}" for label in SENTIMENT_LABELS)
 
 

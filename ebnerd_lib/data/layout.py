@@ -18,7 +18,7 @@ def check_files(path: Path, splits: tuple[str, ...] = SPLITS) -> list[Path]:
     ``splits`` are those of a bundle to train on, or ``(TEST,)`` of a hidden-test bundle.
 
     Raises:
-        BundleError: the folder or a file is missing.
+        BundleError: the folder or a file is missing, or a folder stands where a file should.
     """
     files = [path / "articles.parquet"]
     files += [path / split / f"{table}.parquet" for split in splits for table in ("behaviors", "history")]
@@ -26,14 +26,24 @@ def check_files(path: Path, splits: tuple[str, ...] = SPLITS) -> list[Path]:
         what, option, where = ("EBNeRD's test set", "--test ", "`--test`") if TEST in splits else (
             "a bundle", "", "the parameter `bundle`"
         )  # fmt: skip
+        fault = "a file where a folder is expected" if path.exists() else "no such folder"
+        get = f"generate one with `python -m ebnerd_lib sample {option}--out {path}`"
+        if path.name.startswith("ebnerd_"):  # generated data in the folder of a real bundle would pass for it
+            get = f"fetch it with `make data BUNDLE={path.name}`"
         raise BundleError(
-            f"{path}: no such folder. Unpack {what} there (articles.parquet, {', '.join(f'{s}/' for s in splits)}), "
-            f"generate one with `python -m ebnerd_lib sample {option}--out {path}`, or name another folder by {where}."
+            f"{path}: {fault}. Unpack {what} there (articles.parquet, {', '.join(f'{s}/' for s in splits)}), "
+            f"{get}, or name another folder by {where}."
+        )
+    extras = [extra for extra in (path / STAMP, path / VECTORS) if extra.exists()]
+    if folders := [str(file.relative_to(path)) for file in files + extras if file.is_dir()]:
+        raise BundleError(
+            f"{path}: {', '.join(folders)}: a folder where a file is expected. Write each table as one file: "
+            "of a folder of parts, put the parts together."
         )
     missing = [str(file.relative_to(path)) for file in files if not file.is_file()]
     if missing:
         raise BundleError(f"{path}: {len(missing)} files missing: {', '.join(missing)}. Unpack the whole bundle there.")
-    return files + [extra for extra in (path / STAMP, path / VECTORS) if extra.exists()]
+    return files + extras
 
 
 def generated_stamp(path: Path) -> dict[str, object] | None:

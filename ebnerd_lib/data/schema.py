@@ -72,25 +72,36 @@ ARTICLES: dict[str, pa.DataType] = {
 
 SENTIMENT_LABELS = ("Negative", "Neutral", "Positive")
 
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    texts = (pt.is_string, pt.is_large_string, pt.is_string_view, pt.is_binary, pt.is_large_binary, pt.is_binary_view)
+    return any(is_text(kind) for is_text in texts)
+
+
 _KINDS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType], bool]], ...] = (
-    (pt.is_integer, pt.is_integer),
-    (pt.is_floating, lambda t: pt.is_floating(t) or pt.is_integer(t)),
-    (pt.is_boolean, pt.is_boolean),
-    (pt.is_large_string, lambda t: pt.is_string(t) or pt.is_large_string(t) or pt.is_string_view(t)),
+    (pt.is_integer, _is_number),
+    (pt.is_floating, _is_number),
+    (pt.is_boolean, lambda t: pt.is_boolean(t) or _is_number(t)),
+    (pt.is_large_string, _is_text),
     (pt.is_timestamp, lambda t: pt.is_timestamp(t) and t.tz is None),
 )
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return pt.is_list(kind) or pt.is_large_list(kind)
+    variants = (pt.is_list, pt.is_large_list, pt.is_fixed_size_list, pt.is_list_view, pt.is_large_list_view)
+    return any(is_variant(kind) for is_variant in variants)
 
 
 def accepts(wanted: pa.DataType, found: pa.DataType) -> bool:
-    """Say whether a column of type ``found`` can be read as ``wanted``.
+    """Say whether a column of type ``found`` can be read as ``wanted``; whether all values can, ``cast_column`` sees.
 
     A column that is null throughout (Arrow's null type) can be read as anything.
 
-    >>> accepts(pa.large_list(pa.int32()), pa.list_(pa.int64()))
+    >>> accepts(pa.large_list(pa.int32()), pa.list_(pa.float64()))
     True
     >>> accepts(pa.timestamp("us"), pa.timestamp("us", tz="UTC"))
     False
@@ -99,6 +110,7 @@ def accepts(wanted: pa.DataType, found: pa.DataType) -> bool:
         return True
     if _is_list(wanted):
         return _is_list(found) and accepts(wanted.value_type, found.value_type)
+    found = found.value_type if pt.is_dictionary(found) else found
     return any(is_wanted(wanted) and is_found(found) for is_wanted, is_found in _KINDS)
 
 
@@ -121,8 +133,8 @@ def check_schema(path: Path, found: pa.Schema, wanted: dict[str, pa.DataType]) -
     missing = [name for name in wanted if name not in found.names]
     refuse(
         missing,
-        f"{path}: {len(missing)} of {len(wanted)} columns missing: {', '.join(missing)}. "
-        "Use the file as published, with all its columns.",
+        f"{path}: {len(missing)} of the {len(wanted)} columns that are read are missing: {', '.join(missing)}. "
+        "Write the file with them, null where they are not known.",
     )
     twice = [name for name in wanted if found.names.count(name) > 1]
     refuse(twice, f"{path}: {len(twice)} columns occur more than once: {', '.join(twice)}. Keep one of each name.")
@@ -138,12 +150,16 @@ YEARS = (1970, 2100)
 """Times lie from the first of these years on and before the second: differences of two never leave 64 bits."""
 LIMITS: dict[str, tuple[float, float]] = {"device_type": (0, 3), "sentiment_score": (0.0, 1.0)}
 """Columns whose values lie between two numbers, both included; NaN stands for an unknown value."""
+_EXACT = {16: 2**11, 32: 2**24, 64: 2**53}
+"""By the bits of a float, up to which whole number it holds every one: beyond it, two ids may have become one."""
 UNREADABLE = (OSError, pa.ArrowException, ValueError, KeyError, MemoryError, OverflowError)
 """What pyarrow raises on damaged files: beside its own errors those of names that are no text and of absurd sizes."""
 
 
 def cast_column(path: Path, name: str, column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     """Return a column of a type that ``accepts`` in the schema's type ``kind``, its values unchanged.
+
+    NaN in a column of whole numbers or booleans, as pandas writes a null there, is read as null.
 
     Raises:
         BundleError: text is not UTF-8, a value does not fit the type, a time is far off, or a value lies outside the
@@ -159,14 +175,27 @@ def cast_column(path: Path, name: str, column: pa.ChunkedArray, kind: pa.DataTyp
         far = pc.sum(pc.or_(pc.less(items, first), pc.greater_equal(items, last))).as_py()
         years = f"{YEARS[0]} to {YEARS[1] - 1}"
         refuse(far, f"{path}: column {name} has {far} times outside the years {years}. Fix them, or their unit.")
+    if pt.is_floating(items.type) and not pt.is_floating(kind.value_type if _is_list(kind) else kind):
+        exact = _EXACT[items.type.bit_width]
+        far = pc.sum(pc.greater_equal(pc.abs(items.cast(pa.float64())), exact)).as_py()
+        refuse(
+            far,
+            f"{path}: column {name} has {far} values of {exact} and more, of which {items.type} does not hold every "
+            "one. Write it as integers, from the source.",
+        )
+        if items.type == column.type:
+            column = pc.if_else(pc.is_nan(column), None, column)
+    low, high = LIMITS.get(name, (None, None))
     try:
+        if pt.is_boolean(kind) and not pt.is_boolean(column.type):
+            column, low, high = column.cast(pa.int8()), 0, 1
         cast = column.cast(kind)
     except pa.ArrowException as error:
         raise BundleError(
             f"{path}: column {name} has values that do not fit {kind} ({first_line(error)}). Fix them and retry."
         ) from error
-    low, high = LIMITS.get(name, (None, None))
-    outside = 0 if low is None else pc.sum(pc.or_(pc.less(cast, low), pc.greater(cast, high))).as_py()
+    numbers = column if pt.is_boolean(kind) else cast
+    outside = 0 if low is None else pc.sum(pc.or_(pc.less(numbers, low), pc.greater(numbers, high))).as_py()
     refuse(outside, f"{path}: column {name} has {outside} values outside {low} to {high}. Fix them.")
     return cast
 

@@ -42,31 +42,43 @@ def click_counts(slates: Iterable[Slates], articles: int) -> np.ndarray:
     return clicks
 
 
+def four_hours_old(dataset: Dataset, features: Features, part: str, seed: int) -> np.ndarray:
+    """Score by how close the age is to four hours: few click what is minutes or days old. Unknown ages come last."""
+    return by_recency(np.abs(features.column("age_hours") - 4.0))
+
+
 def _column(name: str) -> Baseline:
-    return lambda dataset, features, part, seed: features.column(name)
+    return lambda dataset, features, part, seed: np.nan_to_num(features.column(name))
 
 
-BASELINES: dict[str, tuple[str, Baseline]] = {
-    "random": ("ids", random),
-    "newest": ("content", newest),
-    "popularity": ("ids", popularity),
-    "clicks_6h": ("clicks", _column("clicks_6h")),
-    "clicks_24h": ("clicks", _column("clicks_24h")),
-    "click_rate_24h": ("clicks", _column("rate_24h")),
+BASELINES: dict[str, tuple[str, str | None, Baseline]] = {
+    "random": ("ids", None, random),
+    "newest": ("content", "age_hours", newest),
+    "four_hours_old": ("content", "age_hours", four_hours_old),
+    "history_category": ("content", "history_category", _column("history_category")),
+    "popularity": ("ids", None, popularity),
+    "inviews_6h": ("exposure", "inviews_6h", _column("inviews_6h")),
+    "clicks_6h": ("clicks", "clicks_6h", _column("clicks_6h")),
+    "clicks_24h": ("clicks", "clicks_24h", _column("clicks_24h")),
+    "click_rate_24h": ("clicks", "rate_24h", _column("rate_24h")),
 }
-"""Name to information tier and scorer ``(dataset, features of the part, part, seed) -> (candidates,)``."""
+"""Name to information tier, the feature it needs and scorer ``(dataset, features of the part, part, seed) -> (m,)``."""
 
 
 def baseline_scorers(dataset: Dataset, features: Mapping[str, Features], seed: int = 0) -> list[Scorer]:
-    """Return the scores of every baseline on the tuning day and on validation, rounded as saved scores are."""
+    """Return the scores of baselines on the tuning day and on validation, rounded as saved scores are.
+
+    Baselines whose feature is not stored are left out.
+    """
     return [
         Scorer(name, tier, {part: score(dataset, features[part], part, seed).astype(np.float32) for part in SCORED})
-        for name, (tier, score) in BASELINES.items()
+        for name, (tier, column, score) in BASELINES.items()
+        if column is None or all(column in features[part].columns for part in SCORED)
     ]
 
 
 def evaluate_baselines(dataset: Dataset, features: Mapping[str, Features], seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Evaluate every baseline on the tuning day and on validation: the ``baselines`` of ``metrics.json``."""
+    """Evaluate the baselines on the tuning day and on validation: the ``baselines`` of ``metrics.json``."""
     return {
         each.name: evaluate_scorer(each, dataset.parts, seed).metrics
         for each in baseline_scorers(dataset, features, seed)

@@ -34,6 +34,7 @@ from ebnerd_lib.training.model_file import find_model_file, load_model
 
 CLICKED, SHOWN = "● clicked", "shown"
 """Words for what was made of an article: a mark is seen, a word is read aloud."""
+_LISTED = ("rank", "article_id", "title", "category", "age_hours", "score", "reasons", "shown")
 _DIGITS = {"age_hours": 1, "read_time": 0}
 _TOLERANCE = 1e-4
 _Z = 1.959964  # of the normal distribution, 97.5 %
@@ -116,7 +117,8 @@ class ReadTimes:
         self._users: list[list[np.ndarray]] = []  # of each row group of each file
         for file in self._files:
             opened = open_parquet(file)
-            check_schema(file, opened.schema_arrow, HISTORY)
+            wanted = ("user_id", "impression_time_fixed", "read_time_fixed")
+            check_schema(file, opened.schema_arrow, {name: HISTORY[name] for name in wanted})
             groups = (opened.read_row_group(group, columns=["user_id"]) for group in range(opened.num_row_groups))
             self._users.append([group["user_id"].to_numpy() for group in groups])
 
@@ -225,10 +227,10 @@ class Answer:
         classes = pd.DataFrame("", index=table.index, columns=table.columns)
         for name in {"clicked", "shown"} & set(table.columns):
             classes[table[name] == CLICKED] = "clicked"
-        if "rank" in table:
+        if "rank" in table and len(table):
             best = (table["rank"] == table["rank"].min()) & (table["rank"].nunique() > 1)
             classes.loc[best, ["rank", "title"]] += " best"
-            styler = styler.format("{:g}", subset=["rank"])  # a tie of two has half a rank
+            styler = styler.format("{:g}", subset=["rank"], na_rep="–")  # a tie of two has half a rank
         return styler.set_td_classes(classes)
 
 
@@ -311,10 +313,12 @@ class Explorer:
     def recommended(self, moment: Moment, model: str) -> Answer:
         """Return what a model would recommend at a moment from the live articles, and why.
 
-        Raises:
-            ConfigError: nothing is live then, or the user has read all of it.
+        Where nothing is live then, or the user has read all of it, the table is empty and the caption says so.
         """
-        requests, scores = self._score(model, moment.user_id, moment.time)
+        try:
+            requests, scores = self._score(model, moment.user_id, moment.time)
+        except rec.NothingLeftError as error:
+            return Answer(pd.DataFrame(columns=_LISTED), str(error), {"pool": 0, "clicked_ranks": []})
         table, tier, shown = self._list(model, requests, scores), self._models[model].tier, moment.slate(self.dataset)
         was = dict(zip(shown.article_id.tolist(), np.where(shown.clicked, CLICKED, SHOWN).tolist(), strict=True))
         table["shown"] = [was.get(each, "") for each in table["article_id"].tolist()]
@@ -355,10 +359,14 @@ class Explorer:
         Those that the model saved; or, of one trained on what is live, those of the pool, NaN for what is not in it.
         """
         if self._models[model].trained_on == "live":
-            requests, scores = self._score(model, moment.user_id, moment.time)
+            told = "Scores are those among all that is live; what was new or read has none."
+            try:
+                requests, scores = self._score(model, moment.user_id, moment.time)
+            except rec.NothingLeftError as error:
+                return np.full(moment.candidates, np.nan), f"There are no scores: {error}"
             of_article = pd.Series(scores, requests.slates.article)
             own = of_article.reindex(moment.slate(self.dataset).article).to_numpy()
-            return own, "Scores are those among all that is live; what was new or read has none."
+            return own, told
         key, part = (model, moment.part), self.dataset.parts[moment.part]
         if key not in self._scores:
             self._scores[key] = load_scores(self._files[key], part)

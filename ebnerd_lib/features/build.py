@@ -208,7 +208,7 @@ def write_features(
             done += len(matrix)
             progress(done / dataset.log.candidates)
     text = json.dumps([vars(column) for column in columns], indent=1, ensure_ascii=False)
-    (folder / COLUMNS_FILE).write_text(text + "\n")
+    (folder / COLUMNS_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def halves(values: np.ndarray) -> np.ndarray:

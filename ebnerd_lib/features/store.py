@@ -38,7 +38,7 @@ def read(folder: Path, part: str) -> Features:
     path = folder / f"features_{part}.npy"
     if not path.exists():
         raise StageError(f"{path}: no such file. Run 01_preprocess for this profile first.")
-    columns = json.loads((folder / COLUMNS_FILE).read_text())
+    columns = json.loads((folder / COLUMNS_FILE).read_text(encoding="utf-8"))
     try:
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:

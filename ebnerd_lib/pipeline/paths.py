@@ -52,6 +52,14 @@ class StagePaths:
         self.lock = self.logs / ("stage.lock" if stage else "run.lock")
         self.failure, self.progress = self.logs / "failure.json", self.logs / "progress.jsonl"
 
+    @property
+    def is_reported(self) -> bool:
+        """Whether the executed notebook is of the run that wrote the artifacts, or of a later one."""
+        try:
+            return self.executed.stat().st_mtime_ns >= self.manifest.stat().st_mtime_ns
+        except OSError:
+            return False
+
 
 def notebook_path(stage: str) -> Path:
     """Return the source notebook of a stage, which all its variants share."""
@@ -65,21 +73,23 @@ def parameter_file(profile: str, stage: str) -> Path:
 
 def profiles() -> list[str]:
     """Return the names of all profiles, the folders of ``params``."""
-    return sorted(p.name for p in (ROOT / "params").glob("*") if p.is_dir())
+    return sorted(p.name for p in (ROOT / "params").glob("[!.]*") if p.is_dir())
 
 
 def profile_stages(profile: str) -> list[str]:
     """Return the stages of a profile, one a parameter file, in order of their names.
 
     Raises:
-        ConfigError: there is no such profile, or it has a parameter file without a notebook, or a variant whose name
-            means something else.
+        ConfigError: there is no such profile, or it has a parameter file without a notebook, one that ends in .yml, or
+            a variant whose name means something else.
     """
     folder = ROOT / "params" / profile
     known = profiles()
     if profile not in known:
         raise ConfigError(f"params/{profile}: no such profile. Use one of {', '.join(known)}.")
-    stages = sorted(path.stem for path in folder.glob("*.yaml"))
+    if other := sorted(path.name for path in folder.glob("[!.]*.yml")):
+        raise ConfigError(f"params/{profile}/{other[0]}: parameter files end in .yaml. Rename it.")
+    stages = sorted(path.stem for path in folder.glob("[!.]*.yaml"))  # macOS leaves files that begin with a dot
     for stage in stages:
         notebook, dot, variant = stage.partition(".")
         if not notebook_path(stage).exists():
@@ -175,6 +185,8 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def _git() -> dict[str, Any]:
+    if not (ROOT / ".git").exists():  # git would look further up, and find the repository of something else
+        return {"commit": None, "dirty": None}
     try:
         return {"commit": _run("rev-parse", "HEAD"), "dirty": bool(_run("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
@@ -182,7 +194,10 @@ def _git() -> dict[str, Any]:
 
 
 def _run(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    own = dict(os.environ)
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):  # where a hook of another repository runs this
+        own.pop(name, None)
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, env=own)
     return done.stdout.strip()
 
 

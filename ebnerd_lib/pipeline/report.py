@@ -98,7 +98,9 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
     body = Body(_cells_html(executed), {**notebooks, **pages})
     noted = executed.metadata.get("papermill", {})
     given = {name: value for name, value in noted.get("parameters", {}).items() if name != "profile"}
-    earlier = run.by_hand and not failed
+    earlier = not failed and (
+        run.by_hand or run.state == "failed" or (bool(run.manifest) and not run.paths.is_reported)
+    )
     record, metrics = run.manifest, run.metrics
     if failed or earlier or not record:  # the artifacts may be of another run than the notebook
         record = {"parameters": given, "started": noted.get("start_time"), "duration_seconds": noted.get("duration")}
@@ -120,6 +122,7 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
         "state": "failed" if failed else "complete" if earlier else run.state,
         "message": run.traceback if failed and run.state != "failed" else run.message,
         "earlier": earlier,
+        "complete_page": run.paths.report.name if failed and run.paths.executed.exists() else "",
         "scorers": scorers,
         "scale": _scale(scorers),
         "headline": metrics.get("headline", []),

@@ -20,7 +20,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from ebnerd_lib.errors import LockedError, StorageError
+from ebnerd_lib.errors import EbnerdError, LockedError, StorageError
 from ebnerd_lib.pipeline import report
 from ebnerd_lib.pipeline.params import StageConfig, load_profile
 from ebnerd_lib.pipeline.paths import (
@@ -44,6 +44,7 @@ AGAIN_SECONDS = 10.0
 """How long after an interruption further ones are taken for the same."""
 _NO_TERMINALS = ("", "dumb", "unknown")
 """Values of ``TERM`` for what cannot move its cursor."""
+_BACKEND = "module://matplotlib_inline.backend_inline"
 _LONGEST_FOLDER = 60
 """Characters of a folder for sockets, whose whole paths may have about a hundred."""
 _LITTLE = 2**20
@@ -85,6 +86,9 @@ def run(profile: str, jobs: int | None = None) -> int:
         except KeyboardInterrupt:
             names = f" ({', '.join(sorted(kept))})" if kept else ""
             say(f"interrupted: {len(kept)} stages are complete and kept{names}. Rerun the command to resume.", True)
+            with contextlib.suppress(OSError, EbnerdError, KeyboardInterrupt):
+                report.render_profile(profile)
+                report.render_overview()
             return 130
         except OSError as error:
             named = error.filename if isinstance(error.filename, str | bytes) else whole.outputs
@@ -198,7 +202,8 @@ class _Run:
         words = [self.profile, stage, json.dumps(config.given), str(note)]
         process = subprocess.Popen(
             [sys.executable, "-m", "ebnerd_lib.pipeline.kernel", *words],
-            env={**os.environ, **DETERMINISM, "OMP_NUM_THREADS": threads, BATCH_VARIABLE: json.dumps(batch)},
+            env={**os.environ, **DETERMINISM, "OMP_NUM_THREADS": threads, BATCH_VARIABLE: json.dumps(batch)}
+            | {"IPYTHONDIR": str(folder / f"{stage}.ipython"), "MPLBACKEND": _BACKEND},  # not a user's own set-up
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
@@ -263,7 +268,7 @@ def is_fresh(config: StageConfig, wanted: str, hashes: Hashes) -> bool:
         outputs = {name: hashes.of(paths.artifacts / name) for name in manifest["outputs"]}
     except (OSError, ValueError, KeyError):
         return False
-    reported = manifest["run"] != "batch" or paths.executed.exists()
+    reported = manifest["run"] != "batch" or paths.is_reported
     return manifest["fingerprint"] == wanted and manifest["outputs"] == outputs and reported
 
 
@@ -290,6 +295,10 @@ def with_remedy(profile: str, message: str, other: str = "") -> str:
     else:
         if free < _LITTLE:
             remedy = _REMEDIES[errno.ENOSPC, errno.EDQUOT]
+        elif "died before replying" in message:
+            remedy = (
+                "It did not start. See that `python -m ipykernel_launcher` does, and that `ulimit -n` is 256 or more"
+            )
         elif "Kernel died" in message:
             remedy = "It was killed, most likely because memory ran out. Free memory or use `--jobs 1`"
         elif "MemoryError" in message:
@@ -429,12 +438,12 @@ def _failure(each: _Running, paths: StagePaths) -> str:
 
 
 def _prepare(paths: StagePaths) -> None:
-    """Clear away what earlier runs left, so that nothing half-done or outdated passes for a result."""
+    """Clear away what earlier runs left half-done. The last complete report stays until a new one replaces it."""
     for folder in (paths.executed.parent, paths.report.parent, paths.artifacts.parent, paths.logs):
         folder.mkdir(parents=True, exist_ok=True)
     with _own(paths):
         clear_partial(paths)
-        for file in (paths.executed, paths.report, paths.failed, paths.failed_report, paths.failure, paths.progress):
+        for file in (paths.failed, paths.failed_report, paths.failure, paths.progress):
             file.unlink(missing_ok=True)
 
 

@@ -123,7 +123,7 @@ def _state(run: Run, runs: list[Run], stale: str) -> tuple[str, str]:
         return "failed", plain(str(told.get("message", "")))
     if not run.manifest:
         return "not run", ""
-    if not run.by_hand and not run.paths.executed.exists():
+    if not run.by_hand and not run.paths.is_reported:
         return "out of date", "Its last batch run did not finish; what it left is from an earlier one."
     if changed := _changed_inputs(run, runs):
         stale = f"{', '.join(changed)} ran again since"

@@ -217,6 +217,15 @@ def start(notebook: str, **parameters: Any) -> Stage:
     return Stage(replace(config, stage=_next_lab(config), reads=reads), "interactive", None)
 
 
+def check(holds: Any, what: str) -> None:
+    """Raise ``StageError`` unless something holds that this package guarantees, whatever the data.
+
+    Notebooks call this where others would ``assert``, which ``PYTHONOPTIMIZE`` leaves out.
+    """
+    if not holds:
+        raise StageError(f"This does not hold: {what}. That is a fault of this package: report it with its traceback.")
+
+
 def _complete(profile: str, stage: str) -> StagePaths:
     """Return the files of a stage that has to be complete; raises ``StageError`` where it is not."""
     paths = StagePaths(profile, stage)

@@ -24,6 +24,7 @@ from ebnerd_lib.features import store
 from ebnerd_lib.models.base import SlateModel, find_model, one_thread
 from ebnerd_lib.pipeline.params import StageConfig, hint, load_profile, trained_model, with_assignments, with_values
 from ebnerd_lib.pipeline.paths import StagePaths, relative
+from ebnerd_lib.pipeline.report import render_overview, render_profile
 from ebnerd_lib.pipeline.run import end_with_parent, interruptible
 from ebnerd_lib.pipeline.stage import Stage
 from ebnerd_lib.pipeline.stale import Hashes, fingerprint
@@ -156,6 +157,9 @@ def _run(config: StageConfig, stage: Stage | None) -> None:
     for name, entry in stage.metrics.get("models", {}).items():
         print(f"{name}  validation auc {entry['validation']['auc']:.4f}")
     print(f"{config.stage}: complete in {manifest['duration_seconds']:.0f} s, artifacts in {relative(stage.folder)}")
+    with contextlib.suppress(OSError):  # pages only tell of what is done
+        render_profile(config.profile)
+        render_overview()
 
 
 def model_class(parameters: Mapping[str, Any]) -> type[SlateModel]:

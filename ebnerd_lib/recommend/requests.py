@@ -14,6 +14,13 @@ from ebnerd_lib.features.context import FeatureContext, feature_context
 from ebnerd_lib.features.live import POOL_HOURS, pools, read_before
 from ebnerd_lib.features.registry import every_column
 
+UNKNOWN_READER = 0
+"""The id of a user whom no bundle knows."""
+
+
+class NothingLeftError(ConfigError):
+    """Nothing is live, or a user has read all of it, so there is nothing to rank."""
+
 
 @dataclass(frozen=True)
 class Requests:
@@ -92,6 +99,18 @@ def reference_population(dataset: Dataset, number: int, seed: int) -> np.ndarray
     return np.sort(np.random.default_rng(seed).choice(known, min(number, len(known)), replace=False))
 
 
+def with_something_left(dataset: Dataset, user_ids: np.ndarray, time: int, hours: float) -> np.ndarray:
+    """Return the users that have not read all that is live at a time; ``UNKNOWN_READER`` where that is nobody.
+
+    Where nothing is live at all, these are all users, as ``make_requests`` refuses the time then.
+    """
+    if not len(shown_between(dataset, time, hours)):
+        return user_ids
+    context = feature_context(dataset)
+    slates = pools(dataset, _front_page_requests(dataset, context, user_ids, time), hours, context)
+    return user_ids[slates.lengths > 0] if slates.candidates else np.array([UNKNOWN_READER], np.uint32)
+
+
 def make_requests(
     dataset: Dataset,
     user_ids: np.ndarray,
@@ -112,19 +131,20 @@ def make_requests(
         checkpoints: of the dataset's past, for who asks again and again at other times; features do not depend on them.
 
     Raises:
-        ConfigError: nothing is live then, or a user has read all of it.
+        NothingLeftError: nothing is live then, or a user has read all of it.
     """
     context = feature_context(dataset) if checkpoints is None else checkpoints.context
     asked = _front_page_requests(dataset, context, user_ids, time)
     slates = pools(dataset, asked, hours, context)
     if not len(np.unique(shown_between(dataset, time, hours))):
-        raise ConfigError(
+        raise NothingLeftError(
             f"time: no article is live at {in_words(time)} with pool_hours {hours:g}. "
             "Choose a time within the bundle's weeks or a longer pool."
         )
     if len(done := user_ids[slates.lengths == 0]):
-        raise ConfigError(
-            f"user_ids: users {done.tolist()} have read every live article. Choose other users or a longer pool_hours."
+        raise NothingLeftError(
+            f"{len(done)} of {len(user_ids)} users, the first of them {done[0]}, have read all that is live at "
+            f"{in_words(time)}, so there is nothing to recommend to them. Choose others by user_ids, or another time."
         )
     columns = [column.name for column in every_column()]
     matrix = np.empty((slates.candidates, len(columns)), dtype=np.float32)

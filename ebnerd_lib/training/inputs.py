@@ -217,7 +217,8 @@ def training_rows(slates: Slates, warmup_hours: float) -> np.ndarray:
     ready = slates.time >= slates.time.min() + int(warmup_hours * HOUR)
     rows = np.flatnonzero(ready & slates.has_choice)
     if not len(rows):
+        remedy = "Lower it" if slates.has_choice.any() else "None has a click and a candidate beside it to learn from"
         raise ConfigError(
-            f"warmup_hours: {warmup_hours} leaves none of the {len(slates)} training impressions. Lower it."
+            f"warmup_hours: {warmup_hours} leaves none of the {len(slates)} training impressions. {remedy}."
         )
     return rows

@@ -19,7 +19,7 @@ import pytest
 from oracle import as_pandas_writes, oracle
 from rows import Article, Rows, read_rows
 
-from ebnerd_lib.data import summary
+from ebnerd_lib.data import bundle, summary
 from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset, prepare
 from ebnerd_lib.errors import EbnerdError
@@ -30,6 +30,7 @@ from ebnerd_lib.features.registry import every_column
 BEHAVIORS = ("train_behaviors", "validation_behaviors")
 HISTORIES = ("train_history", "validation_history")
 TABLES = ("articles", *BEHAVIORS, *HISTORIES)
+READ = {name: bundle.TABLES[name.split("_")[-1]][1] for name in TABLES}
 VECTORS = "contrastive_vector.parquet"
 IDS = [(each, "article_ids_inview") for each in BEHAVIORS] + [(each, "article_ids_clicked") for each in BEHAVIORS]
 PAST = [(each, "article_id_fixed") for each in HISTORIES]
@@ -123,7 +124,7 @@ def lose_column(rng, case):
     new = rng.choice([None, column.upper(), f"{column} ", f"x_{column}"])
     table = case.tables[name]
     case.tables[name] = table.rename_columns({column: new}) if new else table.drop_columns([column])
-    case.at(name, column, "refuse")
+    case.at(name, column, verdict(column not in READ[name]))
 
 
 def add_column(rng, case):
@@ -133,7 +134,7 @@ def add_column(rng, case):
     title = rng.choice(["extra", column.upper(), f"{column}.list", column])
     structs = pa.array([{"a": [1]}] * table.num_rows, pa.struct({"a": pa.list_(pa.int8())}))
     case.tables[name] = table.append_column(title, rng.choice([structs, pa.nulls(table.num_rows), table[column]]))
-    case.at(name, column if title == column else "", verdict(title != column))
+    case.at(name, column if title == column else "", verdict(title != column or column not in READ[name]))
 
 
 def wrong_type(rng, case):

@@ -1,0 +1,128 @@
+"""Every function of plots draws whatever there is, and the reader's own settings of matplotlib change nothing."""
+
+import inspect
+import warnings
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from ebnerd_lib import plots
+
+VALUES = {
+    "nothing": [],
+    "one point": [0.3],
+    "all NaN": [np.nan, np.nan],
+    "NaN among ties": [np.nan, 0.2, 0.2, 0.9],
+    "zeros": [0.0, 0.0],
+}
+LABELS = {
+    "long": ("a category of news that somebody named at length " * 2)[:80],
+    "odd": "$x_{1$ & <b>\\frac$",
+    "empty": "",
+}
+
+
+def frame(**columns):
+    return pd.DataFrame(columns)
+
+
+def ends(values, wide=0.1):
+    """Intervals around values, as files hold them."""
+    return [[value - wide, value + wide] for value in values]
+
+
+def named(values, label):
+    """The values as entries of one name each, and all as arrays under one name."""
+    return {f"{label}{place}": value for place, value in enumerate(values)}
+
+
+def scores(values, label, **more):
+    return {name: {"tier": "ids", "auc": value, "auc_ci": [value, value], **more} for name, value in
+            named(values, label).items()}  # fmt: skip
+
+
+def records(values, label):
+    """Slices of two dimensions, with and without intervals."""
+    return [
+        {"dimension": dimension, "slice": f"{label} {place}",
+         "scorers": {label: {"auc": value, "auc_ci": None if place % 2 else [value, value]}}}
+        for dimension in (label, "other") for place, value in enumerate(values)
+    ]  # fmt: skip
+
+
+def life(values):
+    count = len(values)
+    return frame(hour=3_600_000_000 * np.arange(count), inviews=np.nan_to_num(values), clicks=np.zeros(count),
+                 rate=values, low=values, high=values)  # fmt: skip
+
+
+CALLS = {
+    "distribution": lambda v, x: [plots.distribution({x: np.array(v)}, x, log) for log in (False, True)],
+    "rate_by_bin": lambda v, x: [plots.rate_by_bin(np.array(v), [x] * len(v), x, x)],
+    "concentration": lambda v, x: [plots.concentration({x: np.array(v)})],
+    "hour_profile": lambda v, x: [plots.hour_profile({x: np.nan_to_num(v).astype(int) % 24})],
+    "learning_curves": lambda v, x: [plots.learning_curves(
+        {x: pd.DataFrame({"epoch": range(len(v)), "train/loss": v, "val/loss": v, "val/auc": v})}, {x: 0}
+    )],
+    "intervals": lambda v, x: [plots.intervals({n: {"tier": "ids", "tuning": own} for n, own in scores(v, x).items()},
+                                               "tuning")],
+    "differences": lambda v, x: [plots.differences(scores(v, x), x)],
+    "top_lists": lambda v, x: [plots.top_lists({x: np.array(v), "other": np.array(v)}, x)],
+    "category_shares": lambda v, x: [
+        plots.category_shares(frame(value=[x] * len(v), shown=np.array(v, float), **{x: np.array(v, float)}), most)
+        for most in (2, 12)
+    ],
+    "slices": lambda v, x: [plots.slices(records(v, x), [x])],
+    "calibration": lambda v, x: [plots.calibration(
+        {x: {"ece": np.mean(v) if len(v) else np.nan, "curve": [{"probability": p, "click_rate": p} for p in v]}}
+    )],
+    "trade_off": lambda v, x: [plots.trade_off(
+        {x: frame(diversity_weight=np.arange(len(v)), diversity=v, **{"ndcg@10": v, "ndcg@10_ci": ends(v)})}
+    )],
+    "importance": lambda v, x: [plots.importance(
+        {x: frame(group=[f"{x}{place}" for place in range(len(v))], drop=v, drop_ci=ends(v))}
+    ), plots.importance({})],
+    "article_life": lambda v, x: [plots.article_life(life(v), 0)],
+}  # fmt: skip
+"""By function, calls of it with some values and a label."""
+
+
+def test_every_function_that_draws_is_called_below():
+    drawing = {name for name, function in inspect.getmembers(plots, inspect.isfunction)
+               if not name.startswith("_") and inspect.signature(function).return_annotation is Figure}  # fmt: skip
+    assert set(CALLS) == drawing
+
+
+@pytest.mark.parametrize("kind", VALUES)
+@pytest.mark.parametrize("name", CALLS)
+def test_a_plot_takes_whatever_there_is(name, kind):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for figure in CALLS[name](VALUES[kind], "mlp"):
+            assert plots.svg(figure).startswith("<svg")
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("name", CALLS)
+def test_a_plot_takes_any_label(name, label):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for figure in CALLS[name]([0.1, 0.4, 0.2], LABELS[label]):
+            assert plots.svg(figure).startswith("<svg")
+            width = figure.get_figwidth() * figure.dpi
+            for axis in (axis for axis in figure.axes if axis.get_visible()):
+                box = axis.get_window_extent()
+                assert box.width > 0.15 * width / len(figure.axes) and box.height > 20, "room for what is drawn"
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_settings_of_the_reader_change_nothing(name):
+    wanted = [plots.svg(figure) for figure in CALLS[name]([0.1, 0.4, 0.2], "mlp")]
+    own = {"font.size": 30, "axes.grid": False, "lines.linewidth": 9, "savefig.bbox": "tight", "svg.fonttype": "none",
+           "timezone": "Asia/Tokyo", "axes.facecolor": "black", "axes.formatter.limits": (0, 0),
+           "image.cmap": "gray", "figure.constrained_layout.use": True, "xtick.labelsize": 3}  # fmt: skip
+    with mpl.rc_context(own):
+        assert [plots.svg(figure) for figure in CALLS[name]([0.1, 0.4, 0.2], "mlp")] == wanted
