@@ -15,7 +15,7 @@ from runs import command, copy_of
 
 from ebnerd_lib.data.dataset import PARTS
 from ebnerd_lib.features import store
-from ebnerd_lib.pipeline.paths import ROOT
+from ebnerd_lib.pipeline.paths import ROOT, profile_stages
 
 TOLERANCES = {"measured": 1e-6, "trained": 0.002}
 METRICS = ("auc", "mrr", "ndcg@5", "ndcg@10")
@@ -23,8 +23,10 @@ METRICS = ("auc", "mrr", "ndcg@5", "ndcg@10")
 
 def found_in(artifacts: Path) -> dict[str, dict[str, float]]:
     """Read the headline metrics of a profile by kind and name, to nine digits."""
-    stages = [artifacts / "01_preprocess", *sorted(artifacts.glob("0[23]_train_*"))]
-    first, *training = [json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in stages]
+    stages = [stage for stage in profile_stages(artifacts.parent.name) if stage < "04"]
+    first, *training = [
+        json.loads((artifacts / stage / "metrics.json").read_text(encoding="utf-8")) for stage in stages
+    ]
     measured = {f"counts/{name}": count for name, count in first["counts"].items()}
     for part in PARTS:
         features = store.read(artifacts / "01_preprocess", part)

@@ -73,7 +73,7 @@ def test_a_stage_that_is_run_by_hand_is_left_to_it(project):
     project.fill(("05_compare",))
     by_hand = (
         "from ebnerd_lib.pipeline import stage, params; "
-        "own = params.load_config('smoke', '05_compare'); running = stage.Stage(own); "
+        "own = params.load_config('smoke', '05_compare'); running = stage.Stage(own, 'interactive', None); "
         "(running.folder / 'figure').touch(); print('begun', flush=True); input()"
     )
     environment = {**os.environ, "PYTHONPATH": str(project.root)}
@@ -82,7 +82,9 @@ def test_a_stage_that_is_run_by_hand_is_left_to_it(project):
     with subprocess.Popen(words, cwd=project.root, env=environment, **pipes) as kernel:
         assert kernel.stdout.readline() == "begun\n"
         code, text = project.run()
-        assert code == 1 and f"05_compare.lock is held by 05_compare by hand, pid {kernel.pid} since" in text, text
+        assert code == 1 and f"05_compare/stage.lock is held by 05_compare by hand, pid {kernel.pid} since" in text, (
+            text
+        )
         assert [path.name for path in project.outputs.glob("artifacts/.*/*")] == ["figure"]
         kernel.kill()
     project.assert_reruns()

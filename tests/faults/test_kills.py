@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 TARGETS = ("runner", "kernel", "make and runner", "runner and kernels")
 KILLS = 4
-SECONDS_BETWEEN = (5.0, 7.0, 2.0, 7.0, 2.0, 7.0, 5.0, 1.5)
+SECONDS_BETWEEN = (5.0, 7.0, 2.0, 7.0, 2.0, 7.0, 2.0, 7.0, 5.0, 1.5)
 """About the time until the next stage is complete, by the number of those that are; rendering follows the last."""
 
 
