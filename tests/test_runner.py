@@ -146,7 +146,7 @@ def test_a_failed_stage_is_marked_keeps_the_last_artifacts_and_exits_1(project):
     assert result.returncode == 1
     assert "06_explore: FAILED: " in result.stderr and "4000000000" in result.stderr
     outputs = project / "outputs" / "smoke"
-    assert not (outputs / "notebooks" / "06_explore.ipynb").exists()
+    assert (outputs / "reports" / "06_explore.html").exists(), "of the run before"
     assert (outputs / "notebooks" / "06_explore.failed.ipynb").exists()
     assert "4000000000" in (outputs / "reports" / "06_explore.failed.html").read_text()
     assert "failed" in (outputs / "index.html").read_text()

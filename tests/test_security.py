@@ -141,7 +141,8 @@ def test_names_of_columns_captions_and_categories_are_text():
     table = pd.DataFrame({"value": [HOSTILE[5], "$x$"], "shown": [0.5, 0.5], "mlp": [0.5, 0.5]})
     figure = plots.category_shares(table)
     assert plots.svg(figure).startswith("<svg")
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [HOSTILE[5], "$x$"], "no formula"
+    first, second = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert HOSTILE[5].startswith(first.rstrip("… ")) and len(first) > 10 and second == "$x$", "no formula"
 
 
 def hostile(articles: pa.Table) -> pa.Table:
