@@ -187,6 +187,9 @@ class _Run:
         wanted = fingerprint(config, self.hashes)
         if is_fresh(config, wanted, self.hashes):
             self.kept.append(stage)
+            paths = StagePaths(self.profile, stage)
+            for file in (paths.failed, paths.failed_report, paths.failure):  # what failed since was taken back
+                file.unlink(missing_ok=True)
             return ""
         return wanted
 
