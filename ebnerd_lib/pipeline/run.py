@@ -162,8 +162,8 @@ class _Run:
                     sorter.done(stage)
         if self.failed:
             return self._end_failed()
+        self.hashes.save()  # before the pages, which ask for the same checksums
         rendered = report.render_profile(self.profile)
-        self.hashes.save()
         if self.ran or rendered or not report.overview_file().exists():
             report.render_overview()
         if self.ran:
@@ -254,8 +254,8 @@ class _Run:
         """Render after a failure, which may have a cause that stops this too."""
         where = f"Index: {relative(StagePaths(self.profile, '').outputs / 'index.html')}"
         try:
-            report.render_profile(self.profile)
             self.hashes.save()
+            report.render_profile(self.profile)
             report.render_overview()
         except OSError as error:
             where = f"The reports could not be written ({error.strerror})."
