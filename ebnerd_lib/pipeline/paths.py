@@ -71,6 +71,16 @@ def parameter_file(profile: str, stage: str) -> Path:
     return ROOT / "params" / profile / f"{stage}.yaml"
 
 
+def lab_number(stage: str) -> int:
+    """Return the number of a run by hand, 0 for a stage of a profile.
+
+    >>> lab_number("03_train_mlp.lab12"), lab_number("03_train_mlp.wide")
+    (12, 0)
+    """
+    found = re.fullmatch(r".*\.lab([0-9]+)", stage)
+    return int(found[1]) if found else 0
+
+
 def profiles() -> list[str]:
     """Return the names of all profiles, the folders of ``params``."""
     return sorted(p.name for p in (ROOT / "params").glob("[!.]*") if p.is_dir())

@@ -15,7 +15,7 @@ from ebnerd_lib.data.layout import generated_stamp
 from ebnerd_lib.errors import EbnerdError
 from ebnerd_lib.pipeline import paths as layout
 from ebnerd_lib.pipeline.params import StageConfig, base_config, differences, load_profile
-from ebnerd_lib.pipeline.paths import StagePaths, read_json
+from ebnerd_lib.pipeline.paths import StagePaths, lab_number, read_json
 from ebnerd_lib.pipeline.stale import stale_stages
 
 _TRACEBACK_LINES = 8
@@ -83,15 +83,14 @@ def read_runs(profile: str) -> list[Run]:
 
     Where the parameters are wrong, the stages are those that left artifacts, and the error stands as their message.
     """
-    outputs, configs, error = StagePaths(profile, "").outputs, dict[str, StageConfig](), ""
+    outputs, configs = StagePaths(profile, "").outputs, dict[str, StageConfig]()
     there = sorted(file.parent.name for file in outputs.glob("artifacts/[!.]*/manifest.json"))
     try:
         configs = load_profile(profile)
         stale = stale_stages(profile, configs)
-    except EbnerdError as refused:
-        error = plain(str(refused))
-        stale = dict.fromkeys(there, error)
-    stages = list(configs) or [stage for stage in there if ".lab" not in stage]
+    except EbnerdError as error:
+        stale = dict.fromkeys(there, plain(str(error)))
+    stages = list(configs) or [stage for stage in there if not lab_number(stage)]
     runs = []
     for stage in dict.fromkeys([*stages, *there]):
         paths = StagePaths(profile, stage)
@@ -111,7 +110,7 @@ def _other(run: Run) -> tuple[str, str]:
     with contextlib.suppress(EbnerdError):
         base = base_config(run.paths.profile, run.stage)
         run.changes = differences(base.parameters, run.manifest.get("parameters", {}))
-    if ".lab" in run.stage:
+    if lab_number(run.stage):
         return "by hand", ""
     return "left over", f"params/{run.paths.profile}/{run.stage}.yaml is gone. Restore it, or remove what it left."
 

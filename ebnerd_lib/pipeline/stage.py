@@ -3,7 +3,6 @@
 import datetime
 import json
 import os
-import re
 import shutil
 import time
 from dataclasses import replace
@@ -22,6 +21,7 @@ from ebnerd_lib.pipeline.paths import (
     files_in,
     holder,
     is_held,
+    lab_number,
     parameter_file,
     peak_memory_mb,
     read_json,
@@ -120,7 +120,7 @@ class Stage:
         for checkpoint in self.logs.glob("*/*/last.ckpt"):  # no training of this stage is to be resumed any more
             checkpoint.unlink()
         release(self._paths.lock)
-        if _lab_number(self.config.stage):
+        if lab_number(self.config.stage):
             _forget_lab(self.config)
         return manifest
 
@@ -237,31 +237,26 @@ def _complete(profile: str, stage: str) -> StagePaths:
     return paths
 
 
-def _lab_number(stage: str) -> int:
-    """Return the number of a run by hand, 0 for any other stage."""
-    found = re.fullmatch(r".*\.lab([0-9]+)", stage)
-    return int(found[1]) if found else 0
-
-
-def _lab_runs(config: StageConfig, kind: str) -> list[StagePaths]:
-    """Return the runs by hand of a notebook that have a folder of a ``kind``, the first one first."""
-    outputs = StagePaths(config.profile, "").outputs
-    names = [folder.name for folder in outputs.glob(f"{kind}/{config.stage.partition('.')[0]}.lab[0-9]*")]
-    return [StagePaths(config.profile, name) for name in sorted(names, key=_lab_number)]
+def _lab_runs(config: StageConfig) -> list[StagePaths]:
+    """Return the runs by hand of a notebook, finished or not, the first one first."""
+    outputs, pattern = StagePaths(config.profile, "").outputs, f"{config.stage.partition('.')[0]}.lab[0-9]*"
+    names = {folder.name for kind in ("artifacts", "logs") for folder in outputs.glob(f"{kind}/{pattern}")}
+    return [StagePaths(config.profile, name) for name in sorted(names, key=lab_number)]
 
 
 def _next_lab(config: StageConfig) -> str:
     """Return the name of a new run by hand, or of the one that this process has begun and not finished."""
-    runs = [*_lab_runs(config, "artifacts"), *_lab_runs(config, "logs")]
+    runs = _lab_runs(config)
     begun = [paths.stage for paths in runs if is_held(paths.lock)]
-    return begun[-1] if begun else f"{config.stage}.lab{1 + max((_lab_number(p.stage) for p in runs), default=0)}"
+    return begun[-1] if begun else f"{config.stage}.lab{1 + (lab_number(runs[-1].stage) if runs else 0)}"
 
 
 def _forget_lab(config: StageConfig) -> None:
-    """Remove runs by hand but for the last ones, and but for those that go on."""
-    kept = {paths.stage for paths in _lab_runs(config, "artifacts")[-LAB_RUNS:]}
-    for paths in [*_lab_runs(config, "artifacts"), *_lab_runs(config, "logs")]:
-        if paths.stage not in kept and not is_held(paths.lock) and not holder(paths.lock):
+    """Remove runs by hand but for the last finished ones, and but for those that go on."""
+    runs = _lab_runs(config)
+    kept = [paths for paths in runs if paths.artifacts.exists()][-LAB_RUNS:]
+    for paths in runs:
+        if paths not in kept and not is_held(paths.lock) and not holder(paths.lock):
             shutil.rmtree(paths.artifacts, ignore_errors=True)
             shutil.rmtree(paths.logs, ignore_errors=True)
 
