@@ -19,7 +19,7 @@ from ebnerd_lib.features.registry import allowed
 from ebnerd_lib.models.base import Batch, slate_ndcg
 from ebnerd_lib.models.mlp import MLP
 from ebnerd_lib.pipeline.params import base_config, load_profile, with_values
-from ebnerd_lib.recommend.next_click import RULES, NextClicks, click_ranks, next_clicks
+from ebnerd_lib.recommend.next_click import RULES, NextClicks, click_ranks, next_click_table, next_clicks
 from ebnerd_lib.training.batches import SlateData
 from ebnerd_lib.training.inputs import TrainingInputs
 
@@ -310,7 +310,7 @@ def test_metrics_are_means_over_clicks_then_over_impressions(by_rank):
 def test_the_best_rule_knows_no_more(by_rank):
     assert by_rank.best_rule("exposure") == "inviews_1h"
     assert by_rank.best_rule("clicks") == "clicks_1h"
-    table = by_rank.table().set_index("scorer")
+    table = next_click_table(by_rank.entries(), by_rank.gains()).set_index("scorer")
     assert table["rule"].to_dict() == {**dict.fromkeys(RULES, ""), "mine": "inviews_1h"}
     gain = by_rank.values(by_rank.ranks["mine"])[:, 0].mean() - 1 / np.log2(10)
     assert table.loc["mine", "ΔnDCG@10 vs. the best rule"].startswith(f"{gain:+.4f} [")

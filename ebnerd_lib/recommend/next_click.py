@@ -4,7 +4,7 @@ Clicks happened on what was shown, so this rewards guessing the page as well as 
 one another; it is no A/B test.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,24 +104,6 @@ class NextClicks:
             found[name] = {"rule": rule, "ndcg@10": float(more.mean()), "ndcg@10_ci": ends}
         return found
 
-    def table(self, seed: int = 0) -> pd.DataFrame:
-        """Tabulate scorers, the best nDCG first, each model with its paired ΔnDCG vs. the best rule.
-
-        Returns:
-            One row a scorer: ``scorer``, ``tier``, ``trained on``, ``ndcg@10`` with its interval as text, ``hit@10``,
-            ``mrr``; and, of a model, the difference with its interval as text, and that ``rule``.
-        """
-        rows, gains = [], self.gains(seed)
-        for name, entry in sorted(self.entries(seed).items(), key=lambda item: -item[1]["ndcg@10"]):
-            row = {"scorer": name, "tier": entry["tier"], "trained on": entry["trained_on"]}
-            row["ndcg@10"] = with_interval(entry["ndcg@10"], entry["ndcg@10_ci"])
-            row |= {"hit@10": entry["hit@10"], "mrr": entry["mrr"], "ΔnDCG@10 vs. the best rule": "", "rule": ""}
-            if own := gains.get(name):
-                more = with_interval(own["ndcg@10"], own["ndcg@10_ci"], "+")
-                row |= {"ΔnDCG@10 vs. the best rule": more, "rule": own["rule"]}
-            rows.append(row)
-        return pd.DataFrame(rows)
-
     def save(self, folder: Path) -> None:
         """Write ``next_click_<name>.parquet`` of every scorer: one row a click, with null ranks where unreachable."""
         for name, ranks in self.ranks.items():
@@ -160,9 +142,8 @@ def next_clicks(
         own = slice(live.offsets[chunk.rows[0]], live.offsets[chunk.rows[-1] + 1])
         for model in models:
             scores[model.name][own] = model.score(dataset, chunk.slates, chunk.table, chunk.names)
-        for rule, column in _COLUMNS.items():
-            values = chunk.column(column)
-            scores[rule][own] = by_recency(values) if rule == "newest" else values
+        for rule in _COLUMNS:
+            scores[rule][own] = by_rule(rule, chunk.column)
     # Clicks, and what is clicked of the pools: both in order of impression and article.
     request = requests.per_candidate(np.arange(len(requests)))[requests.clicked]
     article = requests.article[requests.clicked]
@@ -179,6 +160,35 @@ def next_clicks(
         scores={model.name: scores[model.name] for model in models},
     )
     return replace(clicks, ranks={name: clicks.place(own) for name, own in scores.items()})
+
+
+def next_click_table(entries: Mapping[str, Mapping[str, Any]], gains: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Tabulate scorers, the best nDCG first, each model with its paired ΔnDCG vs. the best rule.
+
+    Args:
+        entries: see ``NextClicks.entries``.
+        gains: see ``NextClicks.gains``.
+
+    Returns:
+        One row a scorer: ``scorer``, ``tier``, ``trained on``, ``ndcg@10`` with its interval as text, ``hit@10``,
+        ``mrr``; and, of a model, the difference with its interval as text, and that ``rule``.
+    """
+    rows = []
+    for name, entry in sorted(entries.items(), key=lambda item: -item[1]["ndcg@10"]):
+        row = {"scorer": name, "tier": entry["tier"], "trained on": entry["trained_on"]}
+        row["ndcg@10"] = with_interval(entry["ndcg@10"], entry["ndcg@10_ci"])
+        row |= {"hit@10": entry["hit@10"], "mrr": entry["mrr"], "ΔnDCG@10 vs. the best rule": "", "rule": ""}
+        if own := gains.get(name):
+            more = with_interval(own["ndcg@10"], own["ndcg@10_ci"], "+")
+            row |= {"ΔnDCG@10 vs. the best rule": more, "rule": own["rule"]}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def by_rule(rule: str, column: Callable[[str], np.ndarray]) -> np.ndarray:
+    """Return the scores (m,) of one of ``RULES`` that a column tells, given what returns columns by name."""
+    values = column(_COLUMNS[rule])
+    return by_recency(values) if rule == "newest" else values
 
 
 def click_ranks(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> np.ndarray:

@@ -10,9 +10,10 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.schema import SENTIMENT_LABELS
 from ebnerd_lib.data.slates import HOUR
 from ebnerd_lib.evaluation import diversity
-from ebnerd_lib.evaluation.baselines import by_recency, click_counts
+from ebnerd_lib.evaluation.baselines import click_counts
 from ebnerd_lib.evaluation.diversity import ArticleSpace
 from ebnerd_lib.recommend.lists import articles_of
+from ebnerd_lib.recommend.next_click import RULES, by_rule
 from ebnerd_lib.recommend.requests import Requests, shown_between
 
 NO_CATEGORY = "unknown"
@@ -34,12 +35,8 @@ def rules(requests: Requests, seed: int) -> dict[str, tuple[str, np.ndarray]]:
     ``clicks_1h`` is the clicks of the hour before; ``newest`` puts articles without a time of publication last;
     ``random`` is sampled with the seed, for each user anew.
     """
-    age = requests.column("age_hours")
-    return {
-        "clicks_1h": ("clicks", requests.column("clicks_1h")),
-        "newest": ("content", by_recency(age)),
-        "random": ("ids", np.random.default_rng(seed).random(len(age))),
-    }
+    found = {rule: (RULES[rule], by_rule(rule, requests.column)) for rule in ("clicks_1h", "newest")}
+    return found | {"random": (RULES["random"], np.random.default_rng(seed).random(len(requests.matrix)))}
 
 
 def beyond_table(

@@ -136,7 +136,7 @@ def make_requests(
     context = feature_context(dataset) if checkpoints is None else checkpoints.context
     asked = _front_page_requests(dataset, context, user_ids, time)
     slates = pools(dataset, asked, hours, context)
-    if not len(np.unique(shown_between(dataset, time, hours))):
+    if not len(shown_between(dataset, time, hours)):
         raise NothingLeftError(
             f"time: no article is live at {in_words(time)} with pool_hours {hours:g}. "
             "Choose a time within the bundle's weeks or a longer pool."
