@@ -14,9 +14,8 @@ from ebnerd_lib.features.build import write_features
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.pipeline.params import load_config
 from ebnerd_lib.pipeline.paths import read_json
-from ebnerd_lib.pipeline.train import Fit, fit, model_class
+from ebnerd_lib.pipeline.train import Fit, fit, inputs_of, model_class
 from ebnerd_lib.sample import GENERATOR_VERSION, generate
-from ebnerd_lib.training.inputs import TrainingInputs
 
 PROFILES = {"smoke": "smoke", "demo": "sample", "small": "ebnerd_small", "large": "ebnerd_large"}
 """The profile whose parameters a size of a generated bundle is preprocessed and trained with."""
@@ -69,5 +68,5 @@ def fitted(
     given = parameters(size, model) | {"trainer": {"accelerator": "cpu", "devices": 1}}
     if epochs is not None:
         given |= {"epochs": epochs, "training": {**given["training"], "patience": epochs}}
-    inputs = TrainingInputs.of(data, features, given["tier"], given["training"]["warmup_hours"])
+    inputs = inputs_of(given, data, features)
     return fit(model_class(given), given, inputs, Path(tempfile.mkdtemp(dir=work)), model, report)

@@ -6,8 +6,7 @@ from typing import Any
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.pipeline.params import load_config
-from ebnerd_lib.pipeline.train import Fit, fit, model_class
-from ebnerd_lib.training.inputs import TrainingInputs
+from ebnerd_lib.pipeline.train import Fit, fit, inputs_of, model_class
 
 PROFILE = {"03_train_news.nrms": "news"}
 
@@ -25,5 +24,4 @@ def fitted(
     """A model that is trained on the CPU, its logs in a folder named as the model."""
     given = parameters(stage, **changes) | {"trainer": {"accelerator": "cpu", "devices": 1}}
     kind = model_class(given)
-    inputs = TrainingInputs.of(data, features, given["tier"], given["training"]["warmup_hours"])
-    return fit(kind, given, inputs, logs, kind.name, report)
+    return fit(kind, given, inputs_of(given, data, features), logs, kind.name, report)

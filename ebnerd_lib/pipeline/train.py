@@ -18,9 +18,11 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
 from ebnerd_lib.data import dataset as datasets
+from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.evaluate import save_results
 from ebnerd_lib.features import store
+from ebnerd_lib.features.store import Features
 from ebnerd_lib.models.base import SlateModel, find_model, one_thread
 from ebnerd_lib.pipeline.params import StageConfig, hint, load_profile, trained_model, with_assignments, with_values
 from ebnerd_lib.pipeline.paths import StagePaths, relative
@@ -141,11 +143,7 @@ def _run(config: StageConfig, stage: Stage | None) -> None:
     folder = StagePaths(config.profile, config.reads[0]).artifacts
     data = datasets.load(folder)
     features = {part: store.read(folder, part) for part in data.parts}
-    tier, warmup_hours = parameters["tier"], parameters["training"]["warmup_hours"]
-    if parameters.get("slates") == "live":
-        inputs = TrainingInputs.live(data, tier, warmup_hours, parameters["seed"], **parameters["pools"])
-    else:
-        inputs = TrainingInputs.of(data, features, tier, warmup_hours)
+    inputs = inputs_of(parameters, data, features)
     model = fit(model_class(parameters), parameters, inputs, paths.logs, str(trained_model(config.stage))).model
     if stage is None:
         return
@@ -160,6 +158,14 @@ def _run(config: StageConfig, stage: Stage | None) -> None:
     with contextlib.suppress(OSError):  # pages only tell of what is done
         render_profile(config.profile)
         render_overview()
+
+
+def inputs_of(parameters: Mapping[str, Any], data: Dataset, features: dict[str, Features]) -> TrainingInputs:
+    """Return what the model of a stage learns from, by its parameters: logged slates, or samples of what was live."""
+    tier, warmup_hours = parameters["tier"], parameters["training"]["warmup_hours"]
+    if parameters.get("slates") == "live":
+        return TrainingInputs.live(data, tier, warmup_hours, parameters["seed"], **parameters["pools"])
+    return TrainingInputs.of(data, features, tier, warmup_hours)
 
 
 def model_class(parameters: Mapping[str, Any]) -> type[SlateModel]:
