@@ -80,7 +80,7 @@ test: $(READY) ## run the quick tests and the examples in docstrings: under 4 mi
 	@$(PY) -m pytest -n 2 --dist loadfile
 
 test-slow: $(READY) ## run what starts whole runs, servers, browsers, torchrun, kills and full disks: under 15 minutes
-	@$(PY) -m pytest -m slow
+	@$(PY) -m pytest -m slow -n 2 --dist loadfile
 
 lint: $(READY) ## check style, types, import directions and that notebooks hold no outputs
 	@$(PY) -m ruff check .
