@@ -235,3 +235,13 @@ def flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in parameters.items():
         found |= {f"{name}.{key}": own for key, own in value.items()} if isinstance(value, dict) else {name: value}
     return found
+
+
+def nested(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters with groups, of those that ``flat`` gives; of two for one key the last one counts."""
+    found: dict[str, Any] = {}
+    for name, value in parameters.items():
+        group, dot, key = name.partition(".")
+        own = found.get(group)
+        found[group] = {**(own if isinstance(own, dict) else {}), key: value} if dot else value
+    return found

@@ -11,6 +11,7 @@ from typing import Any
 
 from ebnerd_lib.data.layout import generated_stamp
 from ebnerd_lib.errors import StageError
+from ebnerd_lib.pipeline.live import LiveView, hide_tracebacks
 from ebnerd_lib.pipeline.params import StageConfig, from_values, load_profile, read_stages, trained_model
 from ebnerd_lib.pipeline.paths import (
     PREPROCESSED,
@@ -62,6 +63,7 @@ class Stage:
         self._paths = StagePaths(config.profile, config.stage)
         self._run, self._fingerprint = run, fingerprint
         self._told = 0.0
+        self._live = LiveView() if run == "interactive" else None
         self._start, self._started = time.monotonic(), datetime.datetime.now(datetime.UTC)
         self.folder = self._paths.artifacts.with_name(f".{config.stage}.{os.getpid()}.partial")
         self.logs = self._paths.logs
@@ -84,11 +86,14 @@ class Stage:
         return _complete(self.config.profile, stage).artifacts
 
     def progress(self, what: dict[str, Any]) -> None:
-        """Tell the runner how far this stage is, shares of a step at most every two seconds."""
+        """Tell the runner, or who runs the notebook by hand, how far this stage is; shares of a step now and then."""
         now = time.monotonic()
-        if what.get("share", 1.0) < 1.0 and now - self._told < 2.0:
+        if what.get("share", 1.0) < 1.0 and now - self._told < (2.0 if self._live is None else 0.2):
             return
         self._told = now
+        if self._live is not None:
+            self._live.show(what)
+            return
         with self._paths.progress.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(what) + "\n")
 
@@ -122,6 +127,8 @@ class Stage:
         release(self._paths.lock)
         if lab_number(self.config.stage):
             _forget_lab(self.config)
+            run, name = f"{self.config.profile}/{self.config.stage}", self.config.stage.partition(".")[0]
+            print(f"Kept as {run}. To have it in batch runs: make keep RUN={run} NEW={name}.<name>")
         return manifest
 
     def provenance(self, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -201,8 +208,10 @@ def start(notebook: str, **parameters: Any) -> Stage:
         LockedError: another process runs this stage.
         BundleError: a file of the bundle is missing.
     """
-    config = from_values(notebook, parameters)
     batch = json.loads(os.environ.get(BATCH_VARIABLE, "{}"))
+    if not batch:
+        hide_tracebacks()
+    config = from_values(notebook, parameters)
     if batch.get("stage", "").partition(".")[0] == notebook:
         return Stage(replace(config, stage=batch["stage"], reads=tuple(batch["reads"])), "batch", batch["fingerprint"])
     if notebook == PREPROCESSED and parameter_file(config.profile, notebook).exists():
