@@ -61,7 +61,8 @@ STRIPPED := metadata.papermill cell.metadata.papermill metadata.language_info.co
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run-all keep reports lab tensorboard data doctor test test-slow lint bench audit setup-git clean lock
+.PHONY: help run-all keep compare tune reports lab tensorboard data doctor test test-slow lint bench audit setup-git \
+	clean lock
 
 # A line of `##@` names a group of targets for `make help`, a group without targets is not shown.
 ##@ Run
@@ -72,6 +73,12 @@ run-all: $(READY) $(STAMP_$(PROFILE)) ## run what is stale in PROFILE and render
 
 keep: $(READY) ## write the parameters of RUN=smoke/03_train_mlp.lab1 to a variant NEW=03_train_mlp.wide
 	@$(PY) -m ebnerd_lib keep $(call option,RUN,run) $(call option,NEW,new)
+
+compare: $(READY) ## put RUNS="sample/03_train_mlp sample/03_train_mlp.lab1" side by side on one page, SEEDS=5
+	@$(PY) -m ebnerd_lib compare --runs "$(RUNS)" $(if $(SEEDS),--seeds $(SEEDS))
+
+tune: $(READY) $(STAMP_$(PROFILE)) ## search over the parameters of STAGE=03_train_mlp in PROFILE, TRIALS=20
+	@$(PY) -m ebnerd_lib tune --profile $(PROFILE) $(if $(STAGE),--stage $(STAGE)) $(if $(TRIALS),--trials $(TRIALS))
 
 reports: $(READY) ## render the pages of all profiles again, without running anything
 	@$(PY) -m ebnerd_lib reports

@@ -131,6 +131,36 @@ def train(profile: str, stage: str, assignments: tuple[str, ...]) -> None:
     train(profile, stage, ";".join(assignments))
 
 
+@verbs.command(short_help="search over the parameters of a training stage, on as many processes as are started")
+@PROFILE
+@click.option("--stage", default="03_train_mlp", show_default=True, help="a training stage of the profile")
+@click.option("--trials", default=20, show_default=True, type=click.IntRange(1), help="over all processes")
+def tune(profile: str, stage: str, trials: int) -> int:
+    """Search over the parameters of a training stage by the metric of the tuning day, and report in 07_tune.
+
+    What is searched stands in params/tune.yaml. A search that was stopped resumes; the same command in another
+    terminal, or on another machine that shares the folder outputs/, works on the same search.
+    """
+    _be_deterministic()
+    from ebnerd_lib.pipeline.tune import tune
+
+    return tune(profile, stage, trials)
+
+
+@verbs.command()
+@click.option("--runs", required=True, help="PROFILE/STAGE of each, spaces between them; the first is the reference")
+@click.option("--seeds", default=1, show_default=True, type=click.IntRange(1, 100), help="trainings of each run")
+def compare(runs: str, seeds: int) -> None:
+    """Put finished training runs side by side on one page: parameters, paired differences, learning curves.
+
+    With --seeds each run is trained again with that many seeds in all, for the mean and spread of its AUC.
+    """
+    _be_deterministic()
+    from ebnerd_lib.pipeline.compare import compare
+
+    print(f"page: {compare(runs.split(), seeds)}")
+
+
 @verbs.command()
 @click.option("--out", type=Path, required=True, help="folder to write")
 @click.option("--seed", default=0, show_default=True, help="same seed, same bytes")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ebnerd_lib.errors import EbnerdError, LockedError, StorageError
-from ebnerd_lib.pipeline import report
+from ebnerd_lib.pipeline import history, report
 from ebnerd_lib.pipeline.experiments import Choice, select
 from ebnerd_lib.pipeline.params import StageConfig, load_profile
 from ebnerd_lib.pipeline.paths import (
@@ -57,7 +57,14 @@ _REMEDIES = {
 }
 
 
-def run(profile: str, jobs: int | None = None, only: str = "", start: str = "", force: bool = False) -> int:
+def run(
+    profile: str,
+    jobs: int | None = None,
+    only: str = "",
+    start: str = "",
+    force: bool = False,
+    extra: StageConfig | None = None,
+) -> int:
     """Run what is stale in a profile and render what changed.
 
     Args:
@@ -66,6 +73,7 @@ def run(profile: str, jobs: int | None = None, only: str = "", start: str = "", 
         only: the stages to run, see ``experiments.select``. What they read runs first where it is stale.
         start: the same, with what reads them. Of those, one that reads another stale stage is left as it is.
         force: also run the stages that are asked for where they are fresh.
+        extra: a stage to run that is none of the profile, and what it reads.
 
     Returns:
         0 if every stage is complete, 1 if one failed, 130 if the run was interrupted by Ctrl-C, SIGTERM or SIGHUP.
@@ -82,9 +90,9 @@ def run(profile: str, jobs: int | None = None, only: str = "", start: str = "", 
     kept: list[str] = []
     with interruptible():
         try:
-            configs = load_profile(profile)
+            configs = load_profile(profile) | ({extra.stage: extra} if extra else {})
             order(configs)  # refuses a circle
-            choice = select(configs, only, start)
+            choice = select(configs, extra.stage if extra else only, start)
             acquire(whole.lock, f"a run of profile {profile}")
             return _Run(profile, configs, choice, force, jobs or os.cpu_count() or 1, kept).run()
         except KeyboardInterrupt:
@@ -175,6 +183,7 @@ class _Run:
         rendered = report.render_profile(self.profile)
         if self.ran or rendered or not report.overview_file().exists():
             report.render_overview()
+        self._send()
         if self.ran:
             say(f"done in {time.monotonic() - start:.0f} s, {len(self.ran)} of {len(self.choice.may_run)} stages run.")
             for line in headline(self.profile):
@@ -268,6 +277,12 @@ class _Run:
             write_json(paths.failure, {"message": message})
         say(f"{stage}: FAILED: {' '.join(message.split())}", True)
 
+    def _send(self) -> None:
+        """Send the stages that ran and are complete to where their parameters say."""
+        for stage in self.ran:
+            if stage in self.kept and (told := history.send(StagePaths(self.profile, stage))):
+                say(told)
+
     def _end_failed(self) -> int:
         """Render after a failure, which may have a cause that stops this too."""
         where = f"Index: {relative(StagePaths(self.profile, '').outputs / 'index.html')}"
@@ -275,6 +290,7 @@ class _Run:
             self.hashes.save()
             report.render_profile(self.profile)
             report.render_overview()
+            self._send()
         except OSError as error:
             where = f"The reports could not be written ({error.strerror})."
         say(f"{len(self.failed)} of {len(self.choice.may_run)} stages are not complete. {where}")

@@ -1,5 +1,6 @@
 """A stage as its notebook sees it: parameters in, artifacts out, whole or not at all."""
 
+import contextlib
 import datetime
 import json
 import os
@@ -11,6 +12,7 @@ from typing import Any
 
 from ebnerd_lib.data.layout import generated_stamp
 from ebnerd_lib.errors import StageError
+from ebnerd_lib.pipeline.history import check_mlflow, note, send
 from ebnerd_lib.pipeline.live import LiveView, hide_tracebacks
 from ebnerd_lib.pipeline.params import StageConfig, from_values, load_profile, read_stages, trained_model
 from ebnerd_lib.pipeline.paths import (
@@ -71,6 +73,7 @@ class Stage:
         known = Hashes(self._paths.hashes)
         self._inputs = {relative(file): known.of(file) for file in input_files(config)}
         self.generated = self._generated()
+        check_mlflow(config.parameters.get("mlflow", ""))
         self._take()
         self.folder.mkdir(parents=True)
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -83,7 +86,7 @@ class Stage:
         """
         if stage not in self.config.reads:
             raise StageError(f"{self.config.stage} does not read {stage}: add it to the parameter `reads`.")
-        return _complete(self.config.profile, stage).artifacts
+        return complete(self.config.profile, stage).artifacts
 
     def progress(self, what: dict[str, Any]) -> None:
         """Tell the runner, or who runs the notebook by hand, how far this stage is; shares of a step now and then."""
@@ -100,9 +103,13 @@ class Stage:
     def finish(self) -> dict[str, Any]:
         """Write ``metrics.json`` and ``manifest.json`` and make the artifacts visible. Returns the manifest.
 
-        From here on another process may run the stage.
+        The learning curve of a model becomes the artifact ``curve_<name>.csv``. From here on another process may run
+        the stage.
         """
         write_json(self.folder / "metrics.json", self.metrics)
+        curve = self.logs / str(self.model) / "metrics.csv"
+        if curve.exists():
+            shutil.copyfile(curve, self.folder / f"curve_{self.model}.csv")
         manifest = {
             "stage": self.config.stage,
             "profile": self.config.profile,
@@ -125,6 +132,10 @@ class Stage:
         for checkpoint in self.logs.glob("*/*/last.ckpt"):  # no training of this stage is to be resumed any more
             checkpoint.unlink()
         release(self._paths.lock)
+        with contextlib.suppress(OSError):  # the run is done, whatever can be told of it
+            note(self.config.profile, manifest, self.metrics)
+        if self._run == "interactive" and (told := send(self._paths)):
+            print(told)
         if lab_number(self.config.stage):
             _forget_lab(self.config)
             run, name = f"{self.config.profile}/{self.config.stage}", self.config.stage.partition(".")[0]
@@ -219,7 +230,7 @@ def start(notebook: str, **parameters: Any) -> Stage:
         if own.parameters == config.parameters:
             return Stage(own, "interactive", fingerprint(own, Hashes(StagePaths(own.profile, "").hashes)))
     for stage in config.parameters.get("reads", []):
-        _complete(config.profile, stage)
+        complete(config.profile, stage)
     folders = StagePaths(config.profile, "").outputs.glob("artifacts/[!.]*")
     records = {folder.name: (read_json(folder / "manifest.json") or {}).get("parameters", {}) for folder in folders}
     reads = read_stages(config, dict(sorted(records.items())))
@@ -235,7 +246,7 @@ def check(holds: Any, what: str) -> None:
         raise StageError(f"This does not hold: {what}. That is a fault of this package: report it with its traceback.")
 
 
-def _complete(profile: str, stage: str) -> StagePaths:
+def complete(profile: str, stage: str) -> StagePaths:
     """Return the files of a stage that has to be complete; raises ``StageError`` where it is not."""
     paths = StagePaths(profile, stage)
     if not paths.manifest.exists():

@@ -24,6 +24,7 @@ from ebnerd_lib.evaluation.evaluate import save_results
 from ebnerd_lib.features import store
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.models.base import SlateModel, find_model, one_thread
+from ebnerd_lib.pipeline.history import send
 from ebnerd_lib.pipeline.params import StageConfig, hint, load_profile, read_assignments, trained_model, with_values
 from ebnerd_lib.pipeline.paths import StagePaths, relative
 from ebnerd_lib.pipeline.report import render_overview, render_profile
@@ -158,6 +159,8 @@ def _run(config: StageConfig, stage: Stage | None) -> None:
     with contextlib.suppress(OSError):  # pages only tell of what is done
         render_profile(config.profile)
         render_overview()
+    if told := send(paths):
+        print(told)
 
 
 def inputs_of(parameters: Mapping[str, Any], data: Dataset, features: dict[str, Features]) -> TrainingInputs:

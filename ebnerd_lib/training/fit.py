@@ -22,6 +22,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
 import ebnerd_lib
+from ebnerd_lib.configs import WITHOUT_EFFECT
 from ebnerd_lib.models.base import SlateModel
 from ebnerd_lib.training.inputs import TrainingInputs
 
@@ -86,7 +87,7 @@ def training_key(folder: Path, inputs: TrainingInputs, network: SlateModel, para
         "model": f"{type(network).__module__}.{network.name}",
         "hyperparameters": network.hyperparameters,
         "columns": inputs.names(network),
-        "parameters": parameters,
+        "parameters": {name: own for name, own in parameters.items() if name not in WITHOUT_EFFECT},
         "versions": [torch.__version__, pl.__version__, np.__version__],
         "products": os.environ.get("MKL_CBWR"),
     }
