@@ -75,10 +75,10 @@ keep: $(READY) ## write the parameters of RUN=smoke/03_train_mlp.lab1 to a varia
 	@$(PY) -m ebnerd_lib keep $(call option,RUN,run) $(call option,NEW,new)
 
 compare: $(READY) ## put RUNS="sample/03_train_mlp sample/03_train_mlp.lab1" side by side on one page, SEEDS=5
-	@$(PY) -m ebnerd_lib compare --runs "$(RUNS)" $(if $(SEEDS),--seeds $(SEEDS))
+	@$(PY) -m ebnerd_lib compare $(call option,RUNS,runs) $(call option,SEEDS,seeds)
 
 tune: $(READY) $(STAMP_$(PROFILE)) ## search over the parameters of STAGE=03_train_mlp in PROFILE, TRIALS=20
-	@$(PY) -m ebnerd_lib tune --profile $(PROFILE) $(if $(STAGE),--stage $(STAGE)) $(if $(TRIALS),--trials $(TRIALS))
+	@$(PY) -m ebnerd_lib tune --profile $(PROFILE) $(call option,STAGE,stage) $(call option,TRIALS,trials)
 
 reports: $(READY) ## render the pages of all profiles again, without running anything
 	@$(PY) -m ebnerd_lib reports

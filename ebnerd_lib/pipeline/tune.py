@@ -175,13 +175,16 @@ class Search:
         return with_values(self.base, nested(values), "space")
 
     def table(self) -> pd.DataFrame:
-        """Tabulate finished trials, best first: number, metric on the tuning day, epochs, and the parameters tried."""
+        """Tabulate finished trials, best first: number, metric on the tuning day, epochs, whether it was stopped early or
+        has the stage's parameters as they are, and the parameters tried.
+        """
         rows = [
             {
                 "trial": trial.number,
                 self.best_by: max(trial.intermediate_values.values()),
                 "epochs": len(trial.intermediate_values),
                 "stopped early": trial.state == TrialState.PRUNED,
+                "as it is": trial.user_attrs.get("own", False),
                 **{name: str(value) for name, value in self.values(trial).items()},
             }
             for trial in self.finished
@@ -247,7 +250,8 @@ class Search:
         if not number:
             now = {name: own for name, own in flat(self.base.parameters).items() if name in self.space}
             now |= {name: json.dumps(own) for name, own in now.items() if isinstance(self.space[name], list)}
-            self.study.enqueue_trial({k: v for k, v in now.items() if _holds(self._distributions[k], v)})
+            held = {name: own for name, own in now.items() if _holds(self._distributions[name], own)}
+            self.study.enqueue_trial(held, user_attrs={"own": held == now})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.sampler = TPESampler(seed=self._seed + number, constant_liar=True)
@@ -259,7 +263,7 @@ class Search:
         """Mark a trial as failed and clear away what it left; its parameters are tried ``again`` before any others."""
         self.study.tell(trial.number, state=TrialState.FAIL)
         if again:
-            self.study.enqueue_trial(trial.params)
+            self.study.enqueue_trial(trial.params, user_attrs={"own": trial.user_attrs.get("own", False)})
         shutil.rmtree(self.folder / f"trial-{trial.number}", ignore_errors=True)
         if worker := trial.user_attrs.get("worker"):
             self._lock(worker).unlink(missing_ok=True)
