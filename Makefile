@@ -17,6 +17,22 @@ endif
 # Jupyter refuses root, which is the only user there is in many containers.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
+# What stands on the command line is an option of a verb: other programs have variables of such names.
+option = $(if $(filter command,$(origin $(1))),--$(2) "$$$(1)")
+
+# A target takes the variables that its line of help names; another on the command line would be without effect.
+GIVEN := $(filter-out PYTHON SHELL MAKEFLAGS,$(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name))))
+ifneq ($(GIVEN),)
+TAKEN := $(sort $(foreach target,$(or $(MAKECMDGOALS),help),$(shell \
+  sed -n 's|^$(target):.*## ||p' $(firstword $(MAKEFILE_LIST)) | grep -oE '[A-Z_]{2,}')))
+WRONG := $(firstword $(filter-out $(TAKEN),$(GIVEN)))
+ifneq ($(WRONG),)
+NEAREST := $(shell $(or $(PYTHON),python3) -c "import difflib, sys; print(*difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1))" \
+  '$(WRONG)' $(TAKEN))
+$(error make $(or $(MAKECMDGOALS),help) takes no variable $(WRONG)$(if $(NEAREST),: did you mean $(NEAREST)?,; it takes $(or $(TAKEN),none)))
+endif
+endif
+
 # Set before any process starts, for the same bytes on any number of threads.
 export PYTHONHASHSEED := 0
 export MKL_CBWR := AVX2,STRICT
@@ -45,29 +61,42 @@ STRIPPED := metadata.papermill cell.metadata.papermill metadata.language_info.co
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run-all reports lab tensorboard data doctor test test-slow lint bench audit setup-git clean lock
+.PHONY: help run-all keep compare tune reports lab tensorboard data doctor test test-slow lint bench audit setup-git \
+	clean lock
 
 # A line of `##@` names a group of targets for `make help`, a group without targets is not shown.
 ##@ Run
 
-run-all: $(READY) $(STAMP_$(PROFILE)) ## run what is stale in PROFILE and render its reports; JOBS=1 stages at a time
-	@$(PY) -m ebnerd_lib run --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS))
+run-all: $(READY) $(STAMP_$(PROFILE)) ## run what is stale in PROFILE and render it; JOBS=1 ONLY=03_train_mlp FROM=… FORCE=1; NEW=03_train_mlp.wide SET="hidden=[256]"
+	@$(PY) -m ebnerd_lib run --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS)) $(call option,NEW,new) \
+	  $(call option,SET,set) $(call option,ONLY,only) $(call option,FROM,from) $(if $(call option,FORCE),--force)
+
+keep: $(READY) ## write the parameters of RUN=smoke/03_train_mlp.lab1 to a variant NEW=03_train_mlp.wide
+	@$(PY) -m ebnerd_lib keep $(call option,RUN,run) $(call option,NEW,new)
+
+compare: $(READY) ## put RUNS="sample/03_train_mlp sample/03_train_mlp.lab1" side by side on one page, SEEDS=5
+	@$(PY) -m ebnerd_lib compare $(call option,RUNS,runs) $(call option,SEEDS,seeds)
+
+tune: $(READY) $(STAMP_$(PROFILE)) ## search over the parameters of STAGE=03_train_mlp in PROFILE, TRIALS=20
+	@$(PY) -m ebnerd_lib tune --profile $(PROFILE) $(call option,STAGE,stage) $(call option,TRIALS,trials)
 
 reports: $(READY) ## render the pages of all profiles again, without running anything
 	@$(PY) -m ebnerd_lib reports
 
 ##@ Explore
 
-lab: $(READY) $(STAMP_$(PROFILE)) ## open JupyterLab on 127.0.0.1 with a token, PORT=8888
+lab: $(READY) $(STAMP_$(PROFILE)) ## open JupyterLab on the notebooks of PROFILE, on 127.0.0.1 with a token, PORT=8888
+	@$(PY) -m ebnerd_lib lab --profile $(PROFILE)
 	@$(PY) -m jupyterlab --ip=127.0.0.1 --port=$(or $(PORT),8888) $(if $(PORT),--ServerApp.port_retries=0) $(AS_ROOT) \
-	  --ServerApp.kernel_spec_manager_class=ebnerd_lib.pipeline.kernel.LabKernels notebooks
+	  --ServerApp.kernel_spec_manager_class=ebnerd_lib.pipeline.kernel.LabKernels \
+	  --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/outputs/$(PROFILE)/lab
 
 tensorboard: $(READY) ## show the training logs of PROFILE on 127.0.0.1, PORT=6006
 	@$(PY) -m tensorboard.main --host 127.0.0.1 $(if $(PORT),--port $(PORT)) --logdir outputs/$(PROFILE)/logs
 
 ##@ Data
 
-data: $(READY) ## fetch BUNDLE=ebnerd_demo, ebnerd_small, ebnerd_large, ebnerd_testset or ebnerd_vectors; ACCEPT_LICENSE=yes
+data: $(READY) ## fetch BUNDLE=ebnerd_demo, ebnerd_small, ebnerd_large, ebnerd_testset or ebnerd_vectors; ACCEPT_LICENSE=yes EBNERD_URL=…
 	@$(PY) -m ebnerd_lib download --bundle $(BUNDLE)
 
 ##@ Check
@@ -108,8 +137,14 @@ setup-git: $(READY) ## keep what running notebooks writes into them out of git, 
 	  git config --replace-all diff.ipynb.textconv "$$strip --textconv" && \
 	  echo "notebooks are added to git without outputs, by $$python"
 
-clean: ## remove all outputs and generated data; never touches data/ebnerd_*
+CLEAN := $(filter-out file,$(origin PROFILE))$(call option,STAGE,stage)
+
+clean: $(if $(CLEAN),$(READY)) ## remove all outputs and generated data, or outputs of PROFILE or of a STAGE alone; never touches data/ebnerd_*
+ifeq ($(CLEAN),)
 	@rm -rf $(filter-out outputs/README.md,$(wildcard outputs/*)) data/smoke data/sample data/bench
+else
+	@$(PY) -m ebnerd_lib clean --profile $(PROFILE) $(call option,STAGE,stage)
+endif
 
 lock: $(READY) ## renew requirements.lock from pyproject.toml
 	@$(PY) -m pip install --quiet uv

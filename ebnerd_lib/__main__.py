@@ -54,11 +54,54 @@ def verbs() -> None:
 @verbs.command()
 @PROFILE
 @click.option("--jobs", type=click.IntRange(1), help="stages at a time (default: the number of cores)")
-def run(profile: str, jobs: int | None) -> int:
+@click.option("--new", default="", help="a new variant, as 03_train_mlp.wide: write its file, run it and what reads it")
+@click.option("--set", "assignments", default="", metavar="PAIRS", help="its parameters: 'epochs=3; trainer.devices=2'")
+@click.option("--only", default="", help="run these stages alone, by name or pattern")
+@click.option("--from", "start", default="", help="run these stages and what reads them")
+@click.option("--force", is_flag=True, help="run also what is up to date")
+def run(profile: str, jobs: int | None, new: str, assignments: str, only: str, start: str, force: bool) -> int:
     """Run the stale stages of a profile and render their reports."""
+    from ebnerd_lib.pipeline.experiments import write_variant
+    from ebnerd_lib.pipeline.params import read_assignments
     from ebnerd_lib.pipeline.run import run
 
-    return run(profile, jobs)
+    if assignments and not new:
+        raise click.UsageError("SET is of a new variant: name it with NEW, or edit the parameter file of a stage.")
+    if new:
+        write_variant(profile, new, read_assignments(assignments, "SET"), "SET")
+    return run(profile, jobs, only, start or ("" if only else new), force)
+
+
+@verbs.command()
+@click.option("--run", "source", required=True, help="a run by hand, as smoke/03_train_mlp.lab1")
+@click.option("--new", required=True, help="the variant to write, as 03_train_mlp.wide")
+def keep(source: str, new: str) -> None:
+    """Keep the parameters of a run as a variant of its profile."""
+    from ebnerd_lib.pipeline.experiments import keep
+
+    keep(source, new)
+    profile = source.partition("/")[0]
+    print(f"params/{profile}/{new}.yaml: written. Train it with `make run-all PROFILE={profile} FROM={new}`.")
+
+
+@verbs.command()
+@PROFILE
+@click.option("--stage", default="", help="a stage or run by hand, or a pattern (default: all of the profile)")
+def clean(profile: str, stage: str) -> None:
+    """Remove outputs of a profile, or of some of its stages."""
+    from ebnerd_lib.pipeline.experiments import clean
+
+    print(f"outputs/{profile}: removed {', '.join(clean(profile, stage)) or 'nothing'}.")
+
+
+@verbs.command()
+@PROFILE
+def lab(profile: str) -> None:
+    """Write copies of a profile's notebooks, with its parameters, for JupyterLab."""
+    from ebnerd_lib.pipeline.lab import write_copies
+
+    for line in write_copies(profile):
+        print(line)
 
 
 @verbs.command()
@@ -74,7 +117,7 @@ def reports() -> None:
 @verbs.command(short_help="run a training stage without its notebook, under torchrun or srun on several processes")
 @PROFILE
 @click.option("--stage", required=True, help="a training stage of the profile, as 03_train_mlp.exposure")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="a parameter, may be repeated")
+@click.option("--set", "assignments", multiple=True, metavar="PAIRS", help="parameters: 'epochs=3; trainer.devices=2'")
 def train(profile: str, stage: str, assignments: tuple[str, ...]) -> None:
     """Train the model of a stage without its notebook: the same artifacts, and no report.
 
@@ -85,7 +128,37 @@ def train(profile: str, stage: str, assignments: tuple[str, ...]) -> None:
     _be_deterministic()
     from ebnerd_lib.pipeline.train import train
 
-    train(profile, stage, list(assignments))
+    train(profile, stage, ";".join(assignments))
+
+
+@verbs.command(short_help="search over the parameters of a training stage, on as many processes as are started")
+@PROFILE
+@click.option("--stage", default="03_train_mlp", show_default=True, help="a training stage of the profile")
+@click.option("--trials", default=20, show_default=True, type=click.IntRange(1), help="over all processes")
+def tune(profile: str, stage: str, trials: int) -> int:
+    """Search over the parameters of a training stage by the metric of the tuning day, and report in 07_tune.
+
+    What is searched stands in params/tune.yaml. A search that was stopped resumes; the same command in another
+    terminal, or on another machine that shares the folder outputs/, works on the same search.
+    """
+    _be_deterministic()
+    from ebnerd_lib.pipeline.tune import tune
+
+    return tune(profile, stage, trials)
+
+
+@verbs.command()
+@click.option("--runs", required=True, help="PROFILE/STAGE of each, spaces between them; the first is the reference")
+@click.option("--seeds", default=1, show_default=True, type=click.IntRange(1, 100), help="trainings of each run")
+def compare(runs: str, seeds: int) -> None:
+    """Put finished training runs side by side on one page: parameters, paired differences, learning curves.
+
+    With --seeds each run is trained again with that many seeds in all, for the mean and spread of its AUC.
+    """
+    _be_deterministic()
+    from ebnerd_lib.pipeline.compare import compare
+
+    print(f"page: {compare(runs.split(), seeds)}")
 
 
 @verbs.command()

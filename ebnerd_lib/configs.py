@@ -13,6 +13,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 Item = TypeVar("Item", bound=Hashable)
 ONLINE = "_online"
 """What the name of a model that is updated online ends in."""
+WITHOUT_EFFECT = frozenset({"mlflow"})
+"""Parameters that no result depends on, so that they make nothing stale."""
 
 
 def _each_once(items: list[Item]) -> list[Item]:
@@ -131,6 +133,7 @@ class TrainParameters(ReadingParameters):
     update_minutes: Annotated[Literal[0, 1, 15, 60, 1440], BeforeValidator(_whole_number)] = Field(
         description="minutes between online updates, which divide an hour or a day; 0 is off"
     )
+    mlflow: str = Field("", description="tracking URI of an MLflow server that finished runs are sent to; none is off")
     training: Training = Field(description="further settings of training")
     online: Online = Field(description="further settings of online updates")
     trainer: Trainer = Field(description="arguments of Lightning's Trainer")
@@ -209,6 +212,26 @@ class Compare(ReadingParameters):
     importance_impressions: int = Field(ge=1, le=10_000_000, description="impressions scored with permuted features")
 
 
+class Range(Group):
+    """The ends of a range that is searched."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+
+Space = dict[str, Range | list[Any]]
+"""What is searched, by parameter: a range, or a list of choices; a parameter of a group as in ``training.loss``."""
+
+
+class Tune(ReadingParameters):
+    """Parameters of ``07_tune``."""
+
+    training_stage: Stage = Field(description="stage of the profile whose parameters are searched")
+    trials: int = Field(ge=1, le=100_000, description="finished ones, over all processes")
+    space: Space = Field(description="what is searched; none takes the notebook's entry in params/tune.yaml")
+
+
 class Explore(ListParameters):
     """Parameters of ``06_explore``."""
 
@@ -225,6 +248,7 @@ CONFIGS: dict[str, type[Parameters]] = {
     "04_recommend": Recommend,
     "05_compare": Compare,
     "06_explore": Explore,
+    "07_tune": Tune,
 }
 """The class of each notebook, by its name."""
 
@@ -234,4 +258,14 @@ def flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in parameters.items():
         found |= {f"{name}.{key}": own for key, own in value.items()} if isinstance(value, dict) else {name: value}
+    return found
+
+
+def nested(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters with groups, of those that ``flat`` gives; of two for one key the last one counts."""
+    found: dict[str, Any] = {}
+    for name, value in parameters.items():
+        group, dot, key = name.partition(".")
+        own = found.get(group)
+        found[group] = {**(own if isinstance(own, dict) else {}), key: value} if dot else value
     return found

@@ -347,6 +347,30 @@ def importance(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 @mpl.rc_context(STYLE)
+def search(trials: pd.DataFrame, importance: Mapping[str, float], metric: str) -> Figure:
+    """Draw the metric of each trial with the best so far, and the share of each parameter in how much it varies.
+
+    Args:
+        trials: ``trial``, ``stopped early`` and ``metric``.
+        importance: shares by parameter, largest first.
+        metric: the column that is searched for.
+    """
+    figure, (left, right) = _figure(columns=2, width=9.6)
+    ordered = trials.sort_values("trial")
+    for early, colour, label in ((False, BLUE, "trained to the end"), (True, GREY, "stopped early")):
+        own = ordered[ordered["stopped early"] == early]
+        left.scatter(own["trial"], own[metric], color=colour, s=18, label=label, zorder=3)
+    left.step(ordered["trial"], ordered[metric].cummax(), color=ORANGE, where="post", label="best so far")
+    left.set(xlabel="trial", ylabel=metric, title="The tuning day")
+    left.legend(fontsize=8, loc="lower right")
+    names = list(importance)[::-1]
+    right.barh(range(len(names)), [importance[name] for name in names], color=BLUE, height=0.7)
+    _name_rows(right, names)
+    right.set(xlabel="share of what varies", title="Importance of the parameters")
+    return figure
+
+
+@mpl.rc_context(STYLE)
 def article_life(hours: pd.DataFrame, moment: int) -> Figure:
     """Draw how often an article was in view and clicked by hour, and the click rate with its 95 % interval below.
 

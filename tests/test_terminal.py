@@ -26,7 +26,7 @@ from ebnerd_lib.pipeline.runs import printable
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 PATIENCE = 240.0  # seconds that a whole run may take
-EPOCH = {"model": "mlp", "epoch": 3, "epochs": 12, "seconds_left": 40.0, "val/auc": 0.71234, "train/loss": 1.98765}
+EPOCH = {"model": "mlp", "epoch": 3, "epochs": 12, "val/auc": 0.71234, "train/loss": 1.98765}
 
 
 class Screen(io.TextIOWrapper):

@@ -11,7 +11,7 @@ import ast
 import difflib
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import yaml
 from pydantic import ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from ebnerd_lib.configs import CONFIGS, ONLINE, Parameters, flat
+from ebnerd_lib.configs import CONFIGS, ONLINE, Parameters, flat, nested
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.pipeline.paths import notebook_path, parameter_file, profile_stages, relative
 
@@ -209,27 +209,28 @@ def _check_names(config: StageConfig, key: str, known: Collection[str]) -> None:
             raise ConfigError(f"{where}: {key}[{place}]: '{name}' is unknown; {hint(name, known)}")
 
 
-def with_assignments(config: StageConfig, assignments: Iterable[str]) -> StageConfig:
-    """Return the parameters of a stage with some set anew by texts of the form ``key=value``.
+def read_assignments(text: str, where: str) -> dict[str, Any]:
+    """Return the parameters that a text of the form ``key=value; key=value`` gives.
 
     A value is written as in a parameter file, a key of a group as in ``trainer.devices=2``; of two for one key the last
     one counts.
 
     Raises:
-        ConfigError: a text is of another form, or its key or value is refused as in a file.
+        ConfigError: a pair is of another form; the message names ``where`` the text stands.
+
+    >>> read_assignments("hidden=[8]; trainer.devices=2", "SET")
+    {'hidden': [8], 'trainer': {'devices': 2}}
     """
     values: dict[str, Any] = {}
-    for text in assignments:
-        key, given, value = text.partition("=")
+    for pair in filter(str.strip, text.split(";")):
+        key, given, value = pair.partition("=")
         try:
-            content = yaml.load(value, Loader=_PlainLoader)
+            values[key.strip()] = yaml.load(value, Loader=_PlainLoader)
         except Exception:  # as in read_yaml
             given = ""
         if not given:
-            raise ConfigError(f"--set: {shown(text)} is not of the form key=value. Write it as `--set epochs=3`.")
-        group, dot, name = key.partition(".")
-        values[group] = {**values.get(group, {}), name: content} if dot else content
-    return with_values(config, values, "--set")
+            raise ConfigError(f"{where}: {shown(pair.strip())} is not of the form key=value. Write epochs=3.")
+    return nested(values)
 
 
 def with_values(config: StageConfig, values: dict[str, Any], where: str) -> StageConfig:

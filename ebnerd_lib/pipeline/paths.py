@@ -101,19 +101,28 @@ def profile_stages(profile: str) -> list[str]:
         raise ConfigError(f"params/{profile}/{other[0]}: parameter files end in .yaml. Rename it.")
     stages = sorted(path.stem for path in folder.glob("[!.]*.yaml"))  # macOS leaves files that begin with a dot
     for stage in stages:
-        notebook, dot, variant = stage.partition(".")
-        if not notebook_path(stage).exists():
-            raise ConfigError(
-                f"params/{profile}/{stage}.yaml: there is no notebooks/{notebook}.ipynb. Rename or remove it."
-            )
-        if dot and (not re.fullmatch("[a-z][a-z0-9_]*", variant) or re.fullmatch("lab.*|failed|(.*_)?online", variant)):
-            raise ConfigError(
-                f"params/{profile}/{stage}.yaml: '{variant}' cannot name a variant. Use a-z, 0-9 and _, beginning with "
-                "a letter; lab, failed and what ends in online are taken."
-            )
+        check_stage(profile, stage)
     if not stages:
         raise ConfigError(f"params/{profile}: no parameter files. A profile runs the notebooks it has one for.")
     return stages
+
+
+def check_stage(profile: str, stage: str) -> None:
+    """Refuse a name that no parameter file may have.
+
+    Raises:
+        ConfigError: there is no such notebook, or the name of the variant means something else.
+    """
+    notebook, dot, variant = stage.partition(".")
+    if not re.fullmatch(r"\w+", notebook) or not notebook_path(stage).exists():
+        raise ConfigError(
+            f"params/{profile}/{stage}.yaml: there is no notebooks/{notebook}.ipynb. Rename or remove it."
+        )
+    if dot and (not re.fullmatch("[a-z][a-z0-9_]*", variant) or re.fullmatch("lab.*|failed|(.*_)?online", variant)):
+        raise ConfigError(
+            f"params/{profile}/{stage}.yaml: '{variant}' cannot name a variant. Use a-z, 0-9 and _, beginning with "
+            "a letter; lab, failed and what ends in online are taken."
+        )
 
 
 def relative(path: Path) -> str:

@@ -19,7 +19,8 @@ from urllib.parse import quote, urlsplit
 from ebnerd_lib.configs import flat
 from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline import runs as known
-from ebnerd_lib.pipeline.paths import StagePaths, write_whole
+from ebnerd_lib.pipeline.history import last_runs
+from ebnerd_lib.pipeline.paths import StagePaths, read_json, write_whole
 from ebnerd_lib.pipeline.runs import Run, is_number, plain, read_runs
 from ebnerd_lib.pipeline.stale import sha256
 
@@ -45,11 +46,12 @@ def render_profile(profile: str) -> int:
         for notebook, report, failed in run.sources:
             key = _key(facts, run.manifest, run.metrics, sha256(notebook))
             told = partial(_stage_page, run, runs, origin, notebook, failed)
-            rendered += _render(report, key, "stage.html.j2", told)
+            rendered += render(report, key, "stage.html.j2", told)
     index = StagePaths(profile, "").outputs / "index.html"
-    key = _key(facts, [[run.manifest, run.metrics, run.traceback, run.changes] for run in runs])
+    more = {"history": last_runs(profile), "comparisons": comparisons(profile)}
+    key = _key(facts, [[run.manifest, run.metrics, run.traceback, run.changes] for run in runs], more)
     if index.parent.is_dir():
-        _render(index, key, "index.html.j2", partial(_index_page, profile, runs, origin))
+        render(index, key, "index.html.j2", lambda: {**_index_page(profile, runs, origin), **more})
     return rendered
 
 
@@ -75,8 +77,19 @@ def render_overview() -> None:
     for profile in _profiles():
         runs = read_runs(profile)
         rows.append({"profile": profile, **_summary(runs), **known.origin(runs)})
+    more = {"rows": rows, "comparisons": comparisons()}
     if overview_file().parent.is_dir():
-        _render(overview_file(), _key(_renderer(), rows), "index.html.j2", lambda: {"rows": rows})
+        render(overview_file(), _key(_renderer(), more), "index.html.j2", lambda: more)
+
+
+def comparisons(profile: str = "") -> list[dict[str, Any]]:
+    """Return the pages that ``compare`` wrote, of those with runs of a profile if it is given; the latest one first."""
+    found = []
+    for file in (overview_file().parent / "compare").glob("*.json"):
+        told = read_json(file) or {}
+        if any(run.startswith(f"{profile}/" if profile else "") for run in told.get("runs", [])):
+            found.append({"page": f"compare/{file.stem}.html", "runs": told["runs"], "written": told["written"]})
+    return sorted(found, key=lambda each: each["written"], reverse=True)
 
 
 def _profiles() -> list[str]:
@@ -227,7 +240,7 @@ def _renderer() -> list[str]:
     return [sha256(file) for file in (*_RENDERERS, *templates)]
 
 
-def _render(target: Path, key: str, template: str, context: Callable[[], dict[str, Any]]) -> bool:
+def render(target: Path, key: str, template: str, context: Callable[[], dict[str, Any]]) -> bool:
     """Write a page with its key in the head unless it is up to date; return whether it was written."""
     with contextlib.suppress(OSError), target.open("rb") as stream:
         if f"<!-- render {key} -->".encode() in stream.read(300):

@@ -16,12 +16,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 from ebnerd_lib.errors import EbnerdError, LockedError, StorageError
-from ebnerd_lib.pipeline import report
+from ebnerd_lib.pipeline import history, report
+from ebnerd_lib.pipeline.experiments import Choice, select
 from ebnerd_lib.pipeline.params import StageConfig, load_profile
 from ebnerd_lib.pipeline.paths import (
     ROOT,
@@ -57,12 +57,23 @@ _REMEDIES = {
 }
 
 
-def run(profile: str, jobs: int | None = None) -> int:
+def run(
+    profile: str,
+    jobs: int | None = None,
+    only: str = "",
+    start: str = "",
+    force: bool = False,
+    extra: StageConfig | None = None,
+) -> int:
     """Run what is stale in a profile and render what changed.
 
     Args:
         profile: a folder of ``params``.
         jobs: stages at a time; as many as there are cores if not given.
+        only: the stages to run, see ``experiments.select``. What they read runs first where it is stale.
+        start: the same, with what reads them. Of those, one that reads another stale stage is left as it is.
+        force: also run the stages that are asked for where they are fresh.
+        extra: a stage to run that is none of the profile, and what it reads.
 
     Returns:
         0 if every stage is complete, 1 if one failed, 130 if the run was interrupted by Ctrl-C, SIGTERM or SIGHUP.
@@ -79,10 +90,11 @@ def run(profile: str, jobs: int | None = None) -> int:
     kept: list[str] = []
     with interruptible():
         try:
-            configs = load_profile(profile)
-            waiting = order(configs)
+            configs = load_profile(profile) | ({extra.stage: extra} if extra else {})
+            order(configs)  # refuses a circle
+            choice = select(configs, extra.stage if extra else only, start)
             acquire(whole.lock, f"a run of profile {profile}")
-            return _Run(profile, configs, jobs or os.cpu_count() or 1, kept).run(waiting)
+            return _Run(profile, configs, choice, force, jobs or os.cpu_count() or 1, kept).run()
         except KeyboardInterrupt:
             names = f" ({', '.join(sorted(kept))})" if kept else ""
             say(f"interrupted: {len(kept)} stages are complete and kept{names}. Rerun the command to resume.", True)
@@ -122,17 +134,22 @@ _Show = Callable[[dict[str, _Running]], None]
 
 
 class _Run:
-    """One run of a profile whose lock is held; ``kept`` gains the stages that are complete."""
+    """One run of a profile whose lock is held, of the stages chosen; ``kept`` gains those that are complete."""
 
-    def __init__(self, profile: str, configs: dict[str, StageConfig], jobs: int, kept: list[str]) -> None:
-        self.profile, self.configs, self.jobs, self.kept = profile, configs, jobs, kept
+    def __init__(
+        self, profile: str, configs: dict[str, StageConfig], choice: Choice, force: bool, jobs: int, kept: list[str]
+    ) -> None:
+        self.profile, self.jobs, self.kept, self.choice = profile, jobs, kept, choice
+        self.configs = {stage: config for stage, config in configs.items() if stage in choice.considered}
+        self.forced = choice.asked if force else set()
         self.hashes = Hashes(StagePaths(profile, "").hashes)
         self.ran: list[str] = []
         self.failed: list[str] = []
+        self.left: list[str] = []
 
-    def run(self, sorter: TopologicalSorter[str]) -> int:
+    def run(self) -> int:
         """Run every stage once those that it reads are done, and render. Returns the exit code."""
-        start, outputs = time.monotonic(), StagePaths(self.profile, "").outputs
+        start, outputs, sorter = time.monotonic(), StagePaths(self.profile, "").outputs, order(self.configs)
         _clear_temporary(outputs)
         base = "/tmp" if len(tempfile.gettempdir()) > _LONGEST_FOLDER else None
         waiting, running = dict[str, str](), dict[str, _Running]()
@@ -146,7 +163,7 @@ class _Run:
                         sorter.done(stage)
                 if waiting and show is None:
                     self.hashes.save()
-                    say(f"profile {self.profile}: {len(self.configs)} stages, outputs in {relative(outputs)}/")
+                    say(f"profile {self.profile}: {len(self.choice.may_run)} stages, outputs in {relative(outputs)}/")
                     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ek", dir=base)))
                     show = stack.enter_context(_rows(self.profile))
                     stack.callback(self._stop, running)
@@ -166,30 +183,40 @@ class _Run:
         rendered = report.render_profile(self.profile)
         if self.ran or rendered or not report.overview_file().exists():
             report.render_overview()
+        self._send()
         if self.ran:
-            say(f"done in {time.monotonic() - start:.0f} s, {len(self.ran)} of {len(self.configs)} stages run.")
+            say(f"done in {time.monotonic() - start:.0f} s, {len(self.ran)} of {len(self.choice.may_run)} stages run.")
             for line in headline(self.profile):
                 say(line)
         elif rendered:
             say(f"rendered {rendered} reports again; no stage needed to run.")
         else:
-            say(f"nothing to do: all {len(self.configs)} stages are up to date.")
+            fresh = sum(stage in self.choice.may_run for stage in self.kept)
+            say(f"nothing to do: {fresh} of {len(self.choice.may_run)} stages are up to date.")
         say(f"index: {relative(outputs / 'index.html')}")
         return 0
 
     def _stale(self, stage: str) -> str:
-        """Return the fingerprint of a stage that has to run; empty where it is fresh, or reads one that failed."""
-        config = self.configs[stage]
-        if lacking := [name for name in config.reads if name in self.failed]:
+        """Return the fingerprint of a stage that has to run; empty where it is fresh, or is not to run."""
+        config, may_run = self.configs[stage], stage in self.choice.may_run
+        if may_run and (lacking := [name for name in config.reads if name in self.failed]):
             self.failed.append(stage)
             say(f"{stage}: not run, since it reads {', '.join(lacking)}", True)
             return ""
+        if lacking := [name for name in config.reads if name in (*self.failed, *self.left)]:
+            self.left.append(stage)
+            if may_run:
+                say(f"{stage}: left as it is, since not all that it reads is up to date: {', '.join(lacking)}")
+            return ""
         wanted = fingerprint(config, self.hashes)
-        if is_fresh(config, wanted, self.hashes):
+        if stage not in self.forced and is_fresh(config, wanted, self.hashes):
             self.kept.append(stage)
             paths = StagePaths(self.profile, stage)
             for file in (paths.failed, paths.failed_report, paths.failure):  # what failed since was taken back
                 file.unlink(missing_ok=True)
+            return ""
+        if not may_run:
+            self.left.append(stage)
             return ""
         return wanted
 
@@ -250,6 +277,12 @@ class _Run:
             write_json(paths.failure, {"message": message})
         say(f"{stage}: FAILED: {' '.join(message.split())}", True)
 
+    def _send(self) -> None:
+        """Send the stages that ran and are complete to where their parameters say."""
+        for stage in self.ran:
+            if stage in self.kept and (told := history.send(StagePaths(self.profile, stage))):
+                say(told)
+
     def _end_failed(self) -> int:
         """Render after a failure, which may have a cause that stops this too."""
         where = f"Index: {relative(StagePaths(self.profile, '').outputs / 'index.html')}"
@@ -257,9 +290,10 @@ class _Run:
             self.hashes.save()
             report.render_profile(self.profile)
             report.render_overview()
+            self._send()
         except OSError as error:
             where = f"The reports could not be written ({error.strerror})."
-        say(f"{len(self.failed)} of {len(self.configs)} stages are not complete. {where}")
+        say(f"{len(self.failed)} of {len(self.choice.may_run)} stages are not complete. {where}")
         return 1
 
 

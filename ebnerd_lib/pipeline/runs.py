@@ -110,7 +110,7 @@ def _other(run: Run) -> tuple[str, str]:
     with contextlib.suppress(EbnerdError):
         base = base_config(run.paths.profile, run.stage)
         run.changes = differences(base.parameters, run.manifest.get("parameters", {}))
-    if lab_number(run.stage):
+    if lab_number(run.stage) or run.stage.startswith("07_"):
         return "by hand", ""
     return "left over", f"params/{run.paths.profile}/{run.stage}.yaml is gone. Restore it, or remove what it left."
 

@@ -1,5 +1,6 @@
 """A stage as its notebook sees it: parameters in, artifacts out, whole or not at all."""
 
+import contextlib
 import datetime
 import json
 import os
@@ -11,6 +12,8 @@ from typing import Any
 
 from ebnerd_lib.data.layout import generated_stamp
 from ebnerd_lib.errors import StageError
+from ebnerd_lib.pipeline.history import check_mlflow, note, send
+from ebnerd_lib.pipeline.live import LiveView, hide_tracebacks
 from ebnerd_lib.pipeline.params import StageConfig, from_values, load_profile, read_stages, trained_model
 from ebnerd_lib.pipeline.paths import (
     PREPROCESSED,
@@ -62,6 +65,7 @@ class Stage:
         self._paths = StagePaths(config.profile, config.stage)
         self._run, self._fingerprint = run, fingerprint
         self._told = 0.0
+        self._live = LiveView() if run == "interactive" else None
         self._start, self._started = time.monotonic(), datetime.datetime.now(datetime.UTC)
         self.folder = self._paths.artifacts.with_name(f".{config.stage}.{os.getpid()}.partial")
         self.logs = self._paths.logs
@@ -69,6 +73,7 @@ class Stage:
         known = Hashes(self._paths.hashes)
         self._inputs = {relative(file): known.of(file) for file in input_files(config)}
         self.generated = self._generated()
+        check_mlflow(config.parameters.get("mlflow", ""))
         self._take()
         self.folder.mkdir(parents=True)
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -81,23 +86,30 @@ class Stage:
         """
         if stage not in self.config.reads:
             raise StageError(f"{self.config.stage} does not read {stage}: add it to the parameter `reads`.")
-        return _complete(self.config.profile, stage).artifacts
+        return complete(self.config.profile, stage).artifacts
 
     def progress(self, what: dict[str, Any]) -> None:
-        """Tell the runner how far this stage is, shares of a step at most every two seconds."""
+        """Tell the runner, or who runs the notebook by hand, how far this stage is; shares of a step now and then."""
         now = time.monotonic()
-        if what.get("share", 1.0) < 1.0 and now - self._told < 2.0:
+        if what.get("share", 1.0) < 1.0 and now - self._told < (2.0 if self._live is None else 0.2):
             return
         self._told = now
+        if self._live is not None:
+            self._live.show(what)
+            return
         with self._paths.progress.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(what) + "\n")
 
     def finish(self) -> dict[str, Any]:
         """Write ``metrics.json`` and ``manifest.json`` and make the artifacts visible. Returns the manifest.
 
-        From here on another process may run the stage.
+        The learning curve of a model becomes the artifact ``curve_<name>.csv``. From here on another process may run
+        the stage.
         """
         write_json(self.folder / "metrics.json", self.metrics)
+        curve = self.logs / str(self.model) / "metrics.csv"
+        if curve.exists():
+            shutil.copyfile(curve, self.folder / f"curve_{self.model}.csv")
         manifest = {
             "stage": self.config.stage,
             "profile": self.config.profile,
@@ -120,8 +132,14 @@ class Stage:
         for checkpoint in self.logs.glob("*/*/last.ckpt"):  # no training of this stage is to be resumed any more
             checkpoint.unlink()
         release(self._paths.lock)
+        with contextlib.suppress(OSError):  # the run is done, whatever can be told of it
+            note(self.config.profile, manifest, self.metrics)
+        if self._run == "interactive" and (told := send(self._paths)):
+            print(told)
         if lab_number(self.config.stage):
             _forget_lab(self.config)
+            run, name = f"{self.config.profile}/{self.config.stage}", self.config.stage.partition(".")[0]
+            print(f"Kept as {run}. To have it in batch runs: make keep RUN={run} NEW={name}.<name>")
         return manifest
 
     def provenance(self, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -201,8 +219,10 @@ def start(notebook: str, **parameters: Any) -> Stage:
         LockedError: another process runs this stage.
         BundleError: a file of the bundle is missing.
     """
-    config = from_values(notebook, parameters)
     batch = json.loads(os.environ.get(BATCH_VARIABLE, "{}"))
+    if not batch:
+        hide_tracebacks()
+    config = from_values(notebook, parameters)
     if batch.get("stage", "").partition(".")[0] == notebook:
         return Stage(replace(config, stage=batch["stage"], reads=tuple(batch["reads"])), "batch", batch["fingerprint"])
     if notebook == PREPROCESSED and parameter_file(config.profile, notebook).exists():
@@ -210,7 +230,7 @@ def start(notebook: str, **parameters: Any) -> Stage:
         if own.parameters == config.parameters:
             return Stage(own, "interactive", fingerprint(own, Hashes(StagePaths(own.profile, "").hashes)))
     for stage in config.parameters.get("reads", []):
-        _complete(config.profile, stage)
+        complete(config.profile, stage)
     folders = StagePaths(config.profile, "").outputs.glob("artifacts/[!.]*")
     records = {folder.name: (read_json(folder / "manifest.json") or {}).get("parameters", {}) for folder in folders}
     reads = read_stages(config, dict(sorted(records.items())))
@@ -226,7 +246,7 @@ def check(holds: Any, what: str) -> None:
         raise StageError(f"This does not hold: {what}. That is a fault of this package: report it with its traceback.")
 
 
-def _complete(profile: str, stage: str) -> StagePaths:
+def complete(profile: str, stage: str) -> StagePaths:
     """Return the files of a stage that has to be complete; raises ``StageError`` where it is not."""
     paths = StagePaths(profile, stage)
     if not paths.manifest.exists():

@@ -10,6 +10,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from ebnerd_lib.configs import WITHOUT_EFFECT
 from ebnerd_lib.data.layout import check_files
 from ebnerd_lib.errors import ConfigError, EbnerdError
 from ebnerd_lib.pipeline.params import StageConfig, code_cells
@@ -25,6 +26,8 @@ from ebnerd_lib.pipeline.paths import (
 )
 
 PACKAGE = "ebnerd_lib"
+SPACES = ROOT / "params" / "tune.yaml"
+"""What a search takes whose parameters name nothing to search."""
 
 
 class Hashes:
@@ -69,6 +72,8 @@ def input_files(config: StageConfig) -> list[Path]:
     files: list[Path] = []
     if "bundle" in config.parameters:
         files += check_files(ROOT / config.parameters["bundle"])
+    if config.parameters.get("space") == {}:
+        files.append(SPACES)
     for stage in config.reads:
         files += files_in(StagePaths(config.profile, stage).artifacts)
     return files
@@ -80,7 +85,7 @@ def fingerprint(config: StageConfig, hashes: Hashes) -> str:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     parts = {
         "cells": [[cell["cell_type"], "".join(cell["source"])] for cell in cells],
-        "parameters": config.parameters,
+        "parameters": {name: own for name, own in config.parameters.items() if name not in WITHOUT_EFFECT},
         "modules": {relative(file): sha256(file) for file in stage_modules(config)},
         "inputs": {relative(file): hashes.of(file) for file in input_files(config)},
     }
@@ -192,7 +197,7 @@ def changes(config: StageConfig, manifest: dict[str, Any], hashes: Hashes) -> st
     except (EbnerdError, OSError) as error:
         return f"its inputs cannot be read now ({type(error).__name__})"
     recorded = manifest.get("parameters", {})
-    names = sorted({*config.parameters, *recorded})
+    names = sorted({*config.parameters, *recorded} - WITHOUT_EFFECT)
     if moved := [name for name in names if config.parameters.get(name) != recorded.get(name)]:
         return "its parameters changed: " + ", ".join(
             f"{name} {json.dumps(recorded.get(name))}, now {json.dumps(config.parameters.get(name))}" for name in moved

@@ -24,7 +24,8 @@ from ebnerd_lib.evaluation.evaluate import save_results
 from ebnerd_lib.features import store
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.models.base import SlateModel, find_model, one_thread
-from ebnerd_lib.pipeline.params import StageConfig, hint, load_profile, trained_model, with_assignments, with_values
+from ebnerd_lib.pipeline.history import send
+from ebnerd_lib.pipeline.params import StageConfig, hint, load_profile, read_assignments, trained_model, with_values
 from ebnerd_lib.pipeline.paths import StagePaths, relative
 from ebnerd_lib.pipeline.report import render_overview, render_profile
 from ebnerd_lib.pipeline.run import end_with_parent, interruptible
@@ -47,7 +48,7 @@ from ebnerd_lib.training.model_file import TrainedModel
 from ebnerd_lib.training.online import update_online
 
 
-def train(profile: str, stage: str, assignments: list[str]) -> None:
+def train(profile: str, stage: str, assignments: str = "") -> None:
     """Run a training stage; its artifacts are those of its notebook, and ``make run-all`` takes them for fresh.
 
     Of several processes rank 0 alone holds the stage's lock, updates the model online, and scores and publishes it; the
@@ -56,7 +57,7 @@ def train(profile: str, stage: str, assignments: list[str]) -> None:
     Args:
         profile: a folder of ``params``.
         stage: a training stage of it.
-        assignments: parameters as ``key=value``, see ``with_assignments``.
+        assignments: parameters that take the place of the profile's, see ``read_assignments``.
 
     Raises:
         ConfigError: the profile, the stage or a parameter is wrong, or several processes are asked for and not there.
@@ -68,7 +69,7 @@ def train(profile: str, stage: str, assignments: list[str]) -> None:
     known = [name for name, config in configs.items() if config.trains]
     if stage not in known:
         raise ConfigError(f"--stage: '{stage}' is no training stage of profile {profile}; {hint(stage, known)}")
-    asked = with_assignments(configs[stage], assignments)
+    asked = with_values(configs[stage], read_assignments(assignments, "--set"), "--set")
     config = _spread(asked)
     with interruptible(), _ended_in_order():
         quiet()
@@ -158,6 +159,8 @@ def _run(config: StageConfig, stage: Stage | None) -> None:
     with contextlib.suppress(OSError):  # pages only tell of what is done
         render_profile(config.profile)
         render_overview()
+    if told := send(paths):
+        print(told)
 
 
 def inputs_of(parameters: Mapping[str, Any], data: Dataset, features: dict[str, Features]) -> TrainingInputs:

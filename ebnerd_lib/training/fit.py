@@ -6,7 +6,6 @@ import logging
 import os
 import pickle
 import shutil
-import time
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
 import ebnerd_lib
+from ebnerd_lib.configs import WITHOUT_EFFECT
 from ebnerd_lib.models.base import SlateModel
 from ebnerd_lib.training.inputs import TrainingInputs
 
@@ -87,7 +87,7 @@ def training_key(folder: Path, inputs: TrainingInputs, network: SlateModel, para
         "model": f"{type(network).__module__}.{network.name}",
         "hyperparameters": network.hyperparameters,
         "columns": inputs.names(network),
-        "parameters": parameters,
+        "parameters": {name: own for name, own in parameters.items() if name not in WITHOUT_EFFECT},
         "versions": [torch.__version__, pl.__version__, np.__version__],
         "products": os.environ.get("MKL_CBWR"),
     }
@@ -137,7 +137,7 @@ class EpochLog(Callback):
     The rows are part of Lightning's checkpoints, so the log of a resumed training shows every epoch once.
 
     Args:
-        report: called with each epoch's metrics and the seconds left.
+        report: called with each epoch's metrics, and after each batch with the ``share`` of the training that is done.
     """
 
     def __init__(self, report: EpochReport | None = None) -> None:
@@ -157,9 +157,20 @@ class EpochLog(Callback):
         """Take over what a checkpoint holds."""
         self._rows = state_dict["rows"]
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
-        self._start, self._before = time.monotonic(), len(self._rows)
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Tell how much of the training is done."""
+        epoch, epochs = trainer.current_epoch, trainer.max_epochs or 1
+        share = (epoch + (trainer.fit_loop.batch_idx + 1) / trainer.num_training_batches) / epochs
+        last = f", val/auc {self._rows[-1]['val/auc']:.4f}" if self._rows else ""
+        self._tell_share(trainer, f"epoch {epoch + 1}/{epochs}{last}", share)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell that the training is done, whether it took all epochs or not."""
+        self._tell_share(trainer, "trained", 1.0)
+
+    def _tell_share(self, trainer: pl.Trainer, step: str, share: float) -> None:
+        if self._report is not None and trainer.is_global_zero and trainer.logger is not None:
+            self._report({"step": f"{trainer.logger.name} {step}", "share": share})
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log an epoch."""
@@ -175,8 +186,8 @@ class EpochLog(Callback):
             flush=True,
         )
         if self._report is not None:
-            left = (time.monotonic() - self._start) / (done - self._before) * (epochs - done)
-            self._report({"model": name, "epoch": done, "epochs": epochs, "seconds_left": left, **metrics})
+            best_by = getattr(trainer.early_stopping_callback, "monitor", "val/auc")
+            self._report({"model": name, "epoch": done, "epochs": epochs, "best_by": best_by, **metrics})
 
 
 class EpochSeed(Callback):

@@ -1,0 +1,234 @@
+"""Finished training runs side by side on one page, those on the same slates compared impression by impression."""
+
+import hashlib
+import shutil
+import statistics
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ebnerd_lib import plots
+from ebnerd_lib.configs import ONLINE
+from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.evaluation import compare as paired
+from ebnerd_lib.evaluation.evaluate import Evaluated, Evaluation, Scorer, find_scores, load_scores
+from ebnerd_lib.evaluation.metrics import per_slate
+from ebnerd_lib.pipeline.history import append_line, read_lines
+from ebnerd_lib.pipeline.params import StageConfig, differences, hint, trained_model, with_values
+from ebnerd_lib.pipeline.paths import ROOT, StagePaths, acquire, read_json, relative, release, write_json
+from ebnerd_lib.pipeline.report import overview_file, render, render_overview, render_profile
+from ebnerd_lib.pipeline.runs import Run, entries, read_runs
+from ebnerd_lib.pipeline.stale import Hashes, fingerprint
+from ebnerd_lib.pipeline.tune import Aside
+
+
+def compare(names: list[str], seeds: int = 1) -> str:
+    """Write a page, and the numbers on it as JSON beside it, in ``outputs/compare``; the indexes link it.
+
+    Runs on other slates than the first ones stand in tables of their own and are never paired.
+
+    Args:
+        names: of finished training runs, as ``sample/03_train_mlp.lab1``; the first of each table is its reference.
+        seeds: trainings of each run in all; above 1, its AUC gets a mean and a spread, see ``repeats``.
+
+    Returns:
+        The path of the page; the same names give the same one.
+
+    Raises:
+        ConfigError: there is no such finished run.
+    """
+    runs = find_runs(names)
+    tables: dict[Any, list[Run]] = {}
+    for run in runs:
+        tables.setdefault(_slates(run), []).append(run)
+    shown = [name_of(run) for run in runs]
+    content = {
+        "runs": shown,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seeds": seeds,
+        "tables": [table(own, seeds) for own in tables.values()],
+    }
+    key = hashlib.sha256("\n".join(shown).encode()).hexdigest()[:8]
+    page = overview_file().parent / "compare" / f"{shown[0].replace('/', '.')}.{key}.html"
+    profiles = sorted({run.paths.profile for run in runs})
+    more = {
+        "figures": [curves(own) for own in tables.values()],
+        "generated": next((run.manifest["generated"] for run in runs if run.manifest["generated"]), None),
+        "profiles": profiles,
+    }
+    write_json(page.with_suffix(".json"), content)
+    render(page, str(content["written"]), "compare.html.j2", lambda: {**content, **more})
+    for profile in profiles:
+        render_profile(profile)
+    render_overview()
+    return relative(page)
+
+
+def name_of(run: Run) -> str:
+    """Return the name of a run over all profiles."""
+    return f"{run.paths.profile}/{run.stage}"
+
+
+def find_runs(names: Iterable[str]) -> list[Run]:
+    """Return the finished training runs of some names, each once.
+
+    Raises:
+        ConfigError: there is none of a name, or its last run failed; the message has the nearest name.
+    """
+    files = (ROOT / "outputs").glob("*/artifacts/[!.]*/manifest.json")
+    there = sorted({file.parts[-4] for file in files if (ROOT / "params" / file.parts[-4]).is_dir()})
+    done = {name_of(run): run for profile in there for run in read_runs(profile) if run.manifest}
+    known = {name: run for name, run in done.items() if trained_model(run.stage) and run.state != "failed"}
+    for name in names:
+        if name not in known:
+            fault = "failed last" if name in done and done[name].state == "failed" else "is no finished training run"
+            raise ConfigError(f"runs: '{name}' {fault}; {hint(name, known)}")
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def _slates(run: Run) -> tuple[tuple[str, str], ...]:
+    """Return name and checksum of the files with the slates that a run read."""
+    folder = relative(StagePaths(run.paths.profile, run.manifest["reads"][0]).artifacts)
+    read = ((file.removeprefix(f"{folder}/"), own) for file, own in run.manifest["inputs"].items())
+    return tuple(sorted(each for each in read if each[0].startswith("slates_")))
+
+
+def table(runs: list[Run], seeds: int = 1) -> dict[str, Any]:
+    """Return what is to be said of runs on the same slates.
+
+    Returns:
+        ``rows``, one a model, with its paired ``difference`` to the first one; ``comparisons``, how many were made;
+        ``next_clicks``, of models that ranked what was live; ``note``, why nothing is paired, or empty.
+    """
+    first = runs[0]
+    reads = StagePaths(first.paths.profile, first.manifest["reads"][0])
+    preprocessed = read_json(reads.manifest) or {}
+    aside = Aside(first.paths.profile, reads.stage)
+    is_there = set(_slates(first)) <= set(preprocessed.get("outputs", {}).items())
+    models = {
+        name_of(run) + (" online" if name.endswith(ONLINE) else ""): (run, name, entry)
+        for run in runs
+        for name, entry in entries(run, "models").items()
+    }
+    difference = _differences(models, aside) if is_there else {}
+    spread = {name_of(run): repeats(run, seeds, aside) for run in runs if seeds > 1 and is_there}
+    about = {
+        name_of(run): {
+            "page": run.page and f"../{run.paths.profile}/reports/{run.page}",
+            "state": run.state,
+            "changes": differences(first.manifest["parameters"], run.manifest["parameters"]),
+            "seconds": run.manifest["duration_seconds"],
+            "git": run.manifest["git"],
+        }
+        for run in runs
+    }
+    return {
+        "generated": first.manifest["generated"],
+        "bundle": preprocessed.get("parameters", {}).get("bundle"),
+        "rows": [
+            {"name": name, "tier": entry["tier"], **about[name_of(run)], **entry["validation"]}
+            | {"tuning": entry["tuning"]["auc"], "difference": difference.get(name), "seeds": spread.get(name)}
+            for name, (run, _, entry) in models.items()
+        ],
+        "comparisons": len(difference),
+        "next_clicks": [
+            {"name": name_of(run), **about[name_of(run)], **found, "seeds": spread.get(name_of(run))}
+            for run in runs
+            if (found := _next_click(run))
+        ],
+        "note": "" if is_there else f"{reads.profile}/{reads.stage} ran again since then, so nothing is paired.",
+    }
+
+
+def _differences(models: dict[str, tuple[Run, str, dict[str, Any]]], aside: Aside) -> dict[str, dict[str, Any]]:
+    """Return the paired differences of all models to the first one, from the scores that their stages saved."""
+    if len(models) < 2:
+        return {}
+    slates, evaluated = aside.data.parts["validation"], []
+    for name, (run, model, entry) in models.items():
+        scores = load_scores(find_scores(model, "validation", [run.paths.artifacts]), slates)
+        values = per_slate(scores, slates.clicked, slates.offsets)
+        evaluated.append(Evaluated(Scorer(name, entry["tier"], {}), {"validation": Evaluation({}, values, None)}))
+    return paired.differences(evaluated, next(iter(models)), slates)
+
+
+def _next_click(run: Run) -> dict[str, Any]:
+    """Return how well a model ranks what was live: on the tuning day, and on validation if 04 read these artifacts."""
+    model, live = str(trained_model(run.stage)), entries(run, "live")
+    found: dict[str, Any] = {"tier": next(iter(live.values()))["tier"], "tuning": _kept(run)[1]} if live else {}
+    for file in run.paths.artifacts.parent.glob("04_*/manifest.json"):
+        read = (read_json(file) or {}).get("inputs", {}).get(f"{relative(run.paths.artifacts)}/model_{model}.pt")
+        if read is not None and read == run.manifest["outputs"].get(f"model_{model}.pt"):
+            told = (read_json(file.with_name("metrics.json")) or {}).get("next_click", {})
+            found |= told.get(model, {})
+    return found
+
+
+def _kept(run: Run) -> tuple[int, float | None]:
+    """Return the epoch that was kept, from 0, and its metric on the tuning day; ``None`` without a learning curve."""
+    values = _curve(run).get(_best_by(run), pd.Series(dtype=float))
+    return (int(values.argmax()), float(values.max())) if len(values) else (0, None)
+
+
+def _best_by(run: Run) -> str:
+    return "val/ndcg" if entries(run, "live") else "val/auc"
+
+
+def _curve(run: Run) -> pd.DataFrame:
+    """Return the learning curve of a run; empty where it is from before curves were kept."""
+    file = run.paths.artifacts / f"curve_{trained_model(run.stage)}.csv"
+    return pd.read_csv(file) if file.exists() else pd.DataFrame()
+
+
+def curves(runs: list[Run]) -> list[str]:
+    """Draw the learning curves of runs over each other, as addresses of pictures: one of each metric of the epoch."""
+    addresses = []
+    for metric in ("val/auc", "val/ndcg"):
+        own = {name_of(run): run for run in runs if _best_by(run) == metric and len(_curve(run))}
+        if own:
+            kept = {name: _kept(run)[0] for name, run in own.items()}
+            figure = plots.learning_curves({name: _curve(run) for name, run in own.items()}, kept, metric)
+            addresses.append(plots.address(figure))
+    return addresses
+
+
+def repeats(run: Run, seeds: int, aside: Aside) -> dict[str, Any]:
+    """Train a run again with other seeds and return the mean and the spread of its metric.
+
+    The run itself counts as the first. Each other result is a line of ``seeds.jsonl`` in the logs of its stage, with
+    the fingerprint of what it was trained on, so nothing is trained twice, and no artifact is written.
+
+    Returns:
+        ``mean``, ``sd`` (n - 1), ``low``, ``high`` and ``seeds``, how many: of the AUC on validation, or of the
+        next-click nDCG@10 on the tuning day of a model trained on what is live.
+    """
+    file, parameters = run.paths.logs / "seeds.jsonl", run.manifest["parameters"]
+    config = StageConfig(run.stage, run.paths.profile, parameters, {}, tuple(run.manifest["reads"]))
+    hashes = Hashes(StagePaths(run.paths.profile, "").hashes)
+    own = next(iter(entries(run, "models").values()), None)
+    values: list[float] = list(filter(None, [own["validation"]["auc"] if own else _kept(run)[1]]))
+    lock, step = run.paths.logs / "seeds.lock", parameters["training"]["seeds"]
+    acquire(lock, f"seeds of {name_of(run)}")
+    try:
+        for number in range(len(values), seeds):
+            other = with_values(config, {"seed": parameters["seed"] + number * step}, "seeds")
+            key, name = fingerprint(other, hashes), f"seed{other.parameters['seed']}"
+            known = {line["fingerprint"]: line["value"] for line in read_lines(file)}
+            if key not in known:
+                done, inputs = aside.train(other.parameters, run.paths.logs / "seeds", name)
+                known[key] = float(done.curve[inputs.best_by].max())
+                if inputs.slates == "logged":
+                    slates, own_features = aside.data.parts["validation"], aside.features["validation"]
+                    scores = done.model.score(aside.data, slates, own_features.matrix, own_features.columns)
+                    known[key] = float(np.nanmean(per_slate(scores, slates.clicked, slates.offsets)[:, 0]))
+                append_line(file, {"fingerprint": key, "seed": other.parameters["seed"], "value": known[key]})
+                shutil.rmtree(run.paths.logs / "seeds", ignore_errors=True)
+                print(f"{name_of(run)}  {name}  {known[key]:.4f}", flush=True)
+            values.append(known[key])
+    finally:
+        release(lock)
+    found = {"mean": statistics.fmean(values), "sd": statistics.stdev(values)}
+    return {**found, "low": min(values), "high": max(values), "seeds": len(values)}

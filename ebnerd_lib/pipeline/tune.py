@@ -1,0 +1,345 @@
+"""Search over the parameters of a training stage with Optuna, by the tuning day alone.
+
+A search is a journal in ``outputs/<profile>/logs/tune/<stage>-<checksum>``, which processes on any number of machines
+share. The checksum is over the fingerprint of the stage and over what is searched, so searches never mix. A process
+holds a lock while it works; the trial of one that was killed is marked as failed, and its parameters are tried again.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import shutil
+import time
+import uuid
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import yaml
+from filelock import FileLock
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.pruners import MedianPruner
+from optuna.samplers import TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+from pydantic import TypeAdapter, ValidationError
+
+from ebnerd_lib.configs import Space, flat, nested
+from ebnerd_lib.data import dataset as datasets
+from ebnerd_lib.data.dataset import Dataset
+from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.features import store
+from ebnerd_lib.features.store import Features
+from ebnerd_lib.pipeline.params import (
+    StageConfig,
+    base_config,
+    differences,
+    hint,
+    load_profile,
+    read_yaml,
+    shown,
+    trained_model,
+    with_values,
+)
+from ebnerd_lib.pipeline.paths import StagePaths, acquire, holder, release
+from ebnerd_lib.pipeline.run import interruptible, run
+from ebnerd_lib.pipeline.stage import complete
+from ebnerd_lib.pipeline.stale import SPACES, Hashes, fingerprint
+from ebnerd_lib.pipeline.train import Fit, fit, inputs_of, model_class
+from ebnerd_lib.training.fit import EpochReport
+from ebnerd_lib.training.inputs import TrainingInputs
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+"""The states of trials that count: trained to the end, or stopped early because others were better by then."""
+_POLL_SECONDS = 1.0
+
+
+class Aside:
+    """Trainings beside the stages of a profile: they read its data and leave no artifacts.
+
+    Args:
+        profile: a folder of ``params``.
+        preprocessed: the stage whose artifacts they read.
+
+    Raises:
+        StageError: that stage has not run.
+    """
+
+    def __init__(self, profile: str, preprocessed: str) -> None:
+        self.folder = complete(profile, preprocessed).artifacts
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The slates."""
+        return datasets.load(self.folder)
+
+    @cached_property
+    def features(self) -> dict[str, Features]:
+        """The features of each part."""
+        return {part: store.read(self.folder, part) for part in self.data.parts}
+
+    def train(
+        self, parameters: Mapping[str, Any], logs: Path, name: str, report: EpochReport | None = None
+    ) -> tuple[Fit, TrainingInputs]:
+        """Train a model by the parameters of a stage and print nothing; see ``train.fit``."""
+        inputs = inputs_of(parameters, self.data, self.features)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                return fit(model_class(parameters), parameters, inputs, logs, name, report), inputs
+        except SystemExit as exit:  # Lightning's answer to an interruption
+            raise KeyboardInterrupt from exit
+
+
+class Search:
+    """A search over parameters of one training stage, alone or together with other processes.
+
+    Attributes:
+        base: the stage; its own parameters are the first trial.
+        study: Optuna's, of what is tried.
+
+    Args:
+        profile: a folder of ``params``.
+        stage: a training stage of it.
+        space: what is searched, by parameter; empty takes the entry of the stage or its notebook in
+            ``params/tune.yaml``.
+        seed: of the samples.
+
+    Raises:
+        ConfigError: there is no such stage, or the space names a parameter or a value that the stage refuses.
+        StageError: 01 has not run.
+    """
+
+    def __init__(self, profile: str, stage: str, space: Mapping[str, Any] | None = None, seed: int = 0) -> None:
+        configs = load_profile(profile)
+        known = [name for name, config in configs.items() if config.trains]
+        if stage not in known:
+            raise ConfigError(f"tune: '{stage}' is no training stage of profile {profile}; {hint(stage, known)}")
+        self.base, self._seed = configs[stage], seed
+        self.space = dict(space or _default_space(stage))
+        self._distributions = {name: self._distribution(name, own) for name, own in self.space.items()}
+        self.aside = Aside(profile, self.base.reads[0])
+        wanted = [fingerprint(self.base, Hashes(StagePaths(profile, "").hashes)), self.space]
+        key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
+        self.folder = StagePaths(profile, "tune").logs / f"{stage}-{key}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._worker = uuid.uuid4().hex[:8]
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(self.folder / "journal.log"))),
+            study_name=stage,
+            direction="maximize",
+            load_if_exists=True,
+            pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=2),
+        )
+
+    @property
+    def finished(self) -> list[FrozenTrial]:
+        """The trials that count."""
+        return self.study.get_trials(deepcopy=False, states=FINISHED)
+
+    @property
+    def best_by(self) -> str:
+        """The metric of the tuning day that is searched for: ``val/auc``, of live slates ``val/ndcg``."""
+        return "val/ndcg" if self.base.parameters.get("slates") == "live" else "val/auc"
+
+    def run(self, trials: int) -> None:
+        """Try parameters until so many trials are finished, those of other processes and of earlier runs included.
+
+        Where the last ones run elsewhere, this waits for them, and takes over those whose process dies.
+        """
+        lock = self._lock(self._worker)
+        acquire(lock, f"a search over {self.base.stage}")
+        try:
+            while (trial := self._next(trials)) is not None:
+                self._try(trial)
+        finally:
+            release(lock)
+            lock.unlink(missing_ok=True)
+
+    def values(self, trial: FrozenTrial | Trial) -> dict[str, Any]:
+        """Return the parameters that a trial sets, numbers of a range rounded to three digits."""
+        return {
+            name: json.loads(own) if isinstance(own, str) else float(f"{own:.3g}") if isinstance(own, float) else own
+            for name, own in trial.params.items()
+        }
+
+    def config(self, values: Mapping[str, Any]) -> StageConfig:
+        """Return the stage with some parameters set anew. Raises ``ConfigError`` where one is refused."""
+        return with_values(self.base, nested(values), "space")
+
+    def table(self) -> pd.DataFrame:
+        """Tabulate finished trials, best first: number, metric on the tuning day, epochs, whether it was stopped early or
+        has the stage's parameters as they are, and the parameters tried.
+        """
+        rows = [
+            {
+                "trial": trial.number,
+                self.best_by: max(trial.intermediate_values.values()),
+                "epochs": len(trial.intermediate_values),
+                "stopped early": trial.state == TrialState.PRUNED,
+                "as it is": trial.user_attrs.get("own", False),
+                **{name: str(value) for name, value in self.values(trial).items()},
+            }
+            for trial in self.finished
+        ]
+        return pd.DataFrame(rows).sort_values(self.best_by, ascending=False, kind="stable", ignore_index=True)
+
+    def importance(self) -> dict[str, float]:
+        """Return the share of each parameter in how much the metric varies (PED-ANOVA, Watanabe et al., 2023)."""
+        if len({trial.value for trial in self.finished if trial.state == TrialState.COMPLETE}) < 2:
+            return {}
+        return {name: float(share) for name, share in optuna.importance.get_param_importances(self.study).items()}
+
+    def command(self, values: Mapping[str, Any]) -> str:
+        """Return the command that makes a variant of some parameters: the stage's own, less its online updates."""
+        notebook, _, variant = self.base.stage.partition(".")
+        new = f"{notebook}.{variant}_tuned" if variant else f"{notebook}.tuned"
+        changed = differences(base_config(self.base.profile, new).parameters, self.config(values).parameters)
+        pairs = [
+            f"{name}={_as_yaml(value)}"
+            for name, value in changed.items()
+            if name.partition(".")[0] not in ("update_minutes", "online")
+        ]
+        return f'make run-all PROFILE={self.base.profile} NEW={new} SET="{"; ".join(pairs)}"'
+
+    def _distribution(self, name: str, own: Any) -> BaseDistribution:
+        """Return how a parameter is sampled; each choice, and both ends of a range, must be legal."""
+        try:
+            own = TypeAdapter(Space).validate_python({name: own})[name]
+            choices = own if isinstance(own, list) else [own.low, own.high]
+            for value in choices:
+                self.config({name: value})
+            if isinstance(own, list):
+                return CategoricalDistribution([json.dumps(value) for value in own])
+            kind = IntDistribution if isinstance(own.low, int) and isinstance(own.high, int) else FloatDistribution
+            return kind(own.low, own.high, own.log)
+        except (ValidationError, ValueError) as error:
+            raise ConfigError(
+                f"space: {name}: {shown(own)} is no list of choices and no range. Write `[1, 2]` or "
+                "`{low: 0.1, high: 0.5}`."
+            ) from error
+
+    def _lock(self, worker: str) -> Path:
+        return self.folder / f"{worker}.lock"
+
+    def _next(self, trials: int) -> Trial | None:
+        """Take the next trial; ``None`` once so many are finished."""
+        while True:
+            with FileLock(self.folder / "next.lock"):
+                if len(self.finished) >= trials:
+                    return None
+                running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+                for trial in running:
+                    worker = trial.user_attrs.get("worker", "")
+                    if not (worker and holder(self._lock(worker))):
+                        self._give_up(trial)
+                        return self._ask()
+                if len(self.finished) + len(running) < trials:
+                    return self._ask()
+            time.sleep(_POLL_SECONDS)
+
+    def _ask(self) -> Trial:
+        number = len(self.study.get_trials(deepcopy=False))
+        if not number:
+            now = {name: own for name, own in flat(self.base.parameters).items() if name in self.space}
+            now |= {name: json.dumps(own) for name, own in now.items() if isinstance(self.space[name], list)}
+            held = {name: own for name, own in now.items() if _holds(self._distributions[name], own)}
+            self.study.enqueue_trial(held, user_attrs={"own": held == now})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.study.sampler = TPESampler(seed=self._seed + number, constant_liar=True)
+        trial = self.study.ask(self._distributions)
+        trial.set_user_attr("worker", self._worker)
+        return trial
+
+    def _give_up(self, trial: FrozenTrial | Trial, again: bool = True) -> None:
+        """Mark a trial as failed and clear away what it left; its parameters are tried ``again`` before any others."""
+        self.study.tell(trial.number, state=TrialState.FAIL)
+        if again:
+            self.study.enqueue_trial(trial.params, user_attrs={"own": trial.user_attrs.get("own", False)})
+        shutil.rmtree(self.folder / f"trial-{trial.number}", ignore_errors=True)
+        if worker := trial.user_attrs.get("worker"):
+            self._lock(worker).unlink(missing_ok=True)
+
+    def _try(self, trial: Trial) -> None:
+        """Train by the parameters of a trial, stopped where it is worse than the median of earlier ones."""
+        values, folder = self.values(trial), self.folder / f"trial-{trial.number}"
+
+        def told(epoch: dict[str, Any]) -> None:
+            if self.best_by not in epoch:  # a share of one
+                return
+            trial.report(epoch[self.best_by], epoch["epoch"])
+            if epoch["epoch"] < epoch["epochs"] and trial.should_prune():
+                raise optuna.TrialPruned
+
+        try:
+            done, _ = self.aside.train(self.config(values).parameters, folder, "network", told)
+        except optuna.TrialPruned:
+            self.study.tell(trial, state=TrialState.PRUNED)
+        except BaseException as error:
+            self._give_up(trial, again=not isinstance(error, Exception))
+            raise
+        else:
+            self.study.tell(trial, float(done.curve[self.best_by].max()))
+        shutil.rmtree(folder, ignore_errors=True)
+        own = self.study.trials[trial.number]
+        result = "stopped early" if own.value is None else f"{own.value:.4f}"
+        tried = ", ".join(f"{name} {value}" for name, value in values.items())
+        best = f"{self.study.best_value:.4f}"
+        print(f"trial {trial.number}  {self.best_by} {result}  best {best}  {tried}", flush=True)
+
+
+def _default_space(stage: str) -> dict[str, Any]:
+    spaces = read_yaml(SPACES)
+    for name in (stage, stage.partition(".")[0]):
+        if isinstance(spaces.get(name), dict):
+            return spaces[name]
+    raise ConfigError(f"params/{SPACES.name}: no entry for {stage} or its notebook. Add what is to be searched.")
+
+
+def _as_yaml(value: Any) -> str:
+    """Write a value as a parameter file has it.
+
+    >>> _as_yaml(1e-05), _as_yaml([128, 64]), _as_yaml("none")
+    ('1.0e-05', '[128, 64]', 'none')
+    """
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+
+
+def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    """Say whether a value is one that a distribution can give."""
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    return bool(distribution.low <= value <= distribution.high)  # type: ignore[attr-defined]
+
+
+def tune(profile: str, stage: str, trials: int) -> int:
+    """Search until so many trials are finished, then run ``07_tune`` for the report, once for all processes.
+
+    Args:
+        profile: a folder of ``params``; its ``07_tune.yaml``, where there is one, may name another space or seed.
+        stage: a training stage of it.
+        trials: finished ones, over all processes.
+
+    Returns:
+        The exit code of the stage ``07_tune.<model>``.
+    """
+    own, logs = base_config(profile, f"07_tune.{trained_model(stage) or stage}"), StagePaths(profile, "tune").logs
+    logs.mkdir(parents=True, exist_ok=True)
+    with FileLock(logs / "run.lock"):
+        if code := run(profile, only=" ".join(own.parameters["reads"])):
+            return code
+    search = Search(profile, stage, own.parameters["space"], own.parameters["seed"])
+    given = {"training_stage": stage, "trials": trials, "reads": list(search.base.reads)}
+    config = replace(with_values(own, given, "make tune"), reads=search.base.reads)
+    with interruptible():
+        search.run(trials)
+    with FileLock(logs / "run.lock"):
+        return run(profile, extra=config)
