@@ -96,7 +96,9 @@ def test_lines_may_end_as_on_windows_and_in_spaces(folders):
 
 def test_vectors_are_taken_by_id(folders, tmp_path):
     train, dev, out = folders()
-    pq.write_table(pa.table({"article_id": ["N20", "N1"], "v": [[1.0, 0.0], [0.0, 1.0]]}), tmp_path / "v.parquet")
+    pq.write_table(
+        pa.table({"article_id": pa.array([20, 1], pa.int32()), "v": [[1.0, 0.0], [0.0, 1.0]]}), tmp_path / "v.parquet"
+    )
     convert(train, dev, out, tmp_path / "v.parquet")
     ids, vectors = open_bundle(out).vectors()
     assert (ids.tolist(), vectors.tolist()) == ([20, 1], [[1.0, 0.0], [0.0, 1.0]])

@@ -4,9 +4,10 @@ What MIND lacks is null: times of publication, premium, sentiment, devices, subs
 and the times of the clicks in histories.
 """
 
-import tempfile
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -16,26 +17,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ebnerd_lib.data import schema
-from ebnerd_lib.data.bundle import open_bundle, open_parquet
+from ebnerd_lib.data.bundle import open_bundle
+from ebnerd_lib.data.download import writing
 from ebnerd_lib.data.layout import SPLITS, VECTORS
 from ebnerd_lib.data.schema import flat, list_lengths, refuse
 from ebnerd_lib.data.vocabulary import distinct
-from ebnerd_lib.errors import BundleError, first_line
+from ebnerd_lib.errors import BundleError
 
 BEHAVIORS = ("impression id", "user", "time", "history", "news-label pairs")
-"""Columns of behaviors.tsv; pairs are as ``N1-0 N2-1``, 1 for a click."""
 NEWS = ("id", "category", "subcategory", "title", "abstract", "url", "title entities", "abstract entities")
-"""Columns of news.tsv."""
-_NEWS, _USER = "N", "U"  # what ids begin with
+"""Columns of behaviors.tsv, whose pairs are as ``N1-0 N2-1`` with 1 for a click, and of news.tsv."""
+_PAIRS = BEHAVIORS[-1]
 _TIME = "%m/%d/%Y %I:%M:%S %p"
 _BLOCK = 1 << 24  # bytes of lines that are read at a time
-
-
-class _Words(NamedTuple):
-    """Texts, and the line of a block that each stands in, from 0: int64 (n,), ascending."""
-
-    texts: pa.Array
-    line: np.ndarray
+Words = tuple[pa.Array, np.ndarray]
+"""Texts, and the line of a block that each stands in, from 0: int64 (n,), ascending."""
 
 
 class _Lines(NamedTuple):
@@ -44,62 +40,53 @@ class _Lines(NamedTuple):
     path: Path
     before: int  # lines of the file before these
     columns: dict[str, pa.Array]  # by name, without spaces around the values
+    size: int  # lines
 
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values())))
-
-    def column(self, name: str) -> _Words:
+    def column(self, name: str) -> Words:
         """Return the values of a column."""
-        return _Words(self.columns[name], np.arange(len(self)))
+        return self.columns[name], np.arange(self.size)
 
-    def words(self, name: str) -> _Words:
+    def words(self, name: str) -> Words:
         """Return what stands between spaces in a column."""
         lists = pc.split_pattern(self.columns[name], " ")
-        line, texts = np.repeat(np.arange(len(self)), list_lengths(lists)), flat(lists)
+        texts, line = flat(lists), np.repeat(np.arange(self.size), list_lengths(lists))
         some = pc.not_equal(texts, "")
-        return _Words(texts.filter(some), line[_flags(some)])
+        return texts.filter(some), line[np.asarray(some)]
 
-    def refuse(self, name: str, words: _Words, wrong: np.ndarray, remedy: str) -> None:
+    def refuse(self, name: str, words: Words, wrong: np.ndarray, remedy: str) -> None:
         """Raise ``BundleError`` for the first of some words of a column that is wrong, bool (n,)."""
         if wrong.any():
             at = int(wrong.argmax())
-            place = f"{self.path}: line {self.before + words.line[at] + 1}: {name}"
-            raise BundleError(f"{place} {words.texts[at].as_py()[:40]!r}. {remedy}")
+            place = f"{self.path}: line {self.before + words[1][at] + 1}: {name} {words[0][at].as_py()[:40]!r}"
+            raise BundleError(f"{place}. {remedy}")
 
-    def numbers(self, name: str, letter: str, words: _Words | None = None) -> np.ndarray:
+    def numbers(self, name: str, letter: str, words: Words | None = None) -> np.ndarray:
         """Return the numbers behind the letter of the ids in a column, or of some words of it: int64 (n,).
 
         Raises:
             BundleError: a word is no such id.
         """
         words = words or self.column(name)
-        ids = words.texts.dictionary_encode()  # most stand there many times
-        # Without leading zeros, so that each number is one id, and below 2^31.
+        ids = words[0].dictionary_encode()  # most stand there many times
+        # Without leading zeros, so that each number is one id, and within 31 bits.
         good = pc.match_substring_regex(ids.dictionary, f"^{letter}[1-9][0-9]{{0,8}}$")
-        remedy = f"Ids are as {letter}123, a number above 0 and below a billion: fix it, or drop the line."
-        self.refuse(name, words, ~_flags(good.take(ids.indices)), remedy)
+        remedy = f"Ids are as {letter}123, numbers from 1 and below a billion: fix it, or drop the line."
+        self.refuse(name, words, ~np.asarray(good.take(ids.indices)), remedy)
         return pc.utf8_slice_codeunits(ids.dictionary, len(letter)).cast(pa.int64()).take(ids.indices).to_numpy()
 
 
 def convert(train: Path, validation: Path, out: Path, vectors: Path | None = None) -> dict[str, int]:
-    """Write a bundle of two folders of MIND, each with ``behaviors.tsv`` and ``news.tsv``.
+    """Write a bundle of two folders of MIND, each with ``behaviors.tsv`` and ``news.tsv``; see docs/data.md.
 
-    ``N123`` becomes the article 123 and ``U456`` the user 456; ``mind_articles.parquet`` and ``mind_users.parquet``
-    lead back. An article has a row if a news.tsv, a slate or a history names it; where both news.tsv do, that of
-    ``train`` counts. A subcategory becomes the article's topic, an abstract its subtitle; entities are left out. A
-    candidate that an impression names twice stands once in its slate.
-
-    MIND gives each impression a history, EBNeRD each user and week. What is taken is the history of the user's first
-    impression of the part. It holds no click of the part, so it is in the past of all of them; of later ones, the
-    clicks of the part are in the log.
-
-    Lines are read in blocks: memory holds ids and times of impressions, and what news.tsv says.
+    MIND gives each impression a history, EBNeRD each user and week. What is taken is that of the user's first
+    impression of the part: it holds no click of the part, so it is in the past of every impression, and what the user
+    clicked since is in the log. Lines are read in blocks: memory holds ids and times of impressions, and the news.
 
     Args:
         train: folder of the first part.
         validation: folder of the part that follows it, with labels.
         out: folder to write, new or empty; it appears whole or not at all.
-        vectors: parquet of ``article_id``, numbers or as ``N123``, and one list of numbers.
+        vectors: parquet of ``article_id``, the number behind ``N``, and one list of numbers.
 
     Returns:
         Numbers of impressions of both parts, users and articles.
@@ -108,23 +95,19 @@ def convert(train: Path, validation: Path, out: Path, vectors: Path | None = Non
         BundleError: a file is missing or empty, a line breaks the form, or ``out`` holds something.
     """
     refuse(out.is_file() or any(out.glob("*")), f"{out}: is a file or holds files. Name a new folder, or empty it.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as holder:
+    with writing(out.parent), TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as holder:
         bundle, folders = Path(holder) / "bundle", dict(zip(SPLITS, (train, validation), strict=True))
         for split in folders:
             (bundle / split).mkdir(parents=True)
         parts = [_write_split(folder / "behaviors.tsv", bundle / split) for split, folder in folders.items()]
         users, seen = (distinct(np.concatenate(ids)) for ids in zip(*(part[1:] for part in parts), strict=True))
-        news = pd.concat([_read_news(folder / "news.tsv") for folder in folders.values()])
-        articles = _write_articles(news.drop_duplicates("article_id"), seen, bundle / "articles.parquet")
-        for letter, name, ids in ((_NEWS, "article", articles), (_USER, "user", users)):
+        articles = _write_articles([folder / "news.tsv" for folder in folders.values()], seen, bundle)
+        for letter, name, ids in (("N", "article", articles), ("U", "user", users)):
             table = pa.table({"mind_id": np.char.add(letter, ids.astype(str)), f"{name}_id": ids})
             pq.write_table(table, bundle / f"mind_{name}s.parquet")
         if vectors is not None:
-            _write_vectors(vectors, bundle / VECTORS)
+            shutil.copyfile(vectors, bundle / VECTORS)
         open_bundle(bundle)
-        if out.exists():
-            out.rmdir()
         bundle.rename(out)
     return {"impressions": sum(part[0] for part in parts), "users": len(users), "articles": len(articles)}
 
@@ -144,10 +127,9 @@ def _write_split(path: Path, folder: Path) -> tuple[int, np.ndarray, np.ndarray]
             number.append(shown["impression_id"].to_numpy())
             user.append(shown["user_id"].to_numpy())
             time.append(shown["impression_time"].cast(pa.int64()).to_numpy())
-            lists = shown["article_ids_inview"], read["article_id_fixed"]
-            seen += [pc.unique(flat(column)).to_numpy() for column in lists]
-    ids, users, times = (np.concatenate(each) for each in (number, user, time))
-    _refuse_repeat(path, "impression id", ids)
+            seen += [pc.unique(flat(lists)) for lists in (shown["article_ids_inview"], read["article_id_fixed"])]
+    users, times = np.concatenate(user), np.concatenate(time)
+    _refuse_repeat(path, "impression id", np.concatenate(number))
     order, first = np.lexsort((times, users)), np.zeros(len(users), bool)
     first[order[np.unique(users[order], return_index=True)[1]]] = True
     with pq.ParquetWriter(folder / "history.parquet", schema.arrow_schema(schema.HISTORY)) as histories:
@@ -155,83 +137,57 @@ def _write_split(path: Path, folder: Path) -> tuple[int, np.ndarray, np.ndarray]
             histories.write_batch(batch.filter(pa.array(first[: len(batch)])))
             first = first[len(batch) :]
     every.unlink()
-    return len(ids), distinct(users), distinct(np.concatenate(seen))
+    return len(users), distinct(users), distinct(np.concatenate(seen))
 
 
 def _read_behaviors(lines: _Lines) -> tuple[pa.Table, pa.Table]:
     """Return behaviors and histories of a block, in both of them a row a line."""
-    number, user, when = lines.numbers("impression id", ""), lines.numbers("user", _USER), lines.column("time")
-    time = pd.to_datetime(when.texts.to_pandas(), format=_TIME, errors="coerce")
+    number, user, when = lines.numbers("impression id", ""), lines.numbers("user", "U"), lines.column("time")
+    time = pd.to_datetime(when[0].to_pandas(), format=_TIME, errors="coerce")
     lines.refuse("time", when, time.isna().to_numpy(), "Times are as 11/11/2019 9:05:58 AM: fix it, or drop the line.")
-    past = lines.words("history")
-    read = _lists(past.line, lines.numbers("history", _NEWS, past), len(lines))
-    name, pairs = "news-label pairs", lines.words("news-label pairs")
-    empty = np.bincount(pairs.line, minlength=len(lines)) == 0
-    lines.refuse(name, lines.column(name), empty, "Nothing was in view: drop the line.")
-    each = pairs.texts.dictionary_encode()
-    label = pc.utf8_slice_codeunits(each.dictionary, -2)
-    unlabelled = ~_flags(pc.is_in(label, pa.array(["-0", "-1"], label.type)).take(each.indices))
-    lines.refuse(
-        name, pairs, unlabelled,
-        "Pairs are as N1-0 N2-1; a test split, whose news have no label, cannot be learned from or evaluated on: "
-        "convert a part with labels.",
-    )  # fmt: skip
-    article = lines.numbers(name, _NEWS, _Words(pc.utf8_slice_codeunits(pairs.texts, 0, -2), pairs.line))
-    clicked = _flags(pc.equal(label, "-1").take(each.indices))
+    past, pairs = lines.words("history"), lines.words(_PAIRS)
+    read = lines.numbers("history", "N", past)
+    empty = np.bincount(pairs[1], minlength=lines.size) == 0
+    lines.refuse(_PAIRS, lines.column(_PAIRS), empty, "Nothing was in view: drop the line.")
+    label = pc.utf8_slice_codeunits(pairs[0], -2)
+    clicked = np.asarray(pc.equal(label, "-1"))
+    remedy = "Pairs are as N1-0 N2-1. A test split has no labels to evaluate by: convert a part that has."
+    lines.refuse(_PAIRS, pairs, ~(clicked | np.asarray(pc.equal(label, "-0"))), remedy)
+    shown = lines.numbers(_PAIRS, "N", (pc.utf8_slice_codeunits(pairs[0], 0, -2), pairs[1]))
     ids = {"user_id": pa.array(user, pa.uint32())}
     known = {
         "impression_id": pa.array(number, pa.uint32()),
         "impression_time": pa.array(time, pa.timestamp("us")),
-        "article_ids_inview": _lists(*_once(pairs.line, article), len(lines)),
-        "article_ids_clicked": _lists(*_once(pairs.line[clicked], article[clicked]), len(lines)),
+        "article_ids_inview": _lists(pairs[1], shown, lines.size, once=True),
+        "article_ids_clicked": _lists(pairs[1][clicked], shown[clicked], lines.size, once=True),
     }
-    return _table(schema.BEHAVIORS, ids | known), _table(schema.HISTORY, ids | {"article_id_fixed": read})
+    read_lists = _lists(past[1], read, lines.size)
+    return _table(schema.BEHAVIORS, ids | known), _table(schema.HISTORY, ids | {"article_id_fixed": read_lists})
 
 
-def _read_news(path: Path) -> pd.DataFrame:
-    """Return the articles of a news.tsv: ``article_id`` and the columns of ``NEWS`` that are kept, null where empty."""
+def _write_articles(files: list[Path], seen: np.ndarray, bundle: Path) -> np.ndarray:
+    """Write what news.tsv say of all articles in them or seen elsewhere; return their ids, ascending."""
     tables = []
-    for lines in _read_lines(path, NEWS):
-        texts = {name: lines.columns[name] for name in NEWS[1:6]}
-        known = {name: pc.if_else(pc.equal(own, ""), None, own) for name, own in texts.items()}
-        tables.append(pa.table({"article_id": lines.numbers("id", _NEWS), **known}))
-    found = pa.concat_tables(tables).to_pandas()
-    _refuse_repeat(path, "id", found["article_id"].to_numpy())
-    return found
-
-
-def _write_articles(news: pd.DataFrame, seen: np.ndarray, path: Path) -> np.ndarray:
-    """Write what is known of all articles in news or seen elsewhere; return their ids, ascending."""
-    known = news.set_index("article_id")
-    known = known.reindex(distinct(np.concatenate([known.index.to_numpy(np.int32), seen])))
-    codes = {name: pd.Categorical(known[name]).codes.astype(np.int16) + 1 for name in ("category", "subcategory")}
-    named = codes["subcategory"] > 0
-
-    def listed(values: object, kind: pa.DataType) -> pa.Array:
-        offsets = pa.array(np.concatenate(([0], np.cumsum(named))))
-        return pa.LargeListArray.from_arrays(offsets, pa.array(values, kind), mask=pa.array(~named))
-
-    texts = {"title": "title", "subtitle": "abstract", "url": "url", "category_str": "category"}
+    for path in files:
+        blocks = [
+            pa.table({"article_id": lines.numbers("id", "N"), **{name: lines.columns[name] for name in NEWS[1:6]}})
+            for lines in _read_lines(path, NEWS)
+        ]
+        tables.append(pa.concat_tables(blocks).to_pandas())
+        _refuse_repeat(path, "id", tables[-1]["article_id"].to_numpy())
+    news = pd.concat(tables).drop_duplicates("article_id").set_index("article_id").replace("", None)
+    news = news.reindex(distinct(np.concatenate([news.index.to_numpy(np.int32), seen])))
+    code = {name: pd.Series(pd.Categorical(news[name]).codes + 1, news.index) for name in ("category", "subcategory")}
+    named = news["subcategory"].notna()
     columns = {
-        "article_id": pa.array(known.index, pa.int32()),
-        "category": pa.array(codes["category"], pa.int16(), mask=codes["category"] == 0),
-        "subcategory": listed(codes["subcategory"][named], pa.int16()),
-        "topics": listed(known["subcategory"][named], pa.large_string()),
-    } | {name: pa.array(known[own], pa.large_string(), from_pandas=True) for name, own in texts.items()}
-    pq.write_table(_table(schema.ARTICLES, columns), path)
-    return known.index.to_numpy()
-
-
-def _write_vectors(source: Path, path: Path) -> None:
-    """Copy a parquet of vectors, its ids as numbers; what else is wrong with it is found when it is read."""
-    table = open_parquet(source).read()
-    if "article_id" in table.column_names and not pa.types.is_integer(table["article_id"].type):
-        ids = pc.replace_substring_regex(table["article_id"].cast(pa.string()), f"^{_NEWS}", "")
-        try:
-            table = table.set_column(table.column_names.index("article_id"), "article_id", ids.cast(pa.int32()))
-        except pa.ArrowInvalid as error:
-            raise BundleError(f"{source}: article_id: {first_line(error)}. Ids are as N123: fix them.") from error
-    pq.write_table(table, path)
+        "article_id": news.index, "title": news["title"], "subtitle": news["abstract"], "url": news["url"],
+        "category": code["category"].where(news["category"].notna()), "category_str": news["category"],
+        "subcategory": code["subcategory"].map(lambda one: [one]).where(named, None),
+        "topics": news["subcategory"].map(lambda one: [one]).where(named, None),
+    }  # fmt: skip
+    arrays = {name: pa.array(values, schema.ARTICLES[name], from_pandas=True) for name, values in columns.items()}
+    pq.write_table(_table(schema.ARTICLES, arrays), bundle / "articles.parquet")
+    return news.index.to_numpy()
 
 
 def _read_lines(path: Path, names: tuple[str, ...]) -> Iterator[_Lines]:
@@ -240,7 +196,7 @@ def _read_lines(path: Path, names: tuple[str, ...]) -> Iterator[_Lines]:
     Raises:
         BundleError: there is no such file or no line in it, or a line is not UTF-8 or has another number of columns.
     """
-    refuse(not path.is_file(), f"{path}: no such file. Unpack MIND there: behaviors.tsv and news.tsv in each folder.")
+    refuse(not path.is_file(), f"{path}: no such file. Unpack MIND there: each folder has behaviors.tsv and news.tsv.")
     before = 0
     with path.open("rb") as stream:
         while lines := stream.readlines(_BLOCK):
@@ -250,14 +206,13 @@ def _read_lines(path: Path, names: tuple[str, ...]) -> Iterator[_Lines]:
                 wrong = [line.decode(errors="replace").encode() != line for line in lines].index(True)
                 raise BundleError(f"{path}: line {before + wrong + 1}: not UTF-8. Save the file as UTF-8.") from None
             fields = pc.split_pattern(pc.utf8_rtrim(texts, "\r\n"), "\t")
-            found = list_lengths(fields)
-            if (odd := found != len(names)).any():
-                raise BundleError(
-                    f"{path}: line {before + odd.argmax() + 1}: {found[odd.argmax()]} columns instead of {len(names)} "
-                    f"({', '.join(names)}). Separate them by tabs, or drop the line."
-                )
+            odd = list_lengths(fields) != len(names)
+            _Lines(path, before, {}, len(lines)).refuse(
+                "columns", (texts, np.arange(len(lines))), odd,
+                f"There are {len(names)}, with tabs between them: {', '.join(names)}. Fix it, or drop the line.",
+            )  # fmt: skip
             columns = {name: pc.utf8_trim_whitespace(pc.list_element(fields, at)) for at, name in enumerate(names)}
-            yield _Lines(path, before, columns)
+            yield _Lines(path, before, columns, len(lines))
             before += len(lines)
     refuse(not before, f"{path}: 0 lines. Check that the file is complete.")
 
@@ -269,23 +224,13 @@ def _refuse_repeat(path: Path, name: str, ids: np.ndarray) -> None:
         raise BundleError(f"{path}: line {line + 1}: {name} {ids[line]} stands there again. Drop one of the lines.")
 
 
-def _once(line: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ids of each line without repeats, in order."""
-    pairs = line << 32 | ids
-    if len(distinct(pairs)) < len(pairs):
-        first = np.sort(np.unique(pairs, return_index=True)[1])
-        return line[first], ids[first]
-    return line, ids
-
-
-def _lists(line: np.ndarray, ids: np.ndarray, lines: int) -> pa.Array:
-    """Return the ids of each line as a list column."""
+def _lists(line: np.ndarray, ids: np.ndarray, lines: int, once: bool = False) -> pa.Array:
+    """Return the ids of each line as a list column, repeats in a line left out if each is to stand there ``once``."""
+    if once:
+        first = ~pd.Series(line << 32 | ids).duplicated().to_numpy()
+        line, ids = line[first], ids[first]
     offsets = np.concatenate(([0], np.cumsum(np.bincount(line, minlength=lines))))
     return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(ids, pa.int32()))
-
-
-def _flags(booleans: pa.Array) -> np.ndarray:
-    return booleans.to_numpy(zero_copy_only=False)
 
 
 def _table(kinds: dict[str, pa.DataType], known: dict[str, pa.Array]) -> pa.Table:

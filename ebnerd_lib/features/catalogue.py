@@ -7,11 +7,12 @@ The hidden test tells neither the clicks of its week nor the page being read. Wh
 ``clicks``, so that a model of a lower tier can be submitted.
 """
 
+import re
 from collections.abc import Iterable
 
 import numpy as np
 
-from ebnerd_lib.data.dataset import UNKNOWN_TIME
+from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
 from ebnerd_lib.data.slates import HOUR
 from ebnerd_lib.features.context import By, Chunk
 from ebnerd_lib.features.events import Kind
@@ -326,3 +327,29 @@ for base in (
         reads=(base,),
         name=f"{base}_behind",
     )(behind_best)
+
+
+MADE_OF = {
+    "published_time": "age_hours|published_", "premium": "premium", "category": "_category|category_",
+    "topics": "_topics|topic_", "sentiment_label": "negative|positive|_sentiment", "article vectors": "_vector",
+    "article_id": "page|own_article", "device_type": "desktop|mobile|tablet",
+    "is_subscriber": "subscriber|audience_", "session_id": "_session",
+}  # fmt: skip
+"""Columns of a bundle, ``article_id`` being the page, and what the names of the features that need them hold."""
+
+
+def left_out(dataset: Dataset) -> dict[str, list[str]]:
+    """Return the features that say nothing, by the column they need and of which the dataset knows nothing."""
+    log, meta = dataset.log, dataset.metadata
+    known = {
+        "published_time": meta.published != UNKNOWN_TIME, "premium": meta.premium, "category": meta.category,
+        "topics": meta.topics >= 0, "sentiment_label": meta.sentiment > 0, "article vectors": meta.vectors,
+        "article_id": ~log.front_page, "device_type": log.device, "is_subscriber": log.subscriber,
+        "session_id": log.session >= 0,
+    }  # fmt: skip
+    names = [column.name for column in every_column()]
+    return {
+        lacking: [name for name in names if re.search(MADE_OF[lacking], name)]
+        for lacking, values in known.items()
+        if not values.any()
+    }
