@@ -9,14 +9,14 @@ NEWS_COLUMNS = ("category_str", "topic", "title", "subtitle", "url")
 
 
 def write_mind(bundle: Path, out: Path) -> tuple[Path, Path]:
-    """Write the impressions of a bundle as ``MIND_train`` and ``MIND_dev``; return the two folders.
+    """Write the impressions of a bundle as ``MINDsmall_train`` and ``MINDsmall_dev``; return the two folders.
 
     The last article of each part's slates is left out of its news.tsv, as real ones lack some.
     """
     articles = pd.read_parquet(bundle / "articles.parquet").set_index("article_id")
     articles["topic"] = [topics[0] if topics is not None and len(topics) else "" for topics in articles["topics"]]
     folders = []
-    for split, name in (("train", "MIND_train"), ("validation", "MIND_dev")):
+    for split, name in (("train", "MINDsmall_train"), ("validation", "MINDsmall_dev")):
         rows = pd.read_parquet(bundle / split / "behaviors.parquet")
         past = pd.read_parquet(bundle / split / "history.parquet").set_index("user_id")["article_id_fixed"]
         folder = out / name

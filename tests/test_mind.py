@@ -1,18 +1,31 @@
 """MIND as a bundle: every row and id as in its files, and broken files refused by line."""
 
+import re
+
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mind import write_mind
+from runs import copy_of, python
 
 from ebnerd_lib.__main__ import main
 from ebnerd_lib.data.bundle import open_bundle
-from ebnerd_lib.data.dataset import prepare
+from ebnerd_lib.data.dataset import UNKNOWN_TIME, prepare
 from ebnerd_lib.data.mind import convert
 from ebnerd_lib.data.schema import ARTICLES, BEHAVIORS, HISTORY, arrow_schema
 from ebnerd_lib.errors import BundleError
+from ebnerd_lib.features import store
+from ebnerd_lib.features.build import write_features
+from ebnerd_lib.features.catalogue import left_out
+from ebnerd_lib.features.registry import every_column
+from ebnerd_lib.pipeline.paths import ROOT
+from ebnerd_lib.training.inputs import TrainingInputs
 
+COMMANDS = re.search(r"```sh\n(.*?)```", (ROOT / "docs" / "data.md").read_text(encoding="utf-8"), re.DOTALL)[
+    1
+].splitlines()
 NEWS = [
     'N1\tnews\tnewsus\tA "plain" quote\tShort, "unclosed\thttps://x/1\t[]\t[]',
     "N20\tsports\tsoccer\tÆ\t\thttps://x/20\t[]\t[]",
@@ -152,14 +165,60 @@ def test_what_is_there_is_left_alone(folders):
     assert [file.name for file in out.iterdir()] == ["mine"]
 
 
-def test_a_made_up_mind_becomes_the_data_set_it_was_made_of(smoke_bundle, smoke, tmp_path, capsys):
-    train, dev = write_mind(smoke_bundle, tmp_path)
-    assert main(["convert-mind", "--train", str(train), "--validation", str(dev), "--out", str(tmp_path / "out")]) == 0
-    assert str(tmp_path / "out") in capsys.readouterr().out
-    dataset = prepare(open_bundle(tmp_path / "out"), "official")[0]
+@pytest.fixture(scope="module")
+def made_up(smoke_bundle, tmp_path_factory):
+    """The generated bundle as MIND, converted by the command of docs/data.md."""
+    folder = tmp_path_factory.mktemp("mind")
+    write_mind(smoke_bundle, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(COMMANDS[0].split()[3:]) == 0
+    return prepare(open_bundle(folder / "data" / "mind_small"), "official")[0]
+
+
+def test_a_made_up_mind_becomes_the_data_set_it_was_made_of(made_up, smoke):
     for part, slates in smoke.parts.items():
-        own = dataset.parts[part]
-        assert own.article_id.tolist() == slates.article_id.tolist(), part
-        assert (own.clicked == slates.clicked).all() and (own.user_id == slates.user_id).all()
-    for ours, theirs in zip(dataset.histories, smoke.histories, strict=True):
-        assert len(ours.article) <= len(theirs.article)
+        own = made_up.parts[part]
+        for name in ("article_id", "clicked", "user_id"):
+            assert (getattr(own, name) == getattr(slates, name)).all(), f"{name} of {part}"
+        assert (own.time == slates.time // 1_000_000 * 1_000_000).all()
+    for ours, theirs in zip(made_up.histories, smoke.histories, strict=True):
+        clicks = [
+            known.articles["article_id"].to_numpy()[own.article] for known, own in ((made_up, ours), (smoke, theirs))
+        ]
+        assert clicks[0].tolist() == clicks[1].tolist() and set(ours.time.tolist()) == {UNKNOWN_TIME}
+
+
+def test_features_of_what_mind_lacks_are_left_out_and_the_others_say_something(made_up, smoke, tmp_path):
+    assert left_out(smoke) == {}
+    lacking = left_out(made_up)
+    assert set(lacking) == {
+        "published_time", "premium", "sentiment_label", "article vectors", "article_id", "device_type",
+        "is_subscriber", "session_id",
+    }  # fmt: skip
+    write_features(made_up, tmp_path)
+    stored = [store.read(tmp_path, part) for part in ("train", "validation")]
+    names = {name for own in lacking.values() for name in own}
+    assert [column.name for column in every_column() if column.name not in names] == stored[0].columns
+    values = np.concatenate([own.matrix for own in stored])
+    constant = np.nanmin(values, axis=0) == np.nanmax(values, axis=0)
+    assert [name for name, same in zip(stored[0].columns, constant, strict=True) if same] == []
+    pools = {"impressions": 20, "evenly": 3, "by_views": 3, "tuning_impressions": 5}
+    live = TrainingInputs.live(made_up, "clicks", 0.0, 0, **pools)
+    assert live.features["train"].columns == stored[0].columns
+
+
+@pytest.mark.slow
+def test_all_stages_of_its_profile_run_on_a_made_up_mind(smoke_bundle, tmp_path):
+    project = copy_of(ROOT, tmp_path / "project")
+    write_mind(smoke_bundle, project)
+    for line in COMMANDS:
+        words = line.replace("make run-all PROFILE=", "python -m ebnerd_lib run --profile ").split()
+        done = python(project, *words[1:])
+        assert done.returncode == 0, done.stdout + done.stderr
+    reports = project / "outputs" / "mind_small" / "reports"
+    told = (reports / "01_preprocess.html").read_text(encoding="utf-8")
+    assert all(name in told for name in ("user_passed_session", "hours_since_first_inview", "MRR, first click"))
+    for page in reports.glob("*.html"):
+        text = re.sub(r"<(style|svg)\b.*?</\1>|<[^>]+>", " ", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        assert not re.search(r"\b(?:nan|NaN|NaT|inf)\b", text), page.name
