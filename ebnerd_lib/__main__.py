@@ -134,7 +134,7 @@ def download(bundle: str, url: str | None, sha256: str | None, accept_license: b
 @verbs.command("convert-mind")
 @click.option("--train", type=Path, required=True, help="folder of the first part, as MINDsmall_train")
 @click.option("--validation", type=Path, required=True, help="folder of the part after it, as MINDsmall_dev")
-@click.option("--vectors", type=Path, help="parquet of article vectors: article_id, as N123, and a list of numbers")
+@click.option("--vectors", type=click.Path(exists=True, path_type=Path), help="parquet of article vectors")
 @click.option("--out", type=Path, default=Path("data/mind_small"), show_default=True, help="folder to write")
 def convert_mind(train: Path, validation: Path, vectors: Path | None, out: Path) -> None:
     """Write MIND, the Microsoft News Dataset, as a bundle in EBNeRD's schema."""

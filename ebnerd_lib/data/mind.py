@@ -88,8 +88,7 @@ def convert(train: Path, validation: Path, out: Path, vectors: Path | None = Non
         out: folder to write, new or empty; it appears whole or not at all.
         vectors: parquet of ``article_id``, the number behind ``N``, and one list of numbers.
 
-    Returns:
-        Numbers of impressions of both parts, users and articles.
+    Returns the numbers of impressions of both parts, users and articles.
 
     Raises:
         BundleError: a file is missing or empty, a line breaks the form, or ``out`` holds something.
@@ -114,7 +113,7 @@ def convert(train: Path, validation: Path, out: Path, vectors: Path | None = Non
 
 def _write_split(path: Path, folder: Path) -> tuple[int, np.ndarray, np.ndarray]:
     """Write behaviors and histories of a part; return its number of impressions, and the ids of users and articles."""
-    number, user, time, seen = [], [], [], []
+    kept, seen = [], []
     every = folder / "every"  # the history of each impression, until it is known which is its user's first
     with (
         pq.ParquetWriter(folder / "behaviors.parquet", schema.arrow_schema(schema.BEHAVIORS)) as behaviors,
@@ -124,12 +123,11 @@ def _write_split(path: Path, folder: Path) -> tuple[int, np.ndarray, np.ndarray]
             shown, read = _read_behaviors(lines)
             behaviors.write_table(shown)
             histories.write_table(read)
-            number.append(shown["impression_id"].to_numpy())
-            user.append(shown["user_id"].to_numpy())
-            time.append(shown["impression_time"].cast(pa.int64()).to_numpy())
+            names = ("impression_id", "user_id", "impression_time")
+            kept.append([shown[name].cast(pa.int64()).to_numpy() for name in names])
             seen += [pc.unique(flat(lists)) for lists in (shown["article_ids_inview"], read["article_id_fixed"])]
-    users, times = np.concatenate(user), np.concatenate(time)
-    _refuse_repeat(path, "impression id", np.concatenate(number))
+    ids, users, times = (np.concatenate(own) for own in zip(*kept, strict=True))
+    _refuse_repeat(path, "impression id", ids)
     order, first = np.lexsort((times, users)), np.zeros(len(users), bool)
     first[order[np.unique(users[order], return_index=True)[1]]] = True
     with pq.ParquetWriter(folder / "history.parquet", schema.arrow_schema(schema.HISTORY)) as histories:
@@ -137,7 +135,7 @@ def _write_split(path: Path, folder: Path) -> tuple[int, np.ndarray, np.ndarray]
             histories.write_batch(batch.filter(pa.array(first[: len(batch)])))
             first = first[len(batch) :]
     every.unlink()
-    return len(users), distinct(users), distinct(np.concatenate(seen))
+    return len(users), distinct(users).astype(np.uint32), distinct(np.concatenate(seen))
 
 
 def _read_behaviors(lines: _Lines) -> tuple[pa.Table, pa.Table]:
@@ -207,10 +205,8 @@ def _read_lines(path: Path, names: tuple[str, ...]) -> Iterator[_Lines]:
                 raise BundleError(f"{path}: line {before + wrong + 1}: not UTF-8. Save the file as UTF-8.") from None
             fields = pc.split_pattern(pc.utf8_rtrim(texts, "\r\n"), "\t")
             odd = list_lengths(fields) != len(names)
-            _Lines(path, before, {}, len(lines)).refuse(
-                "columns", (texts, np.arange(len(lines))), odd,
-                f"There are {len(names)}, with tabs between them: {', '.join(names)}. Fix it, or drop the line.",
-            )  # fmt: skip
+            remedy = f"There are {len(names)}, with tabs between them: {', '.join(names)}. Fix it, or drop the line."
+            _Lines(path, before, {}, len(lines)).refuse("columns", (texts, np.arange(len(lines))), odd, remedy)
             columns = {name: pc.utf8_trim_whitespace(pc.list_element(fields, at)) for at, name in enumerate(names)}
             yield _Lines(path, before, columns, len(lines))
             before += len(lines)
@@ -219,9 +215,9 @@ def _read_lines(path: Path, names: tuple[str, ...]) -> Iterator[_Lines]:
 
 def _refuse_repeat(path: Path, name: str, ids: np.ndarray) -> None:
     """Raise ``BundleError`` where a line repeats the id of one before it."""
-    if (repeats := pd.Series(ids).duplicated().to_numpy()).any():
-        line = int(repeats.argmax())
-        raise BundleError(f"{path}: line {line + 1}: {name} {ids[line]} stands there again. Drop one of the lines.")
+    repeats = pd.Series(ids).duplicated()
+    line = int(repeats.argmax())
+    refuse(repeats.any(), f"{path}: line {line + 1}: {name} {ids[line]} stands there again. Drop one of the lines.")
 
 
 def _lists(line: np.ndarray, ids: np.ndarray, lines: int, once: bool = False) -> pa.Array:

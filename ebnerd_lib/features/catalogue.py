@@ -329,27 +329,20 @@ for base in (
     )(behind_best)
 
 
-MADE_OF = {
-    "published_time": "age_hours|published_", "premium": "premium", "category": "_category|category_",
-    "topics": "_topics|topic_", "sentiment_label": "negative|positive|_sentiment", "article vectors": "_vector",
-    "article_id": "page|own_article", "device_type": "desktop|mobile|tablet",
-    "is_subscriber": "subscriber|audience_", "session_id": "_session",
-}  # fmt: skip
-"""Columns of a bundle, ``article_id`` being the page, and what the names of the features that need them hold."""
-
-
 def left_out(dataset: Dataset) -> dict[str, list[str]]:
-    """Return the features that say nothing, by the column they need and of which the dataset knows nothing."""
+    """Return the features that say nothing, by the column they need and of which the dataset knows nothing.
+
+    Features are known by what their names hold. ``article_id`` is the page being read.
+    """
     log, meta = dataset.log, dataset.metadata
-    known = {
-        "published_time": meta.published != UNKNOWN_TIME, "premium": meta.premium, "category": meta.category,
-        "topics": meta.topics >= 0, "sentiment_label": meta.sentiment > 0, "article vectors": meta.vectors,
-        "article_id": ~log.front_page, "device_type": log.device, "is_subscriber": log.subscriber,
-        "session_id": log.session >= 0,
+    needed = {
+        "published_time": (meta.published != UNKNOWN_TIME, "age_hours|published_"),
+        "category": (meta.category, "_category|category_"), "topics": (meta.topics >= 0, "_topics|topic_"),
+        "premium": (meta.premium, "premium"), "sentiment_label": (meta.sentiment > 0, "negative|positive|_sentiment"),
+        "article vectors": (meta.vectors, "_vector"), "article_id": (~log.front_page, "page|own_article"),
+        "device_type": (log.device, "desktop|mobile|tablet"),
+        "is_subscriber": (log.subscriber, "subscriber|audience_"), "session_id": (log.session >= 0, "_session"),
     }  # fmt: skip
     names = [column.name for column in every_column()]
-    return {
-        lacking: [name for name in names if re.search(MADE_OF[lacking], name)]
-        for lacking, values in known.items()
-        if not values.any()
-    }
+    lacking = {column: held for column, (known, held) in needed.items() if not known.any()}
+    return {column: [name for name in names if re.search(held, name)] for column, held in lacking.items()}
