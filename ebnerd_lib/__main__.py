@@ -204,6 +204,19 @@ def download(bundle: str, url: str | None, sha256: str | None, accept_license: b
     print(f"{folder} is whole. Next: {commands.get(bundle, run + bundle)}")
 
 
+@verbs.command("convert-mind")
+@click.option("--train", type=Path, required=True, help="folder of the first part, as MINDsmall_train")
+@click.option("--validation", type=Path, required=True, help="folder of the part after it, as MINDsmall_dev")
+@click.option("--vectors", type=click.Path(exists=True, path_type=Path), help="parquet of article vectors")
+@click.option("--out", type=Path, default=Path("data/mind_small"), show_default=True, help="folder to write")
+def convert_mind(train: Path, validation: Path, vectors: Path | None, out: Path) -> None:
+    """Write MIND, the Microsoft News Dataset, as a bundle in EBNeRD's schema."""
+    from ebnerd_lib.data.mind import convert
+
+    counts = convert(train, validation, out, vectors)
+    print(f"{out} is whole: {', '.join(f'{count:,} {what}' for what, count in counts.items())}.")
+
+
 @verbs.command()
 @PROFILE
 def doctor(profile: str) -> int:

@@ -12,6 +12,7 @@ from ebnerd_lib.evaluation.metrics import METRICS
 _HEADINGS = {
     "auc": "AUC",
     "mrr": "MRR",
+    "mrr_first": "MRR, first click",
     "ndcg@5": "nDCG@5",
     "ndcg@10": "nDCG@10",
     "logloss": "log loss",

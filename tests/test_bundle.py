@@ -114,9 +114,8 @@ TEXT, LISTS, TIME = pa.string(), pa.large_list(pa.string()), pa.timestamp("us", 
         ("train_history", twice, "column user_id repeats 1 of 4 ids"),
         ("articles", twice, "column article_id repeats 1 of 13 ids"),
         *((f"{week}_behaviors", set_row(column, 0, None), f"column {column} is null in 1 rows") for week, column in (
-            ("train", "impression_id"), ("train", "impression_time"), ("train", "user_id"), ("train", "device_type"),
-            ("validation", "is_subscriber"), ("validation", "session_id"), ("validation", "article_ids_inview"),
-            ("train", "article_ids_clicked"),
+            ("train", "impression_id"), ("train", "impression_time"), ("train", "user_id"),
+            ("validation", "article_ids_inview"), ("train", "article_ids_clicked"),
         )),
         ("train_history", set_row("article_id_fixed", 0, None), "column article_id_fixed is null in 1 rows"),
         ("validation_history", set_row("user_id", 0, None), "column user_id is null in 1 rows"),
@@ -350,3 +349,31 @@ def test_real_rows_have_features(pilot):
     assert {"age_hours", "history_vector", "user_vector", "user_click_share", "page_topics"} <= unknown
     assert np.isnan(matrix[:, columns.index("age_hours")]).all(), "the table says nothing of publication"
     assert (matrix[:, columns.index("history_length")] > 0).any()
+
+
+def test_what_a_data_set_lacks_may_be_null(tiny_bundle, tiny):
+    """No device, no subscriber, a session of its own; clicks without times stay in order, before all others."""
+    lacking = dict.fromkeys(("device_type", "is_subscriber", "session_id"))
+
+    def without_context(table):
+        for name in lacking:
+            table = put(name, [None] * table.num_rows)(table)
+        return table
+
+    folder = tiny_bundle(
+        train_behaviors=without_context,
+        train_history=set_row("impression_time_fixed", 0, None),
+        validation_history=put("impression_time_fixed", lambda old: [None] * len(old)),
+    )
+    found = ready(folder)
+    assert (found.log.device == 0)[found.log.week == 0].all() and not found.log.subscriber[found.log.week == 0].any()
+    assert len(np.unique(found.log.session)) == len(found.log) and not (found.log.session == -1).any()
+    assert found.log.article.tolist() == tiny.log.article.tolist()
+    ids = found.articles["article_id"].to_numpy()
+    for week, of_user in enumerate(({7: [1001, 1002, 1001], 8: [1003]}, {7: [1002, 1003, 1099], 9: [1005, 1004]})):
+        own = found.histories[week]
+        for user, clicks in of_user.items():
+            place = found.users["user_id"].tolist().index(user)
+            at = slice(*own.offsets[place : place + 2])
+            assert ids[own.article[at]].tolist() == clicks
+            assert set(own.time[at].tolist()) == {UNKNOWN_TIME} or (week, user) == (0, 8)

@@ -41,16 +41,22 @@ def reciprocal_rank(order, clicked):
     return np.mean([1 / (place + 1) for place, i in enumerate(order) if clicked[i]])
 
 
+def first_reciprocal_rank(order, clicked):
+    return 1 / (1 + clicked[list(order)].argmax())
+
+
 @given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=2, max_size=6))
 def test_mrr_is_the_mean_over_all_orders_of_tied_candidates(candidates):
     scores = np.array([score for score, _ in candidates], dtype=float)
     clicked = np.array([click for _, click in candidates])
-    found = per_slate(scores, clicked, np.array([0, len(scores)]))[0, METRICS.index("mrr")]
+    found = per_slate(scores, clicked, np.array([0, len(scores)]))[0]
     if clicked.all() or not clicked.any():
-        assert np.isnan(found)
+        assert np.isnan(found).all()
         return
     sorted_orders = [o for o in permutations(range(len(scores))) if all(np.diff(scores[list(o)]) <= 0)]
-    assert found == pytest.approx(np.mean([reciprocal_rank(o, clicked) for o in sorted_orders]), abs=1e-12)
+    for name, rank in (("mrr", reciprocal_rank), ("mrr_first", first_reciprocal_rank)):
+        wanted = np.mean([rank(order, clicked) for order in sorted_orders])
+        assert found[METRICS.index(name)] == pytest.approx(wanted, abs=1e-12)
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -39,7 +39,9 @@ TABLES = {
     "history": (schema.HISTORY, _CLICK_COLUMNS),
 }
 """The schema of each table and the columns that are read: others may be missing, or hold what they like."""
-_NULLABLE = frozenset(ARTICLE_COLUMNS) - {"article_id"}
+_NULLABLE = frozenset(ARTICLE_COLUMNS) - {"article_id"} | {"device_type", "is_subscriber", "session_id"}
+UNKNOWN_TIME = np.iinfo(np.int64).min
+"""Stands for a time that is null: before all others."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class History:
 
     offsets: np.ndarray  # int64 (users + 1,): user ``u`` clicked ``offsets[u]:offsets[u + 1]`` of the arrays below
     article: np.ndarray  # int32 (clicks,), index into the articles table
-    time: np.ndarray  # int64 (clicks,), microseconds, ascending within a user
+    time: np.ndarray  # int64 (clicks,), microseconds, ascending within a user; ``UNKNOWN_TIME`` where they have none
 
     @property
     def lengths(self) -> np.ndarray:
@@ -120,18 +122,20 @@ class Bundle:
         )
 
     def clicks(self, split: str) -> Clicks:
-        """Read who clicked what and when before the split's week.
+        """Read who clicked what and when before the split's week; of a row whose times are null, in which order.
 
         Raises:
             BundleError: a user has two rows, or a row has not as many times as articles.
         """
         path = self.path / split / "history.parquet"
         articles, times = (_lists(path, name) for name in ("article_id_fixed", "impression_time_fixed"))
-        users, seen = [np.zeros(0, np.uint32)], [np.zeros(0, np.int32)]
+        users, seen, timed = [np.zeros(0, np.uint32)], [np.zeros(0, np.int32)], [np.zeros(0, bool)]
         for batch in batches(path, schema.HISTORY, _CLICK_COLUMNS):
             users.append(batch["user_id"].to_numpy())
             seen.append(pc.unique(flat(batch["article_id_fixed"])).to_numpy())
-            unequal = int((articles.add(batch["article_id_fixed"]) != times.add(batch["impression_time_fixed"])).sum())
+            timed.append(batch["impression_time_fixed"].is_valid().to_numpy())
+            lengths = articles.add(batch["article_id_fixed"]), times.add(batch["impression_time_fixed"])
+            unequal = int((lengths[0] != lengths[1])[timed[-1]].sum())
             refuse(
                 unequal,
                 f"{path}: article_id_fixed and impression_time_fixed differ in length in {unequal} rows. "
@@ -139,7 +143,12 @@ class Bundle:
             )
         user_id = np.concatenate(users)
         _refuse_repeats(path, "user_id", user_id)
-        return Clicks(user_id, articles.offsets, articles.values, times.values, distinct(np.concatenate(seen)))
+        time = times.values
+        if len(time) < len(articles.values):
+            time = large_zeros(len(articles.values), np.int64)
+            time[:] = UNKNOWN_TIME
+            time[np.repeat(np.concatenate(timed), np.diff(articles.offsets))] = times.values
+        return Clicks(user_id, articles.offsets, articles.values, time, distinct(np.concatenate(seen)))
 
     def vectors(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Read the article vectors, ``(ids (n,), float32 (n, size))``, or ``None`` where the bundle has none."""
@@ -199,6 +208,7 @@ def build_slates(found: Behaviors, articles: Vocabulary, users: Vocabulary, week
         BundleError: a slate is empty or repeats an article, or a click lies outside its slate.
     """
     path, request = found.path, found.request
+    session = np.where(request["session"] < 0, -2 - np.arange(len(request["session"])), request["session"])
     empty = int((np.diff(found.offsets) == 0).sum())
     refuse(empty, f"{path}: article_ids_inview is empty in {empty} rows. Drop these: an impression needs a slate.")
     article = articles.index_of(found.article_id)
@@ -217,7 +227,7 @@ def build_slates(found: Behaviors, articles: Vocabulary, users: Vocabulary, week
         user_id=request["user_id"],
         user=users.index_of(request["user_id"]),
         time=request["time"],
-        session=request["session"].astype(np.int64) * len(SPLITS) + week,  # ids are unique within a split only
+        session=session * len(SPLITS) + week,  # ids are unique within a split only
         device=request["device"],
         subscriber=request["subscriber"],
         page=articles.index_of(request["page"]),
@@ -289,9 +299,10 @@ def _request(rows: pa.Table) -> dict[str, np.ndarray]:
         "impression_id": rows["impression_id"].to_numpy(),
         "user_id": rows["user_id"].to_numpy(),
         "time": microseconds(rows["impression_time"]),
-        "session": rows["session_id"].to_numpy(),
-        "device": rows["device_type"].to_numpy(),
-        "subscriber": rows["is_subscriber"].to_numpy(),
+        # -1 where it is null: a session of its own.
+        "session": pc.fill_null(rows["session_id"].cast(pa.int64()), -1).to_numpy(),
+        "device": pc.fill_null(rows["device_type"], 0).to_numpy(),
+        "subscriber": pc.fill_null(rows["is_subscriber"], False).to_numpy(),
         # An article id; -1 on the front page, 0 where a hidden test does not tell it.
         "page": pc.fill_null(rows["article_id"], -1).to_numpy() if "article_id" in told else nothing,
         # Whether it is for beyond-accuracy measures: its slate was made up and shown to nobody.
@@ -353,6 +364,7 @@ def _checked(path: Path, found: pa.Table, table: dict[str, pa.DataType]) -> pa.T
         cast.append(cast_column(path, name, found[name], table[name]))
         if name not in _NULLABLE and (name, path.stem) != ("article_id", "behaviors"):
             rows, items = cast[-1].null_count, flat(cast[-1]).null_count
+            rows *= name != "impression_time_fixed"
             where = f"{rows} rows" if rows else f"{items} list items"
             refuse(
                 rows or items, f"{path}: column {name} is null in {where}. Drop or fill these: it must have a value."

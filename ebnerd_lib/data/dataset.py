@@ -15,6 +15,7 @@ from numba import njit
 
 from ebnerd_lib.data import slates as slates_io
 from ebnerd_lib.data.bundle import ARTICLE_COLUMNS, Bundle, History, build_history, build_slates
+from ebnerd_lib.data.bundle import UNKNOWN_TIME as UNKNOWN_TIME
 from ebnerd_lib.data.layout import SPLITS, TEST
 from ebnerd_lib.data.schema import SENTIMENT_LABELS
 from ebnerd_lib.data.slates import HOUR, Slates
@@ -82,7 +83,6 @@ def _quantile(train_time: np.ndarray, validation_time: np.ndarray) -> Split:
 
 VECTORS_FILE = "vectors.npy"
 _GROUP = 1 << 14  # users of a row group of histories
-UNKNOWN_TIME = np.iinfo(np.int64).min
 _SHARES = tuple(f"sentiment_{label.lower()}" for label in SENTIMENT_LABELS)
 
 

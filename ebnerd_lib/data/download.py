@@ -55,7 +55,7 @@ def download(name: str, out: Path, accepted: bool, url: str | None = None, sha25
         check_bundle(name, folder)
         return folder
     _accept_terms(name, accepted)
-    with _writing(work), FileLock(work / "lock", timeout=0):
+    with writing(work), FileLock(work / "lock", timeout=0):
         print(f"downloading {shown}")
         _fetch(address, part)
         with part.open("rb") as file:
@@ -79,7 +79,7 @@ def unpack(archive: Path, out: Path) -> None:
     """Unpack a zip archive of a bundle; raises ``BundleError`` or ``StorageError`` and then leaves nothing."""
     if not archive.is_file() or any(out.glob("*")):
         raise BundleError(f"{archive}: no such file, or {out} is not an empty folder. Name another one.")
-    with _writing(out.parent), TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+    with writing(out.parent), TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         _unpack(archive, Path(temporary) / "bundle", str(archive)).rename(out)
 
 
@@ -121,7 +121,7 @@ def _accept_terms(name: str, accepted: bool) -> None:
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
     """Make a folder to write to; says in one sentence what the disk refuses."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,8 @@ def check_files(path: Path, splits: tuple[str, ...] = SPLITS) -> list[Path]:
         get = f"generate one with `python -m ebnerd_lib sample {option}--out {path}`"
         if path.name.startswith("ebnerd_"):  # generated data in the folder of a real bundle would pass for it
             get = f"fetch it with `make data BUNDLE={path.name}`"
+        if path.name.startswith("mind_"):
+            get = f"convert MIND with `python -m ebnerd_lib convert-mind --out {path}`, see docs/data.md"
         raise BundleError(
             f"{path}: {fault}. Unpack {what} there (articles.parquet, {', '.join(f'{s}/' for s in splits)}), "
             f"{get}, or name another folder by {where}."

@@ -209,5 +209,5 @@ def flat(column: pa.ChunkedArray) -> pa.Array:
 
 
 def list_lengths(column: pa.ChunkedArray) -> np.ndarray:
-    """Return how many values each row of a list column has: int64 (rows,)."""
-    return pc.list_value_length(column).to_numpy().astype(np.int64)
+    """Return how many values each row of a list column has, 0 where it is null: int64 (rows,)."""
+    return pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)

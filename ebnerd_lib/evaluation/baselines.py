@@ -8,6 +8,7 @@ import numpy as np
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.evaluation.evaluate import SCORED, Scorer, evaluate_scorer
+from ebnerd_lib.features.catalogue import PRIOR_INVIEWS
 from ebnerd_lib.features.store import Features
 
 Baseline = Callable[[Dataset, Features, str, int], np.ndarray]
@@ -47,33 +48,40 @@ def four_hours_old(dataset: Dataset, features: Features, part: str, seed: int) -
     return by_recency(np.abs(features.column("age_hours") - 4.0))
 
 
+def click_rate(dataset: Dataset, features: Features, part: str, seed: int) -> np.ndarray:
+    """Score by the click rate of the week before t, near that of the train part where little was in view."""
+    prior = PRIOR_INVIEWS * dataset.parts["train"].clicked.mean()
+    return (features.column("clicks_week") + prior) / (features.column("inviews_week") + PRIOR_INVIEWS)
+
+
 def _column(name: str) -> Baseline:
     return lambda dataset, features, part, seed: np.nan_to_num(features.column(name))
 
 
-BASELINES: dict[str, tuple[str, str | None, Baseline]] = {
-    "random": ("ids", None, random),
-    "newest": ("content", "age_hours", newest),
-    "four_hours_old": ("content", "age_hours", four_hours_old),
-    "history_category": ("content", "history_category", _column("history_category")),
-    "popularity": ("ids", None, popularity),
-    "inviews_6h": ("exposure", "inviews_6h", _column("inviews_6h")),
-    "clicks_6h": ("clicks", "clicks_6h", _column("clicks_6h")),
-    "clicks_24h": ("clicks", "clicks_24h", _column("clicks_24h")),
-    "click_rate_24h": ("clicks", "rate_24h", _column("rate_24h")),
+BASELINES: dict[str, tuple[str, tuple[str, ...], Baseline]] = {
+    "random": ("ids", (), random),
+    "newest": ("content", ("age_hours",), newest),
+    "four_hours_old": ("content", ("age_hours",), four_hours_old),
+    "history_category": ("content", ("history_category",), _column("history_category")),
+    "popularity": ("ids", (), popularity),
+    "inviews_6h": ("exposure", ("inviews_6h",), _column("inviews_6h")),
+    "clicks_6h": ("clicks", ("clicks_6h",), _column("clicks_6h")),
+    "clicks_24h": ("clicks", ("clicks_24h",), _column("clicks_24h")),
+    "click_rate_24h": ("clicks", ("rate_24h",), _column("rate_24h")),
+    "click_rate_week": ("clicks", ("clicks_week", "inviews_week"), click_rate),
 }
-"""Name to information tier, the feature it needs and scorer ``(dataset, features of the part, part, seed) -> (m,)``."""
+"""Name to information tier, features needed and scorer ``(dataset, features of the part, part, seed) -> (m,)``."""
 
 
 def baseline_scorers(dataset: Dataset, features: Mapping[str, Features], seed: int = 0) -> list[Scorer]:
     """Return the scores of baselines on the tuning day and on validation, rounded as saved scores are.
 
-    Baselines whose feature is not stored are left out.
+    Baselines whose features are not stored are left out.
     """
     return [
         Scorer(name, tier, {part: score(dataset, features[part], part, seed).astype(np.float32) for part in SCORED})
-        for name, (tier, column, score) in BASELINES.items()
-        if column is None or all(column in features[part].columns for part in SCORED)
+        for name, (tier, columns, score) in BASELINES.items()
+        if all({*columns} <= {*features[part].columns} for part in SCORED)
     ]
 
 

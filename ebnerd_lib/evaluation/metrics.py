@@ -127,15 +127,16 @@ def mean_metrics(values: np.ndarray) -> dict[str, float]:
     return {name: float(evaluated[:, i].mean()) if len(evaluated) else float("nan") for i, name in enumerate(METRICS)}
 
 
-@metric("auc", "mrr", "ndcg@5", "ndcg@10")
+@metric("auc", "mrr", "ndcg@5", "ndcg@10", "mrr_first")
 def official(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Compute the metrics of the RecSys Challenge 2024, in one pass over the slates: float64 (n, 4).
+    """Compute the metrics of the RecSys Challenge 2024, in one pass over the slates: float64 (n, 5).
 
     With P clicks and N other candidates in a slate:
 
     - AUC = (sum of the clicks' ascending ranks − P(P + 1)/2) / (P · N), ties ranked by their average
       (Mann and Whitney, 1947).
-    - MRR = mean over the clicks of 1 / rank, rank 1 the highest score.
+    - MRR = mean over the clicks of 1 / rank, rank 1 the highest score, as in the scripts of EBNeRD and MIND; and
+      that of the first click, 1 / rank of the best ranked one, as in information retrieval.
     - nDCG@k = DCG@k / ideal DCG@k with gain 1 for a click and discount 1 / log2(rank + 1)
       (Järvelin and Kekäläinen, 2002).
     """
@@ -146,7 +147,7 @@ def official(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> np
 @njit(cache=True, nogil=True)
 def _official(scores, clicked, offsets, discounts):
     slates = len(offsets) - 1
-    out = np.empty((slates, 4))
+    out = np.empty((slates, 5))
     for row in range(slates):
         begin, end = offsets[row], offsets[row + 1]
         size = end - begin
@@ -154,7 +155,7 @@ def _official(scores, clicked, offsets, discounts):
         for i in range(begin, end):
             clicks += clicked[i]
         order = np.argsort(-scores[begin:end])
-        wins = reciprocal = 0.0
+        wins = reciprocal = first = 0.0
         gain = np.zeros(2)
         at = 0
         while at < size:
@@ -167,6 +168,11 @@ def _official(scores, clicked, offsets, discounts):
             if hits:
                 width = stop - at
                 wins += hits * ((size - stop) + (width - 1) / 2)
+                if first == 0.0:
+                    chance = hits / width  # that the first of the hits stands at a place
+                    for place in range(at, stop - hits + 1):
+                        first += chance / (place + 1)
+                        chance *= (stop - place - hits) / max(stop - place - 1, 1)
                 share = hits / width
                 for place in range(at, stop):
                     reciprocal += share / (place + 1)
@@ -177,6 +183,7 @@ def _official(scores, clicked, offsets, discounts):
         others = size - clicks
         out[row, 0] = (wins - clicks * (clicks - 1) / 2) / (clicks * others)
         out[row, 1] = reciprocal / clicks
+        out[row, 4] = first
         for c in range(2):
             ideal = 0.0
             for place in range(min(clicks, _CUTS[c])):

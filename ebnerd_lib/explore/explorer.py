@@ -36,6 +36,7 @@ CLICKED, SHOWN = "● clicked", "shown"
 """Words for what was made of an article: a mark is seen, a word is read aloud."""
 _LISTED = ("rank", "article_id", "title", "category", "age_hours", "score", "reasons", "shown")
 _DIGITS = {"age_hours": 1, "read_time": 0}
+_CLICKS = ["article_id_fixed", "impression_time_fixed", "read_time_fixed"]
 _TOLERANCE = 1e-4
 _Z = 1.959964  # of the normal distribution, 97.5 %
 
@@ -117,7 +118,7 @@ class ReadTimes:
         self._users: list[list[np.ndarray]] = []  # of each row group of each file
         for file in self._files:
             opened = open_parquet(file)
-            wanted = ("user_id", "impression_time_fixed", "read_time_fixed")
+            wanted = ("user_id", *_CLICKS)
             check_schema(file, opened.schema_arrow, {name: HISTORY[name] for name in wanted})
             groups = (opened.read_row_group(group, columns=["user_id"]) for group in range(opened.num_row_groups))
             self._users.append([group["user_id"].to_numpy() for group in groups])
@@ -136,15 +137,15 @@ class ReadTimes:
         Raises:
             BundleError: the file holds values that no history may, or is not the one that the dataset was made of.
         """
-        file, names = self._files[week], ["impression_time_fixed", "read_time_fixed"]
+        file = self._files[week]
         seconds = np.zeros(0, np.float32)
         for group, users in enumerate(self._users[week]):
             for found in np.flatnonzero(users == user_id).tolist():  # once at most: a user has one row
-                row = open_parquet(file).read_row_group(group, columns=names).slice(found, 1).combine_chunks()
-                times, read = (flat(cast_column(file, name, row[name], HISTORY[name])) for name in names)
-                seconds = np.full(len(times), np.nan, np.float32)
-                if len(read) == len(times):  # else nobody knows which is whose
-                    order = np.argsort(microseconds(times), kind="stable")
+                row = open_parquet(file).read_row_group(group, columns=_CLICKS).slice(found, 1).combine_chunks()
+                ids, times, read = (flat(cast_column(file, name, row[name], HISTORY[name])) for name in _CLICKS)
+                seconds = np.full(len(ids), np.nan, np.float32)
+                if len(read) == len(ids):  # else nobody knows which is whose
+                    order = np.argsort(microseconds(times), kind="stable") if len(times) else slice(None)
                     seconds[:] = pc.fill_null(read, np.nan).to_numpy(zero_copy_only=False)[order]
         if len(seconds) != clicks:
             raise BundleError(
@@ -180,23 +181,24 @@ def history(dataset: Dataset, moment: Moment, read_times: ReadTimes) -> pd.DataF
     article = np.concatenate([read, clicked[new]])
     time = np.concatenate([read_at, clicked_at[new]])
     table = _described(dataset, article, time).assign(
-        time=[in_words(each) for each in time.tolist()],
+        time=["before the week" if each == UNKNOWN_TIME else in_words(each) for each in time.tolist()],
         read_time=np.concatenate([seconds, np.full(int(new.sum()), np.nan, np.float32)]),
         source=["history"] * len(read) + ["log"] * int(new.sum()),
     )
     table = table[["time", "article_id", "title", "category", "age_hours", "read_time", "source"]]
-    return table.iloc[np.argsort(-time, kind="stable")].reset_index(drop=True)
+    return table.iloc[np.argsort(time, kind="stable")[::-1]].reset_index(drop=True)
 
 
 def _described(dataset: Dataset, article: np.ndarray, time: np.ndarray | int) -> pd.DataFrame:
     """Return what is known of articles, given as indices, at some times; the age is 0 before publication."""
     rows, published = dataset.articles.iloc[article], dataset.metadata.published[article]
+    unknown = (published == UNKNOWN_TIME) | (time == UNKNOWN_TIME)
     return pd.DataFrame(
         {
             "article_id": rows["article_id"].to_numpy(),
             "title": rows["title"].to_numpy(),
             "category": rows["category_str"].to_numpy(),
-            "age_hours": np.where(published == UNKNOWN_TIME, np.nan, np.maximum(time - published, 0) / HOUR),
+            "age_hours": np.where(unknown, np.nan, np.maximum(time - published, 0) / HOUR),
         }
     )
 

@@ -171,6 +171,8 @@ def write_features(
 ) -> None:
     """Compute the features of all parts in one pass, straight into files that can be mapped into memory.
 
+    Those that say nothing of the dataset are not stored, see ``catalogue.left_out``.
+
     Args:
         dataset: the slates, those of each part in order of time.
         folder: to write into.
@@ -182,7 +184,7 @@ def write_features(
         OSError: there is not enough space for them.
         ConfigError: a name to leave out is neither a column nor a group, or nothing would be left.
     """
-    left_out = columns_named(leave_out)
+    left_out = columns_named(leave_out).union(*catalogue.left_out(dataset).values())
     columns = [column for column in every_column() if column.name not in left_out]
     if not columns:
         raise ConfigError(f"leave_out: all {len(left_out)} columns are left out. Leave some in.")

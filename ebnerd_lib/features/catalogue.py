@@ -7,11 +7,12 @@ The hidden test tells neither the clicks of its week nor the page being read. Wh
 ``clicks``, so that a model of a lower tier can be submitted.
 """
 
+import re
 from collections.abc import Iterable
 
 import numpy as np
 
-from ebnerd_lib.data.dataset import UNKNOWN_TIME
+from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
 from ebnerd_lib.data.slates import HOUR
 from ebnerd_lib.features.context import By, Chunk
 from ebnerd_lib.features.events import Kind
@@ -326,3 +327,22 @@ for base in (
         reads=(base,),
         name=f"{base}_behind",
     )(behind_best)
+
+
+def left_out(dataset: Dataset) -> dict[str, list[str]]:
+    """Return the features that say nothing, by the column they need and of which the dataset knows nothing.
+
+    Features are known by what their names hold. ``article_id`` is the page being read.
+    """
+    log, meta = dataset.log, dataset.metadata
+    needed = {
+        "published_time": (meta.published != UNKNOWN_TIME, "age_hours|published_"),
+        "category": (meta.category, "_category|category_"), "topics": (meta.topics >= 0, "_topics|topic_"),
+        "premium": (meta.premium, "premium"), "sentiment_label": (meta.sentiment > 0, "negative|positive|_sentiment"),
+        "article vectors": (meta.vectors, "_vector"), "article_id": (~log.front_page, "page|own_article"),
+        "device_type": (log.device, "desktop|mobile|tablet"),
+        "is_subscriber": (log.subscriber, "subscriber|audience_"), "session_id": (log.session >= 0, "_session"),
+    }  # fmt: skip
+    names = [column.name for column in every_column()]
+    lacking = {column: held for column, (known, held) in needed.items() if not known.any()}
+    return {column: [name for name in names if re.search(held, name)] for column, held in lacking.items()}

@@ -13,6 +13,7 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError, StageError
+from ebnerd_lib.features.catalogue import left_out
 from ebnerd_lib.features.live import training_pools
 from ebnerd_lib.features.registry import allowed
 from ebnerd_lib.features.store import Features, usable
@@ -137,7 +138,9 @@ class TrainingInputs:
     @classmethod
     def live(cls, dataset: Dataset, tier: str, warmup_hours: float, seed: int, **pools: Any) -> "TrainingInputs":
         """Return samples of what was live, and whole pools of the tuning day, see ``training_pools``."""
-        pooled = training_pools(dataset, allowed(tier), warmup_hours=warmup_hours, seed=seed, **pools)
+        nothing = set[str]().union(*left_out(dataset).values())
+        columns = [name for name in allowed(tier) if name not in nothing]
+        pooled = training_pools(dataset, columns, warmup_hours=warmup_hours, seed=seed, **pools)
         return cls.of(*pooled, tier)
 
     @property

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 HOUR = 3_600_000_000
+UNKNOWN = -(2**63)  # the time of what has none
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
@@ -61,7 +62,7 @@ def _columns(path: Path, names: tuple[str, ...], time: str) -> zip:
     times = table[time].to_pylist()
     if not pa.types.is_null(unit):
         wide = table[time].cast(pa.large_list(pa.int64()) if nested else pa.int64()).to_pylist()
-        times = [[_micros(t, unit.unit) for t in own] if nested else _micros(own, unit.unit) for own in wide]
+        times = [[_micros(t, unit.unit) for t in own or []] if nested else _micros(own, unit.unit) for own in wide]
     return zip(*(table[name].to_pylist() for name in names), times, strict=True)
 
 
@@ -93,12 +94,17 @@ def read_rows(folder: Path, split: str) -> Rows:
     for week, name in enumerate(("train", "validation")):
         lists = _columns(folder / name / "history.parquet", ("user_id", "article_id_fixed"), "impression_time_fixed")
         rows.histories.append(
-            {user: sorted(zip(when, what, strict=True), key=lambda c: c[0]) for user, what, when in lists}
+            {
+                user: sorted(zip(when or [UNKNOWN] * len(what), what, strict=True), key=lambda c: c[0])
+                for user, what, when in lists
+            }
         )
         names = ("impression_id", "user_id", "device_type", "is_subscriber", "article_id", "article_ids_inview",
                  "article_ids_clicked")  # fmt: skip
         behaviors = _columns(folder / name / "behaviors.parquet", names, "impression_time")
         rows.impressions += [Impression(*row, week) for row in behaviors]
+    for each in rows.impressions:
+        each.device, each.subscriber = each.device or 0, bool(each.subscriber)
     _cut(rows.impressions, split)
     return rows
 
