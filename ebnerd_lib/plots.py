@@ -8,7 +8,7 @@ import base64
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import cycle
+from itertools import cycle, pairwise
 from typing import Any
 
 import matplotlib as mpl
@@ -16,7 +16,9 @@ import matplotlib.dates as mdates
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogFormatter, MaxNLocator
+
+from ebnerd_lib.data.slates import Slates
 
 # Okabe and Ito's palette, which colour-blind readers can distinguish too.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#767676"
@@ -46,12 +48,14 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "ebnerd",
     "text.parse_math": False,  # names are data: a dollar sign in one does not begin a formula
 }
+NARROW = 3.9
+"""Inches: the width of a figure on a phone."""
 _LONGEST = 40
 """Characters of a name; longer ones would leave no room for what is drawn."""
 
 
 def _figure(
-    columns: int = 1, width: float = 7.0, height: float = 3.2, rows: int = 1, sharey: bool = False
+    columns: int = 1, width: float = 9.2, height: float = 3.2, rows: int = 1, sharey: bool = False
 ) -> tuple[Figure, list[Any]]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, list(figure.subplots(rows, columns, sharey=sharey, squeeze=False).flat)
@@ -113,10 +117,32 @@ def address(figure: Figure) -> str:
 
 
 def image(figure: Figure, alt: str) -> Any:
-    """Return a figure as a picture that a notebook displays, with a text for those who cannot see it."""
+    """Return a figure as a picture that a notebook displays, with a text for those who cannot see it.
+
+    Its metadata hold the same for a phone, which reports show on narrow screens.
+    """
     from IPython.display import SVG
 
-    return SVG(data=svg(figure), metadata={"alt": alt})
+    return SVG(data=svg(figure), metadata={"alt": alt, "narrow": svg(_narrowed(figure))})
+
+
+@mpl.rc_context(STYLE)
+def _narrowed(figure: Figure) -> Figure:
+    """Lay a figure out as wide as a phone, its panels one under the other and its legend below them."""
+    panels = [axis for axis in figure.axes if axis.get_visible()]
+    rows = panels[0].get_gridspec().nrows
+    grid = figure.add_gridspec(len(panels), 1)
+    for place, axis in enumerate(panels):
+        axis.set_subplotspec(grid[place])
+        axis.tick_params(labelleft=True)
+        axis.set_ylabel(axis.get_ylabel() or panels[0].get_ylabel())
+        axis.title.set_wrap(True)
+    for legend in (*figure.legends, *filter(None, (axis.get_legend() for axis in panels))):
+        names = [text.get_text() for text in legend.get_texts()]
+        figure.legend(legend.legend_handles, names, fontsize=8, ncols=2, loc="outside lower left")
+        legend.remove()
+    figure.set_size_inches(NARROW, figure.get_figheight() / rows * len(panels) + 0.3)
+    return figure
 
 
 @mpl.rc_context(STYLE)
@@ -136,13 +162,30 @@ def distribution(values: Mapping[str, np.ndarray], label: str, log: bool = False
 
 @mpl.rc_context(STYLE)
 def rate_by_bin(rate: np.ndarray, labels: list[str], xlabel: str, ylabel: str) -> Figure:
-    """Draw a rate per bin as bars, their values written on top; NaN bins stay empty."""
-    figure, (axis,) = _figure()
-    bars = axis.bar(np.arange(len(rate)), np.nan_to_num(rate), color=BLUE, width=0.75)
-    axis.bar_label(bars, labels=[f"{r:.3f}" if np.isfinite(r) else "" for r in rate], fontsize=8, padding=2)
-    axis.set_xticks(np.arange(len(labels)), [_short(label) for label in labels], fontsize=8)
-    axis.grid(axis="x", visible=False)
-    axis.set(xlabel=xlabel, ylabel=ylabel)
+    """Draw a rate per bin as a row, the first bin on top, its value beside it; NaN bins stay empty."""
+    figure, (axis,) = _figure(height=0.9 + 0.26 * max(len(rate), 1))
+    bars = axis.barh(np.arange(len(rate)), np.nan_to_num(rate), color=BLUE, height=0.7)
+    axis.bar_label(bars, labels=[f"{r:.3f}" if np.isfinite(r) else "" for r in rate], fontsize=8, padding=3)
+    _name_rows(axis, labels)
+    axis.invert_yaxis()
+    axis.margins(x=0.1)
+    axis.set(xlabel=ylabel, ylabel=xlabel)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def slate_layout(slates: Slates) -> Figure:
+    """Draw how some slates lie one after the other: a box a candidate, clicked ones filled, the offsets below."""
+    figure, (axis,) = _figure(height=1.5)
+    for (place, (start, end)), colour in _coloured(enumerate(pairwise(slates.offsets.tolist()))):
+        inside = np.arange(start, end)
+        clicked = slates.clicked[start:end]
+        axis.bar(inside + 0.5, 0.8, width=0.9, color=np.where(clicked, colour, GROUND), edgecolor=colour, linewidth=1.2)
+        axis.text((start + end) / 2, 1.0, f"slate {place}", ha="center", va="bottom", color=INK, fontsize=9)
+    axis.set_xticks(slates.offsets)
+    axis.set(xlabel="place of a candidate in the arrays; ticks are the offsets", yticks=[], ylim=(0, 1.4))
+    axis.grid(visible=False)
+    axis.spines["left"].set_visible(False)
     return figure
 
 
@@ -176,17 +219,20 @@ def hour_profile(hours: Mapping[str, np.ndarray]) -> Figure:
 def learning_curves(curves: Mapping[str, pd.DataFrame], best: Mapping[str, int], best_by: str = "val/auc") -> Figure:
     """Draw loss and tuning AUC, or ``val/ndcg``, by epoch; the epoch that was kept is marked."""
     metric = {"val/auc": "AUC", "val/ndcg": "next-click nDCG@10"}[best_by]
-    figure, (left, right) = _figure(columns=2, width=9.6)
+    figure, (left, right) = _figure(columns=2)
     for (name, curve), colour in _coloured(curves.items()):
         epoch = curve["epoch"] + 1
         left.plot(epoch, curve["train/loss"], color=colour, linestyle="--")
-        left.plot(epoch, curve["val/loss"], color=colour, label=name)
+        left.plot(epoch, curve["val/loss"], color=colour)
         right.plot(epoch, curve[best_by], color=colour, label=name)
         kept = curve["epoch"] == best[name]
         right.scatter(epoch[kept], curve.loc[kept, best_by], color=colour, zorder=3)
-    left.set(xlabel="epoch", ylabel="loss", title="Loss, training dashed, tuning day solid")
-    right.set(xlabel="epoch", ylabel=metric, title=f"{metric} on the tuning day, kept epoch marked")
-    _name_lines(right)
+    left.set(xlabel="epoch", ylabel="loss", title="Training dashed, tuning day solid")
+    right.set(xlabel="epoch", ylabel=metric, title="Tuning day, the kept epoch marked")
+    for axis in (left, right):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(curves) > 1:
+        _name_lines(right)
     return figure
 
 
@@ -219,24 +265,11 @@ def _interval_rows(
         colour = GREY if is_difference and low <= 0 <= high else BLUE
         axis.plot([low, high], [place, place], color=colour, linewidth=2)
         axis.plot(auc, place, "o", color=colour, markersize=5)
-        text = f"{auc:{'+' if is_difference else ''}.3f}" if np.isfinite(auc) else "–"
-        at = high if np.isfinite(high) else zero
-        axis.annotate(text, (at, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
+        text = f"{auc:{'+' if is_difference else ''}.4f}" if np.isfinite(auc) else "–"
+        axis.text(1.01, place, text, transform=axis.get_yaxis_transform(), va="center", fontsize=9)
     axis.axvline(zero, color=GREY, linewidth=1, linestyle=":")
     _name_rows(axis, [f"{_short(name, 30)} ({entry['tier']})" for name, entry in ordered])
-    axis.margins(x=0.12)
     axis.set(xlabel=label)
-    return figure
-
-
-@mpl.rc_context(STYLE)
-def top_lists(scores: Mapping[str, np.ndarray], label: str) -> Figure:
-    """Draw ranked scores of lists, one line an entry: how fast a model's preference falls off."""
-    figure, (axis,) = _figure()
-    ranked = ((name, range(1, len(values) + 1), values) for name, values in scores.items())
-    _lines(axis, ranked, marker="o", markersize=3)
-    axis.set(xlabel="rank", ylabel=label)
-    _name_lines(axis)
     return figure
 
 
@@ -269,9 +302,9 @@ def category_shares(table: pd.DataFrame, most: int = 12) -> Figure:
 @mpl.rc_context(STYLE)
 def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
     """Draw the AUC of up to four scorers by slice with 95 % intervals, one panel a dimension; chance dotted."""
-    dimensions, across = list(dict.fromkeys(record["dimension"] for record in records)), 3
+    dimensions, across = list(dict.fromkeys(record["dimension"] for record in records)), 2
     down = max(1, -(-len(dimensions) // across))
-    figure, axes = _figure(across, 10.0, 2.6 * down, down, sharey=True)
+    figure, axes = _figure(across, height=2.1 * down, rows=down, sharey=True)
     for axis, dimension in zip(axes, dimensions, strict=False):
         own = [record for record in records if record["dimension"] == dimension]
         for number, (name, colour) in enumerate(_coloured(scorers)):
@@ -281,7 +314,7 @@ def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
             ends = [one["auc_ci"] or (one["auc"], one["auc"]) for one in values]
             axis.vlines(place, [low for low, _ in ends], [high for _, high in ends], color=colour, linewidth=1.5)
         axis.axhline(0.5, color=GREY, linewidth=1, linestyle=":")
-        axis.set_xticks(range(len(own)), [_short(record["slice"], 20) for record in own], fontsize=7, rotation=25)
+        axis.set_xticks(range(len(own)), [_short(record["slice"], 15) for record in own], fontsize=8)
         axis.set_xlim(-0.5, len(own) - 0.5)
         axis.grid(axis="x", visible=False)
         axis.set_title(_short(dimension), fontsize=9)
@@ -290,14 +323,14 @@ def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
     for axis in axes[::across]:
         axis.set_ylabel("AUC")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, [_short(label, 25) for label in labels], loc="outside upper center", ncols=4, fontsize=9)
+    figure.legend(handles, [_short(label, 25) for label in labels], loc="outside upper left", ncols=4, fontsize=9)
     return figure
 
 
 @mpl.rc_context(STYLE)
 def calibration(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Draw click rate vs. predicted probability in bins of equal count, one line an entry; ideal dotted."""
-    figure, (axis,) = _figure(width=7.0, height=4.4)
+    figure, (axis,) = _figure(height=4.4)
     names = (f"{_short(name, 24)}, error {own['ece']:.4f}" for name, own in curves.items())
     points = (pd.DataFrame(own["curve"], columns=["probability", "click_rate"]) for own in curves.values())
     lines = ((name, own["probability"], own["click_rate"]) for name, own in zip(names, points, strict=True))
@@ -311,20 +344,21 @@ def calibration(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 @mpl.rc_context(STYLE)
 def trade_off(tables: Mapping[str, pd.DataFrame], metric: str = "ndcg@10") -> Figure:
-    """Draw a metric vs. intra-list diversity, one line a scorer, its weights of diversity written at the points.
+    """Draw a metric vs. intra-list diversity, one line a scorer, the smallest and the largest weight written.
 
     Args:
         tables: by scorer, rows with ``diversity_weight``, ``diversity``, ``metric`` and its ``…_ci``.
         metric: what diversity costs.
     """
     figure, (axis,) = _figure(height=3.8)
-    for number, ((name, table), colour) in enumerate(_coloured(tables.items())):
+    for (name, table), colour in _coloured(tables.items()):
         ends = np.array(table[f"{metric}_ci"].tolist(), dtype=float).reshape(-1, 2)
         axis.fill_between(table["diversity"], ends[:, 0], ends[:, 1], color=colour, alpha=0.15, linewidth=0)
         axis.plot(table["diversity"], table[metric], marker="o", markersize=4, color=colour, label=name)
-        for x, y, weight in zip(table["diversity"], table[metric], table["diversity_weight"], strict=True):
-            side = {"xytext": (4, -4), "va": "top"} if number % 2 == 0 else {"xytext": (4, 4), "va": "bottom"}
-            axis.annotate(f"{weight:g}", (x, y), textcoords="offset points", fontsize=8, **side)
+        for row, offset in ((table.iloc[:1], (-4, 5)), (table.iloc[-1:], (4, -11))):
+            for x, y, weight in zip(row["diversity"], row[metric], row["diversity_weight"], strict=True):
+                side = "right" if offset[0] < 0 else "left"
+                axis.annotate(f"λ = {weight:g}", (x, y), offset, textcoords="offset points", ha=side, fontsize=8)
     axis.set(xlabel="intra-list diversity of the first five", ylabel=metric.replace("ndcg", "nDCG"))
     _name_lines(axis)
     return figure
@@ -334,7 +368,7 @@ def trade_off(tables: Mapping[str, pd.DataFrame], metric: str = "ndcg@10") -> Fi
 def importance(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw what the AUC loses when a feature group is shuffled, with 95 % intervals, one panel a model."""
     panels = max(1, len(tables))
-    figure, axes = _figure(columns=panels, width=4.5 * panels, height=3.6)
+    figure, axes = _figure(columns=panels, height=3.6)
     for axis, (name, table) in zip(axes, tables.items(), strict=False):
         ordered = table.iloc[::-1]
         place = np.arange(len(ordered))

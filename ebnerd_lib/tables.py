@@ -1,6 +1,7 @@
 """Tables as reports show them: a caption, aligned numbers, the tier beside every scorer."""
 
 import html
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -24,25 +25,32 @@ _HEADINGS = {
 _DECIMALS = {"logloss": 4, "f1": 3, "accuracy": 3}
 
 
-def show(table: pd.DataFrame, caption: str, decimals: dict[str, int] | None = None, index: bool = False) -> Styler:
+def show(
+    table: pd.DataFrame,
+    caption: str,
+    decimals: dict[str, int] | None = None,
+    index: bool = False,
+    ours: Iterable[str] = (),
+) -> Styler:
     """Return a table ready for display.
 
     Args:
         table: rows to show; numbers are formatted by the name of their column.
         caption: what it says, with units.
-        decimals: digits after the point by column; metrics have theirs, whole numbers none. Ids are shown as they are.
+        decimals: digits after the point by column; metrics have theirs, whole numbers none, others three. Ids are shown as they are.
         index: whether to show the index.
+        ours: scorers that are models of ours, the best of each tier among which is marked.
     """
     digits = {**dict.fromkeys(METRICS, 4), **_DECIMALS, **(decimals or {})}
     formats: dict[Any, Any] = {}
     for name in table.columns:
         if pd.api.types.is_float_dtype(table[name].dtype):
-            formats[name] = f"{{:,.{digits.get(name, 3)}f}}"
+            formats[name] = f"{{:,.{digits[name]}f}}" if name in digits else _number
         elif pd.api.types.is_integer_dtype(table[name].dtype) and not str(name).endswith("_id"):
             formats[name] = "{:,}"
-    marks = best(table)
+    marks = best(table, ours)
     if marks.any(axis=None):
-        caption = f"{caption.rstrip('.')}. Best of each tier in bold."
+        caption = f"{caption.rstrip('.')}. A model that is best of its tier is in bold."
     styler = table.style.format(formats, na_rep="–", escape="html").format_index(_heading, axis="columns")
     styler = styler.format_index(escape="html").set_caption(html.escape(caption, quote=False))
     styler = styler.set_td_classes(marks.map({True: "best", False: ""}.get))
@@ -50,25 +58,35 @@ def show(table: pd.DataFrame, caption: str, decimals: dict[str, int] | None = No
     return styler if index else styler.hide(axis="index")
 
 
-def best(table: pd.DataFrame) -> pd.DataFrame:
-    """Say which cells hold the best of a metric among the rows of one tier; values compare fairly within a tier only.
+def best(table: pd.DataFrame, ours: Iterable[str]) -> pd.DataFrame:
+    """Say which cells hold the best of a metric among the rows of one tier, where that is a model of ours.
 
-    A text that begins with a number, as "0.71 [0.70, 0.72]", counts as that number. F1 and accuracy are not marked: the
-    second is highest for who predicts no click at all.
+    A text that begins with a number, as "0.71 [0.70, 0.72]", counts as that number. Values compare fairly within a tier
+    only. Log loss, where less is better, F1 and accuracy are not marked: the last is highest for who predicts no click.
 
     Returns:
         Booleans of the table's shape: all ties for the best, none in a tier of one row, none without a column ``tier``.
 
-    >>> best(pd.DataFrame({"tier": ["ids", "clicks", "clicks"], "auc": [0.5, 0.7, 0.6]}))["auc"].tolist()
-    [False, True, False]
+    >>> table = pd.DataFrame({"scorer": ["a", "b", "c"], "tier": ["ids", "clicks", "clicks"], "auc": [0.5, 0.7, 0.6]})
+    >>> best(table, ["a", "b"])["auc"].tolist(), best(table, ["c"])["auc"].tolist()
+    ([False, True, False], [False, False, False])
     """
     marks = pd.DataFrame(False, index=table.index, columns=table.columns)
-    for name in table.columns.intersection([*METRICS, "logloss"]) if "tier" in table else ():
+    for name in table.columns.intersection(METRICS) if {"scorer", "tier"} <= {*table.columns} else ():
         numbers = pd.to_numeric(table[name].astype(str).str.extract(r"^(\d*\.\d+)", expand=False), errors="coerce")
         tiers = numbers.groupby(table["tier"])
-        best_of_tier = tiers.transform("min" if name == "logloss" else "max")
-        marks[name] = (numbers == best_of_tier) & (tiers.transform("size") > 1)
+        is_best = (numbers == tiers.transform("max")) & (tiers.transform("size") > 1)
+        marks[name] = is_best & table["scorer"].isin([*ours])
     return marks
+
+
+def _number(value: float) -> str:
+    """Write a number to three digits after the point, a whole one without any.
+
+    >>> _number(94.0), _number(0.12345)
+    ('94', '0.123')
+    """
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3f}"
 
 
 def _heading(name: Any) -> str:

@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -59,6 +60,13 @@ def life(values):
                  rate=values, low=values, high=values)  # fmt: skip
 
 
+class Flat(NamedTuple):
+    """What the picture of a layout looks at."""
+
+    clicked: np.ndarray
+    offsets: np.ndarray
+
+
 CALLS = {
     "distribution": lambda v, x: [plots.distribution({x: np.array(v)}, x, log) for log in (False, True)],
     "rate_by_bin": lambda v, x: [plots.rate_by_bin(np.array(v), [x] * len(v), x, x)],
@@ -70,7 +78,7 @@ CALLS = {
     "intervals": lambda v, x: [plots.intervals({n: {"tier": "ids", "tuning": own} for n, own in scores(v, x).items()},
                                                "tuning")],
     "differences": lambda v, x: [plots.differences(scores(v, x), x)],
-    "top_lists": lambda v, x: [plots.top_lists({x: np.array(v), "other": np.array(v)}, x)],
+    "slate_layout": lambda v, x: [plots.slate_layout(Flat(np.array(v) > 0, np.arange(len(v) + 1)))],
     "category_shares": lambda v, x: [
         plots.category_shares(frame(value=[x] * len(v), shown=np.array(v, float), **{x: np.array(v, float)}), most)
         for most in (2, 12)

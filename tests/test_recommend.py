@@ -426,10 +426,3 @@ def test_overlap_by_hand():
 def test_one_model_overlaps_with_none():
     table = listing.overlap(pd.concat(some_lists((7, "mf", [1, 2]))))
     assert (len(table), list(table.columns)) == (0, ["user_id", "models", "shared", "of"])
-
-
-def test_mean_score_by_rank_by_hand():
-    lists = pd.concat(some_lists((7, "mf", [1, 2, 3]), (9, "mf", [1, 2]), (7, "mlp", [4])))
-    # above the last: 2, 1, 0 for user 7 and 1, 0 for user 9
-    assert listing.mean_score_by_rank(lists, "mf").tolist() == [1.5, 0.5, 0.0]
-    assert listing.mean_score_by_rank(lists, "mlp").tolist() == [0.0]

@@ -326,13 +326,23 @@ def difference_table(difference: Mapping[str, Mapping[str, Any]]) -> pd.DataFram
     return pd.DataFrame(rows, columns=["scorer", "tier", *METRICS])
 
 
-def slice_table(records: list[dict[str, Any]], value: str = "auc") -> pd.DataFrame:
-    """Tabulate slices by scorers: ``auc`` or ``difference`` with its 95 % interval; – where there is none."""
-    sign, rows = "+" if value == "difference" else "", []
+def slice_table(records: list[dict[str, Any]], scorers: list[str]) -> pd.DataFrame:
+    """Tabulate slices with their 95 % intervals: the AUC of the first of some scorers, the differences of the others.
+
+    Args:
+        records: see ``compare_slices``.
+        scorers: the reference first.
+    """
+    rows = []
     for record in records:
-        row = {"": record["dimension"]} | {key: record[key] for key in ("slice", "impressions", "users")}
-        own = {name: scorer for name, scorer in record["scorers"].items() if value in scorer}
-        rows.append(row | {name: with_interval(own[name][value], own[name][f"{value}_ci"], sign) for name in own})
+        row = {"slice": f"{record['dimension']}: {record['slice']}"} | {
+            key: record[key] for key in ("impressions", "users")
+        }
+        for name in scorers:
+            own = record["scorers"][name]
+            what, sign, head = ("auc", "", f"AUC, {name}") if name == scorers[0] else ("difference", "+", f"Δ {name}")
+            row[head] = with_interval(own[what], own[f"{what}_ci"], sign)
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

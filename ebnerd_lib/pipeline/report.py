@@ -5,9 +5,13 @@ A report is made in two steps: nbconvert and `Body` turn the cells of a notebook
 the standard library tells whether a page is up to date; what renders is imported when there is work.
 """
 
+import base64
 import contextlib
+import csv
 import hashlib
+import io
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -26,6 +30,10 @@ from ebnerd_lib.pipeline.stale import sha256
 
 _RENDERERS = (Path(__file__), Path(known.__file__), Path(__file__).parents[1] / "features" / "registry.py")
 """The modules that determine how pages look; the last one has the tiers."""
+_ANSWERS = ("05_compare", "04_recommend")
+"""The stages whose answers stand for a profile."""
+_LONG = 8
+"""Lines of text that are shown; more are folded."""
 
 
 def render_profile(profile: str) -> int:
@@ -39,7 +47,7 @@ def render_profile(profile: str) -> int:
     """
     runs = read_runs(profile)
     origin = known.origin(runs)
-    of_runs = [[run.stage, run.page, run.state, run.message, run.metrics.get("baselines")] for run in runs]
+    of_runs = [[run.stage, run.page, run.state, run.message, run.metrics.get("vs_baseline")] for run in runs]
     facts = [_renderer(), origin, of_runs]
     rendered = 0
     for run in runs:
@@ -108,7 +116,7 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
     executed = nbformat.read(notebook, as_version=4)
     pages = {other.stage: other.page for other in reversed(runs) if other.page}
     notebooks = {stage.partition(".")[0]: page for stage, page in pages.items()}  # of a variant where there is no other
-    body = Body(_cells_html(executed), {**notebooks, **pages})
+    body = Body(_cells_html(executed), {**notebooks, **pages}, run.stage)
     noted = executed.metadata.get("papermill", {})
     given = {name: value for name, value in noted.get("parameters", {}).items() if name != "profile"}
     earlier = not failed and (
@@ -118,6 +126,7 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
     if failed or earlier or not record:  # the artifacts may be of another run than the notebook
         record = {"parameters": given, "started": noted.get("start_time"), "duration_seconds": noted.get("duration")}
         metrics = {}
+    files = [notebook, *([run.paths.artifacts / "metrics.json", run.paths.manifest] if metrics else [])]
     entries = known.entries(run, "models") or known.entries(run, "baselines")
     tiers = {entry.get("tier") for entry in entries.values()} or {record.get("parameters", {}).get("tier")}
     scorers = known.own_scorers(run, runs) if metrics else []
@@ -138,7 +147,10 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
         "complete_page": run.paths.report.name if failed and run.paths.executed.exists() else "",
         "scorers": scorers,
         "scale": _scale(scorers),
+        "compared": pages.get("05_compare"),
         "headline": metrics.get("headline", []),
+        "answer": metrics.get("answer"),
+        "files": {file.name: os.path.relpath(file, run.paths.report.parent) for file in files},
         "before": next((other for other in reversed(runs[:place]) if other.page), None),
         "after": next((other for other in runs[place + 1 :] if other.page), None),
     }
@@ -164,6 +176,7 @@ def _index_page(profile: str, runs: list[Run], origin: dict[str, Any]) -> dict[s
 def _summary(runs: list[Run]) -> dict[str, Any]:
     """Return what is to be said of a profile and its scorers in a line or two."""
     runs = [run for run in runs if run.belongs]
+    told = {run.stage: run for run in runs if run.metrics.get("answer") and run.state != "failed"}
     seconds = [run.manifest["duration_seconds"] for run in runs if is_number(run.manifest.get("duration_seconds"))]
     order, scorers = ("failed", "out of date", "not run", "complete"), known.scorers(runs)
     return {
@@ -171,6 +184,8 @@ def _summary(runs: list[Run]) -> dict[str, Any]:
         "complete": sum(run.state == "complete" for run in runs),
         "stages": len(runs),
         "troubles": [(run.stage, run.state, run.message) for run in runs if run.message],
+        "answers": [(stage, told[stage].metrics["answer"]) for stage in _ANSWERS if stage in told],
+        "validation": known.validation(runs),
         "model": next((scorer for scorer in scorers if scorer["kind"] == "model"), None),
         "baseline": next((scorer for scorer in scorers if scorer["kind"] == "baseline"), None),
         "seconds": sum(seconds) if seconds else None,
@@ -215,8 +230,8 @@ def _number(value: Any, digits: int) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
 
 
-def _ends(interval: Any, digits: int = 4) -> str:
-    return f"[{interval[0]:,.{digits}f}, {interval[1]:,.{digits}f}]" if interval else "–"
+def _ends(interval: Any) -> str:
+    return f"[{interval[0]:,.4f}, {interval[1]:,.4f}]" if interval else "–"
 
 
 _FILTERS = {
@@ -260,13 +275,13 @@ def render(target: Path, key: str, template: str, context: Callable[[], dict[str
 _DISPLAYED = ["image/svg+xml", "image/png", "image/jpeg", "text/html", "text/markdown", "text/plain"]
 _TAGS = {
     "a", "b", "blockquote", "br", "caption", "code", "col", "colgroup", "dd", "del", "details", "div", "dl", "dt", "em",
-    "figcaption", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "img", "kbd", "li", "ol", "p", "pre", "s",
-    "section", "small", "span", "strong", "sub", "summary", "sup", "table", "tbody", "td", "tfoot", "th", "thead", "tr",
+    "figcaption", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "img", "kbd", "li", "ol", "p", "picture", "pre", "s",
+    "section", "small", "source", "span", "strong", "sub", "summary", "sup", "table", "tbody", "td", "tfoot", "th", "thead", "tr",
     "u", "ul",
 }  # fmt: skip
 """The elements that cells may have; of all others only the text is kept."""
 _ATTRIBUTES = {
-    "alt", "class", "colspan", "data-fold", "lang", "open", "role", "rowspan", "scope", "start", "tabindex", "title",
+    "alt", "class", "colspan", "data-fold", "lang", "media", "open", "role", "rowspan", "scope", "start", "tabindex", "title",
 }  # fmt: skip
 _NOT_TEXT = re.compile(r"<(script|style)\b.*?(</\1\s*>|$)", re.DOTALL | re.IGNORECASE)
 
@@ -323,8 +338,8 @@ def _preview(source: str) -> str:
 
 
 def _is_allowed(tag: str, name: str, value: str) -> bool:
-    if name == "src":
-        return tag == "img" and value.startswith("data:image/")
+    if name in ("src", "srcset"):
+        return tag == {"src": "img", "srcset": "source"}[name] and value.startswith("data:image/")
     return name in _ATTRIBUTES or (tag, name) in (("a", "href"), ("section", "id"))
 
 
@@ -340,7 +355,7 @@ class Body:
         html: the cells.
     """
 
-    def __init__(self, cells: str, pages: dict[str, str]) -> None:
+    def __init__(self, cells: str, pages: dict[str, str], stage: str) -> None:
         import bleach
         from bs4 import BeautifulSoup
 
@@ -355,7 +370,7 @@ class Body:
         self.question = question.removeprefix("Question.").strip()
         self.contents = self._anchor_headings()
         for number, table in enumerate(self._soup.find_all("table"), 1):
-            self._frame(table, f"Table {number}")
+            self._frame(table, number, stage)
         for number, picture in enumerate(self._soup.select("figure.picture"), 1):
             # The description of a picture stands below it too; those who hear it need not hear it twice.
             caption = f"Figure {number}. {picture.img.get('alt', '') if picture.img else ''}"
@@ -366,6 +381,8 @@ class Body:
             folded = output.wrap(self._soup.new_tag("details", attrs={"class": "fold"}))
             folded.insert(0, self._soup.new_tag("summary", string=text))
             del output["data-fold"]
+        for stream in self._soup.select("pre.stream"):
+            self._fold_lines(stream)
         self.html = str(self._soup)
 
     def _take(self, selector: str) -> str:
@@ -399,19 +416,42 @@ class Body:
                 contents.append((quote(anchor), text))
         return contents
 
-    def _frame(self, table: Any, label: str) -> None:
-        """Align the numbers of a table and put it in a box that scrolls by itself, its caption above the box."""
+    def _frame(self, table: Any, number: int, stage: str) -> None:
+        """Align the numbers of a table and put it in a box that scrolls by itself, its caption and a CSV above it."""
+        address = f"data:text/csv;base64,{base64.b64encode(_csv(table).encode()).decode()}"
         _align(table)
         caption = table.find("caption")
         text = caption.get_text().strip() if caption else ""
-        named = f"{label}. {text}" if text else label
+        label = f"Table {number}. {text}" if text else f"Table {number}"
         figure = table.wrap(self._soup.new_tag("figure", attrs={"class": "table"}))
-        box = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": named}
+        box = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": label}
         table.wrap(self._soup.new_tag("div", attrs=box))
         if text:
             caption.name = "figcaption"
-            caption.insert(0, f"{label}. ")
+            caption.insert(0, f"Table {number}. ")
+            named = {"href": address, "download": f"{stage}_table_{number}.csv", "aria-label": f"Table {number} as CSV"}
+            caption.append(self._soup.new_tag("a", attrs=named, string="CSV"))
             figure.insert(0, caption.extract())
+
+    def _fold_lines(self, stream: Any) -> None:
+        """Fold a long text away, under the picture of the next cell where that begins with one."""
+        lines = stream.get_text().splitlines()
+        if len(lines) <= _LONG:
+            return
+        folded = stream.wrap(self._soup.new_tag("details", attrs={"class": "fold"}))
+        folded.insert(0, self._soup.new_tag("summary", string=f"{len(lines)} lines, the last one: {lines[-1].strip()}"))
+        cell = folded.find_parent("section")
+        after = cell.find_next_sibling("section") if cell else None
+        if after and (picture := after.select_one(".output:first-of-type > figure.picture")):
+            picture.insert_after(folded)
+
+
+def _csv(table: Any) -> str:
+    """Return the cells of a table as text, one row a line."""
+    stream = io.StringIO()
+    rows = ([cell.get_text().strip() for cell in row.find_all(["th", "td"])] for row in table.find_all("tr"))
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return stream.getvalue()
 
 
 _NUMBER = r"[-−+]?\d[\d,]*(?:\.\d*)?"
@@ -421,11 +461,14 @@ _NUMBERS = re.compile(
     re.IGNORECASE,
 )
 """A number, two with a sign between them, or an interval that may follow a number."""
+_WITH_INTERVAL = re.compile(rf"({_NUMBER})\s+(\[.*\])")
 _NOTHING = {"", "–", "-", "nan", "NaN", "None", "<NA>", "NaT"}
 
 
 def _align(table: Any) -> None:
-    """Mark the columns that hold numbers; counted from the right, since spans leave cells out on the left."""
+    """Mark columns of numbers, intervals below them; counted from the right, as spans leave cells out on the left."""
+    from bs4 import BeautifulSoup
+
     rows = [row.find_all(["td", "th"], recursive=False)[::-1] for row in table.find_all("tr")]
     bodies = [row for row in rows if row and row[0].find_parent("tbody")]
     for place in range(max(map(len, bodies), default=0)):
@@ -434,3 +477,6 @@ def _align(table: Any) -> None:
             for row in rows:
                 if place < len(row) and all(cell.get("colspan", "1") == "1" for cell in row):
                     row[place]["data-number"] = ""
+                    if both := _WITH_INTERVAL.fullmatch(row[place].get_text().strip()):
+                        row[place].string = f"{both[1]} "
+                        row[place].append(BeautifulSoup(f"<small>{both[2]}</small>", "html.parser"))

@@ -176,7 +176,7 @@ def scorers(runs: list[Run]) -> list[dict[str, Any]]:
     for run in (run for run in runs if run.belongs and run.state != "failed"):
         for kind in ("model", "baseline"):
             for name, entry in entries(run, f"{kind}s").items():
-                results = entry.get("validation") or {}
+                results, vs_baseline = entry.get("validation") or {}, run.metrics.get("vs_baseline") or {}
                 if name not in found and is_number(results.get("auc")):
                     found[name] = {
                         **results,
@@ -186,6 +186,7 @@ def scorers(runs: list[Run]) -> list[dict[str, Any]]:
                         "page": run.page,
                         "note": "" if run.state == "complete" else run.state,
                         "interval": results.get("auc_ci"),
+                        "against": vs_baseline.get(name),
                     }
     return sorted(found.values(), key=lambda scorer: (-scorer["auc"], scorer["name"]))
 
@@ -203,29 +204,20 @@ def next_clicks(runs: list[Run]) -> list[dict[str, Any]]:
 
 
 def own_scorers(run: Run, runs: list[Run]) -> list[dict[str, Any]]:
-    """Return the models that a stage evaluated, each with the baseline to beat; its baselines if it has no models.
+    """Return the models that a stage evaluated; its baselines if it has no models.
 
-    ``against`` is the baseline of the same or a lower tier with the highest AUC: its ``name`` and ``tier``, the
-    ``difference`` to it, and whether the two intervals lie apart: ``above``, ``below`` or ``overlaps``, also if one is
-    not known. It is ``None`` where there is no such baseline.
+    Each model has its paired difference to the best baseline of the same or a lower tier, ``against``, as its training
+    stage found it (see ``training_answer``), ``None`` where there is none.
     """
-    own, baselines = scorers([run]), [scorer for scorer in scorers(runs) if scorer["kind"] == "baseline"]
-    models = [scorer for scorer in own if scorer["kind"] == "model"]
-    return [{**model, "against": _against(model, baselines)} for model in models] or own
+    own, against = scorers([run]), {each["name"]: each["against"] for each in scorers(runs)}
+    models = [{**each, "against": against.get(each["name"])} for each in own if each["kind"] == "model"]
+    return models or own
 
 
-def _against(model: dict[str, Any], baselines: list[dict[str, Any]]) -> dict[str, Any] | None:
-    from ebnerd_lib.features.registry import TIERS
-
-    known = TIERS[: TIERS.index(model["tier"]) + 1] if model["tier"] in TIERS else ()
-    best = next((baseline for baseline in baselines if baseline["tier"] in known), None)
-    if best is None:
-        return None
-    verdict = "overlaps"
-    if model["interval"] and best["interval"]:
-        (low, high), (other_low, other_high) = model["interval"], best["interval"]
-        verdict = "above" if low > other_high else "below" if high < other_low else "overlaps"
-    return {"name": best["name"], "tier": best["tier"], "difference": model["auc"] - best["auc"], "verdict": verdict}
+def validation(runs: list[Run]) -> dict[str, Any]:
+    """Return what 01 counted of validation: its ``impressions``, ``users`` and so on; nothing where it has not run."""
+    parts = [part for run in runs for part in run.metrics.get("parts", []) if isinstance(part, dict)]
+    return next((part for part in parts if part.get("part") == "validation"), {})
 
 
 def headline(profile: str) -> list[str]:

@@ -20,6 +20,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.errors import ConfigError, StageError
+from ebnerd_lib.evaluation.answers import training_answer
 from ebnerd_lib.evaluation.evaluate import save_results
 from ebnerd_lib.features import store
 from ebnerd_lib.features.store import Features
@@ -29,7 +30,7 @@ from ebnerd_lib.pipeline.params import StageConfig, hint, load_profile, read_ass
 from ebnerd_lib.pipeline.paths import StagePaths, relative
 from ebnerd_lib.pipeline.report import render_overview, render_profile
 from ebnerd_lib.pipeline.run import end_with_parent, interruptible
-from ebnerd_lib.pipeline.stage import Stage
+from ebnerd_lib.pipeline.stage import Stage, read_metrics
 from ebnerd_lib.pipeline.stale import Hashes, fingerprint
 from ebnerd_lib.training.batches import SlateData
 from ebnerd_lib.training.fit import (
@@ -152,6 +153,8 @@ def _run(config: StageConfig, stage: Stage | None) -> None:
     if minutes:
         online = update_online(model, inputs, minutes, parameters["seed"], **parameters["online"])
     stage.metrics |= save_results(model, online, inputs, stage.folder, parameters["seed"])
+    entries, baselines = stage.metrics.get("models", {}), read_metrics(folder)["baselines"]
+    stage.metrics |= training_answer(entries, baselines, data, features["validation"], stage.folder, parameters["seed"])
     manifest = stage.finish()
     for name, entry in stage.metrics.get("models", {}).items():
         print(f"{name}  validation auc {entry['validation']['auc']:.4f}")

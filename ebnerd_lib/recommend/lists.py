@@ -219,13 +219,6 @@ def join_lists(lists: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(lists).sort_values("user_id", kind="stable", ignore_index=True)
 
 
-def mean_score_by_rank(lists: pd.DataFrame, model: str) -> np.ndarray:
-    """Return by how much each rank's score exceeds the lowest one of its list, the mean over users."""
-    own = lists[lists["model"] == model]
-    above = own["score"] - own.groupby("user_id")["score"].transform("min")
-    return above.groupby(own["rank"]).mean().to_numpy()
-
-
 def overlap(lists: pd.DataFrame) -> pd.DataFrame:
     """Return, for each user, how many of the recommended articles every two models share."""
     rows = []
