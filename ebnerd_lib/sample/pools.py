@@ -28,7 +28,7 @@ SHOWN = (1.05, 2.03, 2.35, 2.31, 1.82, 1.68, 0.77, -0.53, -1.60, -4.22, -5.07, -
 SHOWN_APPEAL = (0.12, 0.16, 0.22, 0.28, 0.33, 0.33, 0.38, 0.38, 0.44, 0.5, 0.7, 0.9)  # what appeal adds to it
 READ = (1.48, 1.48, 1.26, 1.09, 0.49, -0.11, -0.53, -0.95, -2.13, -3.84, -4.62, -5.51)  # log weight in histories
 PULL = (-1.17, -0.82, -0.49, 0.06, 0.19, 0.46, 0.60, 0.78, 0.71, 0.80, -0.62, -1.10)  # utility
-APPEAL_PULL = 0.46  # utility of a unit of appeal
+APPEAL_PULL = 0.54  # utility of a unit of appeal
 # What being premium adds to the three above.
 PREMIUM_SHOWN, PREMIUM_PULL, PREMIUM_READ = 0.44, -1.39, -1.44
 LEANING_HOURS = 3.0  # age that neither favours

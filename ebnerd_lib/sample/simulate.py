@@ -25,7 +25,7 @@ CLICKED_HIDDEN = 0.3  # chance that an article already clicked is passed over wh
 DEPTH, DEPTH_SPREAD = 3.5, 1.0  # how much longer slates lean to settled news, and slates of a length differ in it
 # What decides a click beside the pools' utility, in its units: by category and by topic, the spread of readers' own
 # profiles and of what they all like alike; then single terms.
-PROFILE, SHARED_PROFILE = 0.24, 0.348
+PROFILE, SHARED_PROFILE = 0.24, 0.365
 PREMIUM_SUBSCRIBER, CLICKED_BEFORE, OWN_ARTICLE = 1.0, -2.2, -2.5123
 FATIGUE = 0.7  # per logarithm of one more than the times seen this week
 HISTORY_OLD = 0.0421  # share of history clicks that go to the old pool
