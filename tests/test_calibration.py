@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ebnerd_lib.data.layout import VECTORS
 from ebnerd_lib.evaluation.metrics import official
 from ebnerd_lib.sample import generate
 
@@ -45,7 +46,7 @@ def demo(tmp_path_factory) -> tuple[pd.DataFrame, Week, Week]:
     """The articles and both weeks of a generated bundle of the demo's size."""
     folder = tmp_path_factory.mktemp("sample") / "demo"
     generate(folder, seed=0, size="demo")
-    articles = pd.read_parquet(folder / "articles.parquet")
+    articles = pd.read_parquet(folder / "articles.parquet").merge(pd.read_parquet(folder / VECTORS))
     return articles, read_week(folder / "train", articles), read_week(folder / "validation", articles)
 
 
@@ -148,8 +149,21 @@ def recent(events: pd.DataFrame, candidates: pd.DataFrame, hours: int) -> np.nda
     return np.searchsorted(past, now) - np.searchsorted(past, now - hours * 3600)
 
 
+def likeness_to_history(articles: pd.DataFrame, week: Week) -> np.ndarray:
+    """The cosine of each candidate with the mean of the user's history, but for a factor by user; vectors centred."""
+    vectors = np.stack(articles["contrastive_vector"])
+    vectors -= vectors.mean(axis=0)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    places = pd.Index(articles["article_id"])
+    users, starts = np.unique(week.history["user_id"], return_index=True)  # a user's clicks lie together
+    order = np.argsort(starts)
+    read = np.add.reduceat(vectors[places.get_indexer(week.history["article_id"])], starts[order])
+    user = pd.Index(users[order]).get_indexer(week.candidates["user_id"])
+    return np.einsum("ij,ij->i", read[user], vectors[places.get_indexer(week.candidates["article_id"])])
+
+
 def test_scorers_rank_as_on_the_data(demo):
-    _, train, validation = demo
+    articles, train, validation = demo
     candidates = validation.candidates
     sizes = validation.impressions["article_ids_inview"].str.len()
     clicks, views = (pd.concat(pair) for pair in ((train.clicks, validation.clicks), (train.candidates, candidates)))
@@ -164,6 +178,7 @@ def test_scorers_rank_as_on_the_data(demo):
         ("clicks of the last 6 h", recent(clicks, candidates, 6), 0.68, 0.75),
         ("clicks of the last 24 h", recent(clicks, candidates, 24), 0.68, 0.75),
         ("click rate of the last 24 h", rate, 0.64, 0.72),
+        ("likeness to the history", likeness_to_history(articles, validation), 0.55, 0.595),
     ]:
         filled = np.nan_to_num(np.asarray(scores, np.float32))
         auc = official(filled, candidates["clicked"].to_numpy(), np.r_[0, np.cumsum(sizes)])[:, 0].mean()

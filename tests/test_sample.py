@@ -34,7 +34,7 @@ FILES = {
     "before": [*SHARED, *(f"{split}/{table}.parquet" for split in BEFORE for table in ("behaviors", "history"))],
     "hidden": [*SHARED, *(f"test/{table}.parquet" for table in ("behaviors", "history", "truth"))],
 }
-MARK = {"generator_version": 1, "seed": 3, "size": "smoke"}
+MARK = {"generator_version": 2, "seed": 3, "size": "smoke"}
 
 
 @pytest.fixture(scope="module")

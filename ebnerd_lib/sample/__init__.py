@@ -25,7 +25,7 @@ from ebnerd_lib.sample.pools import build_pools, expected_totals
 from ebnerd_lib.sample.readers import continue_readers, sample_readers
 from ebnerd_lib.sample.weeks import Simulation, write_weeks
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 
 
 @dataclass(frozen=True)

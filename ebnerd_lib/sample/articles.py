@@ -100,7 +100,7 @@ class Articles(NamedTuple):
     category: NDArray[np.int16]  # position in ``NAMES``
     topic: NDArray[np.int16]  # position in ``ALL_TOPICS``
     premium: Flags  # behind the paywall
-    appeal: Floats  # latent attraction, of mean 0 and variance 1, uniform: no article appeals to everybody
+    appeal: Floats  # what old articles have of it, of mean 0 and variance 1, uniform: none appeals to everybody
     tide: Floats  # phase of the rise and fall of interest, in turns
 
 

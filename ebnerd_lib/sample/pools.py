@@ -28,14 +28,13 @@ SHOWN = (1.05, 2.03, 2.35, 2.31, 1.82, 1.68, 0.77, -0.53, -1.60, -4.22, -5.07, -
 SHOWN_APPEAL = (0.12, 0.16, 0.22, 0.28, 0.33, 0.33, 0.38, 0.38, 0.44, 0.5, 0.7, 0.9)  # what appeal adds to it
 READ = (1.48, 1.48, 1.26, 1.09, 0.49, -0.11, -0.53, -0.95, -2.13, -3.84, -4.62, -5.51)  # log weight in histories
 PULL = (-1.17, -0.82, -0.49, 0.06, 0.19, 0.46, 0.60, 0.78, 0.71, 0.80, -0.62, -1.10)  # utility
-APPEAL_PULL = 0.6  # utility of a unit of appeal
+APPEAL_PULL = 0.54  # utility of a unit of appeal
 # What being premium adds to the three above.
 PREMIUM_SHOWN, PREMIUM_PULL, PREMIUM_READ = 0.44, -1.39, -1.44
 LEANING_HOURS = 3.0  # age that neither favours
 LEANING = 1.0  # by how much a slate leans to the latest or to the settled news, on the logarithm of the age
-STEADY = 0.4  # strength of what an article's appeal keeps all its life
 EDITORS_LAG = 1.0  # hours by which what is shown follows what is liked
-TIDE, TIDE_HOURS = 2.2, 13.0  # strength and period of the rise and fall of interest
+TIDE, TIDE_HOURS = 1.8, 13.0  # strength and period of the rise and fall of interest
 
 # Old articles come back for a while. Classes by age in hours, and by class: share of the returns,
 OLD_AGES = (50.0, 96.0, 240.0, 720.0, 3600.0, 155_000.0)
@@ -43,7 +42,7 @@ OLD_SHARES = (0.12, 0.12, 0.14, 0.07, 0.55)
 OLD_MASS = (0.13, 0.15, 0.08, 0.095, 0.44)  # share of what is shown of old articles, beside the evergreens,
 OLD_PULL = (-1.46, -1.69, -2.47, -2.44, -2.57)  # and utility.
 OLD_PREMIUM = 0.3  # share of premium articles in each class
-OLD_APPEAL_PULL = 0.6
+OLD_APPEAL_PULL = 0.6  # of an article's own appeal, which does not pass as a tide does
 RETURNS_A_WEEK = 2450
 RETURN_HOURS, RETURN_SPREAD = 3.5, 1.2  # median and log-normal spread
 RETURN_WEIGHT = 2.3  # log-normal spread
@@ -95,10 +94,10 @@ def build_pools(rng: np.random.Generator, articles: Articles, *, test: bool = Fa
     past = np.searchsorted(published, begins, side="right")
     slot, article = _flatten(first, past)
     age = (begins[slot] - published[article]) / HOUR
-    base, phase = STEADY * articles.appeal[article], articles.tide[article]
-    appeal = base + TIDE * np.sin(2 * np.pi * (age / TIDE_HOURS + phase))
+    phase = articles.tide[article]
+    appeal = TIDE * np.sin(2 * np.pi * (age / TIDE_HOURS + phase))
     # Editors move an article a while after its readers have come or gone.
-    standing = base + TIDE * np.sin(2 * np.pi * ((age - EDITORS_LAG) / TIDE_HOURS + phase))
+    standing = TIDE * np.sin(2 * np.pi * ((age - EDITORS_LAG) / TIDE_HOURS + phase))
     premium = articles.premium[article]
     gone = age > FRESH[0] + (FRESH[1] - FRESH[0]) * articles.tide[article]
     shown = np.exp(_by_age(age, SHOWN) + _by_age(age, SHOWN_APPEAL) * standing + PREMIUM_SHOWN * premium)

@@ -117,12 +117,13 @@ def _apportion(shares: Floats, total: int) -> Places:
     return counts
 
 
-def _spread(order: Places, offset: float) -> Floats:
-    """Return uniform numbers that are even over users of every presence and activity, given in that order.
+def evenly(places: Places, offset: float) -> Floats:
+    """Return numbers in [0, 1) by place that are even over all places and over any few that lie side by side.
 
-    Independent ones would let a handful of heavy users move a share by more than the calibration allows.
+    Independent ones would let a handful of heavy users, or of large categories, move a share by more than the
+    calibration allows.
     """
-    return np.mod(np.argsort(order) * GOLDEN_RATIO + offset, 1.0)
+    return np.mod(places * GOLDEN_RATIO + offset, 1.0)
 
 
 def _people(rng: np.random.Generator, weekly: Floats, presence: NDArray[np.integer]) -> dict[str, NDArray]:
@@ -131,9 +132,10 @@ def _people(rng: np.random.Generator, weekly: Floats, presence: NDArray[np.integ
     ranks = _ranks(weekly + 0.5 * rng.random(number))
     offsets = rng.random(2)
     order = np.lexsort((ranks, presence))
-    standing = _spread(order, offsets[0])
+    standing = evenly(np.argsort(order), offsets[0])
     sso = standing < 0.007 + 0.129 * ranks
-    codes = np.searchsorted(np.cumsum(DEVICE_SHARES)[:-1], _spread(order[::-1], offsets[1]), side="right") + 1
+    luck = evenly(np.argsort(order[::-1]), offsets[1])
+    codes = np.searchsorted(np.cumsum(DEVICE_SHARES)[:-1], luck, side="right") + 1
     second = np.where(rng.random(number) < SECOND_DEVICE, np.where(codes == 2, 1, 2), 0)
     known = rng.random((3, number))
     return {

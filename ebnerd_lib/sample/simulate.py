@@ -23,9 +23,10 @@ STAYS_ON_ARTICLE = 0.445  # chance that the next impression is the page of the a
 OWN_ARTICLE_SHOWN = 0.47  # chance that the article of the page is in the slate
 CLICKED_HIDDEN = 0.3  # chance that an article already clicked is passed over when a slate is filled
 DEPTH, DEPTH_SPREAD = 3.5, 1.0  # how much longer slates lean to settled news, and slates of a length differ in it
-# What decides a click beside the pools' utility, in its units: the spread of readers' profiles, then single terms.
-CATEGORY_PROFILE, TOPIC_PROFILE = 0.25, 0.2
-PREMIUM_SUBSCRIBER, CLICKED_BEFORE, OWN_ARTICLE = 1.0, -2.3197, -2.5123
+# What decides a click beside the pools' utility, in its units: by category and by topic, the spread of readers' own
+# profiles and of what they all like alike; then single terms.
+PROFILE, SHARED_PROFILE = 0.24, 0.365
+PREMIUM_SUBSCRIBER, CLICKED_BEFORE, OWN_ARTICLE = 1.0, -2.2, -2.5123
 FATIGUE = 0.7  # per logarithm of one more than the times seen this week
 HISTORY_OLD = 0.0421  # share of history clicks that go to the old pool
 HISTORY_REPEAT = 0.03  # chance that a history click goes back to one of the last articles
@@ -44,7 +45,7 @@ class Site(NamedTuple):
     """What is the same for all readers."""
 
     profile_key: np.uint64
-    profile_spread: Floats  # of the entries of readers' profiles: the utility of each category, then of each topic
+    profile_mean: Floats  # utility of each category, then of each topic, that all readers' profiles have in common
     subjects: NDArray[np.int16]  # (articles, 2): where in a reader's profile an article's category and its topic stand
     premium: Flags  # by article
     pools: Pools
@@ -206,9 +207,9 @@ def visit_times(
 def reader_profile(site: Site, user: int) -> Floats:
     """Sample a reader's profile, which is the same in all weeks and in the histories."""
     state = reader_state(site.profile_key, user)
-    profile = np.empty(site.profile_spread.size)
+    profile = np.empty(site.profile_mean.size)
     for i in range(profile.size):
-        profile[i] = site.profile_spread[i] * bell(state)
+        profile[i] = site.profile_mean[i] + PROFILE * bell(state)
     return profile
 
 

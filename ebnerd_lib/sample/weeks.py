@@ -15,7 +15,7 @@ from ebnerd_lib.data.schema import BEHAVIORS, HISTORY, TEST_BEHAVIORS, arrow_sch
 from ebnerd_lib.sample import simulate
 from ebnerd_lib.sample.articles import TRAIN_BEGIN, WEEK, Articles, Floats, Places, list_column, starts_of, table_of
 from ebnerd_lib.sample.pools import TRAFFIC, Pools
-from ebnerd_lib.sample.readers import Readers
+from ebnerd_lib.sample.readers import Readers, evenly
 
 MICRO = 1_000_000  # microseconds in a second
 SECONDS = (1 << 32) - 1  # the part of an event that is its time
@@ -110,9 +110,10 @@ class Simulation:
         self.seed, self.articles, self.readers = seed, articles, readers
         # As many categories and topics as occur: one more would shift the random numbers of a reader's profile.
         categories, topics = int(articles.category.max()) + 1, int(articles.topic.max()) + 1
+        shared = evenly(np.arange(categories + topics), np.random.default_rng([seed, 35]).random())
         self.site = simulate.Site(
             profile_key=self._key(22),
-            profile_spread=np.repeat([simulate.CATEGORY_PROFILE, simulate.TOPIC_PROFILE], [categories, topics]),
+            profile_mean=simulate.SHARED_PROFILE * np.sqrt(3.0) * (2.0 * shared - 1.0),
             subjects=np.stack([articles.category, categories + articles.topic], axis=1),
             premium=articles.premium,
             pools=pools,
