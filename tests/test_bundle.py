@@ -339,8 +339,7 @@ def test_real_rows_meet_their_histories(pilot):
 def test_real_rows_have_features(pilot):
     data = ready(pilot[0])
     columns = [column.name for column in every_column()]
-    matrix = np.full((data.log.candidates, len(columns)), np.inf, np.float32)
-    build(data.log, feature_context(data), matrix)
+    matrix = build(data.log, feature_context(data))
     assert not np.isinf(matrix).any()
     unknown = {columns[place] for place in np.flatnonzero(np.isnan(matrix).any(axis=0))}
     # Counts are known whatever the table lacks; those of an article's topics need the topics.

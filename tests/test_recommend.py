@@ -241,9 +241,7 @@ def test_requests_meet_the_history_of_the_week_they_lie_in(smoke_bundle, split):
 
 
 def test_features_of_requests_are_what_preprocessing_would_compute_of_the_pool_as_one_slate(smoke, served):
-    expected = np.empty_like(served.matrix)
-    build(served.slates, feature_context(smoke), expected)
-    np.testing.assert_array_equal(served.matrix, expected)
+    np.testing.assert_array_equal(served.matrix, build(served.slates, feature_context(smoke)))
     assert (served.column("slate_length") == served.slates.per_candidate(served.slates.lengths)).all()
 
 
@@ -397,16 +395,6 @@ def some_lists(*rows: tuple[int, str, list[int]]) -> list[pd.DataFrame]:
         )
         for user, model, articles in rows
     ]
-
-
-def test_join_sorts_by_user_and_keeps_models_and_ranks():
-    one = pd.concat(some_lists((9, "b", [1, 2]), (7, "b", [3, 4])))
-    other = pd.concat(some_lists((9, "a", [5, 6]), (7, "a", [7, 8])))
-    joined = listing.join_lists([one, other])
-    assert joined[["user_id", "model", "rank"]].to_numpy().tolist() == [
-        [7, "b", 1], [7, "b", 2], [7, "a", 1], [7, "a", 2], [9, "b", 1], [9, "b", 2], [9, "a", 1], [9, "a", 2],
-    ]  # fmt: skip
-    assert joined.index.tolist() == list(range(8))
 
 
 def test_overlap_by_hand():

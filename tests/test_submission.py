@@ -142,9 +142,8 @@ def test_ranks_are_those_of_scores_made_in_memory(submitted, finished, test_set,
     data = datasets.prepare(open_bundle(bundle), "official")[0]
     data = replace(data, parts={part: slates.take(slates.file_order) for part, slates in data.parts.items()})
     week = data.parts["validation"]
-    matrix = np.empty((week.candidates, len(every_column())), np.float32)
-    names = build(week, feature_context(data), matrix)
-    expected = ranks_of(model.score(data, week, matrix, names), week.offsets)
+    names = [column.name for column in every_column()]
+    expected = ranks_of(model.score(data, week, build(week, feature_context(data)), names), week.offsets)
     found = [r for (_, r), row in zip(read_submission(submitted), rows, strict=True) if not row["is_beyond_accuracy"]]
     assert week.impression_id.tolist() == [row["impression_id"] for row in rows if not row["is_beyond_accuracy"]]
     assert [part.tolist() for part in np.split(expected, week.offsets[1:-1])] == found

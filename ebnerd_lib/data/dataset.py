@@ -162,7 +162,7 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
         history rows, how many impressions met a history, and how many articles in view the table lacks.
 
     Raises:
-        BundleError: see ``ebnerd_lib.data.bundle``; or nothing can be learnt from a part, or judged by it, since no
+        BundleError: see ``ebnerd_lib.data.bundle``; or nothing can be learnt from a part, or evaluated on it, as no
             slate of it has a click and something beside it.
         ConfigError: the split is unknown.
     """
@@ -214,10 +214,7 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
 def prepare_hidden(before: Bundle, test: Bundle) -> tuple[Dataset, int]:
     """Build the dataset of a hidden test: its slates, with the validation week of the bundle before it as the past.
 
-    Args:
-        before: a bundle whose validation week ends where the hidden week begins. Its impressions that are not before
-            the first of the test are left out.
-        test: the hidden-test bundle, opened as such.
+    Impressions of that week that are not before the first of the test are left out.
 
     Returns:
         The dataset, whose parts are ``HIDDEN_PARTS`` and whose only history is that of the test, ``row`` being the row

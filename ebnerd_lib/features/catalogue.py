@@ -8,7 +8,7 @@ The hidden test tells neither the clicks of its week nor the page being read. Wh
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable
 
 import numpy as np
 
@@ -122,7 +122,7 @@ def history(chunk: Chunk) -> np.ndarray:
     for week, (past, profile) in enumerate(zip(context.histories, profiles, strict=True)):
         history_past(
             slates.user, slates.week, slates.time, slates.offsets, slates.article, week, past.offsets, past.article,
-            past.time, context.profiles.about, place, profile, out,
+            past.time, context.about, place, profile, out,
         )  # fmt: skip
     return out
 
@@ -130,12 +130,10 @@ def history(chunk: Chunk) -> np.ndarray:
 # ---- exposure and clicks: past events of articles, their categories and their pages
 
 
-def decayed(kind: Kind, by: By, hours: Iterable[float], *columns: Column) -> None:
-    """Register decayed sums of events by the keys of the candidate, for half-lives in hours."""
-    half_lives = tuple(hours)
-    family("time", *columns, name=columns[0].name)(
-        lambda chunk: chunk.walk.past(kind, by).decayed(chunk.slates, half_lives)
-    )
+def decayed(kind: Kind, by: By, column: Callable[[str], Column], *half_lives: str) -> None:
+    """Register decayed sums of events by the keys of the candidate, a column for each half-life."""
+    columns, hours = [column(h) for h in half_lives], tuple(HALF_LIVES[h] for h in half_lives)
+    family("time", *columns, name=columns[0].name)(lambda chunk: chunk.walk.past(kind, by).decayed(chunk.slates, hours))
 
 
 def past_events(kind: Kind, tier: str, unit: str, what: str, audience: str) -> None:
@@ -144,36 +142,27 @@ def past_events(kind: Kind, tier: str, unit: str, what: str, audience: str) -> N
     family("time", *windows, name=f"{kind}_windows")(
         lambda chunk: chunk.walk.past(kind).trailing(chunk.slates, tuple(WINDOWS.values()))
     )
-    decayed(
-        kind, "article", HALF_LIVES.values(),
-        *(Column(f"{kind}_decay_{h}", tier, tier, unit, f"Σ 2^(−age/{h}) over {what}") for h in HALF_LIVES),
-    )  # fmt: skip
+
+    def sums(name: str, group: str, formula: str, tier: str = tier, unit: str = unit) -> Callable[[str], Column]:
+        return lambda h: Column(f"{name}_decay_{h}", tier, group, unit, formula.format(h))
+
+    decayed(kind, "article", sums(kind, tier, f"Σ 2^(−age/{{}}) over {what}"), *HALF_LIVES)
     if kind == "inviews":
-        first = Column("hours_since_first_inview", tier, "age", "hours", "t − first time a was in view")
-        family("time", first, name=first.name)(lambda chunk: chunk.walk.past(kind).hours_since_first(chunk.slates))
+        since = Column("hours_since_first_inview", tier, "age", "hours", "t − first time a was in view")
     else:
-        last = Column("hours_since_click", tier, tier, "hours", "t − last click on a")
-        family("time", last, name=last.name)(lambda chunk: chunk.walk.past(kind).hours_since_last(chunk.slates))
+        since = Column("hours_since_click", tier, tier, "hours", "t − last click on a")
+    family("time", since, name=since.name)(
+        lambda chunk: chunk.walk.past(kind).hours_since(chunk.slates, first=kind == "inviews")
+    )
     # The hidden test does not tell the page.
-    on_page = Column(f"{kind}_page_decay_6h", "clicks", tier, unit, f"{kind}_decay_6h on this kind of page only")
-    decayed(kind, "page", (6.0,), on_page)
+    decayed(kind, "page", sums(f"{kind}_page", tier, f"{kind}_decay_{{}} on this kind of page only", "clicks"), "6h")
     if kind == "inviews":
         chance = "Σ 2^(−age/{}) / slate length over a in view"
-        decayed(
-            "chances", "article", HALF_LIVES.values(),
-            *(Column(f"chances_decay_{h}", tier, tier, "clicks", chance.format(h)) for h in HALF_LIVES),
-        )  # fmt: skip
-    decayed(
-        kind, "category", (6.0, 24.0),
-        *(
-            Column(f"category_{kind}_decay_{h}", tier, "trends", unit, f"{kind}_decay_{h} over the category of a")
-            for h in ("6h", "24h")
-        ),
-    )  # fmt: skip
-    alike = Column(f"audience_{kind}_decay_6h", tier, tier, unit, f"{kind}_decay_6h {audience}")
-    decayed(kind, "audience", (6.0,), alike)
-    topics = Column(f"topic_{kind}_decay_6h", tier, "trends", unit, f"mean of {kind}_decay_6h over the topics of a")
-    decayed(kind, "topic", (6.0,), topics)
+        decayed("chances", "article", sums("chances", tier, chance, unit="clicks"), *HALF_LIVES)
+    of_category = sums(f"category_{kind}", "trends", f"{kind}_decay_{{}} over the category of a")
+    decayed(kind, "category", of_category, "6h", "24h")
+    decayed(kind, "audience", sums(f"audience_{kind}", tier, f"{kind}_decay_{{}} {audience}"), "6h")
+    decayed(kind, "topic", sums(f"topic_{kind}", "trends", f"mean of {kind}_decay_{{}} over the topics of a"), "6h")
 
 
 past_events("inviews", "exposure", "times", "times a was in view", "to subscribers or others, as u")

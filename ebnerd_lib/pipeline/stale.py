@@ -164,12 +164,7 @@ def module_files(name: str) -> frozenset[Path]:
 
 
 def stale_stages(profile: str, configs: Mapping[str, StageConfig]) -> dict[str, str]:
-    """Return what changed since the stages of a profile ran, by stage; those in which nothing did are left out.
-
-    Args:
-        profile: a folder of ``params``.
-        configs: of every stage of it, see ``params.load_profile``.
-    """
+    """Return what changed since the stages of a profile ran, by stage; those in which nothing did are left out."""
     hashes = Hashes(StagePaths(profile, "").hashes)
     found = {}
     for stage, config in configs.items():
@@ -182,13 +177,7 @@ def stale_stages(profile: str, configs: Mapping[str, StageConfig]) -> dict[str, 
 def changes(config: StageConfig, manifest: dict[str, Any], hashes: Hashes) -> str:
     """Say in a few words what differs between what a stage would run on now and what its manifest records.
 
-    Args:
-        config: its parameters as they are now.
-        manifest: the record of its artifacts.
-        hashes: sums of files.
-
-    Returns:
-        The first kind of change that is found: parameters, then inputs, then code; empty where there is none.
+    That is the first kind of change found: parameters, then inputs, then code; an empty text where there is none.
     """
     try:
         if manifest.get("fingerprint") == fingerprint(config, hashes):

@@ -438,9 +438,7 @@ def ready(folder: Path, split: str) -> tuple[Dataset, np.ndarray]:
     summary.null_shares(bundle)
     summary.part_counts(dataset)
     summary.cold_start(dataset)
-    features = np.full((dataset.log.candidates, len(every_column())), np.inf, np.float32)
-    build(dataset.log, feature_context(dataset), features)
-    return dataset, features
+    return dataset, build(dataset.log, feature_context(dataset))
 
 
 def assert_right(folder: Path, split: str, dataset: Dataset, features: np.ndarray, rng: random.Random) -> None:
