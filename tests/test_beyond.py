@@ -86,16 +86,6 @@ def test_a_long_history_is_summed_piece_by_piece():
     assert value == pytest.approx(1 - (unit[[1, 2]] @ unit[history].T).mean(), abs=1e-9)
 
 
-# Novelty, shares.
-
-
-def test_novelty_by_hand():
-    information = beyond.self_information(np.array([0, 1, 5, 0]))  # with one each: 1, 2, 6 and 1 of 10
-    np.testing.assert_allclose(information, -np.log2([0.1, 0.2, 0.6, 0.1]))
-    novelty = beyond.mean_over_list(np.array([[1, 2], [3, -1], [-1, -1]]), information)
-    np.testing.assert_allclose(novelty, [-(np.log2(0.2) + np.log2(0.6)) / 2, -np.log2(0.1), np.nan])
-
-
 # Intervals.
 
 

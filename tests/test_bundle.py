@@ -42,10 +42,7 @@ def set_row(name: str, row: int, value):
 
 
 def cast(name: str, kind: pa.DataType):
-    def change(table: pa.Table) -> pa.Table:
-        return table.set_column(table.column_names.index(name), name, table[name].cast(kind))
-
-    return change
+    return lambda table: put(name, table[name].cast(kind).combine_chunks())(table)
 
 
 def without(name: str):
@@ -167,7 +164,7 @@ def loosely_typed(table: pa.Table) -> pa.Table:
             column = column.cast(pa.int8())
         elif item == pa.float64() and not listed:
             column = pc.fill_null(column, np.nan)
-        table = table.set_column(table.column_names.index(name), name, column)
+        table = put(name, column.combine_chunks())(table)
     return table
 
 

@@ -203,12 +203,6 @@ def test_stages_of_what_was_live_are_read_by_lists_and_not_by_comparisons():
 # Ranks.
 
 
-def test_ranks_share_ties_and_count_from_the_best():
-    scores, clicked = np.array([3.0, 1.0, 1.0, 2.0, 5.0, 5.0]), np.array([0, 1, 1, 0, 0, 1], dtype=bool)
-    assert click_ranks(scores, clicked, np.array([0, 4, 4, 6])).tolist() == [3.5, 3.5, 1.5]
-    assert click_ranks(np.zeros(0), np.zeros(0, bool), np.array([0, 0])).tolist() == []
-
-
 def test_ndcg_of_a_batch_is_that_of_the_ranks():
     rng = np.random.default_rng(0)
     scores, lengths = rng.integers(0, 30, 200).astype(np.float32), np.array([90, 60, 49, 1])

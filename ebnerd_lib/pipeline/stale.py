@@ -35,8 +35,12 @@ class Hashes:
 
     def __init__(self, store: Path) -> None:
         self._store = store
-        content = read_json(store) or {}
-        self._known: dict[str, list[Any]] = {file: entry for file, entry in content.items() if _is_entry(entry)}
+        # By file: size, time of change, checksum.
+        self._known: dict[str, list[Any]] = {
+            file: entry
+            for file, entry in (read_json(store) or {}).items()
+            if isinstance(entry, list) and [type(item) for item in entry] == [int, int, str]
+        }
 
     def of(self, file: Path) -> str:
         """Return the sum of a file."""
@@ -50,11 +54,6 @@ class Hashes:
     def save(self) -> None:
         """Write what is remembered; losing it only costs time."""
         write_whole(self._store, json.dumps(self._known))
-
-
-def _is_entry(entry: object) -> bool:
-    """Say whether an entry of the store is [size, time of change, sum]."""
-    return isinstance(entry, list) and [type(item) for item in entry] == [int, int, str]
 
 
 def sha256(file: Path) -> str:
