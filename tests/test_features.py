@@ -16,11 +16,10 @@ from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features import build as builds
 from ebnerd_lib.features import store
 from ebnerd_lib.features.build import build, compute_features, write_features
-from ebnerd_lib.features.catalogue import STRENGTH_RATES
+from ebnerd_lib.features.catalogue import STRENGTH_RATES, behind, relative
 from ebnerd_lib.features.context import FeatureContext
 from ebnerd_lib.features.events import EventCounts, Grouping, Tables, Timeline
 from ebnerd_lib.features.registry import TIERS, Column, allowed, every_column, family, unregister
-from ebnerd_lib.features.within_slate import behind, relative
 
 ARTICLES, USERS, CATEGORIES = 9, 5, 3
 
