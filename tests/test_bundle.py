@@ -321,7 +321,7 @@ def test_real_rows_have_the_labels_of_a_row_wise_reading(pilot, split):
 
 def test_real_rows_meet_their_histories(pilot):
     folder, rows = pilot
-    data, _, joins = prepare(open_bundle(folder), "official")
+    data, joins = prepare(open_bundle(folder), "official")
     assert joins["impressions with history"].tolist() == joins["impressions"].tolist()
     assert joins["impressions"].sum() == len(rows)
     assert joins["history rows"].tolist() == [44, 44]
