@@ -16,6 +16,7 @@ from runs import command, copy_of
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.schema import ARTICLES, BEHAVIORS, HISTORY, arrow_schema
+from ebnerd_lib.features import store
 from ebnerd_lib.features.build import write_features
 from ebnerd_lib.pipeline.paths import ROOT
 from ebnerd_lib.sample import generate
@@ -180,6 +181,12 @@ def smoke_features(smoke, tmp_path_factory) -> Path:
     datasets.save(smoke, folder)
     write_features(smoke, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def features(smoke, smoke_features) -> dict[str, store.Features]:
+    """The stored features of the smoke bundle, by part."""
+    return {part: store.read(smoke_features, part) for part in smoke.parts}
 
 
 @pytest.fixture(scope="session")

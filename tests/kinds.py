@@ -1,5 +1,6 @@
 """Kinds of bundles that people have: each is made of the generated one by leaving out or changing something."""
 
+import inspect
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -228,12 +229,9 @@ def times_of_days(tables: Tables) -> None:
         _set(tables, f"{week}/behaviors", impression_time=_times(tables, week) // (24 * HOUR) * 24 * HOUR)
 
 
+NO_KINDS = ("read", "write")
 KINDS: dict[str, Callable[[Tables], None]] = {
-    function.__name__: function
-    for function in (
-        plain, ids_of_articles_only, no_content, no_sentiment, one_sentiment, one_long_category, unpublished,
-        no_histories, no_history_rows, one_user, three_users, one_readers_export, other_users_later, one_click_later,
-        hardly_clicked_later, never_clicked_later, few_rows, short_slates, nothing_new, half_have_read_everything,
-        one_hour_later, weeks_apart, short_training, times_of_days,
-    )
-}  # fmt: skip
+    name: own
+    for name, own in list(globals().items())
+    if inspect.isfunction(own) and name[0] != "_" and name not in NO_KINDS
+}

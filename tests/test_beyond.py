@@ -15,7 +15,7 @@ from ebnerd_lib import plots
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.evaluation import diversity as beyond
 from ebnerd_lib.evaluation.diversity import ArticleSpace, article_space, category_vectors
-from ebnerd_lib.recommend import lists, population
+from ebnerd_lib.recommend import lists
 from ebnerd_lib.recommend import requests as rec
 from ebnerd_lib.recommend.next_click import next_clicks
 from ebnerd_lib.tables import with_intervals
@@ -84,22 +84,6 @@ def test_a_long_history_is_summed_piece_by_piece():
     (value,) = beyond.serendipity(np.array([[1, 2]]), np.array([0, 50_000]), history, vectors)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     assert value == pytest.approx(1 - (unit[[1, 2]] @ unit[history].T).mean(), abs=1e-9)
-
-
-# Novelty, shares.
-
-
-def test_novelty_by_hand():
-    information = beyond.self_information(np.array([0, 1, 5, 0]))  # with one each: 1, 2, 6 and 1 of 10
-    np.testing.assert_allclose(information, -np.log2([0.1, 0.2, 0.6, 0.1]))
-    novelty = beyond.mean_over_list(np.array([[1, 2], [3, -1], [-1, -1]]), information)
-    np.testing.assert_allclose(novelty, [-(np.log2(0.2) + np.log2(0.6)) / 2, -np.log2(0.1), np.nan])
-
-
-def test_shares_of_classes_by_hand():
-    classes = np.array([0, 2, 1, 2])
-    np.testing.assert_allclose(beyond.class_shares(np.array([1, 3, 3, 2, -1]), classes, 4), [0, 0.25, 0.75, 0])
-    assert np.isnan(beyond.class_shares(np.array([-1, -1]), classes, 3)).all()
 
 
 # Intervals.
@@ -230,7 +214,7 @@ def test_what_cannot_be_ranked_is_refused(scores, weight, error):
 
 @pytest.fixture(scope="module")
 def served(smoke) -> rec.Requests:
-    time, users = rec.moment(smoke, ""), rec.reference_population(smoke, 12, 0)
+    time, users = rec.moment(smoke, ""), rec.choose_users(smoke, [], 12, 0)
     return rec.make_requests(smoke, users, time)
 
 
@@ -245,12 +229,6 @@ def asked(tiny) -> rec.Requests:
     return rec.make_requests(tiny, np.array([9, 8, 123_456], np.uint32), at("26T10:00"), 48.0)
 
 
-def test_the_population_is_sampled_from_validation_with_the_seed(smoke):
-    sampled, again, other = (rec.reference_population(smoke, 30, seed).tolist() for seed in (0, 0, 1))
-    assert len(set(sampled)) == 30 and sampled == again != other
-    assert set(sampled) <= set(smoke.parts["validation"].user_id.tolist())
-
-
 def test_more_weight_makes_lists_more_diverse(smoke, served, scores):
     space = article_space(smoke)
     diversity = []
@@ -263,7 +241,7 @@ def test_more_weight_makes_lists_more_diverse(smoke, served, scores):
 
 
 def test_rules_by_hand(tiny, asked):
-    rules, space = population.rules(asked, 0), article_space(tiny)
+    rules, space = lists.rules(asked, 0), article_space(tiny)
     tiers = {name: tier for name, (tier, _) in rules.items()}
     assert tiers == {"clicks_1h": "clicks", "newest": "content", "random": "ids"}
     first = {name: lists.pick(asked, own, space, 1)[:, 0] for name, (_, own) in rules.items()}
@@ -274,10 +252,10 @@ def test_rules_by_hand(tiny, asked):
 
 def test_beyond_table_by_hand(tiny, asked):
     space = article_space(tiny)
-    newest = population.Lists("newest", "content", lists.pick(asked, population.rules(asked, 0)["newest"][1], space, 2))
-    ids = [asked.slates.article_id[own[own >= 0]].tolist() for own in newest.picked]
+    newest = ("content", lists.pick(asked, lists.rules(asked, 0)["newest"][1], space, 2))
+    ids = [asked.slates.article_id[own[own >= 0]].tolist() for own in newest[1]]
     assert ids == [[1007, 1006], [1007], [1007, 1006]]
-    row = population.beyond_table(tiny, asked, [newest], space, 0).iloc[0]
+    row = lists.beyond_table(tiny, asked, {"newest": newest}, space, 0).iloc[0]
     assert (row["list"], row["tier"], row["coverage"], row["without_vector"]) == ("newest", "content", 2, 0)
     assert row["coverage_share"] == pytest.approx(2 / 3)
     # 1006 is of another category and has the same topics; the list of one article has no diversity
@@ -294,17 +272,17 @@ def test_beyond_table_by_hand(tiny, asked):
 def test_articles_without_a_vector_are_counted(tiny, asked):
     space = article_space(tiny)
     blind = ArticleSpace("none", np.zeros_like(space.vectors))
-    own = population.Lists("any", "ids", lists.pick(asked, np.zeros(6), space, 2))
-    row = population.beyond_table(tiny, asked, [own], blind, 0).iloc[0]
+    own = ("ids", lists.pick(asked, np.zeros(6), space, 2))
+    row = lists.beyond_table(tiny, asked, {"any": own}, blind, 0).iloc[0]
     assert row["without_vector"] == 5
     assert np.isnan(row["diversity"]) and row["diversity_ci"] is None and row["diversity_users"] == 0
 
 
 def test_distribution_by_hand(tiny, asked):
-    own = population.Lists("any", "ids", lists.pick(asked, np.zeros(6), article_space(tiny), 2))
-    ids = [asked.slates.article_id[row[row >= 0]].tolist() for row in own.picked]
+    own = ("ids", lists.pick(asked, np.zeros(6), article_space(tiny), 2))
+    ids = [asked.slates.article_id[row[row >= 0]].tolist() for row in own[1]]
     assert ids == [[1006, 1007], [1007], [1004, 1006]]
-    table = population.distribution_table(tiny, asked, [own], at("26T10:00"), 48.0)
+    table = lists.distribution_table(tiny, asked, {"any": own}, at("26T10:00"), 48.0)
     # in view: 1004 1006 1007 and 1006 1007, of the categories 457 118 142 and 118 142
     category = table[table["kind"] == "category"].set_index("value")
     assert category["shown"].to_dict() == {"category 118": 0.4, "category 142": 0.4, "category 457": 0.2}

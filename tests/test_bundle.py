@@ -42,10 +42,7 @@ def set_row(name: str, row: int, value):
 
 
 def cast(name: str, kind: pa.DataType):
-    def change(table: pa.Table) -> pa.Table:
-        return table.set_column(table.column_names.index(name), name, table[name].cast(kind))
-
-    return change
+    return lambda table: put(name, table[name].cast(kind).combine_chunks())(table)
 
 
 def without(name: str):
@@ -167,7 +164,7 @@ def loosely_typed(table: pa.Table) -> pa.Table:
             column = column.cast(pa.int8())
         elif item == pa.float64() and not listed:
             column = pc.fill_null(column, np.nan)
-        table = table.set_column(table.column_names.index(name), name, column)
+        table = put(name, column.combine_chunks())(table)
     return table
 
 
@@ -324,7 +321,7 @@ def test_real_rows_have_the_labels_of_a_row_wise_reading(pilot, split):
 
 def test_real_rows_meet_their_histories(pilot):
     folder, rows = pilot
-    data, _, joins = prepare(open_bundle(folder), "official")
+    data, joins = prepare(open_bundle(folder), "official")
     assert joins["impressions with history"].tolist() == joins["impressions"].tolist()
     assert joins["impressions"].sum() == len(rows)
     assert joins["history rows"].tolist() == [44, 44]
@@ -339,8 +336,7 @@ def test_real_rows_meet_their_histories(pilot):
 def test_real_rows_have_features(pilot):
     data = ready(pilot[0])
     columns = [column.name for column in every_column()]
-    matrix = np.full((data.log.candidates, len(columns)), np.inf, np.float32)
-    build(data.log, feature_context(data), matrix)
+    matrix = build(data.log, feature_context(data))
     assert not np.isinf(matrix).any()
     unknown = {columns[place] for place in np.flatnonzero(np.isnan(matrix).any(axis=0))}
     # Counts are known whatever the table lacks; those of an article's topics need the topics.

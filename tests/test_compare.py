@@ -17,13 +17,7 @@ from ebnerd_lib.evaluation.compare import permutation_importance, sample_impress
 from ebnerd_lib.evaluation.evaluate import Evaluated, Evaluation, Scorer, evaluate_scorer, save_scorer
 from ebnerd_lib.evaluation.intervals import FEW_USERS
 from ebnerd_lib.evaluation.metrics import METRICS, per_slate
-from ebnerd_lib.features import store
 from ebnerd_lib.models.base import find_model
-
-
-@pytest.fixture(scope="module")
-def features(smoke, smoke_features):
-    return {part: store.read(smoke_features, part) for part in smoke.parts}
 
 
 @pytest.fixture(scope="module")

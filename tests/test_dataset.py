@@ -125,7 +125,7 @@ def test_parts_of_the_tiny_bundle(tiny):
 
 
 def test_joins_by_hand(tiny_path):
-    joins = prepare(open_bundle(tiny_path), "official")[2]
+    joins = prepare(open_bundle(tiny_path), "official")[1]
     assert joins.to_dict("records") == [
         {
             "split": "train", "impressions": 6, "users": 3, "history rows": 3,
@@ -147,49 +147,34 @@ def times(*texts: str) -> np.ndarray:
     return np.array([f"2023-05-{text}" for text in texts], dtype="datetime64[us]").astype(np.int64)
 
 
-def text(time: int) -> str:
-    return str(np.datetime64(time, "us"))
-
-
 def test_official_intervals_are_half_open():
     train = times("25T06:59:59.999999", "18T07:00", "24T06:59:59.999999", "24T07:00")
-    validation = times("31T23:00", "25T07:00")
-    split = split_parts("official", train, validation)
-    assert split.part.tolist() == [TUNING, TRAIN, TRAIN, TUNING, VALIDATION, VALIDATION]
-    assert text(split.tuning_start) == "2023-05-24T07:00:00.000000"
-    assert text(split.validation_start) == "2023-05-25T07:00:00.000000"
+    parts = split_parts("official", train, times("31T23:00", "25T07:00"))
+    assert parts.tolist() == [TUNING, TRAIN, TRAIN, TUNING, VALIDATION, VALIDATION]
 
 
 @pytest.mark.parametrize(
-    ("last", "tuning_start"),
+    ("last", "before", "first"),
     [
-        ("25T06:59:59.999999", "2023-05-24T07:00:00.000000"),
-        ("25T06:00:00.000001", "2023-05-24T07:00:00.000000"),
+        ("25T06:59:59.999999", "24T06:59:59.999999", "24T07:00"),
+        ("25T06:00:00.000001", "24T06:59:59.999999", "24T07:00"),
         # at the full hour itself the week goes on to the next one: its last impression falls short of its end
-        ("25T06:00", "2023-05-24T07:00:00.000000"),
-        ("25T05:59:59", "2023-05-24T06:00:00.000000"),
+        ("25T06:00", "24T06:59:59.999999", "24T07:00"),
+        ("25T05:59:59", "24T05:59:59.999999", "24T06:00"),
     ],
 )
-def test_the_week_ends_on_a_full_hour(last, tuning_start):
-    split = split_parts("official", times("18T07:00", last), times("25T07:30"))
-    assert text(split.tuning_start) == tuning_start
-    assert text(split.validation_start) == "2023-05-25T07:30:00.000000"
-
-
-def test_official_refuses_weeks_that_overlap():
-    with pytest.raises(BundleError, match=r"2 impressions are not before the first of validation/behaviors\.parquet"):
-        split_parts("official", times("18T07:00", "25T07:00", "25T09:00"), times("25T07:00", "26T07:00"))
+def test_the_week_ends_on_a_full_hour(last, before, first):
+    parts = split_parts("official", times(last, before, first), times("25T07:30"))
+    assert parts.tolist() == [TUNING, TRAIN, TUNING, VALIDATION]
 
 
 def test_quantile_by_hand():
-    # eleven impressions in any order: the .9 quantile is the tenth, 19 days 00:00
+    # eleven impressions in any order: the .9 quantile is the tenth, 19 days 00:00; the last tenth of the nine days of
+    # time before it is 21 h 36 min
     train = times("18T12:00", "17T00:00", "10T00:00", "16T00:00", "15T00:00", "14T00:00")
-    validation = times("20T00:00", "11T00:00", "19T00:00", "13T00:00", "12T00:00")
-    split = split_parts("quantile", train, validation)
-    assert text(split.validation_start) == "2023-05-19T00:00:00.000000"
-    # nine days of time lie before it: the last tenth is 21 h 36 min
-    assert text(split.tuning_start) == "2023-05-18T02:24:00.000000"
-    assert split.part.tolist() == [TUNING, *[TRAIN] * 5, VALIDATION, TRAIN, VALIDATION, TRAIN, TRAIN]
+    validation = times("20T00:00", "18T02:24", "19T00:00", "18T02:23:59", "12T00:00")
+    parts = split_parts("quantile", train, validation)
+    assert parts.tolist() == [TUNING, *[TRAIN] * 5, VALIDATION, TUNING, VALIDATION, TRAIN, TRAIN]
 
 
 @given(st.lists(st.integers(0, 20_000), min_size=30, max_size=120), st.data())
@@ -206,20 +191,21 @@ def test_quantile_is_the_cut_of_the_original_notebook(minutes, data):
     if len(np.unique(expected)) < 3:
         with pytest.raises(BundleError, match="no impressions for"):
             split_parts("quantile", time[:cut], time[cut:])
-        return
-    split = split_parts("quantile", time[:cut], time[cut:])
-    np.testing.assert_array_equal(split.part, expected)
-    assert split.validation_start == start
+    else:
+        np.testing.assert_array_equal(split_parts("quantile", time[:cut], time[cut:]), expected)
 
 
-def test_quantile_of_one_moment_says_what_is_empty():
-    with pytest.raises(BundleError, match=r"split 'quantile': no impressions for train, tuning \(0, 0, 4 in"):
-        split_parts("quantile", np.full(2, 5), np.full(2, 5))
-
-
-def test_unknown_split_lists_the_known():
-    with pytest.raises(ConfigError, match=r"split: 'random' is unknown\. Use one of official, quantile"):
-        split_parts("random", times("18T07:00"), times("25T07:00"))
+@pytest.mark.parametrize(
+    ("name", "train", "validation", "error", "told"),
+    [
+        ("official", ("18T07:00", "25T07:00", "25T09:00"), ("25T07:00",), BundleError, "2 impressions are not before"),
+        ("quantile", ("18T07:00", "18T07:00"), ("18T07:00",), BundleError, r"train, tuning \(0, 0, 3 in"),
+        ("random", ("18T07:00",), ("25T07:00",), ConfigError, r"split: 'random' .* official, quantile"),
+    ],
+)
+def test_weeks_that_cannot_be_cut_are_refused(name, train, validation, error, told):
+    with pytest.raises(error, match=told):
+        split_parts(name, times(*train), times(*validation))
 
 
 # On disk.
@@ -232,14 +218,6 @@ def test_saved_datasets_come_back_the_same(name, request, tmp_path):
     loaded = datasets.load(tmp_path)
     assert_same(loaded, data)
     assert_same(loaded.metadata, data.metadata)
-
-
-def test_same_dataset_same_bytes(tiny_path, tmp_path):
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        datasets.save(prepare(open_bundle(tiny_path), "official")[0], tmp_path / name)
-    one, two = ({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("one", "two"))
-    assert one == two and len(one) == 4 + len(datasets.PARTS)
 
 
 def test_nothing_saved(tmp_path):

@@ -9,7 +9,6 @@ from ebnerd_lib.data.summary import (
     candidate_age,
     click_rate_by_age,
     cold_start,
-    hour_of_day,
     null_shares,
     part_counts,
     quantiles,
@@ -116,7 +115,3 @@ def test_seen_candidates_by_hand(tiny):
         "slates in which training has seen everything": 0.0,
     }
     assert set(seen_candidates(tiny, "train").values()) == {1.0, 0.0}
-
-
-def test_hour_of_day(tiny):
-    assert hour_of_day(tiny, "validation").tolist() == [7, 10, 23, 20]

@@ -17,7 +17,6 @@ from ebnerd_lib.evaluation.evaluate import (
     save_scorer,
     save_scores,
 )
-from ebnerd_lib.features import store
 from ebnerd_lib.features.registry import TIERS
 
 
@@ -53,18 +52,12 @@ def test_classification_equals_scikit_learn(clicks):
     assert found["accuracy"] == pytest.approx(accuracy_score(clicked, probability >= 0.3))
 
 
-def test_a_constant_score_gets_the_base_rate():
-    calibration = fit_calibration(np.full(10, 7.0), np.arange(10) < 3)
-    np.testing.assert_allclose(calibration.probability(np.array([7.0, -100.0])), 0.3)
-
-
-def test_scores_that_separate_perfectly_give_finite_probabilities():
-    calibration = fit_calibration(np.arange(10.0), np.arange(10) >= 5)
-    assert np.isfinite([calibration.slope, calibration.intercept]).all()
-    assert calibration.probability(np.array([9.0, 0.0])) == pytest.approx([1, 0], abs=0.01)
-
-
-def test_calibration_needs_both_kinds():
+def test_a_constant_score_gets_the_base_rate_and_perfect_ones_finite_probabilities():
+    constant = fit_calibration(np.full(10, 7.0), np.arange(10) < 3)
+    np.testing.assert_allclose(constant.probability(np.array([7.0, -100.0])), 0.3)
+    perfect = fit_calibration(np.arange(10.0), np.arange(10) >= 5)
+    assert np.isfinite([perfect.slope, perfect.intercept]).all()
+    assert perfect.probability(np.array([9.0, 0.0])) == pytest.approx([1, 0], abs=0.01)
     with pytest.raises(ValueError, match="both kinds"):
         fit_calibration(np.arange(3.0), np.zeros(3, bool))
 
@@ -122,8 +115,7 @@ def test_calibration_comes_from_the_tuning_day_whatever_is_clicked_on_validation
         np.testing.assert_array_equal(found.parts["validation"].probability, wanted)
 
 
-def test_baselines_know_what_their_tier_allows_and_order_as_on_any_news_site(smoke, smoke_features):
-    features = {part: store.read(smoke_features, part) for part in smoke.parts}
+def test_baselines_know_what_their_tier_allows_and_order_as_on_any_news_site(smoke, features):
     entries = evaluate_baselines(smoke, features)
     assert set(entries) == set(BASELINES)
     auc = {name: entry["validation"]["auc"] for name, entry in entries.items()}

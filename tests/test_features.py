@@ -16,11 +16,10 @@ from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features import build as builds
 from ebnerd_lib.features import store
 from ebnerd_lib.features.build import build, compute_features, write_features
-from ebnerd_lib.features.catalogue import STRENGTH_RATES
+from ebnerd_lib.features.catalogue import STRENGTH_RATES, behind, relative
 from ebnerd_lib.features.context import FeatureContext
 from ebnerd_lib.features.events import EventCounts, Grouping, Tables, Timeline
 from ebnerd_lib.features.registry import TIERS, Column, allowed, every_column, family, unregister
-from ebnerd_lib.features.within_slate import behind, relative
 
 ARTICLES, USERS, CATEGORIES = 9, 5, 3
 
@@ -46,6 +45,7 @@ def random_log(rng: np.random.Generator, impressions: int, hours: float = 60.0) 
         article_id=article.copy(),
         article=article,
         clicked=rng.random(len(article)) < 0.4,
+        row=np.arange(impressions),
     )
 
 
@@ -89,9 +89,7 @@ def random_case(seed: int, impressions: int) -> tuple[np.random.Generator, Slate
 
 
 def compute(queries: Slates, world: FeatureContext) -> dict[str, np.ndarray]:
-    out = np.full((queries.candidates, len(every_column())), 7e7, dtype=np.float32)
-    names = build(queries, world, out)
-    return {name: out[:, place] for place, name in enumerate(names)}
+    return dict(zip((column.name for column in every_column()), build(queries, world).T, strict=True))
 
 
 def before(world: FeatureContext, time: int) -> FeatureContext:
@@ -214,17 +212,6 @@ def test_decayed_sums_of_a_long_log_are_those_of_its_end():
     log = at_times(0, 513, 514, 5_000, 5_001)
     past = EventCounts("clicks", Timeline.clicks(log), "article", Grouping.one_key(np.arange(2)), Tables())
     np.testing.assert_allclose(past.decayed(log, (1.0,)), [[0], [0], [0.5], [0], [0.5]], atol=1e-12)
-
-
-def test_halves_are_those_of_numpy_and_end_at_the_largest():
-    bits = np.concatenate([np.arange(0, 2**32, 65_521), np.arange(0x33000000, 0x39000000, 9_973)]).astype(np.uint32)
-    values = bits.view(np.float32)
-    found = builds.halves(values).view(np.uint16)
-    with np.errstate(invalid="ignore"):
-        expected = np.clip(values, -65_504, 65_504).astype(np.float16)
-    np.testing.assert_array_equal(np.isnan(expected), np.isnan(found.view(np.float16)))
-    known = ~np.isnan(expected)
-    np.testing.assert_array_equal(found[known], expected.view(np.uint16)[known])
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -120,19 +120,6 @@ def test_a_python_without_the_filter_is_refused_and_nothing_is_set(clone):
     assert (clone / ".git" / "config").read_text() == before
 
 
-def test_a_filter_that_is_gone_breaks_nothing(clone):
-    assert set_up(clone).returncode == 0
-    git(clone, "config", "filter.nbstripout.clean", "nowhere/python -m nbstripout")
-    notebook = nbformat.read(clone / NAME, as_version=4)
-    notebook.cells[0].source += "\n\nAnother sentence."
-    nbformat.write(notebook, clone / NAME)
-    git(clone, "add", NAME)
-    assert "Another sentence." in git(clone, "show", f":{NAME}")
-    git(clone, "commit", "--quiet", "-m", "Edit")
-    git(clone, "checkout", "--quiet", "HEAD~1")
-    assert (clone / NAME).read_bytes() == SOURCE.read_bytes()
-
-
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_the_filter_leaves_what_is_in_git_as_it_is(clone, path):
     assert set_up(clone).returncode == 0

@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_recommend import LOST_ARTICLE, ids, linear_model, make_model
 
+from ebnerd_lib.configs import Pools
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, Slates
 from ebnerd_lib.errors import ConfigError
@@ -24,12 +25,11 @@ from ebnerd_lib.training.batches import SlateData
 from ebnerd_lib.training.inputs import TrainingInputs
 
 EVERY = 10**9
+FEW = Pools(impressions=80, evenly=5, by_views=4, tuning_impressions=20)
 
 
 def features_of(data: Dataset, slates: Slates) -> np.ndarray:
-    out = np.empty((slates.candidates, len(allowed("clicks"))), np.float32)
-    build(slates, feature_context(data), out)
-    return out
+    return build(slates, feature_context(data))
 
 
 def per_slate(slates: Slates, values: np.ndarray) -> list[list[int]]:
@@ -49,7 +49,7 @@ def sample(smoke) -> Slates:
 @pytest.fixture(scope="module")
 def learned_from(smoke):
     """Samples of 5 even and 4 viewed ones, and whole pools of the tuning day."""
-    return training_pools(smoke, allowed("exposure"), 80, 5, 4, tuning_impressions=20)
+    return training_pools(smoke, allowed("exposure"), FEW)
 
 
 # Pools.
@@ -139,7 +139,7 @@ def test_training_keeps_what_was_clicked_and_so_many_others_with_their_features_
 
 
 def test_samples_repeat_by_seed(smoke, learned_from):
-    again, other = (training_pools(smoke, ["age_hours"], 80, 5, 4, 20, seed=seed)[0].parts["train"] for seed in (0, 1))
+    again, other = (training_pools(smoke, ["age_hours"], FEW, seed=seed)[0].parts["train"] for seed in (0, 1))
     assert again.article.tolist() == learned_from[0].parts["train"].article.tolist()
     assert again.impression_id.tolist() != other.impression_id.tolist()
 
@@ -147,8 +147,9 @@ def test_samples_repeat_by_seed(smoke, learned_from):
 def test_chances_are_those_of_the_sample(smoke):
     """Kept candidates, each worth one over its chance, are as many as the pool has."""
     kept, worth = np.zeros(2), 0.0
+    few = Pools(impressions=40, evenly=6, by_views=6, tuning_impressions=1)
     for seed in range(30):
-        data, features = training_pools(smoke, ["inviews_decay_1h"], 40, 6, 6, 1, seed=seed)
+        data, features = training_pools(smoke, ["inviews_decay_1h"], few, seed=seed)
         slates, chance = data.parts["train"], features["train"].log_chance
         others = ~slates.clicked
         whole = pools(smoke, slates)
@@ -161,7 +162,7 @@ def test_chances_are_those_of_the_sample(smoke):
 
 def test_without_an_impression_to_sample(smoke):
     with pytest.raises(ConfigError, match="warmup_hours"):
-        training_pools(smoke, ["age_hours"], warmup_hours=336.0)
+        training_pools(smoke, ["age_hours"], FEW, warmup_hours=336.0)
 
 
 def test_a_loss_over_samples_takes_off_the_log_of_the_chance(tiny):
@@ -200,12 +201,6 @@ def test_stages_of_what_was_live_are_read_by_lists_and_not_by_comparisons():
 
 
 # Ranks.
-
-
-def test_ranks_share_ties_and_count_from_the_best():
-    scores, clicked = np.array([3.0, 1.0, 1.0, 2.0, 5.0, 5.0]), np.array([0, 1, 1, 0, 0, 1], dtype=bool)
-    assert click_ranks(scores, clicked, np.array([0, 4, 4, 6])).tolist() == [3.5, 3.5, 1.5]
-    assert click_ranks(np.zeros(0), np.zeros(0, bool), np.array([0, 0])).tolist() == []
 
 
 def test_ndcg_of_a_batch_is_that_of_the_ranks():

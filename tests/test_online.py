@@ -12,7 +12,6 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, candidate_rows
 from ebnerd_lib.evaluation.evaluate import load_scores, save_results
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
-from ebnerd_lib.features import store
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.models.base import Batch
 from ebnerd_lib.training import online
@@ -23,11 +22,6 @@ from ebnerd_lib.training.online import step_rows, update_online
 MODELS = {"mf_ids": "02_train_mf.ids", "mlp": "03_train_mlp"}
 SCORED = ("tuning", "validation")
 RATES = {"learning_rate": 3e-3, "vector_rate": 0.05}  # high enough that updates show in scores
-
-
-@pytest.fixture(scope="module")
-def features(smoke, smoke_features):
-    return {part: store.read(smoke_features, part) for part in smoke.parts}
 
 
 @pytest.fixture(scope="module")

@@ -119,26 +119,6 @@ def test_chunks_cover_everything_once_and_are_as_full_as_they_may_be(case, limit
             assert size + slates.lengths[pieces[place + 1][0]] > limit, "the next slate would have fitted"
 
 
-def test_per_candidate():
-    slates = make([2, 1, 3])
-    assert slates.per_candidate(np.array([7, 8, 9])).tolist() == [7, 7, 8, 9, 9, 9]
-    assert slates.per_candidate(np.array([[1, 2], [3, 4], [5, 6]])).tolist() == [
-        [1, 2], [1, 2], [3, 4], [5, 6], [5, 6], [5, 6],
-    ]  # fmt: skip
-    assert make([]).per_candidate(np.empty((0, 2))).shape == (0, 2)
-
-
-def test_without_clicks_hides_clicks_only():
-    slates = make([2, 3, 1])
-    assert slates.clicked.any()
-    hidden = slates.without_clicks()
-    assert not hidden.clicked.any()
-    assert slates.clicked.any(), "the original keeps its clicks"
-    for field in fields(slates):
-        if field.name != "clicked":
-            assert getattr(hidden, field.name) is getattr(slates, field.name)
-
-
 @settings(deadline=None, max_examples=30)
 @given(lengths, st.integers(0, 3))
 def test_saved_slates_come_back_the_same(tmp_path_factory, sizes, seed):

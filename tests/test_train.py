@@ -197,8 +197,7 @@ def test_a_killed_process_ends_both_and_the_same_command_resumes(project, tmp_pa
     assert artifacts(project, "03_train_mlp") == wanted
 
 
-def data_of(smoke, smoke_features, batch_size: int, rank: int, world: int) -> SlateData:
-    features = {part: store.read(smoke_features, part) for part in smoke.parts}
+def data_of(smoke, features, batch_size: int, rank: int, world: int) -> SlateData:
     inputs = TrainingInputs.of(smoke, features, "ids", 24.0)
     data = SlateData(inputs, inputs.new(MFIds), batch_size)
     data.trainer = type("Trainer", (), {"current_epoch": 3, "global_rank": rank, "world_size": world})()
@@ -207,9 +206,9 @@ def data_of(smoke, smoke_features, batch_size: int, rank: int, world: int) -> Sl
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
 @pytest.mark.parametrize("batch_size", [64, 7, 5])
-def test_the_shares_of_a_batch_make_up_the_batch(smoke, smoke_features, world, batch_size):
+def test_the_shares_of_a_batch_make_up_the_batch(smoke, features, world, batch_size):
     def loaders(rank: int, world: int) -> list[list[list[str]]]:
-        data = data_of(smoke, smoke_features, batch_size, rank, world)
+        data = data_of(smoke, features, batch_size, rank, world)
         both = (data.train_dataloader(), data.val_dataloader())
         found = [[[str(user) for user in batch.user] for batch in loader] for loader in both]
         assert [len(loader) for loader in both] == [len(batches) for batches in found]
@@ -226,18 +225,18 @@ def test_the_shares_of_a_batch_make_up_the_batch(smoke, smoke_features, world, b
         assert all(0 <= a - b <= 1 for parts in together for a, b in pairwise(map(len, parts)))
 
 
-def test_more_processes_than_a_batch_has_slates_are_refused(smoke, smoke_features):
+def test_more_processes_than_a_batch_has_slates_are_refused(smoke, features):
     with pytest.raises(ConfigError, match="batch_size: 4 processes cannot share batches of 3"):
-        data_of(smoke, smoke_features, 3, 0, 4).train_dataloader()
+        data_of(smoke, features, 3, 0, 4).train_dataloader()
 
 
 @pytest.mark.parametrize("loss", ["listwise", "bce"])
-def test_the_tuning_metrics_of_shares_add_up_to_those_of_the_batch(smoke, smoke_features, monkeypatch, loss):
+def test_the_tuning_metrics_of_shares_add_up_to_those_of_the_batch(smoke, features, monkeypatch, loss):
     monkeypatch.setattr(MFIds, "log", lambda *_, **__: None)
-    inputs = TrainingInputs.of(smoke, {part: store.read(smoke_features, part) for part in smoke.parts}, "ids")
+    inputs = TrainingInputs.of(smoke, features, "ids")
     networks = [inputs.new(MFIds, loss=loss).eval() for _ in range(3)]
     for network, (rank, world) in zip(networks, [(0, 1), (0, 2), (1, 2)], strict=True):
-        for batch in data_of(smoke, smoke_features, 7, rank, world).val_dataloader():
+        for batch in data_of(smoke, features, 7, rank, world).val_dataloader():
             network.validation_step(batch, 0)
     for metric in ("tuning_loss", "tuning_auc"):
         whole, *shares = (getattr(network, metric) for network in networks)

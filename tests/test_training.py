@@ -16,7 +16,6 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
-from ebnerd_lib.features import store
 from ebnerd_lib.features.registry import allowed, columns_named
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.models.mf import MFIds
@@ -25,11 +24,6 @@ from ebnerd_lib.models.nrms import NRMS
 from ebnerd_lib.training.batches import SlateData
 from ebnerd_lib.training.inputs import HistoryReader, IdEncoder, TrainingInputs, training_rows
 from ebnerd_lib.training.model_file import load_model, save_model
-
-
-@pytest.fixture(scope="module")
-def features(smoke, smoke_features):
-    return {part: store.read(smoke_features, part) for part in smoke.parts}
 
 
 def auc(model, smoke, features, part):

@@ -237,6 +237,7 @@ def build_slates(found: Behaviors, articles: Vocabulary, users: Vocabulary, week
         article_id=found.article_id,
         article=article,
         clicked=clicked,
+        row=np.arange(len(request["time"]), dtype=np.int64),
     )
 
 

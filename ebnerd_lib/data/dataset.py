@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, repeat
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,16 +27,10 @@ BEYOND = "beyond_accuracy"
 HIDDEN_PARTS = ("validation", "test", BEYOND)
 
 
-class Split(NamedTuple):
-    """Where both weeks, train file first, are cut. Parts are half-open intervals of time."""
-
-    part: np.ndarray  # int8 (n,), per impression of both files: 0 train, 1 tuning, 2 validation
-    tuning_start: int  # microseconds; tuning begins here
-    validation_start: int  # microseconds; validation begins here
-
-
-def split_parts(name: str, train_time: np.ndarray, validation_time: np.ndarray) -> Split:
+def split_parts(name: str, train_time: np.ndarray, validation_time: np.ndarray) -> np.ndarray:
     """Assign every impression of both weeks, of which the times are given in any order (int64, µs), to a part.
+
+    Returns int8 (n,), the train file first: 0 train, 1 tuning, 2 validation. Parts are half-open intervals of time.
 
     Raises:
         ConfigError: the name is unknown.
@@ -46,8 +39,8 @@ def split_parts(name: str, train_time: np.ndarray, validation_time: np.ndarray) 
     cuts = {"official": _official, "quantile": _quantile}
     if name not in cuts:
         raise ConfigError(f"split: '{name}' is unknown. Use one of {', '.join(cuts)}.")
-    split = cuts[name](train_time, validation_time)
-    counts = np.bincount(split.part, minlength=len(PARTS))
+    found = cuts[name](train_time, validation_time)
+    counts = np.bincount(found, minlength=len(PARTS))
     if not counts.all():
         empty = ", ".join(part for part, count in zip(PARTS, counts, strict=True) if not count)
         raise BundleError(
@@ -55,10 +48,10 @@ def split_parts(name: str, train_time: np.ndarray, validation_time: np.ndarray) 
             "train/behaviors.parquet and validation/behaviors.parquet must cover more than a day each: check that they "
             "are complete."
         )
-    return split
+    return found
 
 
-def _official(train_time: np.ndarray, validation_time: np.ndarray) -> Split:
+def _official(train_time: np.ndarray, validation_time: np.ndarray) -> np.ndarray:
     if train_time.max() >= validation_time.min():
         late = int((train_time >= validation_time.min()).sum())
         raise BundleError(
@@ -67,18 +60,15 @@ def _official(train_time: np.ndarray, validation_time: np.ndarray) -> Split:
         )
     # Weeks end on a full hour; the last impression falls just short of it.
     week_end = (int(train_time.max()) // HOUR + 1) * HOUR
-    tuning_start = week_end - 24 * HOUR
-    part = np.concatenate([train_time >= tuning_start, np.full(len(validation_time), 2)]).astype(np.int8)
-    return Split(part, tuning_start, int(validation_time.min()))
+    return np.concatenate([train_time >= week_end - 24 * HOUR, np.full(len(validation_time), 2)]).astype(np.int8)
 
 
-def _quantile(train_time: np.ndarray, validation_time: np.ndarray) -> Split:
+def _quantile(train_time: np.ndarray, validation_time: np.ndarray) -> np.ndarray:
     time = np.concatenate([train_time, validation_time])
     ordered = np.sort(time)
     validation_start = int(ordered[int(np.ceil(0.9 * (len(time) - 1)))])
     tuning_start = validation_start - (validation_start - int(ordered[0])) // 10
-    part = (time >= tuning_start).astype(np.int8) + (time >= validation_start).astype(np.int8)
-    return Split(part, tuning_start, validation_start)
+    return (time >= tuning_start).astype(np.int8) + (time >= validation_start).astype(np.int8)
 
 
 VECTORS_FILE = "vectors.npy"
@@ -151,18 +141,18 @@ class Dataset:
         )
 
 
-def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
+def prepare(bundle: Bundle, split: str) -> tuple[Dataset, pd.DataFrame]:
     """Build a dataset from a bundle, with the ``official`` or the ``quantile`` split.
 
     Every article that is in the table, in a slate or in a history gets an index, so counts of past events work
     for articles that the table lacks. Each split's slates meet the history of that split alone.
 
     Returns:
-        The dataset; where it was cut; and, one row a split file, how many impressions and users it has, how many
+        The dataset; and, one row a split file, how many impressions and users it has, how many
         history rows, how many impressions met a history, and how many articles in view the table lacks.
 
     Raises:
-        BundleError: see ``ebnerd_lib.data.bundle``; or nothing can be learnt from a part, or judged by it, since no
+        BundleError: see ``ebnerd_lib.data.bundle``; or nothing can be learnt from a part, or evaluated on it, as no
             slate of it has a click and something beside it.
         ConfigError: the split is unknown.
     """
@@ -179,8 +169,7 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
         past = list(pool.map(build_history, clicks, repeat(articles), repeat(users)))
     rows_of_history = [len(rows.user_id) for rows in clicks]
     del behaviors, clicks, ids  # they are as large as what was made of them
-    cut = split_parts(split, weeks[0].time, weeks[1].time)
-    parts = _cut(weeks, cut.part, PARTS)
+    parts = _cut(weeks, split_parts(split, weeks[0].time, weeks[1].time), PARTS)
     for part, slates in parts.items():
         if not slates.has_choice.any():
             raise BundleError(
@@ -208,16 +197,13 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, Split, pd.DataFrame]:
         }
         for name, week, rows, own in zip(SPLITS, weeks, rows_of_history, past, strict=True)
     ]
-    return dataset, cut, pd.DataFrame(joins)
+    return dataset, pd.DataFrame(joins)
 
 
 def prepare_hidden(before: Bundle, test: Bundle) -> tuple[Dataset, int]:
     """Build the dataset of a hidden test: its slates, with the validation week of the bundle before it as the past.
 
-    Args:
-        before: a bundle whose validation week ends where the hidden week begins. Its impressions that are not before
-            the first of the test are left out.
-        test: the hidden-test bundle, opened as such.
+    Impressions of that week that are not before the first of the test are left out.
 
     Returns:
         The dataset, whose parts are ``HIDDEN_PARTS`` and whose only history is that of the test, ``row`` being the row

@@ -69,14 +69,7 @@ class Slates:
     article_id: np.ndarray  # int32 (m,), raw ids
     article: np.ndarray  # int32 (m,), index into the articles table, 0 unknown
     clicked: np.ndarray  # bool (m,)
-    # int64 (n,), where the impression stands in the bundle's files, the train file first; as the impressions come, if
-    # not given
-    row: np.ndarray = None  # type: ignore[assignment]  # never is after __post_init__
-
-    def __post_init__(self) -> None:
-        """Number the impressions where their place in a file is not given."""
-        if self.row is None:
-            object.__setattr__(self, "row", np.arange(len(self.impression_id), dtype=np.int64))
+    row: np.ndarray  # int64 (n,), where the impression stands in the bundle's files, the train file first
 
     def __len__(self) -> int:
         """Return the number of impressions."""

@@ -20,11 +20,6 @@ def random(dataset: Dataset, features: Features, part: str, seed: int) -> np.nda
     return np.random.default_rng(seed).random(dataset.parts[part].candidates)
 
 
-def newest(dataset: Dataset, features: Features, part: str, seed: int) -> np.ndarray:
-    """Score by recency of publication; articles without a time of publication come last."""
-    return by_recency(features.column("age_hours"))
-
-
 def by_recency(age: np.ndarray) -> np.ndarray:
     """Score ages in hours, of any shape: the younger the higher, unknown (NaN) last."""
     return -np.nan_to_num(age, nan=np.nanmax(age, initial=0.0) + 1.0)
@@ -43,25 +38,21 @@ def click_counts(slates: Iterable[Slates], articles: int) -> np.ndarray:
     return clicks
 
 
-def four_hours_old(dataset: Dataset, features: Features, part: str, seed: int) -> np.ndarray:
-    """Score by how close the age is to four hours: few click what is minutes or days old. Unknown ages come last."""
-    return by_recency(np.abs(features.column("age_hours") - 4.0))
-
-
 def click_rate(dataset: Dataset, features: Features, part: str, seed: int) -> np.ndarray:
     """Score by the click rate of the week before t, near that of the train part where little was in view."""
     prior = PRIOR_INVIEWS * dataset.parts["train"].clicked.mean()
     return (features.column("clicks_week") + prior) / (features.column("inviews_week") + PRIOR_INVIEWS)
 
 
-def _column(name: str) -> Baseline:
-    return lambda dataset, features, part, seed: np.nan_to_num(features.column(name))
+def _column(name: str, score: Callable[[np.ndarray], np.ndarray] = np.nan_to_num) -> Baseline:
+    return lambda dataset, features, part, seed: score(features.column(name))
 
 
 BASELINES: dict[str, tuple[str, tuple[str, ...], Baseline]] = {
     "random": ("ids", (), random),
-    "newest": ("content", ("age_hours",), newest),
-    "four_hours_old": ("content", ("age_hours",), four_hours_old),
+    "newest": ("content", ("age_hours",), _column("age_hours", by_recency)),
+    # Few click what is minutes or days old.
+    "four_hours_old": ("content", ("age_hours",), _column("age_hours", lambda age: by_recency(np.abs(age - 4.0)))),
     "history_category": ("content", ("history_category",), _column("history_category")),
     "popularity": ("ids", (), popularity),
     "inviews_6h": ("exposure", ("inviews_6h",), _column("inviews_6h")),

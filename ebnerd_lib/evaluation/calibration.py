@@ -34,9 +34,7 @@ class Calibration:
 def fit_calibration(scores: np.ndarray, clicked: np.ndarray) -> Calibration:
     """Fit a calibration by maximum likelihood, and the threshold of the highest F1 on the same candidates.
 
-    Args:
-        scores: float (m,), finite; a constant gives slope 0 and the base rate for everyone.
-        clicked: bool (m,), with at least one click and one other.
+    Scores are float (m,), finite; a constant gives slope 0 and the base rate for everyone.
 
     Raises:
         ValueError: all candidates or none are clicked.
@@ -75,13 +73,10 @@ def classification(probability: np.ndarray, clicked: np.ndarray, threshold: floa
 
 
 def reliability(probability: np.ndarray, clicked: np.ndarray, bins: int = BINS) -> pd.DataFrame:
-    """Return the calibration curve: predicted probability vs. click rate, in bins of equal count.
+    """Return the calibration curve: predicted probability (m,) vs. click rate, in bins of equal count.
 
-    Args:
-        probability: float (m,), of a click.
-        clicked: bool (m,).
-        bins: how many. Equal probabilities stay in one bin, so bins differ in size where there are ties, and those
-            that stay empty are left out.
+    Equal probabilities stay in one bin, so bins differ in size where there are ties; those that stay empty are left
+    out.
 
     Returns:
         One row a bin, by probability: ``candidates``, their mean ``probability`` and their ``click_rate``.
@@ -108,11 +103,7 @@ def reliability(probability: np.ndarray, clicked: np.ndarray, bins: int = BINS) 
 
 
 def expected_calibration_error(curve: pd.DataFrame) -> float:
-    """Return the mean over candidates of |probability − click rate| of their bin (Naeini et al., 2015).
-
-    Args:
-        curve: as ``reliability`` returns it; 0 where it is empty.
-    """
+    """Return the mean over candidates of |probability − click rate| of their bin (Naeini et al., 2015); 0 of none."""
     gap = (curve["probability"] - curve["click_rate"]).abs() * curve["candidates"]
     return float(gap.sum() / max(curve["candidates"].sum(), 1))
 

@@ -14,15 +14,10 @@ from ebnerd_lib.evaluation.intervals import DRAWS, TAILS
 
 @dataclass(frozen=True)
 class ArticleSpace:
-    """Where each article lies.
+    """Where each article lies."""
 
-    Attributes:
-        name: what the vectors are made of, for captions.
-        vectors: float32 (articles, size), of length 1, zeros for an article of which nothing is known.
-    """
-
-    name: str
-    vectors: np.ndarray
+    name: str  # what the vectors are made of, for captions
+    vectors: np.ndarray  # float32 (articles, size), of length 1, zeros for an article of which nothing is known
 
     @property
     def known(self) -> np.ndarray:
@@ -68,10 +63,7 @@ def intralist_diversity(lists: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Mean cosine distance of the pairs i ≠ j of each list: float64 (n,), 0 (all alike) to 2.
 
     Ziegler et al. (2005), with 1 − cosine for the distance. NaN for a list with fewer than two articles with vectors.
-
-    Args:
-        lists: see the module.
-        vectors: float (articles, size), by article index, of any length; zeros where there is none.
+    ``vectors`` are float (articles, size), of any length; zeros where there is none.
 
     Examples:
         >>> vectors = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0], [-1.0, 0.0]])
@@ -91,13 +83,8 @@ def intralist_diversity(lists: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 def serendipity(lists: np.ndarray, offsets: np.ndarray, history: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Mean cosine distance between the articles of each list and those of its user's history: float64 (n,), 0 to 2.
 
-    NaN where either holds no article with a vector, so for every user without a history.
-
-    Args:
-        lists: see the module.
-        offsets: int (n + 1,), user ``i`` has read ``history[offsets[i]:offsets[i + 1]]``.
-        history: int, article indices.
-        vectors: as for ``intralist_diversity``.
+    NaN where either holds no article with a vector, so for every user without a history. User ``i`` has read the
+    articles ``history[offsets[i]:offsets[i + 1]]``; ``vectors`` are as for ``intralist_diversity``.
 
     Examples:
         >>> vectors = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
@@ -149,30 +136,11 @@ def mean_over_list(lists: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.divide(total, count, out=np.full(len(lists), np.nan), where=count > 0)
 
 
-def class_shares(articles: np.ndarray, classes: np.ndarray, size: int) -> np.ndarray:
-    """Return the share of each class among articles: float64 (size,), NaN where there is no article.
-
-    Args:
-        articles: int, article indices, repeated as often as they count; negative ones are left out.
-        classes: int (articles,), the class of each article, 0 to ``size`` − 1.
-        size: number of classes.
-
-    Examples:
-        >>> class_shares(np.array([1, 1, 2, -1]), np.array([0, 1, 2]), 3)
-        array([0.        , 0.66666667, 0.33333333])
-    """
-    counts = np.bincount(classes[articles[articles >= 0]], minlength=size).astype(np.float64)
-    return counts / counts.sum() if counts.sum() else np.full(size, np.nan)
-
-
 def mean_interval(values: np.ndarray, seed: int = 0) -> Interval:
     """Return the mean over users and its 95 % percentile interval by bootstrap over users.
 
-    With one value a user the mean is a plain one, not the ratio that ``intervals.user_bootstrap`` is made for.
-
-    Args:
-        values: float (n,), one a user; NaNs are left out, and not counted among ``users``.
-        seed: of the bootstrap samples.
+    With one value a user (float (n,)) the mean is a plain one, not the ratio that ``intervals.user_bootstrap`` is made
+    for. NaNs are left out, and not counted among ``users``.
 
     Examples:
         >>> mean_interval(np.array([0.5, np.nan, 0.5]))

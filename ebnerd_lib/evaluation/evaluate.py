@@ -27,36 +27,26 @@ SCORED = {"tuning": "tuning", "validation": "scores"}
 
 @dataclass(frozen=True)
 class Scorer:
-    """The scores of one scorer.
+    """The scores of one scorer."""
 
-    Attributes:
-        name: in tables.
-        tier: its information tier.
-        scores: float (m,) by part, one a candidate in the order of the part's slates; ``tuning`` may be absent.
-        parameters: number of trained parameters, ``None`` where it is not known.
-    """
-
-    name: str
-    tier: str
-    scores: Mapping[str, np.ndarray]
-    parameters: int | None = None
+    name: str  # in tables
+    tier: str  # its information tier
+    scores: Mapping[str, np.ndarray]  # float (m,) by part, in the order of the part's slates; ``tuning`` may be absent
+    parameters: int | None = None  # number of trained ones, where it is known
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The scores of one part, evaluated.
 
-    Attributes:
-        metrics: the mean of each ranking metric over impressions and its 95 % interval over users (``<metric>_ci``),
-            the pooled ``logloss``, ``f1`` and ``accuracy`` where there are probabilities, and how many ``impressions``
-            were evaluated and ``left_out``.
-        values: float64 (n, metrics), ``per_slate`` of the scores.
-        probability: float64 (m,), of a click; ``None`` without a calibration.
+    ``metrics`` holds the mean of each ranking metric over impressions and its 95 % interval over users
+    (``<metric>_ci``), the pooled ``logloss``, ``f1`` and ``accuracy`` where there are probabilities, and how many
+    ``impressions`` were evaluated and ``left_out``.
     """
 
     metrics: Metrics
-    values: np.ndarray
-    probability: np.ndarray | None
+    values: np.ndarray  # float64 (n, metrics), ``per_slate`` of the scores
+    probability: np.ndarray | None  # float64 (m,), of a click; ``None`` without a calibration
 
 
 @dataclass(frozen=True)
@@ -74,12 +64,9 @@ class Evaluated:
 
 
 def with_intervals(values: np.ndarray, user: np.ndarray, seed: int = 0) -> Metrics:
-    """Return the mean of each metric and its 95 % interval over users, ``<metric>_ci``.
+    """Return the mean of each metric and its 95 % interval over users (int (n,)), ``<metric>_ci``.
 
-    Args:
-        values: float64 (n, metrics), as ``per_slate`` returns them, or the differences of two such arrays.
-        user: int (n,), whose impression it is.
-        seed: seed of the bootstrap.
+    ``values`` are float64 (n, metrics), as ``per_slate`` returns them, or the differences of two such arrays.
     """
     metrics: Metrics = {}
     for (name, mean), ends in zip(mean_metrics(values).items(), user_bootstrap(values, user, seed), strict=True):
@@ -132,12 +119,8 @@ def save_results(
 ) -> dict[str, Any]:
     """Publish a trained model, and the one updated online: ``model_<name>.pt`` and the files of ``save_scorer``.
 
-    Args:
-        model: scores the tuning day and validation here.
-        online: with the scores it gave on the way: its file holds the last state, which has seen what it would score.
-        inputs: with the features of these parts.
-        folder: existing, where to write.
-        seed: of the bootstrap.
+    The model scores the tuning day and validation here. Of the one updated online the scores are those that it gave on
+    the way: its file holds the last state, which has seen what it would score.
 
     Returns:
         What the stage's ``metrics.json`` holds: ``models``, an entry a model; ``learned_from``, see

@@ -38,9 +38,8 @@ def metric(name: str, *others: str) -> Callable[[Metric], Metric]:
     that each have a click and something beside it, and returns float (n, names), or (n,) for one name. What it returns
     has to be finite, and should be larger for a better scorer.
 
-    Args:
-        name: of its column, the key in ``metrics.json`` and the head in tables.
-        others: names of further columns, where it computes several at once.
+    ``name`` is that of its column, the key in ``metrics.json`` and the head in tables; ``others`` are names of further
+    columns, where it computes several at once.
 
     Raises:
         ConfigError: a name is taken.
@@ -59,12 +58,7 @@ def metric(name: str, *others: str) -> Callable[[Metric], Metric]:
 
 
 def per_slate(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Compute every metric of every slate.
-
-    Args:
-        scores: float (m,), finite.
-        clicked: bool (m,).
-        offsets: int64 (n + 1,).
+    """Compute every metric of every slate, of scores float (m,), finite, clicked bool (m,), offsets int64 (n + 1,).
 
     Returns:
         float64 (n, metrics) in the order of ``METRICS``; NaN rows for slates that cannot be evaluated.

@@ -8,9 +8,10 @@ The hidden test tells neither the clicks of its week nor the page being read. Wh
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable
 
 import numpy as np
+from numba import njit
 
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
 from ebnerd_lib.data.slates import HOUR
@@ -18,7 +19,6 @@ from ebnerd_lib.features.context import By, Chunk
 from ebnerd_lib.features.events import Kind
 from ebnerd_lib.features.registry import Column, every_column, family
 from ebnerd_lib.features.users import history_past, user_past
-from ebnerd_lib.features.within_slate import behind, page_match, relative
 
 WINDOWS = {"30m": 0.5, "1h": 1.0, "3h": 3.0, "6h": 6.0, "24h": 24.0, "48h": 48.0, "week": 24.0 * 7}
 HALF_LIVES = {"1h": 1.0, "6h": 6.0, "24h": 24.0}
@@ -28,6 +28,7 @@ PRIOR_RATE, PRIOR_INVIEWS = 0.09, 20.0
 PRIOR_CHANCES = 2.0
 """A lift starts at 1, worth two clicks by chance."""
 DAY = 24 * HOUR
+_SHORT = 64  # values of which each is faster compared with all than all are sorted
 
 
 # ---- content: the request, the article, the history of the week
@@ -100,9 +101,47 @@ def article(chunk: Chunk) -> np.ndarray:
 def page(chunk: Chunk) -> np.ndarray:
     """How the candidate relates to the article being read; NaN on the front page and where either is unknown."""
     slates, meta = chunk.slates, chunk.context.metadata
-    return page_match(
+    return _page_match(
         slates.offsets, slates.article, slates.page, meta.category, meta.topic_starts, meta.topics, meta.vectors
     )
+
+
+@njit(cache=True, nogil=True)
+def _page_match(offsets, article, page, category, topic_starts, topics, vectors):  # type: ignore[no-untyped-def]
+    """Compare each candidate with the page's own article, by category, topics and vector.
+
+    Topics of article ``a`` are ``topics[topic_starts[a]:topic_starts[a + 1]]``; ``vectors`` has one unit vector an
+    article, zeros where there is none, or no columns at all.
+
+    Returns float32 (candidates, 3): 1 for the same known category, else 0; the share of the candidate's topics that
+    the page's article has too, NaN where the candidate has none; the cosine of the vectors, NaN where either is
+    missing. All NaN where the page is no known article, as on the front page.
+    """
+    out = np.full((len(article), 3), np.nan, dtype=np.float32)
+    for row in range(len(page)):
+        p = page[row]
+        if p == 0:
+            continue
+        for candidate in range(offsets[row], offsets[row + 1]):
+            a = article[candidate]
+            if a == 0:
+                continue
+            out[candidate, 0] = category[a] == category[p] and category[a] > 0
+            own = topic_starts[a + 1] - topic_starts[a]
+            shared = 0
+            for mine in range(topic_starts[a], topic_starts[a + 1]):
+                for other in range(topic_starts[p], topic_starts[p + 1]):
+                    shared += topics[mine] == topics[other]
+            if own > 0:
+                out[candidate, 1] = shared / own
+            cosine = norm = other_norm = 0.0
+            for d in range(vectors.shape[1]):
+                cosine += vectors[a, d] * vectors[p, d]
+                norm += vectors[a, d] * vectors[a, d]
+                other_norm += vectors[p, d] * vectors[p, d]
+            if norm > 0 and other_norm > 0:
+                out[candidate, 2] = cosine / np.sqrt(norm * other_norm)
+    return out
 
 
 @family(
@@ -122,7 +161,7 @@ def history(chunk: Chunk) -> np.ndarray:
     for week, (past, profile) in enumerate(zip(context.histories, profiles, strict=True)):
         history_past(
             slates.user, slates.week, slates.time, slates.offsets, slates.article, week, past.offsets, past.article,
-            past.time, context.profiles.about, place, profile, out,
+            past.time, context.about, place, profile, out,
         )  # fmt: skip
     return out
 
@@ -130,12 +169,10 @@ def history(chunk: Chunk) -> np.ndarray:
 # ---- exposure and clicks: past events of articles, their categories and their pages
 
 
-def decayed(kind: Kind, by: By, hours: Iterable[float], *columns: Column) -> None:
-    """Register decayed sums of events by the keys of the candidate, for half-lives in hours."""
-    half_lives = tuple(hours)
-    family("time", *columns, name=columns[0].name)(
-        lambda chunk: chunk.walk.past(kind, by).decayed(chunk.slates, half_lives)
-    )
+def decayed(kind: Kind, by: By, column: Callable[[str], Column], *half_lives: str) -> None:
+    """Register decayed sums of events by the keys of the candidate, a column for each half-life."""
+    columns, hours = [column(h) for h in half_lives], tuple(HALF_LIVES[h] for h in half_lives)
+    family("time", *columns, name=columns[0].name)(lambda chunk: chunk.walk.past(kind, by).decayed(chunk.slates, hours))
 
 
 def past_events(kind: Kind, tier: str, unit: str, what: str, audience: str) -> None:
@@ -144,36 +181,27 @@ def past_events(kind: Kind, tier: str, unit: str, what: str, audience: str) -> N
     family("time", *windows, name=f"{kind}_windows")(
         lambda chunk: chunk.walk.past(kind).trailing(chunk.slates, tuple(WINDOWS.values()))
     )
-    decayed(
-        kind, "article", HALF_LIVES.values(),
-        *(Column(f"{kind}_decay_{h}", tier, tier, unit, f"Σ 2^(−age/{h}) over {what}") for h in HALF_LIVES),
-    )  # fmt: skip
+
+    def sums(name: str, group: str, formula: str, tier: str = tier, unit: str = unit) -> Callable[[str], Column]:
+        return lambda h: Column(f"{name}_decay_{h}", tier, group, unit, formula.format(h))
+
+    decayed(kind, "article", sums(kind, tier, f"Σ 2^(−age/{{}}) over {what}"), *HALF_LIVES)
     if kind == "inviews":
-        first = Column("hours_since_first_inview", tier, "age", "hours", "t − first time a was in view")
-        family("time", first, name=first.name)(lambda chunk: chunk.walk.past(kind).hours_since_first(chunk.slates))
+        since = Column("hours_since_first_inview", tier, "age", "hours", "t − first time a was in view")
     else:
-        last = Column("hours_since_click", tier, tier, "hours", "t − last click on a")
-        family("time", last, name=last.name)(lambda chunk: chunk.walk.past(kind).hours_since_last(chunk.slates))
+        since = Column("hours_since_click", tier, tier, "hours", "t − last click on a")
+    family("time", since, name=since.name)(
+        lambda chunk: chunk.walk.past(kind).hours_since(chunk.slates, first=kind == "inviews")
+    )
     # The hidden test does not tell the page.
-    on_page = Column(f"{kind}_page_decay_6h", "clicks", tier, unit, f"{kind}_decay_6h on this kind of page only")
-    decayed(kind, "page", (6.0,), on_page)
+    decayed(kind, "page", sums(f"{kind}_page", tier, f"{kind}_decay_{{}} on this kind of page only", "clicks"), "6h")
     if kind == "inviews":
         chance = "Σ 2^(−age/{}) / slate length over a in view"
-        decayed(
-            "chances", "article", HALF_LIVES.values(),
-            *(Column(f"chances_decay_{h}", tier, tier, "clicks", chance.format(h)) for h in HALF_LIVES),
-        )  # fmt: skip
-    decayed(
-        kind, "category", (6.0, 24.0),
-        *(
-            Column(f"category_{kind}_decay_{h}", tier, "trends", unit, f"{kind}_decay_{h} over the category of a")
-            for h in ("6h", "24h")
-        ),
-    )  # fmt: skip
-    alike = Column(f"audience_{kind}_decay_6h", tier, tier, unit, f"{kind}_decay_6h {audience}")
-    decayed(kind, "audience", (6.0,), alike)
-    topics = Column(f"topic_{kind}_decay_6h", tier, "trends", unit, f"mean of {kind}_decay_6h over the topics of a")
-    decayed(kind, "topic", (6.0,), topics)
+        decayed("chances", "article", sums("chances", tier, chance, unit="clicks"), *HALF_LIVES)
+    of_category = sums(f"category_{kind}", "trends", f"{kind}_decay_{{}} over the category of a")
+    decayed(kind, "category", of_category, "6h", "24h")
+    decayed(kind, "audience", sums(f"audience_{kind}", tier, f"{kind}_decay_{{}} {audience}"), "6h")
+    decayed(kind, "topic", sums(f"topic_{kind}", "trends", f"mean of {kind}_decay_{{}} over the topics of a"), "6h")
 
 
 past_events("inviews", "exposure", "times", "times a was in view", "to subscribers or others, as u")
@@ -288,10 +316,64 @@ for kind, tier, prior in (("inviews", "exposure", 2.0), ("clicks", "clicks", 1.0
     quotient(Column(f"{kind}_trend", tier, tier, "", formula), f"{kind}_1h", f"{kind}_6h", (prior, prior), 6.0)
 
 
+@njit(cache=True, nogil=True)
+def relative(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Place a column's values within their slates.
+
+    Returns float32 (2, candidates): the average rank scaled to 0 (lowest) to 1 (highest), ties sharing their
+    mean, .5 for all in a slate of one; and the ratio to the slate's mean, 1 where that mean is 0. NaNs stay NaN and
+    are left out of ranks and means.
+    """
+    out = np.full((2, len(values)), np.nan, dtype=np.float32)
+    for row in range(len(offsets) - 1):
+        own = values[offsets[row] : offsets[row + 1]]
+        total, known = 0.0, 0
+        for value in own:
+            if not np.isnan(value):
+                total += value
+                known += 1
+        ordered = np.sort(own) if len(own) > _SHORT else own
+        for place in range(len(own)):
+            value = own[place]
+            if np.isnan(value):
+                continue
+            if len(own) > _SHORT:
+                at, stop = np.searchsorted(ordered[:known], value), np.searchsorted(ordered[:known], value, "right")
+            else:
+                at, stop = _place(value, own)
+            out[0, offsets[row] + place] = 0.5 if known == 1 else (at + stop - 1) / 2 / (known - 1)
+            out[1, offsets[row] + place] = value * known / total if total != 0 else 1.0
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _place(value: float, values: np.ndarray) -> tuple[int, int]:
+    """Return how many values are smaller, and how many are not larger."""
+    at = stop = np.int32(0)
+    for other in values:
+        at += np.int32(other < value)
+        stop += np.int32(other <= value)
+    return at, stop
+
+
 def within_slate(chunk: Chunk) -> np.ndarray:
     """Where the candidate stands among those it competes with: rank and ratio of the column read."""
     (values,) = chunk.columns.values()
     return relative(np.ascontiguousarray(values), chunk.slates.offsets).T
+
+
+@njit(cache=True, nogil=True)
+def behind(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return each value less the largest of its slate, at most 0: float32 (candidates,). NaNs stay NaN."""
+    out = np.empty(len(values), dtype=np.float32)
+    for row in range(len(offsets) - 1):
+        best = np.float32(-np.inf)
+        for i in range(offsets[row], offsets[row + 1]):
+            if values[i] > best:
+                best = values[i]
+        for i in range(offsets[row], offsets[row + 1]):
+            out[i] = values[i] - best if not np.isnan(values[i]) else np.nan
+    return out
 
 
 def behind_best(chunk: Chunk) -> np.ndarray:

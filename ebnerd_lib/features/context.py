@@ -9,9 +9,9 @@ from numba import njit
 
 from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Dataset, Metadata
-from ebnerd_lib.data.slates import Slates, large_zeros
+from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.features.events import EventCounts, Grouping, Kind, Tables, Timeline
-from ebnerd_lib.features.users import UserEvents, UserProfiles, own_past, user_events
+from ebnerd_lib.features.users import About, UserEvents, own_past, user_events
 
 RECENT = 5  # clicks of a user that count as the last ones
 _SLOTS = 1 << 16  # of the table of pairs at first
@@ -35,9 +35,9 @@ class FeatureContext:
         return len(self.metadata.published)
 
     @cached_property
-    def profiles(self) -> UserProfiles:
-        """What profiles of users are made of."""
-        return UserProfiles(self.metadata)
+    def about(self) -> About:
+        """The articles as kernels know them, and what profiles of users are made of."""
+        return About.of(self.metadata)
 
     @cached_property
     def groupings(self) -> dict[By, Grouping]:
@@ -74,11 +74,11 @@ class EventCursor:
     """
 
     def __init__(self, context: FeatureContext, queries: Slates) -> None:
-        self._world, self._queries, self._tables = context, queries, Tables()
+        self.context, self._queries, self._tables = context, queries, Tables()
 
     def copy(self, queries: Slates) -> "EventCursor":
         """Return one for other queries that goes on from here by itself."""
-        twin = EventCursor(self._world, queries)
+        twin = EventCursor(self.context, queries)
         twin._tables = self._tables.copy()
         return twin
 
@@ -89,17 +89,17 @@ class EventCursor:
 
     def past(self, kind: Kind, by: By = "article") -> EventCounts:
         """Return the past events of a kind by key."""
-        events = self._world.clicks if kind == "clicks" else self._world.inviews
-        return EventCounts(kind, events, by, self._world.groupings[by], self._tables)
+        events = self.context.clicks if kind == "clicks" else self.context.inviews
+        return EventCounts(kind, events, by, self.context.groupings[by], self._tables)
 
     @cached_property
     def read(self) -> tuple[np.ndarray, list[np.ndarray]]:
         """What the queries' users clicked in the history of each week: places by user, and profiles for each week."""
-        context = self._world
+        context = self.context
         users = np.unique(self._queries.user)
         place = np.zeros(context.users, dtype=np.int64)
         place[users] = np.arange(len(users))
-        return place, [context.profiles.of_history(history, users) for history in context.histories]
+        return place, [context.about.profiles_after(history, users) for history in context.histories]
 
     def strength(self, slates: Slates, rate: float) -> np.ndarray:
         """Strength of each candidate, learnt from the choices in the slates before t: float32 (candidates, 1).
@@ -109,9 +109,9 @@ class EventCursor:
         that wins against strong ones from one that wins against weak ones, which a click rate cannot. 0 for an
         article that was never in view.
         """
-        log, out = self._world.log, np.zeros((slates.candidates, 1), dtype=np.float32)
+        log, out = self.context.log, np.zeros((slates.candidates, 1), dtype=np.float32)
         value, at = self._tables.of(
-            ("strength", rate), slates, lambda: [np.zeros(self._world.articles), np.zeros(1, dtype=np.int64)]
+            ("strength", rate), slates, lambda: [np.zeros(self.context.articles), np.zeros(1, dtype=np.int64)]
         )
         _strength(
             slates.time, slates.offsets, slates.article, log.by_time, log.time, log.offsets, log.article, log.clicked,
@@ -125,7 +125,7 @@ class EventCursor:
         A click on a counts once for each of the same user's last five clicks before it. First column: the sum
         over the last five clicks of this user before t; second: for the page's own article alone. 0 without any.
         """
-        context, out = self._world, np.zeros((slates.candidates, 2), dtype=np.float32)
+        context, out = self.context, np.zeros((slates.candidates, 2), dtype=np.float32)
         log = context.log
         tables = self._tables.of(
             "together", slates,
@@ -146,19 +146,18 @@ class EventCursor:
 
     def own_past(self, slates: Slates) -> np.ndarray:
         """What users did so far, and how candidates relate to it: float32 (candidates, 6), see ``users.own_past``."""
-        context, out = self._world, np.zeros((slates.candidates, 6), dtype=np.float32)
+        context, out = self.context, np.zeros((slates.candidates, 6), dtype=np.float32)
         log = context.log
         tables = self._tables.of(
             "own", slates,
             lambda: [
                 np.zeros(1, dtype=np.int64), np.zeros(context.users, dtype=np.int32),
-                np.zeros(context.users, dtype=np.int64),
-                large_zeros((context.users, context.profiles.size), np.float32),
+                np.zeros(context.users, dtype=np.int64), context.about.profiles(context.users),
             ],
         )  # fmt: skip
         own_past(
             slates.user, slates.time, slates.offsets, slates.article, log.by_time, log.time, log.offsets, log.article,
-            log.clicked, log.user, context.profiles.about, *tables, out,
+            log.clicked, log.user, context.about, *tables, out,
         )  # fmt: skip
         return out
 

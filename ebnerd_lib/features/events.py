@@ -163,15 +163,8 @@ class EventCounts:
         _decayed(*self._query(slates), weights, spans, *state, out)
         return out
 
-    def hours_since_first(self, slates: Slates) -> np.ndarray:
-        """Hours since the key's first event before t, NaN where there is none: float32 (candidates, 1)."""
-        return self._since(slates, first=True)
-
-    def hours_since_last(self, slates: Slates) -> np.ndarray:
-        """Hours since the key's last event before t, NaN where there is none: float32 (candidates, 1)."""
-        return self._since(slates, first=False)
-
-    def _since(self, slates: Slates, first: bool) -> np.ndarray:
+    def hours_since(self, slates: Slates, first: bool) -> np.ndarray:
+        """Hours since the key's first or last event before t, NaN where there is none: float32 (candidates, 1)."""
         state = self._tables.of(
             (self._kind, self._by, "since", first), slates,
             lambda: [np.zeros(1, np.int64), np.full(self._grouping.rows, _NEVER, np.int64)],

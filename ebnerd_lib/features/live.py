@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numba import njit
 
+from ebnerd_lib.configs import Pools
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows, concatenate, large_zeros
 from ebnerd_lib.errors import ConfigError
@@ -32,13 +33,8 @@ def pools(
     """Return the pool of each request as its slate: what was in view in [t − hours, t), less what its user has read.
 
     Read is what the user clicked before t, in the history of the week or in the log. One pass along the log; beside
-    ids of the candidates, only what some requests need is held.
-
-    Args:
-        dataset: articles, histories and the log.
-        requests: impressions in order of time. Of their own slates nothing matters but what was clicked.
-        hours: how long an article is live.
-        context: of the dataset, where it is known already.
+    ids of the candidates, only what some requests need is held. Requests come in order of time; of their own slates
+    nothing matters but what was clicked. ``context`` is that of the dataset, where it is known already.
 
     Returns:
         The same impressions, their candidates in order of the article index; there may be none. ``clicked`` is what
@@ -114,32 +110,14 @@ def _mark_live(time, span, log_time, log_offsets, log_article, at, last, live):
 
 
 def training_pools(
-    dataset: Dataset,
-    columns: Sequence[str],
-    impressions: int = 9_000,
-    evenly: int = 60,
-    by_views: int = 60,
-    tuning_impressions: int = 1_000,
-    warmup_hours: float = 48.0,
-    hours: float = POOL_HOURS,
-    seed: int = 0,
+    dataset: Dataset, columns: Sequence[str], settings: Pools, warmup_hours: float = 48.0, seed: int = 0
 ) -> tuple[Dataset, dict[str, Features]]:
     """Return what a model of the next click learns from: the same dataset with pools for slates, and their features.
 
-    The train part becomes a sample of its impressions with a click: of each pool, what was clicked, ``by_views``
-    others sampled in proportion to their recent times in view, and ``evenly`` of the rest. The tuning part becomes
-    a sample of whole pools. Features are those of candidates within the whole pool, stored as float16.
-
-    Args:
-        dataset: with its log.
-        columns: names of those to compute.
-        impressions: of the train part, all if there are not so many.
-        evenly: candidates that each have the same chance.
-        by_views: candidates sampled without replacement in proportion to ``inviews_decay_1h``.
-        tuning_impressions: of the tuning part, all if there are not so many.
-        warmup_hours: start of the train part that is left out.
-        hours: how long an article is live.
-        seed: of all samples.
+    The train part, less ``warmup_hours`` at its start, becomes a sample of its impressions with a click: of each pool,
+    what was clicked, others sampled without replacement in proportion to ``inviews_decay_1h``, and others that each
+    have the same chance. The tuning part becomes a sample of whole pools. Features are the ``columns`` of candidates
+    within the whole pool, stored as float16.
 
     Returns:
         The dataset, whose log is of no use any more, and the features of ``train`` and ``tuning``; those of ``train``
@@ -150,12 +128,12 @@ def training_pools(
     """
     train, tuning = dataset.parts["train"], dataset.parts["tuning"]
     since = int(train.time.min(initial=_LATEST)) + int(warmup_hours * HOUR)
-    picked = sample_clicked(train, impressions, seed, since), sample_clicked(tuning, tuning_impressions, seed)
-    requests, cut = concatenate([train.take(picked[0]), tuning.take(picked[1])]), len(picked[0])
-    context = feature_context(dataset)
-    whole = pools(dataset, requests, hours, context)
+    of_train = train.take(sample_clicked(train, settings.impressions, seed, since))
+    of_tuning = tuning.take(sample_clicked(tuning, settings.tuning_impressions, seed))
+    context, cut = feature_context(dataset), len(of_train)
+    whole = pools(dataset, concatenate([of_train, of_tuning]), settings.hours, context)
     lengths = whole.lengths
-    lengths[:cut] = np.minimum(lengths, whole.clicks + evenly + by_views)[:cut]
+    lengths[:cut] = np.minimum(lengths, whole.clicks + settings.evenly + settings.by_views)[:cut]
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     matrix = large_zeros((int(offsets[-1]), len(columns)), np.float16)
     kept, log_chance = np.ones(whole.candidates, bool), np.zeros(whole.candidates, np.float32)
@@ -165,9 +143,8 @@ def training_pools(
         own = slice(whole.offsets[first], min(whole.offsets[end], sampled))
         if first < cut:
             slates = whole.between(first, min(end, cut))
-            kept[own], log_chance[own] = _sample(
-                slates, chunk.column(_VIEWS)[: slates.candidates], evenly, by_views, rng
-            )
+            views = chunk.column(_VIEWS)[: slates.candidates]
+            kept[own], log_chance[own] = _sample(slates, views, settings, rng)
         here = kept[whole.offsets[first] : whole.offsets[end]]
         matrix[offsets[first] : offsets[end]] = halves(chunk.matrix(list(columns))[here])
     of_kept = {name: getattr(whole, name)[kept] for name in ("article", "article_id", "clicked")}
@@ -193,7 +170,7 @@ def sample_clicked(slates: Slates, number: int, seed: int, since: int = _NEVER) 
 
 
 def _sample(
-    slates: Slates, views: np.ndarray, evenly: int, by_views: int, rng: np.random.Generator
+    slates: Slates, views: np.ndarray, settings: Pools, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sample each slate, see ``training_pools``: what is kept, bool (m,), and the log of its chance, float64 (m,).
 
@@ -203,7 +180,7 @@ def _sample(
     """
     slate, kept, missed = slates.per_candidate(np.arange(len(slates))), slates.clicked.copy(), np.ones(len(views))
     place = np.arange(len(views)) - np.repeat(slates.offsets[:-1], slates.lengths)
-    for number, weight in ((by_views, np.maximum(views, 1e-6)), (evenly, np.ones(len(views)))):
+    for number, weight in ((settings.by_views, np.maximum(views, 1e-6)), (settings.evenly, np.ones(len(views)))):
         if not number:
             continue
         key = np.log(weight) + rng.gumbel(size=len(weight))

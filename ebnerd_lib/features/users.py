@@ -3,7 +3,6 @@
 # mypy: disable-error-code="no-untyped-def"
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +11,6 @@ from numba import njit
 from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Metadata
 from ebnerd_lib.data.slates import HOUR, Slates, large_zeros, lists_of
-
-_COUNTS = 5  # of a profile, before its counts by category
 
 
 @dataclass(frozen=True)
@@ -47,9 +44,13 @@ def user_events(log: Slates, users: int) -> UserEvents:
 
 
 class About(NamedTuple):
-    """What kernels need to know of articles."""
+    """What kernels need to know of articles, and what profiles of users are made of.
 
-    first: np.ndarray  # int64 (3,), where counts by category, by topic and the vector begin in a profile
+    A **profile** sums up clicks, a user's so far, in a row of float32: their number; of those with a known sentiment,
+    and the sums of their three shares; clicks by category; clicks by topic; the sum of the articles' vectors.
+    """
+
+    first: np.ndarray  # int64 (4,), where counts by category, by topic and the vector begin in a profile, and its end
     category: np.ndarray  # as in ``Metadata``, and so are the next four
     sentiment: np.ndarray
     topic_starts: np.ndarray
@@ -57,35 +58,21 @@ class About(NamedTuple):
     vectors: np.ndarray
     norms: np.ndarray  # float32 (articles,), lengths of the vectors
 
+    @classmethod
+    def of(cls, meta: Metadata) -> "About":
+        """Return what the articles table says."""
+        first = np.cumsum([5, meta.category.max(initial=0) + 1, meta.topic_count, meta.vectors.shape[1]])
+        norms = np.sqrt(np.einsum("ad,ad->a", meta.vectors, meta.vectors, dtype=np.float64)).astype(np.float32)
+        return cls(first, meta.category, meta.sentiment, meta.topic_starts, meta.topics, meta.vectors, norms)
 
-class UserProfiles:
-    """Sums over clicks: a **profile** is what a user's clicks so far have in common with an article.
+    def profiles(self, users: int) -> np.ndarray:
+        """Return profiles without clicks: float32 (users, size)."""
+        return large_zeros((users, int(self.first[3])), np.float32)
 
-    A profile is a row of float32: number of clicks; of those with a known sentiment, and the sums of their three
-    shares; clicks by category; clicks by topic; the sum of the vectors of the clicked articles.
-    """
-
-    def __init__(self, metadata: Metadata) -> None:
-        self._meta = metadata
-        self._categories = int(metadata.category.max(initial=0)) + 1
-
-    @property
-    def size(self) -> int:
-        """Length of a profile."""
-        return _COUNTS + self._categories + self._meta.topic_count + self._meta.vectors.shape[1]
-
-    @cached_property
-    def about(self) -> About:
-        """The articles."""
-        meta, vectors = self._meta, self._meta.vectors
-        norms = np.sqrt(np.einsum("ad,ad->a", vectors, vectors, dtype=np.float64)).astype(np.float32)
-        first = np.array([_COUNTS, _COUNTS + self._categories, self.size - vectors.shape[1]], dtype=np.int64)
-        return About(first, meta.category, meta.sentiment, meta.topic_starts, meta.topics, vectors, norms)
-
-    def of_history(self, history: History, users: np.ndarray) -> np.ndarray:
+    def profiles_after(self, history: History, users: np.ndarray) -> np.ndarray:
         """Return the profiles of some users after their whole history: float32 (len(users), size)."""
-        out = large_zeros((len(users), self.size), np.float32)
-        _sum_histories(history.offsets, history.article, users, self.about, out)
+        out = self.profiles(len(users))
+        _sum_histories(history.offsets, history.article, users, self, out)
         return out
 
 

@@ -64,12 +64,7 @@ def write_predictions(
 ) -> None:
     """Write a submission under a temporary name and give it its own when it is whole; the same ranks, the same bytes.
 
-    Args:
-        path: the zip file.
-        impression_id: uint32 (n,), in the order of the test file.
-        offsets: int64 (n + 1,), where slates begin.
-        ranks: integers (m,).
-        progress: called with the share done.
+    ``impression_id`` (n,), in the order of the test file, has its ranks in those of all (m,) between two ``offsets``.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     member = zipfile.ZipInfo(MEMBER, _EPOCH)
@@ -89,13 +84,7 @@ def write_predictions(
 def check_submission(file: Path, test: Path, progress: Callable[[str, float], None]) -> int:
     """Check every line of a submission, whoever wrote it: its id, and that its ranks are a permutation for its row.
 
-    Args:
-        file: the zip file.
-        test: the hidden-test bundle.
-        progress: told how far it is.
-
-    Returns:
-        The number of lines, all of them right.
+    Returns the number of lines, all of them right.
 
     Raises:
         BundleError: the test set is incomplete or malformed.

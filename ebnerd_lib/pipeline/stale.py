@@ -35,8 +35,12 @@ class Hashes:
 
     def __init__(self, store: Path) -> None:
         self._store = store
-        content = read_json(store) or {}
-        self._known: dict[str, list[Any]] = {file: entry for file, entry in content.items() if _is_entry(entry)}
+        # By file: size, time of change, checksum.
+        self._known: dict[str, list[Any]] = {
+            file: entry
+            for file, entry in (read_json(store) or {}).items()
+            if isinstance(entry, list) and [type(item) for item in entry] == [int, int, str]
+        }
 
     def of(self, file: Path) -> str:
         """Return the sum of a file."""
@@ -50,11 +54,6 @@ class Hashes:
     def save(self) -> None:
         """Write what is remembered; losing it only costs time."""
         write_whole(self._store, json.dumps(self._known))
-
-
-def _is_entry(entry: object) -> bool:
-    """Say whether an entry of the store is [size, time of change, sum]."""
-    return isinstance(entry, list) and [type(item) for item in entry] == [int, int, str]
 
 
 def sha256(file: Path) -> str:
@@ -164,12 +163,7 @@ def module_files(name: str) -> frozenset[Path]:
 
 
 def stale_stages(profile: str, configs: Mapping[str, StageConfig]) -> dict[str, str]:
-    """Return what changed since the stages of a profile ran, by stage; those in which nothing did are left out.
-
-    Args:
-        profile: a folder of ``params``.
-        configs: of every stage of it, see ``params.load_profile``.
-    """
+    """Return what changed since the stages of a profile ran, by stage; those in which nothing did are left out."""
     hashes = Hashes(StagePaths(profile, "").hashes)
     found = {}
     for stage, config in configs.items():
@@ -182,13 +176,7 @@ def stale_stages(profile: str, configs: Mapping[str, StageConfig]) -> dict[str, 
 def changes(config: StageConfig, manifest: dict[str, Any], hashes: Hashes) -> str:
     """Say in a few words what differs between what a stage would run on now and what its manifest records.
 
-    Args:
-        config: its parameters as they are now.
-        manifest: the record of its artifacts.
-        hashes: sums of files.
-
-    Returns:
-        The first kind of change that is found: parameters, then inputs, then code; empty where there is none.
+    That is the first kind of change found: parameters, then inputs, then code; an empty text where there is none.
     """
     try:
         if manifest.get("fingerprint") == fingerprint(config, hashes):

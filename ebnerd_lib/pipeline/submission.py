@@ -29,17 +29,8 @@ def submit(profile: str, model_name: str, test: Path, out: Path, say: Callable[[
     """Write a submission of a model of a profile.
 
     What was in view in the profile's validation week, and in the hidden week itself strictly before each impression, is
-    the past; ids are looked up among those that the model saw in training.
-
-    Args:
-        profile: in which the model was trained.
-        model_name: of tier ``exposure`` or below.
-        test: the hidden-test bundle.
-        out: zip file to write; a record of the same name and the ending ``.json`` is written beside it.
-        say: told how far it is, line by line.
-
-    Returns:
-        The zip file.
+    the past; ids are looked up among those that the model, of tier ``exposure`` or below, saw in training. Writes the
+    zip file, which is returned, and beside it a record that ends in ``.json``.
 
     Raises:
         ConfigError: there is no such profile.

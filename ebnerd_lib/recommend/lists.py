@@ -1,25 +1,39 @@
-"""The k best of the live articles for a request, with reasons, and re-ranked for diversity."""
+"""The k best of the live articles for a request: with reasons, re-ranked for diversity, and those of many users."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ebnerd_lib.data.dataset import Dataset
-from ebnerd_lib.data.slates import Slates
+from ebnerd_lib.data.schema import SENTIMENT_LABELS
+from ebnerd_lib.data.slates import HOUR, Slates
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.evaluation.diversity import ArticleSpace, intralist_diversity, mean_interval
+from ebnerd_lib.evaluation.baselines import click_counts
+from ebnerd_lib.evaluation.diversity import (
+    ArticleSpace,
+    intralist_diversity,
+    mean_interval,
+    mean_over_list,
+    self_information,
+    serendipity,
+)
 from ebnerd_lib.evaluation.intervals import user_bootstrap
 from ebnerd_lib.features.build import CHUNK
 from ebnerd_lib.features.registry import every_column
-from ebnerd_lib.recommend.next_click import DEPTH, NextClicks
-from ebnerd_lib.recommend.requests import Requests
+from ebnerd_lib.recommend.next_click import DEPTH, RULES, NextClicks, by_rule
+from ebnerd_lib.recommend.requests import Requests, shown_between
 from ebnerd_lib.training.model_file import TrainedModel
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 """Weights of diversity whose cost is measured."""
 REASONS = 3
+TierAndList = tuple[str, np.ndarray]
+"""The information tier of a scorer, and its lists of all users as ``pick`` returns them."""
+_WEEK = 7 * 24 * HOUR
 _AT_A_TIME = 1 << 11  # slates: memory is bounded by these, not by all
 
 
@@ -214,11 +228,6 @@ def _slate_means(values: np.ndarray, slates: Slates) -> np.ndarray:
     return slates.per_candidate(mean)
 
 
-def join_lists(lists: list[pd.DataFrame]) -> pd.DataFrame:
-    """Join the lists of several models, sorted by user, model in the order given, and rank."""
-    return pd.concat(lists).sort_values("user_id", kind="stable", ignore_index=True)
-
-
 def overlap(lists: pd.DataFrame) -> pd.DataFrame:
     """Return, for each user, how many of the recommended articles every two models share."""
     rows = []
@@ -238,17 +247,98 @@ def _in_words(effects: pd.DataFrame) -> list[str]:
     return words
 
 
+# --- lists of many users --------------------------------------------------------------------------------------
+
+
+def rules(requests: Requests, seed: int) -> dict[str, tuple[str, np.ndarray]]:
+    """Return scorers without training: name to information tier and scores (m,).
+
+    ``clicks_1h`` is the clicks of the hour before; ``newest`` puts articles without a time of publication last;
+    ``random`` is sampled with the seed, for each user anew.
+    """
+    found = {rule: (RULES[rule], by_rule(rule, requests.column)) for rule in ("clicks_1h", "newest")}
+    return found | {"random": (RULES["random"], np.random.default_rng(seed).random(len(requests.matrix)))}
+
+
+def beyond_table(
+    dataset: Dataset, requests: Requests, lists: Mapping[str, TierAndList], space: ArticleSpace, seed: int
+) -> pd.DataFrame:
+    """Describe the lists of each scorer, the mean over users with 95 % intervals.
+
+    Returns:
+        One row a scorer: ``list``, ``tier``; the mean over users, its interval (``…_ci``, [low, high]) and the number
+        of users with a value (``…_users``) of ``diversity``, ``serendipity``, ``novelty`` (bits, by clicks of the
+        train week) and ``novelty_week`` (by those of the seven days before the moment); ``unclicked``, the share of
+        recommendations without a click in the train week; ``without_vector``, how many have no place in ``space`` and
+        are left out of distances; ``coverage``, how many articles there are, and ``coverage_share`` of the pool.
+    """
+    time, log = int(requests.slates.time[0]), dataset.log
+    clicks = click_counts([dataset.parts["train"], dataset.parts["tuning"]], len(dataset.articles))
+    recent = click_counts([log.take((log.time >= time - _WEEK) & (log.time < time))], len(clicks))
+    rows = []
+    for name, (tier, picked) in lists.items():
+        articles = articles_of(requests, picked)
+        values = {
+            "diversity": intralist_diversity(articles, space.vectors),
+            "serendipity": serendipity(articles, requests.read_offsets, requests.read, space.vectors),
+            "novelty": mean_over_list(articles, self_information(clicks)),
+            "novelty_week": mean_over_list(articles, self_information(recent)),
+        }
+        given = articles[articles >= 0]
+        covered = len(np.unique(given))
+        row: dict[str, Any] = {"list": name, "tier": tier}
+        for what, value in values.items():
+            mean, low, high, users = mean_interval(value, seed=seed)
+            row |= {what: mean, f"{what}_ci": [low, high] if users else None, f"{what}_users": users}
+        row["unclicked"] = float((clicks[given] == 0).mean())
+        row["without_vector"] = int((~space.known[given]).sum())
+        rows.append(row | {"coverage": covered, "coverage_share": covered / len(requests.pool)})
+    return pd.DataFrame(rows)
+
+
+def distribution_table(
+    dataset: Dataset, requests: Requests, lists: Mapping[str, TierAndList], time: int, hours: float
+) -> pd.DataFrame:
+    """Return of what kinds the recommended articles are, vs. what was shown to everybody in the hours before.
+
+    Returns:
+        One row a category, largest share shown first, then one a sentiment: ``kind`` (category or sentiment),
+        ``value``, and the shares of ``shown`` and of each scorer's lists, an article counted as often as it occurs.
+        Shares of categories, the unknown one among them, add up to 1, or are NaN without an article; sentiments are
+        means of the articles' shares, articles without any left out.
+    """
+    shown, meta = shown_between(dataset, time, hours), dataset.metadata
+    given = {"shown": shown[shown > 0]}
+    given |= {name: own[own >= 0] for name, (_, picked) in lists.items() for own in [articles_of(requests, picked)]}
+    names = ["unknown", *(str(name) for name in _category_names(dataset))]
+    counts = {name: np.bincount(meta.category[own], minlength=len(names)) for name, own in given.items()}
+    category = pd.DataFrame(counts)
+    category = (category / category.sum()).assign(kind="category", value=names)[category.gt(0).any(axis=1)]
+    category = category.sort_values("shown", ascending=False, kind="stable")
+    mood = pd.DataFrame({name: _mood(meta.sentiment, own) for name, own in given.items()})
+    mood = mood.assign(kind="sentiment", value=[label.lower() for label in SENTIMENT_LABELS])
+    return pd.concat([category, mood], ignore_index=True)[["kind", "value", *given]]
+
+
+def _category_names(dataset: Dataset) -> list[str]:
+    """Return the name of each category in the order of ``Metadata.category``, from 1."""
+    table = dataset.articles[["category", "category_str"]].dropna(subset=["category"])
+    first = table.drop_duplicates("category").sort_values("category")
+    return first["category_str"].fillna(first["category"].astype(str)).tolist()
+
+
+def _mood(sentiment: np.ndarray, articles: np.ndarray) -> np.ndarray:
+    """Return the mean sentiment shares of articles: float64 (3,), NaN where none has any."""
+    own = sentiment[articles].astype(np.float64)
+    own = own[~np.isnan(own[:, 0])]
+    return own.mean(axis=0) if len(own) else np.full(sentiment.shape[1], np.nan)
+
+
 # --- what diversity costs ------------------------------------------------------------------------------------
 
 
 def on_next_click(found: NextClicks, model: str, space: ArticleSpace, seed: int) -> pd.DataFrame:
-    """Re-rank the pools of next clicks by a model, and evaluate the new order by where the clicks stand.
-
-    Args:
-        found: next clicks that the model has ranked.
-        model: its name.
-        space: tells how similar articles are.
-        seed: of the bootstrap.
+    """Re-rank the pools of next clicks that a model has ranked, and evaluate the new order by where the clicks stand.
 
     Returns:
         One row a weight: ``diversity_weight``; ``ndcg@10`` and ``diversity``, the intra-list diversity of the first

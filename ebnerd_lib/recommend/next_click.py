@@ -79,8 +79,7 @@ class NextClicks:
     def entries(self, seed: int = 0) -> dict[str, dict[str, Any]]:
         """Return what ``metrics.json`` holds as ``next_click``: means over impressions, by scorer.
 
-        Args:
-            seed: of the bootstrap over users, which gives the 95 % interval ``ndcg@10_ci``.
+        The 95 % interval ``ndcg@10_ci`` is by bootstrap over users.
         """
         entries = {}
         for name, (tier, trained_on) in self.scorers.items():
@@ -121,12 +120,8 @@ def next_clicks(
 ) -> NextClicks:
     """Rank the live articles of impressions of validation with a click, chunk by chunk, by models and by ``RULES``.
 
-    Args:
-        dataset: with its log.
-        models: whatever they were trained on, a pool is one slate.
-        impressions: sampled with the seed, all if there are not so many.
-        hours: how long an article is live.
-        seed: of the sample and of the rule ``random``.
+    The impressions are sampled with the seed, all if there are not so many. Whatever models were trained on, a pool,
+    what was live in the ``hours`` before, is one slate.
 
     Raises:
         ConfigError: no impression has a click.
@@ -163,11 +158,7 @@ def next_clicks(
 
 
 def next_click_table(entries: Mapping[str, Mapping[str, Any]], gains: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Tabulate scorers, the best nDCG first, each model with its paired ΔnDCG vs. the best rule.
-
-    Args:
-        entries: see ``NextClicks.entries``.
-        gains: see ``NextClicks.gains``.
+    """Tabulate ``NextClicks.entries``, the best nDCG first, and of models ``NextClicks.gains``.
 
     Returns:
         One row a scorer: ``scorer``, ``tier``, ``trained on``, ``ndcg@10`` with its interval as text, ``hit@10``,

@@ -86,15 +86,11 @@ def shown_between(dataset: Dataset, time: int, hours: float) -> np.ndarray:
 def choose_users(dataset: Dataset, user_ids: list[int], number: int, seed: int) -> np.ndarray:
     """Return the users asked for, or, where none are named, ``number`` users of validation sampled with the seed.
 
-    Ids that the bundle does not know are kept: they are served as users without history.
+    Ids that the bundle does not know are kept: they are served as users without history. Sampled ones are ascending;
+    all of validation where there are fewer.
     """
     if user_ids:
         return np.array(list(dict.fromkeys(user_ids)), dtype=np.uint32)
-    return reference_population(dataset, number, seed)
-
-
-def reference_population(dataset: Dataset, number: int, seed: int) -> np.ndarray:
-    """Return ``number`` users of validation sampled with the seed, ascending; all of them where there are fewer."""
     known = np.unique(dataset.parts["validation"].user_id)
     return np.sort(np.random.default_rng(seed).choice(known, min(number, len(known)), replace=False))
 
@@ -121,14 +117,8 @@ def make_requests(
     """Build a request of each user at a time, and its features from the events before that time.
 
     Each request is for the front page, in a new session, on the device that the user used last; unknown users are
-    served as on a mobile.
-
-    Args:
-        dataset: articles, users and the log.
-        user_ids: raw ids, uint32 (n,), each once.
-        time: of the requests, microseconds.
-        hours: how long an article is live after it was in view.
-        checkpoints: of the dataset's past, for who asks again and again at other times; features do not depend on them.
+    served as on a mobile. ``user_ids`` are raw, uint32 (n,), each once; the time is in microseconds. Checkpoints of the
+    dataset's past are for who asks again and again at other times; features do not depend on them.
 
     Raises:
         NothingLeftError: nothing is live then, or a user has read all of it.
@@ -147,9 +137,7 @@ def make_requests(
             f"{in_words(time)}, so there is nothing to recommend to them. Choose others by user_ids, or another time."
         )
     columns = [column.name for column in every_column()]
-    matrix = np.empty((slates.candidates, len(columns)), dtype=np.float32)
-    build(slates, context, matrix, checkpoints=checkpoints)
-    return Requests(slates, *read_before(context, asked), matrix, columns)
+    return Requests(slates, *read_before(context, asked), build(slates, context, checkpoints), columns)
 
 
 def describe_users(dataset: Dataset, requests: Requests) -> pd.DataFrame:
@@ -191,6 +179,7 @@ def _front_page_requests(dataset: Dataset, context: FeatureContext, user_ids: np
         article_id=np.zeros(0, dtype=np.int32),
         article=np.zeros(0, dtype=np.int32),
         clicked=np.zeros(0, dtype=bool),
+        row=np.arange(n, dtype=np.int64),
     )
 
 

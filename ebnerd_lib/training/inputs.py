@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
+from ebnerd_lib.configs import Pools
 from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
@@ -140,7 +141,7 @@ class TrainingInputs:
         """Return samples of what was live, and whole pools of the tuning day, see ``training_pools``."""
         nothing = set[str]().union(*left_out(dataset).values())
         columns = [name for name in allowed(tier) if name not in nothing]
-        pooled = training_pools(dataset, columns, warmup_hours=warmup_hours, seed=seed, **pools)
+        pooled = training_pools(dataset, columns, Pools(**pools), warmup_hours, seed)
         return cls.of(*pooled, tier)
 
     @property

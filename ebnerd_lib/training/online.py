@@ -34,14 +34,12 @@ _AVERAGE = 0.01  # share of the latest weights in the running average that score
 class OnlineResult:
     """What online updates give: the model's last state, and the scores of each step before its update.
 
-    Attributes:
-        model: named ``<model>_online``, of tier ``clicks`` whatever it started from: it has seen clicks up to the
-            last step. It has scored nothing in this state: for metrics, take ``scores``.
-        scores: of ``tuning`` and ``validation``, float32 (candidates of the part,), in the order of its slates.
+    The model is named ``<model>_online`` and of tier ``clicks`` whatever it started from: it has seen clicks up to the
+    last step. It has scored nothing in this state: for metrics, take ``scores``.
     """
 
     model: TrainedModel
-    scores: dict[str, np.ndarray]
+    scores: dict[str, np.ndarray]  # of ``tuning`` and ``validation``, float32 (candidates,), in the order of its slates
 
 
 @one_thread()

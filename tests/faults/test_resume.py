@@ -112,9 +112,8 @@ class Cut(Exception):
 
 
 @pytest.fixture
-def trained(smoke, smoke_features, tmp_path):
+def trained(smoke, features, tmp_path):
     """A function that trains in this process, cut off in epoch ``at`` if that is given; returns the epochs trained."""
-    features = {part: store.read(smoke_features, part) for part in smoke.parts}
 
     def go(at: int | None = None, data=smoke, given=features, **settings):
         heard = []
