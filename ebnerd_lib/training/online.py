@@ -19,6 +19,7 @@ from ebnerd_lib.configs import ONLINE, Online
 from ebnerd_lib.data.dataset import PARTS, Dataset
 from ebnerd_lib.data.slates import HOUR, candidate_rows
 from ebnerd_lib.data.vocabulary import Vocabulary
+from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.models.base import one_thread
 from ebnerd_lib.training.batches import SlateBatches
 from ebnerd_lib.training.inputs import HistoryReader, IdEncoder, TrainingInputs
@@ -63,6 +64,7 @@ def update_online(
 
     Raises:
         StageError: a column that the model sees is not among the features.
+        ConfigError: the rates are so high that scores are no longer finite.
     """
     dataset = inputs.dataset
     updater = OnlineUpdater(model, inputs, Online(**settings), seed)
@@ -72,7 +74,12 @@ def update_online(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for end, rows in steps:
-            scores[candidate_rows(dataset.log.offsets, rows)] = updater.score(rows)
+            scores[candidate_rows(dataset.log.offsets, rows)] = own = updater.score(rows)
+            if not np.isfinite(own).all():
+                raise ConfigError(
+                    f"online: with {', '.join(f'{name}: {value:g}' for name, value in settings.items() if 'rate' in name)} "
+                    f"the scores of {updater.name} are no longer finite. Lower the rates."
+                )
             updater.forget(end)
             updater.add_ids(rows)
             updater.train(rows, end)
@@ -80,8 +87,8 @@ def update_online(
             if report is not None:
                 report({"step": updater.name, "share": done / impressions})
     begins = np.cumsum([0] + [dataset.parts[part].candidates for part in PARTS])
-    own = {part: scores[begins[PARTS.index(part)] : begins[PARTS.index(part) + 1]] for part in _SCORED}
-    return OnlineResult(updater.finish(), own)
+    parts = {part: scores[begins[PARTS.index(part)] : begins[PARTS.index(part) + 1]] for part in _SCORED}
+    return OnlineResult(updater.finish(), parts)
 
 
 def step_rows(dataset: Dataset, update_minutes: int) -> list[tuple[int, np.ndarray]]:
