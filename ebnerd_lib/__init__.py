@@ -10,14 +10,15 @@ from pathlib import Path
 
 def _writable(folder: Path) -> bool:
     """Say whether a folder can be written, or can be made where it is not there."""
-    there = next(each for each in (folder, *folder.parents) if os.path.exists(each))
-    return os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)
+    there = next(each for each in (folder, *folder.parents) if os.access(each, os.F_OK))
+    return os.access(f"{there}/.", os.W_OK | os.X_OK)  # the dot: a file is no folder
 
 
 def _find_compiled(package: Path) -> None:
     """Tell numba where compiled code can be kept, unless it finds a place by itself."""
-    given, home = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 raises without a home
     own = [module.with_name("__pycache__") for module in package.glob("*/__init__.py")]
+    given = os.environ.get("NUMBA_CACHE_DIR")
     if (given and _writable(Path(given))) or all(map(_writable, own)) or _writable(Path(home, "numba")):
         return
     if _writable(package.parent / "outputs"):

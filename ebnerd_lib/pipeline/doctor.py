@@ -118,7 +118,7 @@ def check_machine(profile: str) -> Iterator[Finding]:
     size = next((size for size in NEEDS for bundle in _bundles(profile) if bundle.endswith(size)), "demo")
     memory, outputs, temporary = NEEDS[size]
     free = psutil.virtual_memory().available / 1e9
-    remedy = f"close other programs, or run one stage at a time: python -m ebnerd_lib run --profile {profile} --jobs 1"
+    remedy = f"close other programs, or run one stage at a time: make run-all PROFILE={profile} JOBS=1"
     text = f"{free:.1f} GB free, size {size} takes up to {memory} GB"
     yield Finding(OK if free >= memory else WARN, "memory", text, remedy)
     there = sum(file.stat().st_size for file in (paths.ROOT / "outputs" / profile).rglob("*") if file.is_file()) / 1e9

@@ -76,10 +76,8 @@ def update_online(
         for end, rows in steps:
             scores[candidate_rows(dataset.log.offsets, rows)] = own = updater.score(rows)
             if not np.isfinite(own).all():
-                raise ConfigError(
-                    f"online: with {', '.join(f'{name}: {value:g}' for name, value in settings.items() if 'rate' in name)} "
-                    f"the scores of {updater.name} are no longer finite. Lower the rates."
-                )
+                rates = ", ".join(f"{name}: {value:g}" for name, value in settings.items() if "rate" in name)
+                raise ConfigError(f"online: with {rates} the scores of {updater.name} are not finite. Lower the rates.")
             updater.forget(end)
             updater.add_ids(rows)
             updater.train(rows, end)
