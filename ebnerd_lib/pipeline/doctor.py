@@ -65,8 +65,8 @@ def findings(profile: str) -> Iterator[Finding]:
             yield from check(profile)
         except Exception as error:
             text = f"could not be checked ({type(error).__name__}: {first_line(error)})"
-            state = _reinstall()[0] if isinstance(error, ImportError) else WARN
-            yield Finding(state, check.__name__.removeprefix("check_"), text)
+            state, remedy = _reinstall() if isinstance(error, ImportError) else (WARN, "")
+            yield Finding(state, check.__name__.removeprefix("check_"), text, remedy)
 
 
 def check_python(profile: str) -> Iterator[Finding]:
