@@ -10,7 +10,6 @@ from fits import fitted
 from ebnerd_lib.configs import Online
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, candidate_rows
-from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.evaluation.evaluate import load_scores, save_results
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features.store import Features
@@ -263,8 +262,3 @@ def test_the_last_state_is_the_one_that_would_score_the_next_step(smoke, feature
     slates, matrix = smoke.parts["validation"], features["validation"]
     scores = updater.finish().score(smoke, slates, matrix.matrix, matrix.columns)
     np.testing.assert_allclose(scores[candidate_rows(slates.offsets, rows - first)], wanted, atol=1e-5)
-
-
-def test_updates_that_diverge_name_their_rates(smoke, features, fits):
-    with pytest.raises(ConfigError, match="learning_rate: 1,"):
-        walk(fits["mlp"], smoke, features, learning_rate=1.0, vector_rate=10.0, bias_rate=10.0)

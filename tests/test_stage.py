@@ -121,3 +121,9 @@ def test_runs_by_hand_are_numbered_and_the_last_five_are_kept_and_stand_in_the_i
     assert sorted(path.name for path in paths.logs.parent.iterdir()) == kept
     index = (paths.outputs / "index.html").read_text()
     assert "04_recommend.lab7" in index and "04_recommend.lab2" not in index
+
+
+@pytest.mark.parametrize(("asked", "threads"), [("4,2", 4), (" 2", 2), ("0", 3), ("-1", 3), ("all", 3), ("", 3)])
+def test_a_number_of_threads_is_taken_from_the_shell_where_it_is_one(monkeypatch, asked, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert lock.threads(3) == threads

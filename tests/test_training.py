@@ -156,6 +156,12 @@ def test_a_training_that_diverges_names_its_parameters_and_keeps_no_checkpoint(s
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+def test_what_a_shell_sets_of_the_trainer_changes_nothing(smoke, features, tmp_path, monkeypatch):
+    alone = fitted(smoke, features, tmp_path / "alone", "02_train_mf.ids", epochs=1).curve
+    monkeypatch.setenv("PL_TRAINER_LIMIT_TRAIN_BATCHES", "1")
+    assert fitted(smoke, features, tmp_path / "set", "02_train_mf.ids", epochs=1).curve.equals(alone)
+
+
 @pytest.mark.parametrize("loss", ["listwise", "bce"])
 def test_both_losses_train(smoke, features, tmp_path, loss):
     result = fitted(smoke, features, tmp_path, loss=loss, epochs=3)

@@ -226,7 +226,12 @@ class TuningStop(EarlyStopping):
 
 
 def quiet() -> None:
-    """Keep Lightning's banners and known harmless warnings out of reports; its other warnings stay."""
+    """Keep Lightning's banners and known harmless warnings out of reports; its other warnings stay.
+
+    The same for what a shell sets of its ``Trainer``: no parameter names that, and no manifest.
+    """
+    for name in [name for name in os.environ if name.startswith("PL_TRAINER_")]:
+        del os.environ[name]
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Batches are array slices, checkpoints lie where more are written, torch renamed a class, epochs may be short.

@@ -19,7 +19,6 @@ from ebnerd_lib.configs import ONLINE, Online
 from ebnerd_lib.data.dataset import PARTS, Dataset
 from ebnerd_lib.data.slates import HOUR, candidate_rows
 from ebnerd_lib.data.vocabulary import Vocabulary
-from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.models.base import one_thread
 from ebnerd_lib.training.batches import SlateBatches
 from ebnerd_lib.training.inputs import HistoryReader, IdEncoder, TrainingInputs
@@ -64,7 +63,6 @@ def update_online(
 
     Raises:
         StageError: a column that the model sees is not among the features.
-        ConfigError: the rates are so high that scores are no longer finite.
     """
     dataset = inputs.dataset
     updater = OnlineUpdater(model, inputs, Online(**settings), seed)
@@ -74,10 +72,7 @@ def update_online(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for end, rows in steps:
-            scores[candidate_rows(dataset.log.offsets, rows)] = own = updater.score(rows)
-            if not np.isfinite(own).all():
-                rates = ", ".join(f"{name}: {value:g}" for name, value in settings.items() if "rate" in name)
-                raise ConfigError(f"online: with {rates} the scores of {updater.name} are not finite. Lower the rates.")
+            scores[candidate_rows(dataset.log.offsets, rows)] = updater.score(rows)
             updater.forget(end)
             updater.add_ids(rows)
             updater.train(rows, end)
@@ -85,8 +80,8 @@ def update_online(
             if report is not None:
                 report({"step": updater.name, "share": done / impressions})
     begins = np.cumsum([0] + [dataset.parts[part].candidates for part in PARTS])
-    parts = {part: scores[begins[PARTS.index(part)] : begins[PARTS.index(part) + 1]] for part in _SCORED}
-    return OnlineResult(updater.finish(), parts)
+    own = {part: scores[begins[PARTS.index(part)] : begins[PARTS.index(part) + 1]] for part in _SCORED}
+    return OnlineResult(updater.finish(), own)
 
 
 def step_rows(dataset: Dataset, update_minutes: int) -> list[tuple[int, np.ndarray]]:
