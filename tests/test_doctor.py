@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from runs import copy_of, python
 
 from ebnerd_lib.pipeline import doctor, paths
 from ebnerd_lib.pipeline.doctor import OK, WARN, WRONG, Finding
@@ -127,4 +128,20 @@ def test_a_python_without_packages_says_what_it_can_and_goes_on(project, monkeyp
         assert done.returncode == code and not done.stderr, done.stderr + done.stdout
         assert names(done.stdout) == "python packages imports machine profile outputs/ locks data"
         monkeypatch.delenv("PYTHON", raising=False)
-    assert ".venv" in done.stdout
+    assert done.stdout.count("→ there is no .venv yet") == done.stdout.count("Error: No module named")
+
+
+@pytest.mark.parametrize("outputs", ["folder", "file"])
+def test_compiled_code_finds_a_place_where_neither_the_project_nor_a_home_can_be_written(tmp_path, outputs):
+    """Files stand where folders would be made, as to root nothing is read-only."""
+    copy_of(paths.ROOT, tmp_path)
+    for module in tmp_path.glob("ebnerd_lib/*/__init__.py"):
+        shutil.rmtree(module.with_name("__pycache__"), ignore_errors=True)
+        module.with_name("__pycache__").touch()
+    (tmp_path / "outputs").mkdir() if outputs == "folder" else (tmp_path / "outputs").touch()
+    code = "import os, numpy; from ebnerd_lib.data.vocabulary import Vocabulary as V; V(numpy.arange(9)).index_of([3])"
+    code += "; print(os.environ['NUMBA_CACHE_DIR'])"
+    done = python(tmp_path, "-c", code, HOME="/dev/null", XDG_CACHE_HOME="/dev/null")
+    assert done.returncode == 0, done.stderr
+    place = Path(done.stdout.strip())
+    assert any(place.rglob("*.nbi")) if outputs == "folder" else not place.exists()

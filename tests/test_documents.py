@@ -66,6 +66,7 @@ def test_every_verb_and_option_that_a_document_names_exists(document):
         options = {name for option in known[verb].params for name in option.opts}
         named = set(re.findall(r"(?<!\S)--[a-z][\w-]*", rest))
         assert named <= options, f"{verb} has no {named - options}"
+    assert "python -m ebnerd_lib" not in text or ".venv/bin/python" in text or document.name == "CHANGELOG.md"
 
 
 def test_documents_name_most_verbs():

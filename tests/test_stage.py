@@ -108,7 +108,8 @@ def test_artifacts_appear_whole_or_not_at_all_and_leave_no_training_to_resume(pa
     assert list(paths.artifacts.parent.iterdir()) == [paths.artifacts] and not checkpoint.exists()
 
 
-def test_runs_by_hand_are_numbered_and_the_last_five_are_kept(paths):
+def test_runs_by_hand_are_numbered_and_the_last_five_are_kept_and_stand_in_the_index(paths):
+    (lock.ROOT / "templates").symlink_to(PROJECT / "templates")
     for notebook in ("04_recommend", "04_recommender"):
         for _ in range(7 if notebook == paths.stage else 1):
             name = stage._next_lab(StageConfig(notebook, "smoke", {}, {}))
@@ -118,3 +119,11 @@ def test_runs_by_hand_are_numbered_and_the_last_five_are_kept(paths):
     kept = [f"04_recommend.lab{number}" for number in range(3, 8)] + ["04_recommender.lab1"]
     assert sorted(path.name for path in paths.artifacts.parent.iterdir()) == kept
     assert sorted(path.name for path in paths.logs.parent.iterdir()) == kept
+    index = (paths.outputs / "index.html").read_text()
+    assert "04_recommend.lab7" in index and "04_recommend.lab2" not in index
+
+
+@pytest.mark.parametrize(("asked", "threads"), [("4,2", 4), (" 2", 2), ("0", 3), ("-1", 3), ("all", 3), ("", 3)])
+def test_a_number_of_threads_is_taken_from_the_shell_where_it_is_one(monkeypatch, asked, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert lock.threads(3) == threads

@@ -181,7 +181,7 @@ def test_a_model_that_does_not_fit_the_test_is_refused_with_those_that_do(finish
     [
         ("model", "mpl", "no trained model 'mpl'; there are mf_features"),
         ("profile", "nowhere", "params/nowhere: no such profile"),
-        ("test", "nowhere", "nowhere: no such folder. Unpack EBNeRD's test set there"),
+        ("test", "nowhere", "nowhere: no such folder"),
         ("out", "predictions.txt", "predictions.txt: a submission is a zip file"),
         ("out", "/dev/null/p.zip", "p.zip: cannot be written"),
     ],

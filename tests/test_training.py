@@ -149,6 +149,19 @@ def test_an_epoch_of_very_few_steps_trains(smoke, features, tmp_path, steps):
     assert len(found.curve) == 1 and np.isfinite(found.curve["train/loss"]).all()
 
 
+@pytest.mark.parametrize("change", [{"learning_rate": 1e30}, {"weight_decay": 1e30}])
+def test_a_training_that_diverges_names_its_parameters_and_keeps_no_checkpoint(smoke, features, tmp_path, change):
+    with pytest.raises(ConfigError, match=f"{next(iter(change))}: .*1e\\+30"):
+        fitted(smoke, features, tmp_path, epochs=2, **change)
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_what_a_shell_sets_of_the_trainer_changes_nothing(smoke, features, tmp_path, monkeypatch):
+    alone = fitted(smoke, features, tmp_path / "alone", "02_train_mf.ids", epochs=1).curve
+    monkeypatch.setenv("PL_TRAINER_LIMIT_TRAIN_BATCHES", "1")
+    assert fitted(smoke, features, tmp_path / "set", "02_train_mf.ids", epochs=1).curve.equals(alone)
+
+
 @pytest.mark.parametrize("loss", ["listwise", "bce"])
 def test_both_losses_train(smoke, features, tmp_path, loss):
     result = fitted(smoke, features, tmp_path, loss=loss, epochs=3)

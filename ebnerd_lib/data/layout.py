@@ -27,14 +27,14 @@ def check_files(path: Path, splits: tuple[str, ...] = SPLITS) -> list[Path]:
             "a bundle", "", "the parameter `bundle`"
         )  # fmt: skip
         fault = "a file where a folder is expected" if path.exists() else "no such folder"
-        get = f"generate one with `python -m ebnerd_lib sample {option}--out {path}`"
+        get = f"Generate one with `python -m ebnerd_lib sample {option}--out {path}`"
         if path.name.startswith("ebnerd_"):  # generated data in the folder of a real bundle would pass for it
-            get = f"fetch it with `make data BUNDLE={path.name}`"
+            get = f"Fetch it with `make data BUNDLE={path.name}`"
         if path.name.startswith("mind_"):
-            get = f"convert MIND with `python -m ebnerd_lib convert-mind --out {path}`, see docs/data.md"
+            get = f"Convert MIND with `python -m ebnerd_lib convert-mind --out {path}`, see docs/data.md"
         raise BundleError(
-            f"{path}: {fault}. Unpack {what} there (articles.parquet, {', '.join(f'{s}/' for s in splits)}), "
-            f"{get}, or name another folder by {where}."
+            f"{path}: {fault}. {get}, unpack {what} there (articles.parquet, {', '.join(f'{s}/' for s in splits)}), "
+            f"or name another folder by {where}."
         )
     extras = [extra for extra in (path / STAMP, path / VECTORS) if extra.exists()]
     if folders := [str(file.relative_to(path)) for file in files + extras if file.is_dir()]:

@@ -65,8 +65,8 @@ def findings(profile: str) -> Iterator[Finding]:
             yield from check(profile)
         except Exception as error:
             text = f"could not be checked ({type(error).__name__}: {first_line(error)})"
-            state = _reinstall()[0] if isinstance(error, ImportError) else WARN
-            yield Finding(state, check.__name__.removeprefix("check_"), text)
+            state, remedy = _reinstall() if isinstance(error, ImportError) else (WARN, "")
+            yield Finding(state, check.__name__.removeprefix("check_"), text, remedy)
 
 
 def check_python(profile: str) -> Iterator[Finding]:
@@ -118,7 +118,7 @@ def check_machine(profile: str) -> Iterator[Finding]:
     size = next((size for size in NEEDS for bundle in _bundles(profile) if bundle.endswith(size)), "demo")
     memory, outputs, temporary = NEEDS[size]
     free = psutil.virtual_memory().available / 1e9
-    remedy = f"close other programs, or run one stage at a time: python -m ebnerd_lib run --profile {profile} --jobs 1"
+    remedy = f"close other programs, or run one stage at a time: make run-all PROFILE={profile} JOBS=1"
     text = f"{free:.1f} GB free, size {size} takes up to {memory} GB"
     yield Finding(OK if free >= memory else WARN, "memory", text, remedy)
     there = sum(file.stat().st_size for file in (paths.ROOT / "outputs" / profile).rglob("*") if file.is_file()) / 1e9
@@ -158,6 +158,12 @@ def check_outputs(profile: str) -> Iterator[Finding]:
     closed = [paths.relative(folder) for folder in there if not os.access(folder, os.W_OK | os.X_OK)]
     text = f"{', '.join(closed)} cannot be written" if closed else "can be written"
     yield Finding(WRONG if closed else OK, "outputs/", text, "chmod -R u+rwX outputs, or make it yours")
+    kept = Path(os.environ.get("NUMBA_CACHE_DIR", ""))
+    if kept.name.startswith("ebnerd-numba-"):
+        text = f"kept in {kept} for this process, since neither this folder nor a home can be written: each run compiles anew"
+        yield Finding(WARN, "compiled code", text, "set NUMBA_CACHE_DIR to a folder that stays and can be written")
+    elif kept.name:
+        yield Finding(OK, "compiled code", f"kept in {kept}")
     held = [f"{paths.relative(file)}: {who}" for file in own.glob("logs/**/*.lock") if (who := paths.holder(file))]
     yield Finding(WRONG if held else OK, "locks", "; ".join(held) or "none is held", "wait until it ends, or `kill` it")
 

@@ -184,8 +184,14 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "device": _device(),
-        "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
+        "threads": threads(os.cpu_count() or 1),
     }
+
+
+def threads(default: int) -> int:
+    """Return how many threads ``OMP_NUM_THREADS`` asks for, of a list the outermost; the default if it has no number."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(asked) if asked.isdecimal() and int(asked) else default
 
 
 def peak_memory_mb() -> float:

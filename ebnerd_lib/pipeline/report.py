@@ -36,11 +36,12 @@ _LONG = 8
 """Lines of text that are shown; more are folded."""
 
 
-def render_profile(profile: str) -> int:
+def render_profile(profile: str, reports: bool = True) -> int:
     """Render what is missing or out of date of a profile's reports, and its index.
 
     Args:
         profile: a folder of ``outputs``; nothing is written if it holds no outputs.
+        reports: whether to look at reports, which take seconds, or at the index alone.
 
     Returns:
         How many reports were rendered; the index does not count.
@@ -50,7 +51,7 @@ def render_profile(profile: str) -> int:
     of_runs = [[run.stage, run.page, run.state, run.message, run.metrics.get("vs_baseline")] for run in runs]
     facts = [_renderer(), origin, of_runs]
     rendered = 0
-    for run in runs:
+    for run in runs if reports else ():
         for notebook, report, failed in run.sources:
             key = _key(facts, run.manifest, run.metrics, sha256(notebook))
             told = partial(_stage_page, run, runs, origin, notebook, failed)

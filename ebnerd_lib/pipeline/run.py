@@ -30,6 +30,7 @@ from ebnerd_lib.pipeline.paths import (
     read_json,
     relative,
     release,
+    threads,
     write_json,
 )
 from ebnerd_lib.pipeline.runs import headline, is_number, printable
@@ -44,6 +45,8 @@ AGAIN_SECONDS = 10.0
 """How long after an interruption further ones are taken for the same."""
 _NO_TERMINALS = ("", "dumb", "unknown")
 """Values of ``TERM`` for what cannot move its cursor."""
+_OF_LAUNCHERS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE")
+"""Variables of srun, jsrun and torchrun by which Lightning would take a stage's process for one of several."""
 _BACKEND = "module://matplotlib_inline.backend_inline"
 _LONGEST_FOLDER = 60
 """Characters of a folder for sockets, whose whole paths may have about a hundred."""
@@ -228,11 +231,12 @@ class _Run:
         config, paths, note = self.configs[stage], StagePaths(self.profile, stage), folder / f"{stage}.txt"
         _prepare(paths)
         batch = {"stage": stage, "fingerprint": wanted, "reads": config.reads}
-        threads = os.environ.get("OMP_NUM_THREADS") or str(1 if config.trains else os.cpu_count() or 1)
+        own = {name: value for name, value in os.environ.items() if name not in _OF_LAUNCHERS}
+        own["OMP_NUM_THREADS"] = str(threads(1 if config.trains else os.cpu_count() or 1))
         words = [self.profile, stage, json.dumps(config.given), str(note)]
         process = subprocess.Popen(
             [sys.executable, "-m", "ebnerd_lib.pipeline.kernel", *words],
-            env={**os.environ, **DETERMINISM, "OMP_NUM_THREADS": threads, BATCH_VARIABLE: json.dumps(batch)}
+            env={**own, **DETERMINISM, BATCH_VARIABLE: json.dumps(batch)}
             | {"IPYTHONDIR": str(folder / f"{stage}.ipython"), "MPLBACKEND": _BACKEND},  # not a user's own set-up
             stdin=subprocess.PIPE,
             start_new_session=True,

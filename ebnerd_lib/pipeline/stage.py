@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import importlib
 import json
 import os
 import shutil
@@ -104,7 +105,8 @@ class Stage:
         """Write ``metrics.json`` and ``manifest.json`` and make the artifacts visible. Returns the manifest.
 
         The learning curve of a model becomes the artifact ``curve_<name>.csv``. From here on another process may run
-        the stage.
+        the stage. Outside a batch run this renders the pages, after a run in JupyterLab, where somebody waits, the
+        indexes alone.
         """
         write_json(self.folder / "metrics.json", self.metrics)
         curve = self.logs / str(self.model) / "metrics.csv"
@@ -140,6 +142,11 @@ class Stage:
             _forget_lab(self.config)
             run, name = f"{self.config.profile}/{self.config.stage}", self.config.stage.partition(".")[0]
             print(f"Kept as {run}. To have it in batch runs: make keep RUN={run} NEW={name}.<name>")
+        if self._run != "batch":  # after a batch the runner renders
+            pages = importlib.import_module("ebnerd_lib.pipeline.report")  # not what a stage is made of
+            with contextlib.suppress(OSError):  # pages only tell of what is done
+                pages.render_profile(self.config.profile, reports=not lab_number(self.config.stage))
+                pages.render_overview()
         return manifest
 
     def provenance(self, manifest: dict[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,6 @@ from ebnerd_lib.models.base import SlateModel, find_model, one_thread
 from ebnerd_lib.pipeline.history import send
 from ebnerd_lib.pipeline.params import StageConfig, hint, load_profile, read_assignments, trained_model, with_values
 from ebnerd_lib.pipeline.paths import StagePaths, relative
-from ebnerd_lib.pipeline.report import render_overview, render_profile
 from ebnerd_lib.pipeline.run import end_with_parent, interruptible
 from ebnerd_lib.pipeline.stage import Stage, read_metrics
 from ebnerd_lib.pipeline.stale import Hashes, fingerprint
@@ -159,9 +158,6 @@ def _run(config: StageConfig, stage: Stage | None) -> None:
     for name, entry in stage.metrics.get("models", {}).items():
         print(f"{name}  validation auc {entry['validation']['auc']:.4f}")
     print(f"{config.stage}: complete in {manifest['duration_seconds']:.0f} s, artifacts in {relative(stage.folder)}")
-    with contextlib.suppress(OSError):  # pages only tell of what is done
-        render_profile(config.profile)
-        render_overview()
     if told := send(paths):
         print(told)
 

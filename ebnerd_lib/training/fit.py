@@ -23,6 +23,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 import ebnerd_lib
 from ebnerd_lib.configs import WITHOUT_EFFECT
+from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.models.base import SlateModel
 from ebnerd_lib.training.inputs import TrainingInputs
 
@@ -173,8 +174,18 @@ class EpochLog(Callback):
             self._report({"step": f"{trainer.logger.name} {step}", "share": share})
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log an epoch."""
+        """Log an epoch.
+
+        Raises:
+            ConfigError: the loss is no finite number; the files of the last epoch are as they were.
+        """
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        if not np.isfinite([metrics["train/loss"], metrics["val/loss"]]).all():
+            raise ConfigError(
+                f"learning_rate: with {pl_module.hyperparameters['learning_rate']:g}, weight_decay: "
+                f"{pl_module.hyperparameters['weight_decay']:g} and precision: '{trainer.precision}' the loss of epoch "
+                f"{trainer.current_epoch + 1} is not finite. Lower the rate, or use precision: '32-true'."
+            )
         self._rows.append({"epoch": trainer.current_epoch, **metrics})
         if not trainer.is_global_zero or trainer.logger is None:
             return
@@ -215,7 +226,12 @@ class TuningStop(EarlyStopping):
 
 
 def quiet() -> None:
-    """Keep Lightning's banners and known harmless warnings out of reports; its other warnings stay."""
+    """Keep Lightning's banners and known harmless warnings out of reports; its other warnings stay.
+
+    The same for what a shell sets of its ``Trainer``: no parameter names that, and no manifest.
+    """
+    for name in [name for name in os.environ if name.startswith("PL_TRAINER_")]:
+        del os.environ[name]
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Batches are array slices, checkpoints lie where more are written, torch renamed a class, epochs may be short.
