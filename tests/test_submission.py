@@ -33,10 +33,6 @@ LINE = re.compile(r"(\d+) \[(\d+(?:,\d+)*)\]")
 MODEL = "mlp_exposure"
 
 
-def silent(step: str, share: float) -> None:
-    pass
-
-
 def submit(project: Path, test: Path, out: Path, **words: object) -> subprocess.CompletedProcess[str]:
     given = {"profile": "smoke", "model": MODEL, "test": test, "out": out, **words}
     return command(project, "submit", *(f"--{name}={value}" for name, value in given.items()))
@@ -241,7 +237,7 @@ def sent(rows, tmp_path):
 
 def test_a_right_file_of_others_passes(sent, test_set):
     write, right = sent
-    assert check_submission(write(), test_set, silent) == len(right)
+    assert check_submission(write(), test_set) == len(right)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +251,7 @@ def test_a_right_file_of_others_passes(sent, test_set):
 def test_lines_of_another_form_are_named(sent, test_set, last):
     write, _ = sent
     with pytest.raises(SubmissionError, match=r"predictions\.txt: line 12 is not of the form"):
-        check_submission(write({11: last}), test_set, silent)
+        check_submission(write({11: last}), test_set)
 
 
 def test_each_kind_of_wrong_line_is_counted_and_the_first_named(sent, test_set):
@@ -270,7 +266,7 @@ def test_each_kind_of_wrong_line_is_counted_and_the_first_named(sent, test_set):
         10: "nothing",
     }
     with pytest.raises(SubmissionError) as caught:
-        check_submission(write(wrong), test_set, silent)
+        check_submission(write(wrong), test_set)
     for part in ("line 4, the first of 2 such, has ranks that are no permutation", "line 8 has another impression_id",
                  "line 10 has not as many ranks", "line 11 is not of the form"):  # fmt: skip
         assert part in str(caught.value)
@@ -280,20 +276,20 @@ def test_each_kind_of_wrong_line_is_counted_and_the_first_named(sent, test_set):
 def test_another_number_of_lines_is_named(sent, test_set, changes, count):
     write, _ = sent
     with pytest.raises(SubmissionError, match=f"{count} lines for 2060 rows"):
-        check_submission(write(**changes), test_set, silent)
+        check_submission(write(**changes), test_set)
 
 
 def test_files_that_are_no_submission_are_refused(sent, test_set, tmp_path):
     write, _ = sent
     with pytest.raises(SubmissionError, match=r"holds other\.txt; it must hold predictions\.txt alone"):
-        check_submission(write(member="other.txt"), test_set, silent)
+        check_submission(write(member="other.txt"), test_set)
     with pytest.raises(SubmissionError, match="no such file"):
-        check_submission(tmp_path / "none.zip", test_set, silent)
+        check_submission(tmp_path / "none.zip", test_set)
     whole = write().read_bytes()
     for content in (b"", b"no zip", whole[: len(whole) // 2], whole[:200] + b"\0" * 500 + whole[700:]):
         (tmp_path / "bad.zip").write_bytes(content)
         with pytest.raises(SubmissionError):
-            check_submission(tmp_path / "bad.zip", test_set, silent)
+            check_submission(tmp_path / "bad.zip", test_set)
 
 
 def test_a_write_that_ends_early_leaves_no_file(tmp_path):

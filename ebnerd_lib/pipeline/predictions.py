@@ -6,7 +6,6 @@ A line is ``<impression_id> [r1,r2,…]`` where ``ri`` is the rank (1 is best) o
 
 import itertools
 import os
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from tqdm import tqdm
 
 from ebnerd_lib.data.bundle import batches
 from ebnerd_lib.data.layout import TEST, check_files
@@ -27,22 +27,9 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same bytes on every day
 _LINE = r"^(?P<id>[0-9]{1,11}) \[(?P<ranks>[0-9]{1,10}(?:,[0-9]{1,10})*)\]$"
 
 
-class Progress:
-    """Tells how far each step is, at most every five seconds, with the time that the step has left."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say, self._step = say, ""
-        self._start = self._told = 0.0
-
-    def step(self, name: str, share: float) -> None:
-        """Take note of the share of a step that is done."""
-        now = time.monotonic()
-        if name != self._step:
-            self._step, self._start, self._told = name, now, now
-        if now - self._told >= 5 and 0 < share < 1:
-            self._told = now
-            left = (now - self._start) / share * (1 - share)
-            self._say(f"{name}: {share:.0%}, about {left:.0f} s left")
+def step_bar(step: str) -> tqdm:
+    """Return a bar of a step: how far it is, and the time left. A log gets a line every five seconds."""
+    return tqdm(total=1.0, desc=step, mininterval=5, bar_format="{desc}: {percentage:.0f} %, {remaining} left")
 
 
 def ranks_of(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -81,7 +68,7 @@ def write_predictions(
         temporary.unlink(missing_ok=True)
 
 
-def check_submission(file: Path, test: Path, progress: Callable[[str, float], None]) -> int:
+def check_submission(file: Path, test: Path) -> int:
     """Check every line of a submission, whoever wrote it: its id, and that its ranks are a permutation for its row.
 
     Returns the number of lines, all of them right.
@@ -98,13 +85,14 @@ def check_submission(file: Path, test: Path, progress: Callable[[str, float], No
         asked.append(np.stack([rows["impression_id"].to_numpy(), list_lengths(rows["article_ids_inview"])]))
     (ids, lengths), lines = np.concatenate(asked, axis=1), 0
     wrong: dict[str, list[int]] = {}
-    for some in _lines(file):
-        rows = slice(lines, lines + len(some))
-        for fault, places in _faults(some[: len(ids[rows])], ids[rows], lengths[rows]):
-            if len(places):
-                wrong.setdefault(fault, []).extend((lines + 1 + places).tolist())
-        lines += len(some)
-        progress(f"checking {file.name}", min(1.0, lines / max(len(ids), 1)))
+    with step_bar(f"checking {file.name}") as bar:
+        for some in _lines(file):
+            rows = slice(lines, lines + len(some))
+            for fault, places in _faults(some[: len(ids[rows])], ids[rows], lengths[rows]):
+                if len(places):
+                    wrong.setdefault(fault, []).extend((lines + 1 + places).tolist())
+            lines += len(some)
+            bar.update(min(1.0, lines / max(len(ids), 1)) - bar.n)
     faults = []
     for text, numbers in wrong.items():
         more = f", the first of {len(numbers)} such," if len(numbers) > 1 else ""

@@ -18,14 +18,14 @@ from ebnerd_lib.features.context import feature_context
 from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline.params import load_config
 from ebnerd_lib.pipeline.paths import PREPROCESSED, ROOT, StagePaths
-from ebnerd_lib.pipeline.predictions import Progress, ranks_of, write_predictions
+from ebnerd_lib.pipeline.predictions import ranks_of, step_bar, write_predictions
 from ebnerd_lib.pipeline.stale import sha256
 from ebnerd_lib.training.model_file import TrainedModel, find_model_file, load_model
 
 _OTHER_SCALE = 3.0
 
 
-def submit(profile: str, model_name: str, test: Path, out: Path, say: Callable[[str], None] = print) -> Path:
+def submit(profile: str, model_name: str, test: Path, out: Path) -> Path:
     """Write a submission of a model of a profile.
 
     What was in view in the profile's validation week, and in the hidden week itself strictly before each impression, is
@@ -48,17 +48,16 @@ def submit(profile: str, model_name: str, test: Path, out: Path, say: Callable[[
     before = ROOT / load_config(profile, PREPROCESSED).parameters["bundle"]
     inputs = check_files(test, (TEST,))
     hidden = open_bundle(test, (TEST,))
-    told = Progress(say)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out.parent).close()  # whether it can be written shows before the work is done
-        say(f"reading {test / TEST} and {before / SPLITS[1]}")
+        print(f"reading {test / TEST} and {before / SPLITS[1]}")
         dataset, left_out = prepare_hidden(open_bundle(before), hidden)
-        for line in _remarks(dataset, left_out):
-            say(line)
-        ranking = f"ranking with {model.name}"
-        impression_id, offsets, ranks = rank(model, dataset, lambda share: told.step(ranking, share))
-        write_predictions(out, impression_id, offsets, ranks, lambda share: told.step(f"writing {out.name}", share))
+        print("\n".join(_remarks(dataset, left_out)))
+        with step_bar(f"ranking with {model.name}") as bar:
+            impression_id, offsets, ranks = rank(model, dataset, lambda share: bar.update(share - bar.n))
+        with step_bar(f"writing {out.name}") as bar:
+            write_predictions(out, impression_id, offsets, ranks, lambda share: bar.update(share - bar.n))
     except OSError as error:
         raise SubmissionError(
             f"{out}: cannot be written ({error.strerror or error}). Free space in {out.parent}, and for working files "
@@ -73,7 +72,7 @@ def submit(profile: str, model_name: str, test: Path, out: Path, say: Callable[[
         "started": began.isoformat(timespec="seconds"), "duration_seconds": round(seconds, 1), "peak_memory_mb": memory,
     }  # fmt: skip
     paths.write_json(out.with_suffix(".json"), record)
-    say(
+    print(
         f"{out}: {len(impression_id):,} rows ranked by {model.name} (tier {model.tier}) in {seconds:.0f} s, "
         f"{memory:,.0f} MB at the most. Check it with `python -m ebnerd_lib check-submission`."
     )
