@@ -24,8 +24,7 @@ from ebnerd_lib.errors import BundleError, SubmissionError
 from ebnerd_lib.features.build import build
 from ebnerd_lib.features.context import feature_context
 from ebnerd_lib.features.registry import every_column
-from ebnerd_lib.pipeline.predictions import MEMBER, check_submission, ranks_of, write_predictions
-from ebnerd_lib.pipeline.submission import rank
+from ebnerd_lib.pipeline.submission import MEMBER, check_submission, rank, ranks_of, write_predictions
 from ebnerd_lib.sample import generate_test
 from ebnerd_lib.training.model_file import load_model
 
