@@ -1,9 +1,11 @@
 """Submissions: read by an independent reader, compared with scores made in memory, and spoilt in every way."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +32,7 @@ from ebnerd_lib.training.model_file import load_model
 
 LINE = re.compile(r"(\d+) \[(\d+(?:,\d+)*)\]")
 MODEL = "mlp_exposure"
+MEMORY_MB = 4_000  # for a test set of size demo
 
 
 def submit(project: Path, test: Path, out: Path, **words: object) -> subprocess.CompletedProcess[str]:
@@ -185,6 +188,24 @@ def test_wrong_words_are_one_clear_error(finished, test_set, tmp_path, word, val
     done = submit(finished, **{"test": test_set, "out": tmp_path / "p.zip", word: value})
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_large_submission_is_right_and_stays_within_memory(finished, tmp_path):
+    test_set, file = tmp_path / "testset", tmp_path / "predictions.zip"
+    generate_test(test_set, seed=0, size="demo")
+    words = f"-m ebnerd_lib submit --profile smoke --model {MODEL} --test {test_set} --out {file}".split()
+    child = subprocess.Popen([sys.executable, *words], cwd=finished, env={**os.environ, "PYTHONPATH": str(finished)})
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 0
+    assert usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10) <= MEMORY_MB
+    asked = pq.read_table(test_set / "test" / "behaviors.parquet", columns=["impression_id", "article_ids_inview"])
+    lines = read_submission(file)
+    assert [number for number, _ in lines] == asked["impression_id"].to_pylist()
+    for (_, ranks), slate in zip(lines, asked["article_ids_inview"].to_pylist(), strict=True):
+        assert sorted(ranks) == list(range(1, len(slate) + 1))
+    assert command(finished, "check-submission", f"--file={file}", f"--test={test_set}").returncode == 0
 
 
 @pytest.mark.parametrize(
