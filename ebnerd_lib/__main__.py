@@ -280,9 +280,9 @@ def submit(profile: str, model: str, test: Path, out: Path) -> None:
 @click.option("--test", type=Path, required=True, help="folder of the test set: articles.parquet, test/")
 def check_submission(file: Path, test: Path) -> None:
     """Check that a submission ranks every row of a test set."""
-    from ebnerd_lib.pipeline.predictions import Progress, check_submission
+    from ebnerd_lib.pipeline.submission import check_submission
 
-    lines = check_submission(file, test, Progress(print).step)
+    lines = check_submission(file, test)
     print(f"{file}: {lines:,} lines, every one a permutation for its row of {test}.")
 
 

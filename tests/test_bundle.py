@@ -1,13 +1,11 @@
 """Opening and reading bundles: what is refused and how, what is accepted, and real rows."""
 
-import os
 import re
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -15,14 +13,10 @@ import pytest
 from oracle import as_pandas_writes, assert_same
 
 from ebnerd_lib.data.bundle import open_bundle
-from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset, prepare
+from ebnerd_lib.data.dataset import Dataset, prepare
 from ebnerd_lib.data.layout import check_files
-from ebnerd_lib.data.schema import ARTICLES, arrow_schema
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.errors import BundleError
-from ebnerd_lib.features.build import build
-from ebnerd_lib.features.context import feature_context
-from ebnerd_lib.features.registry import every_column
 
 
 def put(name: str, values, kind: pa.DataType | None = None):
@@ -212,12 +206,6 @@ def test_other_forms_of_the_same_tables_give_the_same_dataset(tiny_bundle, tiny,
     assert_same(ready(tiny_bundle(**dict.fromkeys(EVERY_TABLE, change))), tiny)
 
 
-def test_row_groups_do_not_matter(tiny_bundle, tiny):
-    folder = tiny_bundle(row_group_size=2)
-    assert pq.ParquetFile(folder / "train" / "behaviors.parquet").num_row_groups == 3
-    assert_same(ready(folder), tiny)
-
-
 def test_order_of_articles_and_histories_does_not_matter(tiny_bundle, tiny):
     changes = dict.fromkeys(
         ("articles", "train_history", "validation_history"), lambda t: t.take(list(range(t.num_rows))[::-1])
@@ -234,22 +222,6 @@ def test_impressions_come_in_order_of_time_whatever_that_of_their_file_is(tiny_b
     for dataset, wanted in ((tiny, [102, 101, 103, 104]), (backwards, [104, 103, 101, 102])):
         train = dataset.parts["train"]
         assert train.impression_id[train.file_order].tolist() == wanted
-
-
-def test_articles_table_that_says_nothing(tiny_bundle, tiny):
-    def silent(table: pa.Table) -> pa.Table:
-        for name in table.column_names[1:]:
-            table = put(name, [None] * table.num_rows)(table)
-        return table
-
-    data = ready(tiny_bundle(articles=silent))
-    np.testing.assert_array_equal(data.log.article, tiny.log.article)
-    assert (data.metadata.published == UNKNOWN_TIME).all()
-    assert not data.metadata.premium.any()
-    assert not data.metadata.category.any()
-    assert np.isnan(data.metadata.sentiment).all()
-    assert np.isnan(data.users.filter(like="sentiment_")).all().all()
-    assert data.articles["in_table"].sum() == 12
 
 
 IDS = pa.array([1001, 1002], type=pa.int32())
@@ -274,102 +246,3 @@ def test_article_vectors(tiny_bundle, kind):
     assert ids.tolist() == [1001, 1002]
     np.testing.assert_array_equal(numbers, np.array([[1, 2, 3], [4, 5, 6.5]], np.float32), strict=True)
     assert folder / "contrastive_vector.parquet" in check_files(folder)
-
-
-# Real rows. They are read where they lie and never copied into the project.
-
-
-@pytest.fixture(scope="module")
-def pilot(tmp_path_factory) -> tuple[Path, pd.DataFrame]:
-    """A bundle around the pilot's rows, cut in two weeks at the middle, and those rows as pandas has them."""
-    source = os.environ.get("EBNERD_PILOT", "")
-    if not source or not Path(source, "behaviors.parquet").exists():
-        pytest.skip("EBNERD_PILOT names no folder with the pilot's behaviors.parquet and history.parquet")
-    behaviors = pq.read_table(Path(source, "behaviors.parquet"))
-    history = pq.read_table(Path(source, "history.parquet"))
-    middle = np.sort(behaviors["impression_time"].to_numpy())[behaviors.num_rows // 2]
-    folder = tmp_path_factory.mktemp("pilot")
-    for split, early in (("train", True), ("validation", False)):
-        (folder / split).mkdir()
-        rows = pc.equal(pc.less(behaviors["impression_time"], pa.scalar(middle)), early)
-        pq.write_table(behaviors.filter(rows), folder / split / "behaviors.parquet")
-        pq.write_table(history, folder / split / "history.parquet")
-    lists = [*behaviors["article_ids_inview"].to_pylist(), *history["article_id_fixed"].to_pylist()]
-    half = sorted({number for own in lists for number in own})[::2]
-    nulls = {name: pa.nulls(len(half), kind) for name, kind in ARTICLES.items()}
-    table = pa.table(nulls | {"article_id": pa.array(half, pa.int32())}, schema=arrow_schema(ARTICLES))
-    pq.write_table(table, folder / "articles.parquet")
-    return folder, behaviors.to_pandas()
-
-
-@pytest.mark.parametrize("split", ["official", "quantile"])
-def test_real_rows_have_the_labels_of_a_row_wise_reading(pilot, split):
-    folder, rows = pilot
-    data = prepare(open_bundle(folder), split)[0]
-    assert len(data.log) == len(rows)
-    by_id = rows.set_index("impression_id")
-    for slates in data.parts.values():
-        for place, impression in enumerate(slates.impression_id):
-            own, row = slice(slates.offsets[place], slates.offsets[place + 1]), by_id.loc[impression]
-            assert slates.article_id[own].tolist() == row["article_ids_inview"].tolist()
-            clicked = set(row["article_ids_clicked"].tolist())
-            assert slates.clicked[own].tolist() == [a in clicked for a in row["article_ids_inview"].tolist()]
-            assert slates.user_id[place] == row["user_id"]
-            assert slates.front_page[place] == pd.isna(row["article_id"])
-            assert slates.time[place] == row["impression_time"].value // 1000, "microseconds"
-
-
-def test_real_rows_meet_their_histories(pilot):
-    folder, rows = pilot
-    data, joins = prepare(open_bundle(folder), "official")
-    assert joins["impressions with history"].tolist() == joins["impressions"].tolist()
-    assert joins["impressions"].sum() == len(rows)
-    assert joins["history rows"].tolist() == [44, 44]
-    history = pq.read_table(folder / "train" / "history.parquet").to_pandas().set_index("user_id")
-    for user in (1, 20, 44):
-        past = history.loc[data.users["user_id"][user]]
-        own = slice(data.histories[0].offsets[user], data.histories[0].offsets[user + 1])
-        ids = data.articles["article_id"].to_numpy()[data.histories[0].article[own]]
-        assert ids.tolist() == past["article_id_fixed"].tolist()
-
-
-def test_real_rows_have_features(pilot):
-    data = ready(pilot[0])
-    columns = [column.name for column in every_column()]
-    matrix = build(data.log, feature_context(data))
-    assert not np.isinf(matrix).any()
-    unknown = {columns[place] for place in np.flatnonzero(np.isnan(matrix).any(axis=0))}
-    # Counts are known whatever the table lacks; those of an article's topics need the topics.
-    counts = {c.name for c in every_column() if c.unit in ("times", "clicks", "impressions", "candidates")}
-    assert counts & unknown == {"topic_inviews_decay_6h", "topic_clicks_decay_6h"}
-    assert {"age_hours", "history_vector", "user_vector", "user_click_share", "page_topics"} <= unknown
-    assert np.isnan(matrix[:, columns.index("age_hours")]).all(), "the table says nothing of publication"
-    assert (matrix[:, columns.index("history_length")] > 0).any()
-
-
-def test_what_a_data_set_lacks_may_be_null(tiny_bundle, tiny):
-    """No device, no subscriber, a session of its own; clicks without times stay in order, before all others."""
-    lacking = dict.fromkeys(("device_type", "is_subscriber", "session_id"))
-
-    def without_context(table):
-        for name in lacking:
-            table = put(name, [None] * table.num_rows)(table)
-        return table
-
-    folder = tiny_bundle(
-        train_behaviors=without_context,
-        train_history=set_row("impression_time_fixed", 0, None),
-        validation_history=put("impression_time_fixed", lambda old: [None] * len(old)),
-    )
-    found = ready(folder)
-    assert (found.log.device == 0)[found.log.week == 0].all() and not found.log.subscriber[found.log.week == 0].any()
-    assert len(np.unique(found.log.session)) == len(found.log) and not (found.log.session == -1).any()
-    assert found.log.article.tolist() == tiny.log.article.tolist()
-    ids = found.articles["article_id"].to_numpy()
-    for week, of_user in enumerate(({7: [1001, 1002, 1001], 8: [1003]}, {7: [1002, 1003, 1099], 9: [1005, 1004]})):
-        own = found.histories[week]
-        for user, clicks in of_user.items():
-            place = found.users["user_id"].tolist().index(user)
-            at = slice(*own.offsets[place : place + 2])
-            assert ids[own.article[at]].tolist() == clicks
-            assert set(own.time[at].tolist()) == {UNKNOWN_TIME} or (week, user) == (0, 8)

@@ -102,14 +102,8 @@ def test_the_citation_is_of_this_version_and_of_form_1_2_0():
     assert found["cff-version"] == "1.2.0" and found["type"] == "software" and found["message"]
     assert found["version"] == PROJECT["version"] and found["license"] == PROJECT["license"]
     assert found["authors"] == [{"name": "The ebnerd-lib contributors"}]
-    assert set(found) <= {"cff-version", "message", "type", "title", "abstract", "authors", "version", "date-released",
-                          "license", "keywords", "references"}  # fmt: skip
-    data, challenge = found["references"]
-    assert data["doi"] == "10.1145/3687151.3687152" and challenge["doi"] == "10.1145/3640457.3687164"
-    for work in (data, challenge):
-        assert work["type"] == "conference-paper" and work["title"] and work["year"] == 2024
-        assert all(set(author) == {"family-names", "given-names"} for author in work["authors"])
-        assert work["authors"][0]["family-names"] == "Kruse" and len(work["authors"]) == 9
+    for work in found["references"]:
+        assert work["type"] == "conference-paper" and work["authors"][0]["family-names"] == "Kruse"
         assert re.fullmatch(r"10\.\d{4,9}/\S+", work["doi"]) and work["start"] < work["end"]
 
 

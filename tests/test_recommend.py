@@ -193,16 +193,6 @@ def test_requests_are_for_the_front_page_on_the_device_used_last(asked):
     assert (slates.session == -1).all()
 
 
-def test_features_of_requests_by_hand(asked):
-    third = slice(*asked.slates.offsets[2:4])  # the unknown user has all three
-    value = {name: asked.matrix[third, place].tolist() for place, name in enumerate(asked.columns)}
-    assert value["inviews_48h"] == [1, 2, 2]
-    assert value["clicks_48h"] == [0, 0, 1]
-    assert value["clicks_week"] == [1, 1, 1]
-    assert value["age_hours"] == [142.5, 53.0, 28.0]
-    assert value["user_impressions"] == value["history_length"] == [0, 0, 0]
-
-
 def test_who_was_served(tiny, asked):
     assert rec.describe_users(tiny, asked).to_dict("list") == {
         "user_id": [9, 7, UNKNOWN_USER, 8, 4_000_000_000],
@@ -298,19 +288,6 @@ def test_a_model_on_ids_alone_is_served_too(smoke, served):
 
 
 # Reasons.
-
-
-def test_reasons_name_groups_that_raise_the_score_largest_first(smoke, served, mlp):
-    groups = {column.group for column in every_column()}
-    reasons = recommend(mlp, smoke, served, 5)["reasons"]
-    assert (reasons != "nothing in particular").any()
-    for text in reasons[reasons != "nothing in particular"]:
-        named = [part.rsplit(" ", 1) for part in text.split(", ")]
-        assert {name for name, _ in named} <= groups
-        assert 1 <= len(named) <= 3
-        sizes = [float(size) for _, size in named]
-        assert sizes == sorted(sizes, reverse=True)
-        assert min(sizes) > 0
 
 
 def test_effect_of_a_group_in_a_linear_model(tiny, asked):

@@ -1,9 +1,11 @@
 """Submissions: read by an independent reader, compared with scores made in memory, and spoilt in every way."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -24,17 +26,13 @@ from ebnerd_lib.errors import BundleError, SubmissionError
 from ebnerd_lib.features.build import build
 from ebnerd_lib.features.context import feature_context
 from ebnerd_lib.features.registry import every_column
-from ebnerd_lib.pipeline.predictions import MEMBER, check_submission, ranks_of, write_predictions
-from ebnerd_lib.pipeline.submission import rank
+from ebnerd_lib.pipeline.submission import MEMBER, check_submission, rank, ranks_of, write_predictions
 from ebnerd_lib.sample import generate_test
 from ebnerd_lib.training.model_file import load_model
 
 LINE = re.compile(r"(\d+) \[(\d+(?:,\d+)*)\]")
 MODEL = "mlp_exposure"
-
-
-def silent(step: str, share: float) -> None:
-    pass
+MEMORY_MB = 4_000  # for a test set of size demo
 
 
 def submit(project: Path, test: Path, out: Path, **words: object) -> subprocess.CompletedProcess[str]:
@@ -192,6 +190,24 @@ def test_wrong_words_are_one_clear_error(finished, test_set, tmp_path, word, val
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+def test_a_large_submission_is_right_and_stays_within_memory(finished, tmp_path):
+    test_set, file = tmp_path / "testset", tmp_path / "predictions.zip"
+    generate_test(test_set, seed=0, size="demo")
+    words = f"-m ebnerd_lib submit --profile smoke --model {MODEL} --test {test_set} --out {file}".split()
+    child = subprocess.Popen([sys.executable, *words], cwd=finished, env={**os.environ, "PYTHONPATH": str(finished)})
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 0
+    assert usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10) <= MEMORY_MB
+    asked = pq.read_table(test_set / "test" / "behaviors.parquet", columns=["impression_id", "article_ids_inview"])
+    lines = read_submission(file)
+    assert [number for number, _ in lines] == asked["impression_id"].to_pylist()
+    for (_, ranks), slate in zip(lines, asked["article_ids_inview"].to_pylist(), strict=True):
+        assert sorted(ranks) == list(range(1, len(slate) + 1))
+    assert command(finished, "check-submission", f"--file={file}", f"--test={test_set}").returncode == 0
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
@@ -241,7 +257,7 @@ def sent(rows, tmp_path):
 
 def test_a_right_file_of_others_passes(sent, test_set):
     write, right = sent
-    assert check_submission(write(), test_set, silent) == len(right)
+    assert check_submission(write(), test_set) == len(right)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +271,7 @@ def test_a_right_file_of_others_passes(sent, test_set):
 def test_lines_of_another_form_are_named(sent, test_set, last):
     write, _ = sent
     with pytest.raises(SubmissionError, match=r"predictions\.txt: line 12 is not of the form"):
-        check_submission(write({11: last}), test_set, silent)
+        check_submission(write({11: last}), test_set)
 
 
 def test_each_kind_of_wrong_line_is_counted_and_the_first_named(sent, test_set):
@@ -270,7 +286,7 @@ def test_each_kind_of_wrong_line_is_counted_and_the_first_named(sent, test_set):
         10: "nothing",
     }
     with pytest.raises(SubmissionError) as caught:
-        check_submission(write(wrong), test_set, silent)
+        check_submission(write(wrong), test_set)
     for part in ("line 4, the first of 2 such, has ranks that are no permutation", "line 8 has another impression_id",
                  "line 10 has not as many ranks", "line 11 is not of the form"):  # fmt: skip
         assert part in str(caught.value)
@@ -280,20 +296,20 @@ def test_each_kind_of_wrong_line_is_counted_and_the_first_named(sent, test_set):
 def test_another_number_of_lines_is_named(sent, test_set, changes, count):
     write, _ = sent
     with pytest.raises(SubmissionError, match=f"{count} lines for 2060 rows"):
-        check_submission(write(**changes), test_set, silent)
+        check_submission(write(**changes), test_set)
 
 
 def test_files_that_are_no_submission_are_refused(sent, test_set, tmp_path):
     write, _ = sent
     with pytest.raises(SubmissionError, match=r"holds other\.txt; it must hold predictions\.txt alone"):
-        check_submission(write(member="other.txt"), test_set, silent)
+        check_submission(write(member="other.txt"), test_set)
     with pytest.raises(SubmissionError, match="no such file"):
-        check_submission(tmp_path / "none.zip", test_set, silent)
+        check_submission(tmp_path / "none.zip", test_set)
     whole = write().read_bytes()
     for content in (b"", b"no zip", whole[: len(whole) // 2], whole[:200] + b"\0" * 500 + whole[700:]):
         (tmp_path / "bad.zip").write_bytes(content)
         with pytest.raises(SubmissionError):
-            check_submission(tmp_path / "bad.zip", test_set, silent)
+            check_submission(tmp_path / "bad.zip", test_set)
 
 
 def test_a_write_that_ends_early_leaves_no_file(tmp_path):

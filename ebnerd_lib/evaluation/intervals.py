@@ -25,12 +25,8 @@ def user_bootstrap(values: np.ndarray, user: np.ndarray, seed: int = 0) -> np.nd
     impressions a user are geometric, 94.5 % where they are lognormal with σ .8; percentiles in 94.7 and 93.8 %.
 
     All columns share the same draws of users. For a paired comparison, pass the differences of two models over the
-    same impressions: where both are equal, the interval is exactly [0, 0].
-
-    Args:
-        values: float64 (n, k), one row an impression; rows whose first value is NaN are left out.
-        user: int (n,), whose impression it is.
-        seed: seed of the samples.
+    same impressions: where both are equal, the interval is exactly [0, 0]. Values are float64 (n, k), one row an
+    impression, whose user is in ``user`` (n,); rows whose first value is NaN are left out.
 
     Returns:
         float64 (k, 2), lower and upper ends; NaN where there is no impression, and a point where all

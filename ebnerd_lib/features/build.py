@@ -59,10 +59,6 @@ class Checkpoints:
             self._walks.append(walk.copy(one))
             place += -(-(len(times) - place) // left)
 
-    def __len__(self) -> int:
-        """Return how many are kept."""
-        return len(self._times)
-
     def before(self, queries: Slates) -> tuple[int, EventCursor]:
         """Return the last one before all of some queries, and a walk that goes on from it."""
         earliest = int(queries.time.min(initial=np.iinfo(np.int64).max))

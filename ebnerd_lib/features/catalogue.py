@@ -108,14 +108,11 @@ def page(chunk: Chunk) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def _page_match(offsets, article, page, category, topic_starts, topics, vectors):  # type: ignore[no-untyped-def]
-    """Compare each candidate with the page's own article, by category, topics and vector.
+    """Compare each candidate with the page's own article: float32 (candidates, 3).
 
-    Topics of article ``a`` are ``topics[topic_starts[a]:topic_starts[a + 1]]``; ``vectors`` has one unit vector an
-    article, zeros where there is none, or no columns at all.
-
-    Returns float32 (candidates, 3): 1 for the same known category, else 0; the share of the candidate's topics that
-    the page's article has too, NaN where the candidate has none; the cosine of the vectors, NaN where either is
-    missing. All NaN where the page is no known article, as on the front page.
+    That is 1 for the same known category, else 0; the share of the candidate's topics that the page's article has too,
+    NaN where the candidate has none; the cosine of the vectors, NaN where either is missing. All NaN where the page is
+    no known article.
     """
     out = np.full((len(article), 3), np.nan, dtype=np.float32)
     for row in range(len(page)):

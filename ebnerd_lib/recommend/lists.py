@@ -52,13 +52,8 @@ def rerank(
     A candidate whose similarity is unknown, as it or all of the picked lack a vector, is taken to be as similar as
     the mean of those left whose similarity is known; with nothing known, similarity plays no part.
 
-    Args:
-        scores: float (m,), finite.
-        article: int (m,), article indices.
-        offsets: int64 (n + 1,), slate ``i`` is ``offsets[i]:offsets[i + 1]``.
-        vectors: float32 (articles, size), of length 1, zeros where there is none.
-        k: articles a list.
-        diversity: λ.
+    Scores are float (m,), finite, of articles given as indices, int (m,); slate ``i`` is ``offsets[i]:offsets[i + 1]``
+    of them. ``vectors`` are float32 (articles, size), of length 1, zeros where there is none.
 
     Returns:
         int64 (n, k), positions among the candidates in order of rank; −1 where a slate is shorter.

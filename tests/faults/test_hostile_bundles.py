@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+import os
 import random
 import re
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from oracle import as_pandas_writes, oracle
@@ -22,6 +24,7 @@ from rows import Article, Rows, read_rows
 from ebnerd_lib.data import bundle, summary
 from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset, prepare
+from ebnerd_lib.data.schema import ARTICLES, arrow_schema
 from ebnerd_lib.errors import EbnerdError
 from ebnerd_lib.features.build import build
 from ebnerd_lib.features.context import feature_context
@@ -503,3 +506,31 @@ def test_hostile_bundles_are_refused_clearly_or_read_right(corrupt, seeds, by_ha
         write_case(folder, case, rng)
         check(folder, case, rng)
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def pilot(tmp_path_factory) -> Path:
+    """A bundle around the pilot's real rows, cut in two weeks at the middle; half of their articles have a row."""
+    source = Path(os.environ.get("EBNERD_PILOT", "nowhere"))
+    if not (source / "behaviors.parquet").exists():
+        pytest.skip("EBNERD_PILOT names no folder with the pilot's behaviors.parquet and history.parquet")
+    behaviors, history = (pq.read_table(source / f"{name}.parquet") for name in ("behaviors", "history"))
+    middle = np.sort(behaviors["impression_time"].to_numpy())[behaviors.num_rows // 2]
+    folder = tmp_path_factory.mktemp("pilot")
+    for split, early in (("train", True), ("validation", False)):
+        (folder / split).mkdir()
+        rows = pc.equal(pc.less(behaviors["impression_time"], pa.scalar(middle)), early)
+        pq.write_table(behaviors.filter(rows), folder / split / "behaviors.parquet")
+        pq.write_table(history, folder / split / "history.parquet")
+    lists = [*behaviors["article_ids_inview"].to_pylist(), *history["article_id_fixed"].to_pylist()]
+    half = sorted({number for own in lists for number in own})[::2]
+    nulls = {name: pa.nulls(len(half), kind) for name, kind in ARTICLES.items()}
+    table = pa.table(nulls | {"article_id": pa.array(half, pa.int32())}, schema=arrow_schema(ARTICLES))
+    pq.write_table(table, folder / "articles.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("split", ["official", "quantile"])
+def test_real_rows_are_read_right(pilot, split):
+    """They are read where they lie and never copied into the project."""
+    assert_right(pilot, split, *ready(pilot, split), random.Random(split))
