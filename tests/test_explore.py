@@ -13,6 +13,7 @@ from conftest import micros as at
 
 from ebnerd_lib import plots
 from ebnerd_lib.data import dataset as datasets
+from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.slates import HOUR, Slates
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import BundleError, ConfigError, StageError
@@ -161,6 +162,22 @@ def test_what_a_reader_had_read(tiny, tiny_path, impression, rows):
     expected = pd.DataFrame(rows, columns=columns).astype({"article_id": np.int32, "read_time": np.float32})
     pd.testing.assert_frame_equal(found[columns], expected, check_dtype=False)
     assert found["time"].is_monotonic_decreasing
+
+
+def test_clicks_without_times_are_listed_after_the_others_the_last_one_first(tiny_bundle):
+    """As in a data set whose histories have no times."""
+
+    def without_times(table):
+        for name in ("impression_time_fixed", "read_time_fixed"):
+            column = pa.nulls(table.num_rows, table.schema.field(name).type)
+            table = table.set_column(table.column_names.index(name), name, column)
+        return table
+
+    path = tiny_bundle(validation_history=without_times)
+    dataset = datasets.prepare(open_bundle(path), "official")[0]
+    found = history(dataset, on_offer(dataset, 201), ReadTimes(path))
+    assert found["article_id"].tolist() == [1099, 1003, 1002] and found["read_time"].isna().all()
+    assert found["age_hours"].isna().all() and found["source"].tolist() == ["history"] * 3
 
 
 def test_what_was_read_is_what_is_not_recommended(smoke, smoke_bundle, sampled):

@@ -193,7 +193,7 @@ def test_features_of_what_mind_lacks_are_left_out_and_the_others_say_something(m
     assert left_out(smoke) == {}
     lacking = left_out(made_up)
     assert set(lacking) == {
-        "published_time", "premium", "sentiment_label", "article vectors", "article_id", "device_type",
+        "published_time", "premium", "sentiment_label", "article vectors", "article_id of behaviors", "device_type",
         "is_subscriber", "session_id",
     }  # fmt: skip
     write_features(made_up, tmp_path)

@@ -186,7 +186,9 @@ def history(dataset: Dataset, moment: Moment, read_times: ReadTimes) -> pd.DataF
         source=["history"] * len(read) + ["log"] * int(new.sum()),
     )
     table = table[["time", "article_id", "title", "category", "age_hours", "read_time", "source"]]
-    return table.iloc[np.argsort(time, kind="stable")[::-1]].reset_index(drop=True)
+    unknown = time == UNKNOWN_TIME  # of these the last comes first, after all others
+    latest = np.lexsort((-np.arange(len(time)) * unknown, -np.where(unknown, 0, time)))
+    return table.iloc[latest].reset_index(drop=True)
 
 
 def _described(dataset: Dataset, article: np.ndarray, time: np.ndarray | int) -> pd.DataFrame:

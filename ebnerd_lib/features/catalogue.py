@@ -411,14 +411,14 @@ for base in (
 def left_out(dataset: Dataset) -> dict[str, list[str]]:
     """Return the features that say nothing, by the column they need and of which the dataset knows nothing.
 
-    Features are known by what their names hold. ``article_id`` is the page being read.
+    Features are known by what their names hold. The ``article_id of behaviors`` is the page being read.
     """
     log, meta = dataset.log, dataset.metadata
     needed = {
         "published_time": (meta.published != UNKNOWN_TIME, "age_hours|published_"),
         "category": (meta.category, "_category|category_"), "topics": (meta.topics >= 0, "_topics|topic_"),
         "premium": (meta.premium, "premium"), "sentiment_label": (meta.sentiment > 0, "negative|positive|_sentiment"),
-        "article vectors": (meta.vectors, "_vector"), "article_id": (~log.front_page, "page|own_article"),
+        "article vectors": (meta.vectors, "_vector"), "article_id of behaviors": (~log.front_page, "page|own_article"),
         "device_type": (log.device, "desktop|mobile|tablet"),
         "is_subscriber": (log.subscriber, "subscriber|audience_"), "session_id": (log.session >= 0, "_session"),
     }  # fmt: skip
