@@ -241,13 +241,16 @@ def intervals(entries: Mapping[str, Mapping[str, Any]], split: str = "validation
     """Draw each scorer's AUC with its 95 % interval, best on top, the tier beside its name, chance marked."""
     rows = {name: {**entry[split], "tier": entry["tier"]} for name, entry in entries.items()}
     part = "the tuning day" if split == "tuning" else split
-    return _interval_rows(rows, 0.5, f"AUC on {part}, mean over impressions; chance dotted")
+    return _interval_rows(rows, 0.5, f"AUC on {part}; dotted: random")
 
 
 @mpl.rc_context(STYLE)
 def differences(entries: Mapping[str, Mapping[str, Any]], reference: str) -> Figure:
-    """Draw the paired difference in AUC of each scorer to a reference with its 95 % interval, best on top."""
-    label = f"ΔAUC vs. {_short(reference)}, paired; grey where the interval holds 0"
+    """Draw the paired difference in AUC of each scorer to a reference with its 95 % interval, best on top.
+
+    Grey where the interval holds 0.
+    """
+    label = f"ΔAUC vs. {_short(reference, 20)}"
     return _interval_rows(entries, 0, label, is_difference=True)
 
 
@@ -314,7 +317,7 @@ def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
             ends = [one["auc_ci"] or (one["auc"], one["auc"]) for one in values]
             axis.vlines(place, [low for low, _ in ends], [high for _, high in ends], color=colour, linewidth=1.5)
         axis.axhline(0.5, color=GREY, linewidth=1, linestyle=":")
-        axis.set_xticks(range(len(own)), [_short(record["slice"], 15) for record in own], fontsize=8)
+        axis.set_xticks(range(len(own)), [_short(record["slice"], 20) for record in own], fontsize=8)
         axis.set_xlim(-0.5, len(own) - 0.5)
         axis.grid(axis="x", visible=False)
         axis.set_title(_short(dimension), fontsize=9)
@@ -359,7 +362,8 @@ def trade_off(tables: Mapping[str, pd.DataFrame], metric: str = "ndcg@10") -> Fi
             for x, y, weight in zip(row["diversity"], row[metric], row["diversity_weight"], strict=True):
                 side = "right" if offset[0] < 0 else "left"
                 axis.annotate(f"λ = {weight:g}", (x, y), offset, textcoords="offset points", ha=side, fontsize=8)
-    axis.set(xlabel="intra-list diversity of the first five", ylabel=metric.replace("ndcg", "nDCG"))
+    axis.margins(x=0.1)
+    axis.set(xlabel="intra-list diversity of the first ten", ylabel=metric.replace("ndcg", "nDCG"))
     _name_lines(axis)
     return figure
 

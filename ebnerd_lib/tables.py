@@ -8,6 +8,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from ebnerd_lib.configs import flat
+from ebnerd_lib.evaluation.intervals import with_interval
 from ebnerd_lib.evaluation.metrics import METRICS
 
 _HEADINGS = {
@@ -21,6 +22,12 @@ _HEADINGS = {
     "age_hours": "age, h",
     "click_rate": "click rate",
     "read_time": "read time, s",
+    "diversity_weight": "λ",
+    "novelty_week": "novelty, week",
+    "without_vector": "without vector",
+    "coverage_share": "coverage, share",
+    "article_id": "article",
+    "user_id": "user",
 }
 _DECIMALS = {"logloss": 4, "f1": 3, "accuracy": 3}
 
@@ -37,7 +44,8 @@ def show(
     Args:
         table: rows to show; numbers are formatted by the name of their column.
         caption: what it says, with units.
-        decimals: digits after the point by column; metrics have theirs, whole numbers none, others three. Ids are shown as they are.
+        decimals: digits after the point by column; metrics have theirs, other numbers three in all. Ids are shown as
+            they are.
         index: whether to show the index.
         ours: scorers that are models of ours, the best of each tier among which is marked.
     """
@@ -81,12 +89,13 @@ def best(table: pd.DataFrame, ours: Iterable[str]) -> pd.DataFrame:
 
 
 def _number(value: float) -> str:
-    """Write a number to three digits after the point, a whole one without any.
+    """Write a number to three digits, a whole one without any after the point.
 
-    >>> _number(94.0), _number(0.12345)
-    ('94', '0.123')
+    >>> _number(94.0), _number(0.12345), _number(12.345), _number(4897.12)
+    ('94', '0.123', '12.3', '4,897')
     """
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3f}"
+    digits = 0 if float(value).is_integer() else (abs(value) < 100) + (abs(value) < 10) + (abs(value) < 1)
+    return f"{value:,.{digits}f}"
 
 
 def _heading(name: Any) -> str:
@@ -109,10 +118,9 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def with_intervals(table: pd.DataFrame, decimals: int = 3) -> pd.DataFrame:
-    """Return a table for readers: each ``<name>_ci`` written as "[low, high]" beside its mean, no ``<name>_users``."""
-    shown = table.drop(columns=[name for name in table.columns if name.endswith("_users")])
-    for name in [name for name in table.columns if name.endswith("_ci")]:
-        shown[name] = [
-            "–" if ends is None else f"[{ends[0]:.{decimals}f}, {ends[1]:.{decimals}f}]" for ends in table[name]
-        ]
-    return shown.rename(columns=lambda name: f"{name.removesuffix('_ci')} 95 %" if name.endswith("_ci") else name)
+    """Return a table for readers: each mean written with its interval, "0.915 [0.892, 0.934]", no ``<name>_users``."""
+    shown = table.drop(columns=[name for name in table.columns if name.endswith(("_ci", "_users"))])
+    for name in [name for name in shown.columns if f"{name}_ci" in table]:
+        both = zip(table[name], table[f"{name}_ci"], strict=True)
+        shown[name] = [with_interval(mean, ends, digits=decimals) for mean, ends in both]
+    return shown

@@ -9,9 +9,8 @@ import numpy as np
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.evaluation.baselines import BASELINES
-from ebnerd_lib.evaluation.compare import with_interval
 from ebnerd_lib.evaluation.evaluate import find_scores, load_scores, with_intervals
-from ebnerd_lib.evaluation.intervals import FEW_USERS
+from ebnerd_lib.evaluation.intervals import FEW_USERS, with_interval
 from ebnerd_lib.evaluation.metrics import per_slate
 from ebnerd_lib.features.registry import TIERS
 from ebnerd_lib.features.store import Features
