@@ -131,6 +131,7 @@ def _narrowed(figure: Figure) -> Figure:
     """Lay a figure out as wide as a phone, its panels one under the other and its legend below them."""
     panels = [axis for axis in figure.axes if axis.get_visible()]
     rows = panels[0].get_gridspec().nrows
+    figure.set_layout_engine("constrained")
     grid = figure.add_gridspec(len(panels), 1)
     for place, axis in enumerate(panels):
         axis.set_subplotspec(grid[place])
@@ -272,7 +273,7 @@ def _interval_rows(
         axis.text(1.01, place, text, transform=axis.get_yaxis_transform(), va="center", fontsize=9)
     axis.axvline(zero, color=GREY, linewidth=1, linestyle=":")
     _name_rows(axis, [f"{_short(name, 30)} ({entry['tier']})" for name, entry in ordered])
-    axis.set(xlabel=label)
+    axis.set_xlabel(label, loc="right")  # names may leave little room below the axis
     return figure
 
 
@@ -297,7 +298,7 @@ def category_shares(table: pd.DataFrame, most: int = 12) -> Figure:
         axis.plot(shares[name], place, mark, color=colour, markersize=5, label=_short(name, 18))
     _name_rows(axis, names)
     axis.invert_yaxis()
-    axis.set(xlabel="share of what was shown, and of the recommendations")
+    axis.set_xlabel("share of times shown, and of the lists", loc="right")
     axis.legend(fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
@@ -317,7 +318,7 @@ def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
             ends = [one["auc_ci"] or (one["auc"], one["auc"]) for one in values]
             axis.vlines(place, [low for low, _ in ends], [high for _, high in ends], color=colour, linewidth=1.5)
         axis.axhline(0.5, color=GREY, linewidth=1, linestyle=":")
-        axis.set_xticks(range(len(own)), [_short(record["slice"], 20) for record in own], fontsize=8)
+        axis.set_xticks(range(len(own)), [_short(record["slice"], 56 // len(own)) for record in own], fontsize=7)
         axis.set_xlim(-0.5, len(own) - 0.5)
         axis.grid(axis="x", visible=False)
         axis.set_title(_short(dimension), fontsize=9)
@@ -393,18 +394,18 @@ def search(trials: pd.DataFrame, importance: Mapping[str, float], metric: str) -
         importance: shares by parameter, largest first.
         metric: the column that is searched for.
     """
-    figure, (left, right) = _figure(columns=2, width=9.6)
+    figure, (left, right) = _figure(columns=2)
     ordered = trials.sort_values("trial")
     for early, colour, label in ((False, BLUE, "trained to the end"), (True, GREY, "stopped early")):
         own = ordered[ordered["stopped early"] == early]
         left.scatter(own["trial"], own[metric], color=colour, s=18, label=label, zorder=3)
     left.step(ordered["trial"], ordered[metric].cummax(), color=ORANGE, where="post", label="best so far")
     left.set(xlabel="trial", ylabel=metric, title="The tuning day")
-    left.legend(fontsize=8, loc="lower right")
+    figure.legend(fontsize=8, ncols=3, loc="outside lower left")
     names = list(importance)[::-1]
     right.barh(range(len(names)), [importance[name] for name in names], color=BLUE, height=0.7)
     _name_rows(right, names)
-    right.set(xlabel="share of what varies", title="Importance of the parameters")
+    right.set(xlabel="share of what varies", title="Importance")
     return figure
 
 
