@@ -238,11 +238,10 @@ def learning_curves(curves: Mapping[str, pd.DataFrame], best: Mapping[str, int],
 
 
 @mpl.rc_context(STYLE)
-def intervals(entries: Mapping[str, Mapping[str, Any]], split: str = "validation") -> Figure:
-    """Draw each scorer's AUC with its 95 % interval, best on top, the tier beside its name, chance marked."""
-    rows = {name: {**entry[split], "tier": entry["tier"]} for name, entry in entries.items()}
-    part = "the tuning day" if split == "tuning" else split
-    return _interval_rows(rows, 0.5, f"AUC on {part}; dotted: random")
+def intervals(entries: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Draw each scorer's AUC with its 95 % interval, best on top, the tier beside its name, random level dotted."""
+    rows = {name: {**entry["validation"], "tier": entry["tier"]} for name, entry in entries.items()}
+    return _interval_rows(rows, 0.5, "AUC on validation; dotted: random")
 
 
 @mpl.rc_context(STYLE)
@@ -347,24 +346,23 @@ def calibration(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def trade_off(tables: Mapping[str, pd.DataFrame], metric: str = "ndcg@10") -> Figure:
-    """Draw a metric vs. intra-list diversity, one line a scorer, the smallest and the largest weight written.
+def trade_off(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw nDCG@10 vs. intra-list diversity, one line a scorer, the smallest and the largest weight written.
 
     Args:
-        tables: by scorer, rows with ``diversity_weight``, ``diversity``, ``metric`` and its ``…_ci``.
-        metric: what diversity costs.
+        tables: by scorer, rows with ``diversity_weight``, ``diversity``, ``ndcg@10`` and ``ndcg@10_ci``.
     """
     figure, (axis,) = _figure(height=3.8)
     for (name, table), colour in _coloured(tables.items()):
-        ends = np.array(table[f"{metric}_ci"].tolist(), dtype=float).reshape(-1, 2)
+        ends = np.array(table["ndcg@10_ci"].tolist(), dtype=float).reshape(-1, 2)
         axis.fill_between(table["diversity"], ends[:, 0], ends[:, 1], color=colour, alpha=0.15, linewidth=0)
-        axis.plot(table["diversity"], table[metric], marker="o", markersize=4, color=colour, label=name)
+        axis.plot(table["diversity"], table["ndcg@10"], marker="o", markersize=4, color=colour, label=name)
         for row, offset in ((table.iloc[:1], (-4, 5)), (table.iloc[-1:], (4, -11))):
-            for x, y, weight in zip(row["diversity"], row[metric], row["diversity_weight"], strict=True):
+            for x, y, weight in zip(row["diversity"], row["ndcg@10"], row["diversity_weight"], strict=True):
                 side = "right" if offset[0] < 0 else "left"
                 axis.annotate(f"λ = {weight:g}", (x, y), offset, textcoords="offset points", ha=side, fontsize=8)
     axis.margins(x=0.1)
-    axis.set(xlabel="intra-list diversity of the first ten", ylabel=metric.replace("ndcg", "nDCG"))
+    axis.set(xlabel="intra-list diversity of the first ten", ylabel="nDCG@10")
     _name_lines(axis)
     return figure
 

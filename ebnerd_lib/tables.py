@@ -32,13 +32,7 @@ _HEADINGS = {
 _DECIMALS = {"logloss": 4, "f1": 3, "accuracy": 3}
 
 
-def show(
-    table: pd.DataFrame,
-    caption: str,
-    decimals: dict[str, int] | None = None,
-    index: bool = False,
-    ours: Iterable[str] = (),
-) -> Styler:
+def show(table: pd.DataFrame, caption: str, decimals: dict[str, int] | None = None, ours: Iterable[str] = ()) -> Styler:
     """Return a table ready for display.
 
     Args:
@@ -46,7 +40,6 @@ def show(
         caption: what it says, with units.
         decimals: digits after the point by column; metrics have theirs, other numbers three in all. Ids are shown as
             they are.
-        index: whether to show the index.
         ours: scorers that are models of ours, the best of each tier among which is marked.
     """
     digits = {**dict.fromkeys(METRICS, 4), **_DECIMALS, **(decimals or {})}
@@ -60,10 +53,10 @@ def show(
     if marks.any(axis=None):
         caption = f"{caption.rstrip('.')}. A model that is best of its tier is in bold."
     styler = table.style.format(formats, na_rep="–", escape="html").format_index(_heading, axis="columns")
-    styler = styler.format_index(escape="html").set_caption(html.escape(caption, quote=False))
+    styler = styler.set_caption(html.escape(caption, quote=False))
     styler = styler.set_td_classes(marks.map({True: "best", False: ""}.get))
     styler = styler.set_table_styles([{"selector": "td.best", "props": "font-weight: bold"}])
-    return styler if index else styler.hide(axis="index")
+    return styler.hide(axis="index")
 
 
 def best(table: pd.DataFrame, ours: Iterable[str]) -> pd.DataFrame:

@@ -77,8 +77,9 @@ CALLS = {
     "learning_curves": lambda v, x: [plots.learning_curves(
         {x: pd.DataFrame({"epoch": range(len(v)), "train/loss": v, "val/loss": v, "val/auc": v})}, {x: 0}
     )],
-    "intervals": lambda v, x: [plots.intervals({n: {"tier": "ids", "tuning": own} for n, own in scores(v, x).items()},
-                                               "tuning")],
+    "intervals": lambda v, x: [plots.intervals(
+        {n: {"tier": "ids", "validation": own} for n, own in scores(v, x).items()}
+    )],
     "differences": lambda v, x: [plots.differences(scores(v, x), x)],
     "slate_layout": lambda v, x: [plots.slate_layout(Flat(np.array(v) > 0, np.arange(len(v) + 1)))],
     "category_shares": lambda v, x: [
@@ -95,7 +96,9 @@ CALLS = {
     "importance": lambda v, x: [plots.importance(
         {x: frame(group=[f"{x}{place}" for place in range(len(v))], drop=v, drop_ci=ends(v))}
     ), plots.importance({})],
-    "search": lambda v, x: [plots.search(frame(trial=range(len(v)), m=v, **{"stopped early": [False] * len(v)}), {x: 1}, "m")],
+    "search": lambda v, x: [plots.search(
+        frame(trial=range(len(v)), m=v, **{"stopped early": [False] * len(v)}), {x: 1}, "m"
+    )],
     "article_life": lambda v, x: [plots.article_life(life(v), 0)],
 }  # fmt: skip
 """By function, calls of it with some values and a label."""

@@ -10,8 +10,8 @@ from ebnerd_lib.pipeline.paths import ROOT
 LONGEST_SENTENCE = 25
 # Words that only this house used, where readers search for the field's.
 AVOIDED = re.compile(
-    r"(?<![.\w])(learn(s|t|ing)? on(?! (the|a|it|these)\b)|judge[sd]?|judging|mended|of late|told apart|strangers?|dearer"
-    r"|less mlp)\b",
+    r"(?<![.\w])(learn(s|t|ing)? on(?! (the|a|it|these)\b)|judge[sd]?|judging|mended|of late|told apart|strangers?"
+    r"|dearer|less mlp)\b",
     re.IGNORECASE,
 )
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
