@@ -104,4 +104,5 @@ def ranking_answer(
         more = gap(-differences[other]["auc"], [-high, -low], f"{other}, the next")
     else:
         more = "there is no other scorer"
-    return f"{best} (tier {entries[best]['tier']}) ranks validation best, with AUC {_auc(entries[best])}: {more}.{trust(slates)}"
+    tier, auc = entries[best]["tier"], _auc(entries[best])
+    return f"{best} (tier {tier}) ranks validation best, with AUC {auc}: {more}.{trust(slates)}"
