@@ -10,7 +10,7 @@ TAILS = (1 - 0.95) / 2, (1 + 0.95) / 2
 FEW_USERS = 20
 """Below so many users no method holds its level."""
 _AT_A_TIME = 1 << 22
-"""Users drawn at a time: the memory of the draws is bounded by this, whatever their number."""
+"""Users sampled at a time: the memory of the samples is bounded by this, whatever their number."""
 
 
 def user_bootstrap(values: np.ndarray, user: np.ndarray, seed: int = 0) -> np.ndarray:

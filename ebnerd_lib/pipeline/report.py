@@ -287,7 +287,7 @@ _NOT_TEXT = re.compile(r"<(script|style)\b.*?(</\1\s*>|$)", re.DOTALL | re.IGNOR
 
 
 def make_plain(notebook: Path) -> None:
-    """Rid the outputs of a notebook of colours and local paths; one that cannot be read or written stays as it is."""
+    """Strip colours and local paths from the outputs of a notebook; one that cannot be read or written stays."""
     import nbformat
 
     with contextlib.suppress(OSError, ValueError):
