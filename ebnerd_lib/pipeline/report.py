@@ -355,7 +355,7 @@ class Body:
         html: the cells.
     """
 
-    def __init__(self, cells: str, pages: dict[str, str], stage: str) -> None:
+    def __init__(self, cells: str, pages: dict[str, str], stage: str = "report") -> None:
         import bleach
         from bs4 import BeautifulSoup
 
