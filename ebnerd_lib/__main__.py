@@ -287,7 +287,7 @@ def check_submission(file: Path, test: Path) -> None:
 
 
 def _be_deterministic() -> None:
-    """Set what the same bytes hang on, before torch is loaded, which reads it once."""
+    """Set the environment variables that reproducibility depends on, before torch is loaded, which reads them once."""
     from ebnerd_lib.pipeline.run import DETERMINISM
 
     for name, value in DETERMINISM.items():
@@ -296,7 +296,7 @@ def _be_deterministic() -> None:
 
 if __name__ == "__main__":
     code = main()
-    if code == INTERRUPTED:  # without waiting for threads that wait for what is no more
+    if code == INTERRUPTED:  # without waiting for threads whose peers have ended
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

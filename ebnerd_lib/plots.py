@@ -131,6 +131,7 @@ def _narrowed(figure: Figure) -> Figure:
     """Lay a figure out as wide as a phone, its panels one under the other and its legend below them."""
     panels = [axis for axis in figure.axes if axis.get_visible()]
     rows = panels[0].get_gridspec().nrows
+    figure.set_layout_engine("constrained")
     grid = figure.add_gridspec(len(panels), 1)
     for place, axis in enumerate(panels):
         axis.set_subplotspec(grid[place])
@@ -237,17 +238,19 @@ def learning_curves(curves: Mapping[str, pd.DataFrame], best: Mapping[str, int],
 
 
 @mpl.rc_context(STYLE)
-def intervals(entries: Mapping[str, Mapping[str, Any]], split: str = "validation") -> Figure:
-    """Draw each scorer's AUC with its 95 % interval, best on top, the tier beside its name, chance marked."""
-    rows = {name: {**entry[split], "tier": entry["tier"]} for name, entry in entries.items()}
-    part = "the tuning day" if split == "tuning" else split
-    return _interval_rows(rows, 0.5, f"AUC on {part}, mean over impressions; chance dotted")
+def intervals(entries: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Draw each scorer's AUC with its 95 % interval, best on top, the tier beside its name, random level dotted."""
+    rows = {name: {**entry["validation"], "tier": entry["tier"]} for name, entry in entries.items()}
+    return _interval_rows(rows, 0.5, "AUC on validation; dotted: random")
 
 
 @mpl.rc_context(STYLE)
 def differences(entries: Mapping[str, Mapping[str, Any]], reference: str) -> Figure:
-    """Draw the paired difference in AUC of each scorer to a reference with its 95 % interval, best on top."""
-    label = f"ΔAUC vs. {_short(reference)}, paired; grey where the interval holds 0"
+    """Draw the paired difference in AUC of each scorer to a reference with its 95 % interval, best on top.
+
+    Grey where the interval holds 0.
+    """
+    label = f"ΔAUC vs. {_short(reference, 20)}"
     return _interval_rows(entries, 0, label, is_difference=True)
 
 
@@ -269,7 +272,7 @@ def _interval_rows(
         axis.text(1.01, place, text, transform=axis.get_yaxis_transform(), va="center", fontsize=9)
     axis.axvline(zero, color=GREY, linewidth=1, linestyle=":")
     _name_rows(axis, [f"{_short(name, 30)} ({entry['tier']})" for name, entry in ordered])
-    axis.set(xlabel=label)
+    axis.set_xlabel(label, loc="right")  # names may leave little room below the axis
     return figure
 
 
@@ -294,7 +297,7 @@ def category_shares(table: pd.DataFrame, most: int = 12) -> Figure:
         axis.plot(shares[name], place, mark, color=colour, markersize=5, label=_short(name, 18))
     _name_rows(axis, names)
     axis.invert_yaxis()
-    axis.set(xlabel="share of what was shown, and of the recommendations")
+    axis.set_xlabel("share of times shown, and of the lists", loc="right")
     axis.legend(fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
@@ -314,7 +317,7 @@ def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
             ends = [one["auc_ci"] or (one["auc"], one["auc"]) for one in values]
             axis.vlines(place, [low for low, _ in ends], [high for _, high in ends], color=colour, linewidth=1.5)
         axis.axhline(0.5, color=GREY, linewidth=1, linestyle=":")
-        axis.set_xticks(range(len(own)), [_short(record["slice"], 15) for record in own], fontsize=8)
+        axis.set_xticks(range(len(own)), [_short(record["slice"], 56 // len(own)) for record in own], fontsize=7)
         axis.set_xlim(-0.5, len(own) - 0.5)
         axis.grid(axis="x", visible=False)
         axis.set_title(_short(dimension), fontsize=9)
@@ -343,23 +346,23 @@ def calibration(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def trade_off(tables: Mapping[str, pd.DataFrame], metric: str = "ndcg@10") -> Figure:
-    """Draw a metric vs. intra-list diversity, one line a scorer, the smallest and the largest weight written.
+def trade_off(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw nDCG@10 vs. intra-list diversity, one line a scorer, the smallest and the largest weight written.
 
     Args:
-        tables: by scorer, rows with ``diversity_weight``, ``diversity``, ``metric`` and its ``…_ci``.
-        metric: what diversity costs.
+        tables: by scorer, rows with ``diversity_weight``, ``diversity``, ``ndcg@10`` and ``ndcg@10_ci``.
     """
     figure, (axis,) = _figure(height=3.8)
     for (name, table), colour in _coloured(tables.items()):
-        ends = np.array(table[f"{metric}_ci"].tolist(), dtype=float).reshape(-1, 2)
+        ends = np.array(table["ndcg@10_ci"].tolist(), dtype=float).reshape(-1, 2)
         axis.fill_between(table["diversity"], ends[:, 0], ends[:, 1], color=colour, alpha=0.15, linewidth=0)
-        axis.plot(table["diversity"], table[metric], marker="o", markersize=4, color=colour, label=name)
+        axis.plot(table["diversity"], table["ndcg@10"], marker="o", markersize=4, color=colour, label=name)
         for row, offset in ((table.iloc[:1], (-4, 5)), (table.iloc[-1:], (4, -11))):
-            for x, y, weight in zip(row["diversity"], row[metric], row["diversity_weight"], strict=True):
+            for x, y, weight in zip(row["diversity"], row["ndcg@10"], row["diversity_weight"], strict=True):
                 side = "right" if offset[0] < 0 else "left"
                 axis.annotate(f"λ = {weight:g}", (x, y), offset, textcoords="offset points", ha=side, fontsize=8)
-    axis.set(xlabel="intra-list diversity of the first five", ylabel=metric.replace("ndcg", "nDCG"))
+    axis.margins(x=0.1)
+    axis.set(xlabel="intra-list diversity of the first ten", ylabel="nDCG@10")
     _name_lines(axis)
     return figure
 
@@ -389,18 +392,18 @@ def search(trials: pd.DataFrame, importance: Mapping[str, float], metric: str) -
         importance: shares by parameter, largest first.
         metric: the column that is searched for.
     """
-    figure, (left, right) = _figure(columns=2, width=9.6)
+    figure, (left, right) = _figure(columns=2)
     ordered = trials.sort_values("trial")
     for early, colour, label in ((False, BLUE, "trained to the end"), (True, GREY, "stopped early")):
         own = ordered[ordered["stopped early"] == early]
         left.scatter(own["trial"], own[metric], color=colour, s=18, label=label, zorder=3)
     left.step(ordered["trial"], ordered[metric].cummax(), color=ORANGE, where="post", label="best so far")
     left.set(xlabel="trial", ylabel=metric, title="The tuning day")
-    left.legend(fontsize=8, loc="lower right")
+    figure.legend(fontsize=8, ncols=3, loc="outside lower left")
     names = list(importance)[::-1]
     right.barh(range(len(names)), [importance[name] for name in names], color=BLUE, height=0.7)
     _name_rows(right, names)
-    right.set(xlabel="share of what varies", title="Importance of the parameters")
+    right.set(xlabel="share of what varies", title="Importance")
     return figure
 
 

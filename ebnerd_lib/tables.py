@@ -8,6 +8,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from ebnerd_lib.configs import flat
+from ebnerd_lib.evaluation.intervals import with_interval
 from ebnerd_lib.evaluation.metrics import METRICS
 
 _HEADINGS = {
@@ -21,24 +22,24 @@ _HEADINGS = {
     "age_hours": "age, h",
     "click_rate": "click rate",
     "read_time": "read time, s",
+    "diversity_weight": "λ",
+    "novelty_week": "novelty, week",
+    "without_vector": "without vector",
+    "coverage_share": "coverage, share",
+    "article_id": "article",
+    "user_id": "user",
 }
 _DECIMALS = {"logloss": 4, "f1": 3, "accuracy": 3}
 
 
-def show(
-    table: pd.DataFrame,
-    caption: str,
-    decimals: dict[str, int] | None = None,
-    index: bool = False,
-    ours: Iterable[str] = (),
-) -> Styler:
+def show(table: pd.DataFrame, caption: str, decimals: dict[str, int] | None = None, ours: Iterable[str] = ()) -> Styler:
     """Return a table ready for display.
 
     Args:
         table: rows to show; numbers are formatted by the name of their column.
         caption: what it says, with units.
-        decimals: digits after the point by column; metrics have theirs, whole numbers none, others three. Ids are shown as they are.
-        index: whether to show the index.
+        decimals: digits after the point by column; metrics have theirs, other numbers three in all. Ids are shown as
+            they are.
         ours: scorers that are models of ours, the best of each tier among which is marked.
     """
     digits = {**dict.fromkeys(METRICS, 4), **_DECIMALS, **(decimals or {})}
@@ -52,10 +53,10 @@ def show(
     if marks.any(axis=None):
         caption = f"{caption.rstrip('.')}. A model that is best of its tier is in bold."
     styler = table.style.format(formats, na_rep="–", escape="html").format_index(_heading, axis="columns")
-    styler = styler.format_index(escape="html").set_caption(html.escape(caption, quote=False))
+    styler = styler.set_caption(html.escape(caption, quote=False))
     styler = styler.set_td_classes(marks.map({True: "best", False: ""}.get))
     styler = styler.set_table_styles([{"selector": "td.best", "props": "font-weight: bold"}])
-    return styler if index else styler.hide(axis="index")
+    return styler.hide(axis="index")
 
 
 def best(table: pd.DataFrame, ours: Iterable[str]) -> pd.DataFrame:
@@ -81,12 +82,13 @@ def best(table: pd.DataFrame, ours: Iterable[str]) -> pd.DataFrame:
 
 
 def _number(value: float) -> str:
-    """Write a number to three digits after the point, a whole one without any.
+    """Write a number to three digits, a whole one without any after the point.
 
-    >>> _number(94.0), _number(0.12345)
-    ('94', '0.123')
+    >>> _number(94.0), _number(0.12345), _number(12.345), _number(4897.12)
+    ('94', '0.123', '12.3', '4,897')
     """
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3f}"
+    digits = 0 if float(value).is_integer() else (abs(value) < 100) + (abs(value) < 10) + (abs(value) < 1)
+    return f"{value:,.{digits}f}"
 
 
 def _heading(name: Any) -> str:
@@ -109,10 +111,9 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def with_intervals(table: pd.DataFrame, decimals: int = 3) -> pd.DataFrame:
-    """Return a table for readers: each ``<name>_ci`` written as "[low, high]" beside its mean, no ``<name>_users``."""
-    shown = table.drop(columns=[name for name in table.columns if name.endswith("_users")])
-    for name in [name for name in table.columns if name.endswith("_ci")]:
-        shown[name] = [
-            "–" if ends is None else f"[{ends[0]:.{decimals}f}, {ends[1]:.{decimals}f}]" for ends in table[name]
-        ]
-    return shown.rename(columns=lambda name: f"{name.removesuffix('_ci')} 95 %" if name.endswith("_ci") else name)
+    """Return a table for readers: each mean written with its interval, "0.915 [0.892, 0.934]", no ``<name>_users``."""
+    shown = table.drop(columns=[name for name in table.columns if name.endswith(("_ci", "_users"))])
+    for name in [name for name in shown.columns if f"{name}_ci" in table]:
+        both = zip(table[name], table[f"{name}_ci"], strict=True)
+        shown[name] = [with_interval(mean, ends, digits=decimals) for mean, ends in both]
+    return shown

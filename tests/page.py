@@ -25,7 +25,9 @@ class Page(HTMLParser):
         if tag in {"script", "iframe", "object", "embed", "form", "base", "audio", "video"}:
             self.active.append(f"<{tag}>")
         local = r"data:,|#[^:]*|(?!//)[\w./#%-]*"
-        allowed = {("a", "href"): local, ("link", "href"): local, ("img", "src"): r"data:image/[a-z+]+;base64,[\w+/=]*"}
+        picture = r"data:image/[a-z+]+;base64,[\w+/=]*"
+        allowed = {("a", "href"): rf"{local}|data:text/csv;base64,[\w+/=]*", ("link", "href"): local,
+                   ("img", "src"): picture, ("source", "srcset"): picture}  # fmt: skip
         for name, value in ((name, value or "") for name, value in attrs):
             loads = name in {"href", "src", "srcset", "action", "formaction", "poster", "background", "xlink:href"}
             bad = not re.fullmatch(allowed[tag, name], value) if (tag, name) in allowed else loads

@@ -107,8 +107,8 @@ def test_an_interval_is_as_wide_as_theory_has_it():
 def test_intervals_are_written_beside_their_means():
     table = pd.DataFrame({"list": ["a", "b"], "x": [0.5, np.nan], "x_ci": [[0.4, 0.61], None], "x_users": [3, 0]})
     shown = with_intervals(table)
-    assert list(shown.columns) == ["list", "x", "x 95 %"]
-    assert shown["x 95 %"].tolist() == ["[0.400, 0.610]", "–"]
+    assert list(shown.columns) == ["list", "x"]
+    assert shown["x"].tolist() == ["0.500 [0.400, 0.610]", "–"]
     assert list(table.columns) == ["list", "x", "x_ci", "x_users"], "the table itself is as it was"
 
 

@@ -2,12 +2,14 @@
 
 import inspect
 import warnings
+from itertools import combinations
 from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ebnerd_lib import plots
@@ -75,8 +77,9 @@ CALLS = {
     "learning_curves": lambda v, x: [plots.learning_curves(
         {x: pd.DataFrame({"epoch": range(len(v)), "train/loss": v, "val/loss": v, "val/auc": v})}, {x: 0}
     )],
-    "intervals": lambda v, x: [plots.intervals({n: {"tier": "ids", "tuning": own} for n, own in scores(v, x).items()},
-                                               "tuning")],
+    "intervals": lambda v, x: [plots.intervals(
+        {n: {"tier": "ids", "validation": own} for n, own in scores(v, x).items()}
+    )],
     "differences": lambda v, x: [plots.differences(scores(v, x), x)],
     "slate_layout": lambda v, x: [plots.slate_layout(Flat(np.array(v) > 0, np.arange(len(v) + 1)))],
     "category_shares": lambda v, x: [
@@ -93,6 +96,9 @@ CALLS = {
     "importance": lambda v, x: [plots.importance(
         {x: frame(group=[f"{x}{place}" for place in range(len(v))], drop=v, drop_ci=ends(v))}
     ), plots.importance({})],
+    "search": lambda v, x: [plots.search(
+        frame(trial=range(len(v)), m=v, **{"stopped early": [False] * len(v)}), {x: 1}, "m"
+    )],
     "article_life": lambda v, x: [plots.article_life(life(v), 0)],
 }  # fmt: skip
 """By function, calls of it with some values and a label."""
@@ -134,3 +140,45 @@ def test_settings_of_the_reader_change_nothing(name):
            "image.cmap": "gray", "figure.constrained_layout.use": True, "xtick.labelsize": 3}  # fmt: skip
     with mpl.rc_context(own):
         assert [plots.svg(figure) for figure in CALLS[name]([0.1, 0.4, 0.2], "mlp")] == wanted
+
+
+def texts(figure):
+    """By what it says, the box of every text that is drawn, in pixels."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    found = [text for legend in figure.legends for text in legend.get_texts()]
+    for axis in (axis for axis in figure.axes if axis.get_visible()):
+        found += [axis.title, axis._left_title, axis.xaxis.label, axis.yaxis.label, *axis.texts]
+        found += axis.get_legend().get_texts() if axis.get_legend() else []
+        found += [tick.label1 for own in (axis.xaxis, axis.yaxis) for tick in own._update_ticks()]
+    shown = [text for text in found if text.get_visible() and text.get_text().strip()]
+    return [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in shown]
+
+
+def crowded(figure):
+    """The texts that leave the figure, and the pairs that lie over each other."""
+    boxes, (width, height) = texts(figure), figure.get_size_inches() * figure.dpi
+    out = [name for name, box in boxes if min(box.x0, box.y0) < -2 or box.x1 > width + 2 or box.y1 > height + 2]
+    over = [
+        (one, other) for (one, a), (other, b) in combinations(boxes, 2)
+        if min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1
+    ]  # fmt: skip
+    return out + over
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("name", CALLS)
+def test_no_text_lies_over_another_or_leaves_the_figure(name, narrow):
+    for figure in CALLS[name]([0.1, 0.4, 0.2, 0.31, 0.25], "mf_features_online"):
+        with mpl.rc_context(plots.STYLE):
+            shown = plots._narrowed(figure) if narrow else figure
+            assert crowded(shown) == []
+            assert shown.get_figwidth() == plots.NARROW or not narrow
+
+
+def test_a_crowded_figure_is_noticed():
+    figure = Figure()
+    figure.subplots().set(title="much too long for a figure of this width " * 5)
+    figure.axes[0].text(0.5, 0.5, "one")
+    figure.axes[0].text(0.51, 0.5, "two")
+    assert len(crowded(figure)) == 2

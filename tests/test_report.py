@@ -178,14 +178,15 @@ def test_pages_of_a_run_are_safe_and_their_links_lead_somewhere(finished):
 
 
 def assert_links(pages: list[Path]) -> None:
-    """See that every link of some pages leads to one of them, and to an anchor that it has."""
+    """See that every link of some pages leads to one of them and an anchor that it has, to a file, or holds a table."""
     tags = {page.resolve(): Page(page.read_text(encoding="utf-8")) for page in pages}
     anchors = {page: {"", *own.all("id")} for page, own in tags.items()}
     for page, own in tags.items():
-        for target in (attrs["href"] for attrs in own.named("a")):
+        for target in (attrs["href"] for attrs in own.named("a") if "download" not in attrs):
             name, _, anchor = target.partition("#")
             file = (page.parent / name).resolve() if name else page
-            assert file in tags and unquote(anchor) in anchors[file], target
+            assert unquote(anchor) in anchors[file] if file in tags else file.suffix in (".ipynb", ".json"), target
+            assert file.exists()
 
 
 def test_pages_refer_to_nothing_outside_and_link_each_other(both_pages):
@@ -228,7 +229,15 @@ def test_outputs_are_inert_and_plain(project):
 
 def test_tables_scroll_under_their_caption_with_numbers_aligned(project):
     page = rendered()
-    assert re.search(r'<figure class="table"><figcaption>.*Scores by model</figcaption><div[^>]*class="scroll"', page)
+    assert re.search(
+        r'<figure class="table"><figcaption>.*Scores by model<a.*</figcaption><div[^>]*class="scroll"', page
+    )
+    (link,) = [attrs for attrs in Page(page).named("a") if "download" in attrs]
+    assert base64.b64decode(link["href"].partition(",")[2]).decode().splitlines() == [
+        "name,auc",
+        "mlp,0.7034",
+        "mf <b>,–",
+    ]
     assert '<td data-number="">0.7034</td>' in page and '<th class="col1" data-number="">auc</th>' in page
     assert "<td>mlp</td>" in page and "mf &lt;b&gt;" in page
     shown = [new_output("display_data", {"text/html": TABLE})]
@@ -249,11 +258,32 @@ def test_generated_data_are_announced_before_the_title_and_real_data_named(both_
 
 def test_record_of_the_run(project):
     page = re.sub(r"\s+", " ", rendered(metrics={"models": {"mf": entry("clicks", 0.6), "mf_ids": entry("ids", 0.6)}}))
-    for text in ("ids, clicks", "2025-01-02 03:04 UTC", "1 min 23 s", "2.0 GB", "cpu, 2 threads", "0123456789"):
+    for text in ("ids, clicks", "2025-01-02 03:04 UTC", "1 min 23 s"):
         assert f">{text}<" in page, text
-    assert "<li>numpy 2.2</li>" in page
+    links = {attrs["href"] for attrs in Page(page).named("a")}
+    assert {f"../{name}" for name in ("notebooks/02_train_mf.ipynb", "artifacts/02_train_mf/metrics.json")} <= links
     assert re.search(r"<code>rate</code></td><td>0.001</td>\s*<td[^>]*>default", page)
     assert re.search(r"<code>bundle</code></td><td>data/tiny</td>\s*<td[^>]*>parameter file", page)
+    assert ">2.0 GB<" in index_page() and ">0123456789<" in index_page()
+
+
+def test_many_lines_are_folded_under_the_picture_that_shows_them(project):
+    printed = new_code_cell("fit()", outputs=[new_output("stream", text="\n".join(f"epoch {n}" for n in range(30)))])
+    picture = new_code_cell("plot()", outputs=[new_output("display_data", {"image/png": PIXEL, "text/plain": "x"})])
+    page = rendered(cells=[printed, picture])
+    assert page.index("<img") < page.index("epoch 7") and re.search(r"<summary>30 .*epoch 29</summary>", page)
+    assert '<details class="fold">' not in rendered(cells=[new_code_cell("x", outputs=printed.outputs[:0])])
+
+
+def test_intervals_stand_below_their_values_and_phones_have_a_figure_of_their_own(project):
+    table = TABLE.replace("0.7034", "0.7034 [0.6934, 0.7134]")
+    svg = new_output("display_data", {"image/svg+xml": "<svg/>", "text/plain": "x"},
+                     metadata={"image/svg+xml": {"alt": "a", "narrow": "<svg id='narrow'/>"}})  # fmt: skip
+    page = rendered(cells=[new_code_cell("x", outputs=[new_output("display_data", {"text/html": table}), svg])])
+    assert '<td data-number="">0.7034 <small>[0.6934, 0.7134]</small></td>' in page
+    (source,) = Page(page).named("source")
+    assert "max-width" in source["media"] and b"narrow" in base64.b64decode(source["srcset"].partition(",")[2])
+    assert Page(page).active == []
 
 
 def test_a_failed_run_is_marked_with_its_error_first_and_no_local_path(project):
@@ -375,9 +405,17 @@ def test_checking_imports_nothing_that_renders(project):
 @pytest.fixture
 def scored(project):
     complete("01_preprocess", {"baselines": {"random": entry("ids", 0.5), "popular": entry("clicks", 0.61)}}, [])
-    complete("02_train_mf", {"models": {"mf_ids": entry("ids", 0.53)}}, [])
-    complete("03_train_mlp", {"models": {"mlp": entry("clicks", 0.7123), SCRIPT: entry("content", 0.4)}}, [])
+    complete("02_train_mf", {"models": {"mf_ids": entry("ids", 0.53)}, **vs("mf_ids", "random", 0.03)}, [])
+    both = {"mlp": entry("clicks", 0.7123), SCRIPT: entry("content", 0.4)}
+    complete("03_train_mlp", {"models": both, **vs("mlp", "popular", 0.1)}, [])
     return project
+
+
+def vs(model, baseline, difference):
+    """What a training stage says of its model and the best baseline, and its answer."""
+    ends = [difference - 0.04, difference + 0.04]
+    own = {"baseline": baseline, "tier": "ids", "auc": difference, "auc_ci": ends}
+    return {"vs_baseline": {model: own}, "answer": f"{model} is told of <b>"}
 
 
 def test_the_lines_for_the_terminal_are_sorted_aligned_and_leave_out_what_failed(scored):
@@ -395,16 +433,17 @@ def test_no_scorers_are_no_lines_and_no_outputs_no_pages(project):
     assert runs.headline(PROFILE) == [] and report.render_profile(PROFILE) == 1
 
 
-def test_the_index_shows_the_next_click_best_first(scored):
-    clicks = {
-        name: {"tier": "clicks", "trained_on": trained_on, "ndcg@10": ndcg, "ndcg@10_ci": [0.1, 0.4], "hit@10": 0.5,
-               "mrr": 0.2, "impressions": 2000}
-        for name, trained_on, ndcg in (("clicks_1h", "rule", 0.26), ("mlp_live", "live", 0.28))
-    }  # fmt: skip
-    complete("04_recommend", {"next_click": {**clicks, "broken": {}}}, [])
+def test_the_index_tells_what_is_best_on_what_and_against_what(scored):
+    complete("01_preprocess", {"parts": [{"part": "validation", "impressions": 4321, "users": 7}]}, [])
+    told = {stage: f"{stage} answers" for stage in ("04_recommend", "05_compare")}
+    for stage, answer in told.items():
+        write(scored / "params" / PROFILE / f"{stage}.yaml", 'models: ["mlp"]')
+        complete(stage, {"answer": answer}, [])
     report.render_profile(PROFILE)
-    told = index_page().partition("The next click among live articles")[2]
-    assert 0 < told.index("mlp_live") < told.index("0.2800") < told.index("clicks_1h") and "broken" not in told
+    for page in (index_page().partition("<main>")[0], overview()):
+        assert page.index(told["05_compare"]) < page.index(told["04_recommend"])
+        assert "4,321" in page and "too few" in page and "+0.1000" in page and "[0.0600, 0.1400]" in page
+        assert "popular" in page and "generated" in page.lower()
 
 
 def test_the_index_shows_every_scorer_with_its_interval_on_one_scale(scored):
@@ -418,7 +457,8 @@ def test_the_index_shows_every_scorer_with_its_interval_on_one_scale(scored):
     points = [float(x) for x in re.findall(r'class="point" x1="([\d.]+)"', page)]
     chance = {float(x) for x in re.findall(r'class="chance" x1="([\d.]+)"', page)}
     assert points == sorted(points, reverse=True) and chance == {points[3]}, "random scores exactly 0.5"
-    assert re.findall(r'data-label="AUC" data-number class="best">([\d.]+)<', page) == ["0.7123", "0.5300"]
+    best = re.findall(r'data-label="AUC" data-number class="best">([\d.]+) <', page)
+    assert best == ["0.7123", "0.5300"], "of tiers with more than one scorer, and only models"
 
 
 def summary_of(page):
@@ -430,12 +470,11 @@ def test_the_summary_comes_first_and_compares_with_baselines_that_know_no_more(s
     page = page_of("03_train_mlp")
     assert page.index('aria-label="Summary"') < page.index("<main>")
     assert all(number in summary_of(page) for number in ("0.7123", "[0.6923, 0.7323]", "12,345"))
+    assert "+0.1000" in summary_of(page) and 'class="verdict above"' in page and "popular" in summary_of(page)
+    assert 'class="verdict unclear"' in page_of("02_train_mf") and "–" in summary_of(page), "one has no baseline"
     known = runs.read_runs(PROFILE)
-    found = {scorer["name"]: scorer.get("against") for run in known for scorer in runs.own_scorers(run, known)}
-    assert (found["mlp"]["name"], found["mlp"]["verdict"]) == ("popular", "above"), "popular knows clicks, as mlp does"
-    assert (found[SCRIPT]["name"], found[SCRIPT]["verdict"]) == ("random", "below"), "content knows no clicks"
-    assert found["mf_ids"]["verdict"] == "overlaps"
-    assert found["mf_ids"]["difference"] == pytest.approx(0.03) and found["popular"] is None
+    found = {each["name"]: each["against"] for run in known for each in runs.own_scorers(run, known)}
+    assert found["mlp"]["baseline"] == "popular" and found[SCRIPT] is None and found["popular"] is None
 
 
 def test_a_stage_puts_results_of_its_own_and_its_question_first(project):
@@ -446,9 +485,10 @@ def test_a_stage_puts_results_of_its_own_and_its_question_first(project):
         "not an entry",
     ]
     question = new_markdown_cell("**Question.** What *is* learnt?\n\n**In:** slates.")
-    page = rendered(metrics={"headline": told}, cells=[question])
+    page = rendered(metrics={"headline": told, "answer": f"Much {SCRIPT}."}, cells=[question])
+    assert page.index("What is learnt?") < page.index("Much &lt;script&gt;") < page.index('aria-label="Summary"')
     summary = summary_of(page)
-    assert "<b>1,234</b>" in summary and "<b>0.512</b>" in summary and "0.500" in summary and "0.520" in summary
+    assert "<b>1,234</b>" in summary and "<b>0.5123</b>" in summary and "[0.5000, 0.5200]" in summary
     assert "not an entry" not in summary and summary.count("&lt;script&gt;") == 3
     assert '<p class="question">What is learnt?</p>' in page and page.count("What ") == 1
 
@@ -464,7 +504,7 @@ def test_the_index_of_all_shows_states_results_and_reasons(scored, monkeypatch):
     page = overview()
     assert Page(page).active == []
     assert '<a href="tiny/index.html">tiny</a>' in page and "ValueError: lost" in page
-    assert all(number in page for number in ("0.6100", "0.5300", "0.5100", "0.5500"))
+    assert all(number in page for number in ("+0.0300", "0.5300", "0.5100", "0.5500"))
     assert re.search(r"01_preprocess out of date.*bundle", page, re.DOTALL)
     before = report.overview_file().stat().st_mtime_ns
     overview()

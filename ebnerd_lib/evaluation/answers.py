@@ -9,9 +9,8 @@ import numpy as np
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.evaluation.baselines import BASELINES
-from ebnerd_lib.evaluation.compare import with_interval
 from ebnerd_lib.evaluation.evaluate import find_scores, load_scores, with_intervals
-from ebnerd_lib.evaluation.intervals import FEW_USERS
+from ebnerd_lib.evaluation.intervals import FEW_USERS, with_interval
 from ebnerd_lib.evaluation.metrics import per_slate
 from ebnerd_lib.features.registry import TIERS
 from ebnerd_lib.features.store import Features
@@ -38,17 +37,6 @@ def trust(slates: Slates) -> str:
     return f" Intervals over {users} user{'s'[: users != 1]} cannot be trusted." if users < FEW_USERS else ""
 
 
-def best_baseline(baselines: Mapping[str, Mapping[str, Any]], tier: str) -> str | None:
-    """Return the baseline of the same or a lower tier with the highest AUC on validation, ``None`` without one.
-
-    Args:
-        baselines: entries of ``metrics.json``, of 01.
-        tier: of the model that is compared.
-    """
-    known = [name for name, own in baselines.items() if TIERS.index(own["tier"]) <= TIERS.index(tier)]
-    return max(known, key=lambda name: baselines[name]["validation"]["auc"], default=None)
-
-
 def training_answer(
     entries: Mapping[str, Mapping[str, Any]],
     baselines: Mapping[str, Mapping[str, Any]],
@@ -73,7 +61,8 @@ def training_answer(
     """
     slates, found = data.parts["validation"], dict[str, dict[str, Any]]()
     for model, entry in entries.items():
-        if baseline := best_baseline(baselines, entry["tier"]):
+        known = [name for name, own in baselines.items() if TIERS.index(own["tier"]) <= TIERS.index(entry["tier"])]
+        if baseline := max(known, key=lambda name: baselines[name]["validation"]["auc"], default=None):
             own = load_scores(find_scores(model, "validation", [folder]), slates)
             other = BASELINES[baseline][2](data, features, "validation", seed).astype(np.float32)
             values = [per_slate(scores, slates.clicked, slates.offsets) for scores in (own, other)]
@@ -81,13 +70,15 @@ def training_answer(
             found[model] = {"baseline": baseline, "tier": baselines[baseline]["tier"], **difference}
     if not entries:
         return {}
-    model, entry = next(iter(entries.items()))
-    more = "there is no baseline to compare it with"
-    if own := found.get(model):
-        more = gap(own["auc"], own["auc_ci"], f"{own['baseline']}, the best baseline of the same or a lower tier")
-    auc = with_interval(entry["validation"]["auc"], entry["validation"]["auc_ci"])
-    answer = f"{model} has AUC {auc} on validation: {more}.{trust(slates)}"
+    model, more = next(iter(entries)), "there is no baseline to compare it with"
+    if best := found.get(model):
+        more = gap(best["auc"], best["auc_ci"], f"{best['baseline']}, the best baseline of the same or a lower tier")
+    answer = f"{model} has AUC {_auc(entries[model])} on validation: {more}.{trust(slates)}"
     return {"vs_baseline": found, "answer": answer}
+
+
+def _auc(entry: Mapping[str, Any]) -> str:
+    return with_interval(entry["validation"]["auc"], entry["validation"]["auc_ci"])
 
 
 def ranking_answer(
@@ -100,12 +91,11 @@ def ranking_answer(
 
     Args:
         entries: of ``metrics.json``, by name.
-        differences: to the reference, see ``compare.differences``.
-        reference: the scorer that others were compared with.
+        differences: to the ``reference``, see ``compare.differences``.
+        reference: its name.
         slates: of validation.
     """
     best = max(entries, key=lambda name: entries[name]["validation"]["auc"])
-    auc = with_interval(entries[best]["validation"]["auc"], entries[best]["validation"]["auc_ci"])
     if best in differences:
         more = gap(differences[best]["auc"], differences[best]["auc_ci"], f"{reference}, the reference")
     elif differences:
@@ -114,4 +104,5 @@ def ranking_answer(
         more = gap(-differences[other]["auc"], [-high, -low], f"{other}, the next")
     else:
         more = "there is no other scorer"
-    return f"{best} (tier {entries[best]['tier']}) ranks validation best, with AUC {auc}: {more}.{trust(slates)}"
+    tier, auc = entries[best]["tier"], _auc(entries[best])
+    return f"{best} (tier {tier}) ranks validation best, with AUC {auc}: {more}.{trust(slates)}"

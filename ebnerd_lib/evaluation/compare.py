@@ -17,7 +17,7 @@ from ebnerd_lib.data.summary import candidate_age, hour_of_day
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.evaluation.calibration import expected_calibration_error, reliability
 from ebnerd_lib.evaluation.evaluate import SCORED, Evaluated, Scorer, find_scores, load_scores, with_intervals
-from ebnerd_lib.evaluation.intervals import FEW_USERS, user_bootstrap
+from ebnerd_lib.evaluation.intervals import FEW_USERS, user_bootstrap, with_interval
 from ebnerd_lib.evaluation.metrics import METRICS, per_slate
 from ebnerd_lib.features.registry import every_column
 from ebnerd_lib.features.store import Features
@@ -335,9 +335,7 @@ def slice_table(records: list[dict[str, Any]], scorers: list[str]) -> pd.DataFra
     """
     rows = []
     for record in records:
-        row = {"slice": f"{record['dimension']}: {record['slice']}"} | {
-            key: record[key] for key in ("impressions", "users")
-        }
+        row = {"slice": f"{record['dimension']}: {record['slice']}", "impressions": record["impressions"]}
         for name in scorers:
             own = record["scorers"][name]
             what, sign, head = ("auc", "", f"AUC, {name}") if name == scorers[0] else ("difference", "+", f"Δ {name}")
@@ -361,14 +359,3 @@ def run_table(manifests: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     rows = [(stage, *map(manifest.get, keys)) for stage, manifest in manifests.items()]
     table = pd.DataFrame(rows, columns=["stage", "seconds", "peak MB", "threads", "device"])
     return table.astype({"seconds": float, "peak MB": float})
-
-
-def with_interval(value: float, interval: list[float] | None, sign: str = "") -> str:
-    """Write a value with its interval, in four digits.
-
-    >>> with_interval(0.78749, [0.7845, 0.79052]), with_interval(0.004, None, "+")
-    ('0.7875 [0.7845, 0.7905]', '+0.0040')
-    """
-    if interval is None:
-        return f"{value:{sign}.4f}"
-    return f"{value:{sign}.4f} [{interval[0]:{sign}.4f}, {interval[1]:{sign}.4f}]"

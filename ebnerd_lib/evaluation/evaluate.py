@@ -14,7 +14,7 @@ from ebnerd_lib.data.slates import Slates, lists_of
 from ebnerd_lib.data.summary import cold_start, seen_candidates
 from ebnerd_lib.errors import StageError
 from ebnerd_lib.evaluation.calibration import classification, fit_calibration
-from ebnerd_lib.evaluation.intervals import user_bootstrap
+from ebnerd_lib.evaluation.intervals import user_bootstrap, with_interval
 from ebnerd_lib.evaluation.metrics import METRICS, mean_metrics, per_slate
 from ebnerd_lib.training.inputs import TrainingInputs
 from ebnerd_lib.training.model_file import TrainedModel, save_model
@@ -195,16 +195,13 @@ def load_scores(path: Path, slates: Slates) -> np.ndarray:
 
 
 def results_table(entries: Mapping[str, Mapping[str, Any]], split: str = "validation") -> pd.DataFrame:
-    """Tabulate entries of ``metrics.json``: one row a scorer with its tier, best AUC first."""
+    """Tabulate entries of ``metrics.json``: a row a scorer, best AUC first, with the tier and the AUC's interval."""
     rows = []
-    for name, entry in entries.items():
+    for name, entry in sorted(entries.items(), key=lambda item: -item[1][split]["auc"]):
         metrics = entry[split]
-        low, high = metrics["auc_ci"]
-        rows.append(
-            {"scorer": name, "tier": entry["tier"], "auc": metrics["auc"], "95 % interval": f"[{low:.4f}, {high:.4f}]"}
-            | {key: metrics[key] for key in (*METRICS[1:], "logloss", "f1", "accuracy", "impressions")}
-        )
-    return pd.DataFrame(rows).sort_values("auc", ascending=False, kind="stable", ignore_index=True)
+        row = {"scorer": name, "tier": entry["tier"], "auc": with_interval(metrics["auc"], metrics["auc_ci"])}
+        rows.append(row | {key: metrics[key] for key in (*METRICS[1:], "logloss", "f1", "accuracy")})
+    return pd.DataFrame(rows)
 
 
 def _candidates_as_saved(slates: Slates) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ TAILS = (1 - 0.95) / 2, (1 + 0.95) / 2
 FEW_USERS = 20
 """Below so many users no method holds its level."""
 _AT_A_TIME = 1 << 22
-"""Users drawn at a time: the memory of the draws is bounded by this, whatever their number."""
+"""Users sampled at a time: the memory of the samples is bounded by this, whatever their number."""
 
 
 def user_bootstrap(values: np.ndarray, user: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -55,7 +55,22 @@ def user_bootstrap(values: np.ndarray, user: np.ndarray, seed: int = 0) -> np.nd
     whole = np.sqrt(((residual / (1 - counts / counts.sum())[:, None]) ** 2).sum(axis=0)) / counts.sum()
     # With B draws, the level of the i-th smallest is i / (B + 1).
     low, high = np.quantile(t, TAILS, axis=0, method="weibull")
-    return np.stack([mean - high * whole, mean - low * whole], axis=1)
+    ends = np.stack([mean - high * whole, mean - low * whole])
+    # Where few users vary, samples without them have an error of almost 0: a mean cannot leave the values.
+    return np.clip(ends, values.min(axis=0), values.max(axis=0)).T
+
+
+def with_interval(value: float, interval: list[float] | None, sign: str = "", digits: int = 4) -> str:
+    """Write a value with its interval; – where there is no value.
+
+    >>> with_interval(0.78749, [0.7845, 0.79052]), with_interval(0.004, None, "+"), with_interval(float("nan"), None)
+    ('0.7875 [0.7845, 0.7905]', '+0.0040', '–')
+    """
+    if not np.isfinite(value):
+        return "–"
+    # Adding 0.0 after rounding: there is no -0.0000.
+    mean, *ends = (f"{round(each, digits) + 0.0:{sign}.{digits}f}" for each in (value, *(interval or ())))
+    return f"{mean} [{', '.join(ends)}]" if ends else mean
 
 
 def _resample(counts: np.ndarray, residual: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

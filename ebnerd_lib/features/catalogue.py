@@ -266,7 +266,7 @@ def user_so_far(chunk: Chunk) -> np.ndarray:
     return chunk.walk.own_past(chunk.slates)
 
 
-# ---- columns of columns
+# ---- derived features
 
 CLICK_PRIOR, LIFT_PRIOR = (PRIOR_RATE * PRIOR_INVIEWS, PRIOR_INVIEWS), (PRIOR_CHANCES, PRIOR_CHANCES)
 RATES = ("1h", "6h", "24h", "week", "decay_1h", "decay_6h", "decay_24h", "page_decay_6h")

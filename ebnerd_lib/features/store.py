@@ -54,7 +54,7 @@ def columns_table(names: Sequence[str]) -> pd.DataFrame:
 def usable(features: Features, tier: str) -> list[int]:
     """Return the positions of the stored columns, of any part, that a model of a tier may see.
 
-    The registry decides, not the file: a column that is no longer registered is nobody's.
+    The registry decides, not the file: columns that are not registered are ignored.
 
     Raises:
         ConfigError: the tier is unknown.

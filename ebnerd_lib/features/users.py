@@ -27,7 +27,7 @@ class UserEvents:
 
 
 def user_events(log: Slates, users: int) -> UserEvents:
-    """Index a log by user. Impressions of the unknown user (index 0) are nobody's past."""
+    """Index a log by user. Impressions of the unknown user (index 0) belong to no user."""
     order = np.lexsort((log.time, log.user))
     counts = np.bincount(log.user, minlength=users)
     known = order[counts[0] :]

@@ -148,7 +148,7 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
         "complete_page": run.paths.report.name if failed and run.paths.executed.exists() else "",
         "scorers": scorers,
         "scale": _scale(scorers),
-        "compared": pages.get("05_compare"),
+        "compared": pages.get("05_compare") if run.stage != "05_compare" else None,
         "headline": metrics.get("headline", []),
         "answer": metrics.get("answer"),
         "files": {file.name: os.path.relpath(file, run.paths.report.parent) for file in files},
@@ -167,7 +167,6 @@ def _index_page(profile: str, runs: list[Run], origin: dict[str, Any]) -> dict[s
         "others": [run for run in runs if not run.belongs],
         "scorers": scorers,
         "scale": _scale(scorers),
-        "next_clicks": known.next_clicks(runs),
         "tiers": TIER_MEANINGS,
         "summary": _summary(runs),
         **origin,
@@ -276,19 +275,20 @@ def render(target: Path, key: str, template: str, context: Callable[[], dict[str
 _DISPLAYED = ["image/svg+xml", "image/png", "image/jpeg", "text/html", "text/markdown", "text/plain"]
 _TAGS = {
     "a", "b", "blockquote", "br", "caption", "code", "col", "colgroup", "dd", "del", "details", "div", "dl", "dt", "em",
-    "figcaption", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "img", "kbd", "li", "ol", "p", "picture", "pre", "s",
-    "section", "small", "source", "span", "strong", "sub", "summary", "sup", "table", "tbody", "td", "tfoot", "th", "thead", "tr",
-    "u", "ul",
+    "figcaption", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "img", "kbd", "li", "ol", "p", "picture",
+    "pre", "s", "section", "small", "source", "span", "strong", "sub", "summary", "sup", "table", "tbody", "td",
+    "tfoot", "th", "thead", "tr", "u", "ul",
 }  # fmt: skip
 """The elements that cells may have; of all others only the text is kept."""
 _ATTRIBUTES = {
-    "alt", "class", "colspan", "data-fold", "lang", "media", "open", "role", "rowspan", "scope", "start", "tabindex", "title",
+    "alt", "class", "colspan", "data-fold", "lang", "media", "open", "role", "rowspan", "scope", "start", "tabindex",
+    "title",
 }  # fmt: skip
 _NOT_TEXT = re.compile(r"<(script|style)\b.*?(</\1\s*>|$)", re.DOTALL | re.IGNORECASE)
 
 
 def make_plain(notebook: Path) -> None:
-    """Rid the outputs of a notebook of colours and local paths; one that cannot be read or written stays as it is."""
+    """Strip colours and local paths from the outputs of a notebook; one that cannot be read or written stays."""
     import nbformat
 
     with contextlib.suppress(OSError, ValueError):
@@ -356,7 +356,7 @@ class Body:
         html: the cells.
     """
 
-    def __init__(self, cells: str, pages: dict[str, str], stage: str) -> None:
+    def __init__(self, cells: str, pages: dict[str, str], stage: str = "report") -> None:
         import bleach
         from bs4 import BeautifulSoup
 
@@ -377,8 +377,8 @@ class Body:
             caption = f"Figure {number}. {picture.img.get('alt', '') if picture.img else ''}"
             picture.append(self._soup.new_tag("figcaption", attrs={"aria-hidden": "true"}, string=caption))
         for output in self._soup.select("[data-fold]"):
-            legend = output.find("figcaption")
-            text = legend.extract().get_text().strip() if legend else "Output"
+            table = output.select_one(".scroll")
+            text = table["aria-label"] if table else "Output"
             folded = output.wrap(self._soup.new_tag("details", attrs={"class": "fold"}))
             folded.insert(0, self._soup.new_tag("summary", string=text))
             del output["data-fold"]
@@ -440,7 +440,7 @@ class Body:
         if len(lines) <= _LONG:
             return
         folded = stream.wrap(self._soup.new_tag("details", attrs={"class": "fold"}))
-        folded.insert(0, self._soup.new_tag("summary", string=f"{len(lines)} lines, the last one: {lines[-1].strip()}"))
+        folded.insert(0, self._soup.new_tag("summary", string=f"{len(lines)} lines: {lines[0]} … {lines[-1]}"))
         cell = folded.find_parent("section")
         after = cell.find_next_sibling("section") if cell else None
         if after and (picture := after.select_one(".output:first-of-type > figure.picture")):

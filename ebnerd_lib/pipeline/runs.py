@@ -160,7 +160,7 @@ def origin(runs: list[Run]) -> dict[str, Any]:
 
 
 def entries(run: Run, kind: str) -> dict[str, dict[str, Any]]:
-    """Return what a stage says of its ``models``, ``baselines`` or ``next_click`` by name, if it is of that form."""
+    """Return what a stage says of its ``models`` or ``baselines`` by name, if it is of that form."""
     found = run.metrics.get(kind)
     named = found.items() if isinstance(found, dict) else ()
     return {name: entry for name, entry in named if isinstance(entry, dict)}
@@ -189,18 +189,6 @@ def scorers(runs: list[Run]) -> list[dict[str, Any]]:
                         "against": vs_baseline.get(name),
                     }
     return sorted(found.values(), key=lambda scorer: (-scorer["auc"], scorer["name"]))
-
-
-def next_clicks(runs: list[Run]) -> list[dict[str, Any]]:
-    """Return what 04 says of the next click among live articles: an entry a scorer, best nDCG first."""
-    found = [
-        {**entry, "name": name}
-        for run in runs
-        if run.belongs and run.state != "failed"
-        for name, entry in entries(run, "next_click").items()
-        if is_number(entry.get("ndcg@10"))
-    ]
-    return sorted(found, key=lambda scorer: (-scorer["ndcg@10"], scorer["name"]))
 
 
 def own_scorers(run: Run, runs: list[Run]) -> list[dict[str, Any]]:

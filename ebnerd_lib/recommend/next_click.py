@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates, candidate_rows
 from ebnerd_lib.evaluation.baselines import by_recency
-from ebnerd_lib.evaluation.compare import with_interval
-from ebnerd_lib.evaluation.intervals import user_bootstrap
+from ebnerd_lib.evaluation.intervals import user_bootstrap, with_interval
 from ebnerd_lib.features.build import compute_features
 from ebnerd_lib.features.context import feature_context
 from ebnerd_lib.features.live import POOL_HOURS, pools, sample_clicked

@@ -1,0 +1,66 @@
+"""The sentences that answer a notebook's question are those of its numbers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ebnerd_lib.evaluation.answers import ranking_answer, training_answer
+from ebnerd_lib.evaluation.baselines import baseline_scorers, evaluate_baselines
+from ebnerd_lib.evaluation.evaluate import save_scorer
+from ebnerd_lib.evaluation.intervals import FEW_USERS
+from ebnerd_lib.features import store
+
+
+@pytest.fixture(scope="module")
+def baselines(smoke, smoke_features):
+    """The features of each part, the baselines' scorers and what is found of them."""
+    features = {part: store.read(smoke_features, part) for part in smoke.parts}
+    scorers = {each.name: each for each in baseline_scorers(smoke, features)}
+    return features["validation"], scorers, evaluate_baselines(smoke, features)
+
+
+def test_a_model_is_compared_in_pairs_with_the_best_baseline_that_knows_no_more(smoke, baselines, tmp_path):
+    features, scorers, known = baselines
+    entries = {
+        "same": save_scorer(replace(scorers["clicks_6h"], name="same", tier="content"), smoke.parts, tmp_path),
+        "poor": save_scorer(replace(scorers["popularity"], name="poor", tier="clicks"), smoke.parts, tmp_path),
+    }
+    told = training_answer(entries, known, smoke, features, tmp_path, 0)
+    auc = {name: entry["validation"]["auc"] for name, entry in {**known, **entries}.items()}
+    found = told["vs_baseline"]
+    assert found["same"]["baseline"] == max((n for n in known if known[n]["tier"] in ("ids", "content")), key=auc.get)
+    assert found["poor"]["baseline"] == max(known, key=auc.get)
+    for name, own in found.items():
+        assert own["auc"] == pytest.approx(auc[name] - auc[own["baseline"]]), name
+        assert own["auc_ci"][0] < own["auc"] < own["auc_ci"][1]
+    low, high = found["same"]["auc_ci"]
+    assert f"{found['same']['auc']:.4f} [{low:.4f}, {high:.4f}] above {found['same']['baseline']}" in told["answer"]
+    copy = {"copy": save_scorer(replace(scorers[found["poor"]["baseline"]], name="copy"), smoke.parts, tmp_path)}
+    own = training_answer(copy, known, smoke, features, tmp_path, 0)
+    assert own["vs_baseline"]["copy"]["auc_ci"] == [0, 0] and "no clear difference" in own["answer"]
+
+
+def test_what_is_missing_is_said(smoke, baselines, tmp_path):
+    features, scorers, known = baselines
+    entries = {"new": save_scorer(replace(scorers["newest"], name="new"), smoke.parts, tmp_path)}
+    told = training_answer(entries, {}, smoke, features, tmp_path, 0)
+    assert told["vs_baseline"] == {} and "no baseline" in told["answer"]
+    assert training_answer({}, known, smoke, features, tmp_path, 0) == {}
+    few = smoke.parts["validation"]
+    few = replace(few, user_id=np.arange(len(few)) % (FEW_USERS - 1))
+    assert f"{FEW_USERS - 1} users" in ranking_answer(entries, {}, "new", few)
+
+
+def test_the_best_scorer_is_compared_with_the_reference_or_the_next_one(smoke):
+    def entry(auc):
+        return {"tier": "ids", "validation": {"auc": auc, "auc_ci": [auc - 0.01, auc + 0.01]}}
+
+    entries = {name: entry(auc) for name, auc in (("a", 0.6), ("b", 0.7), ("c", 0.65))}
+    to_a = {"b": {"auc": 0.1, "auc_ci": [0.08, 0.12]}, "c": {"auc": 0.05, "auc_ci": [0.03, 0.07]}}
+    to_b = {"a": {"auc": -0.1, "auc_ci": [-0.12, -0.08]}, "c": {"auc": -0.05, "auc_ci": [-0.07, 0.01]}}
+    slates = smoke.parts["validation"]
+    assert "0.1000 [0.0800, 0.1200] above a" in ranking_answer(entries, to_a, "a", slates)
+    told = ranking_answer(entries, to_b, "b", slates)
+    assert "no clear difference to c" in told and "+0.0500 [-0.0100, +0.0700]" in told
+    assert told.startswith("b (tier ids)") and "0.7000 [0.6900, 0.7100]" in told
