@@ -262,6 +262,11 @@ class SlateModel(pl.LightningModule):
         self.transform = FeatureTransform(columns)
         self.tuning_auc, self.tuning_ndcg, self.tuning_loss = Mean(), Mean(), Mean()
 
+    @property
+    def trained_parameters(self) -> int:
+        """The number of trained parameters."""
+        return sum(weights.numel() for weights in self.parameters())
+
     def score(self, batch: Batch) -> torch.Tensor:
         """Score the candidates of a batch, whose features are transformed already: (m,)."""
         raise NotImplementedError

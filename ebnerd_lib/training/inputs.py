@@ -233,7 +233,7 @@ class TrainingInputs:
             "users in them": len(self.users) - 1,
             "articles in them": len(self.articles) - 1,
             "features": len(self.names(network)),
-            "trained parameters": sum(weights.numel() for weights in network.parameters()),
+            "trained parameters": network.trained_parameters,
         }
 
     def names(self, network: SlateModel) -> list[str]:
