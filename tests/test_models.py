@@ -166,8 +166,10 @@ def test_vectors_join_both_sides_of_mf_features():
         [r[w].mean(dim=0) if w.any() else torch.zeros(SIZE) for r, w in zip(read, known, strict=True)]
     )
     user = model.users(batch.user)[batch.slate]
-    more = user * model.of_article(batch.vector)
-    more = more + model.of_history(user_profile)[batch.slate] * (x @ model.factors + model.of_article(batch.vector))
+    more = user * model.of_article(batch.vectors[batch.candidate])
+    more = more + model.of_history(user_profile)[batch.slate] * (
+        x @ model.factors + model.of_article(batch.vectors[batch.candidate])
+    )
     torch.testing.assert_close(model(batch), bare(batch) + more.sum(dim=1), rtol=1e-4, atol=1e-5)
 
 

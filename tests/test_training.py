@@ -259,7 +259,7 @@ def test_a_batch_holds_each_article_once_with_the_ids_of_its_categories(smoke, f
         np.testing.assert_array_equal(
             known[batch.views[batch.candidate, place]], smoke.categories[slates.article, place]
         )
-    np.testing.assert_array_equal(batch.vector, smoke.vectors[slates.article])
+    np.testing.assert_array_equal(batch.vectors[batch.candidate], smoke.vectors[slates.article])
     assert len(batch.vectors.unique(dim=0)) == len(batch.vectors) and not batch.vectors[0].any()
     trained = np.unique(np.concatenate([smoke.parts["train"].article, smoke.histories[0].article]))
     np.testing.assert_allclose(network.centred.mean, smoke.vectors[trained].mean(axis=0), atol=1e-6)

@@ -52,11 +52,6 @@ class Batch(NamedTuple):
     session: torch.Tensor = torch.empty(0, 0, dtype=torch.int64)
     log_chance: torch.Tensor = torch.zeros(())
 
-    @property
-    def vector(self) -> torch.Tensor:
-        """The article vector of each candidate: float32 (m, size)."""
-        return self.vectors[self.candidate]
-
     def with_vector(self, places: torch.Tensor) -> torch.Tensor:
         """Return which places of ``read`` or ``session`` hold an article with a vector: bool, of the same shape."""
         return self.vectors.any(dim=1)[places]

@@ -5,11 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from ebnerd_lib.data.slates import candidate_rows
-from ebnerd_lib.features.registry import every_column
 from ebnerd_lib.models.base import slate_auc
 from ebnerd_lib.models.trees import Trees, lightgbm
 from ebnerd_lib.training.batches import SlateBatches
@@ -73,15 +71,6 @@ def fit_trees(
     # What follows the trees repeats the options, the number of cores among them.
     text = booster.model_to_string(num_iteration=booster.best_iteration).partition("\nparameters:")[0]
     return TrainedModel.of(name, Trees(**network.hyperparameters | {"text": text}).eval(), inputs)
-
-
-def gains(model: TrainedModel) -> pd.DataFrame:
-    """Return what splits on each group of features take off the loss, as shares: ``group``, ``columns``, ``gain``."""
-    gain = dict(zip(model.columns, model.network.booster.feature_importance("gain"), strict=True))
-    named = pd.DataFrame([(each.group, gain[each.name]) for each in every_column() if each.name in gain])
-    found = named.groupby(0)[1].agg(["size", "sum"]).reset_index().set_axis(["group", "columns", "gain"], axis=1)
-    found["gain"] /= max(found["gain"].sum(), 1e-12)
-    return found.sort_values("gain", ascending=False, kind="stable", ignore_index=True)
 
 
 def _rows(inputs: TrainingInputs, part: str, rows: np.ndarray) -> dict[str, np.ndarray]:
