@@ -110,6 +110,17 @@ class Online(Group):
     batch_size: int = Field(64, ge=1, le=1_000_000, description="slates a batch of new and replayed ones")
 
 
+class Boosting(Group):
+    """How trees are trained, beside what the parameters cell shows."""
+
+    warmup_hours: float = Field(48.0, ge=0, le=336, description="hours at the start that are left out of training")
+    patience: int = Field(50, ge=1, le=10_000, description="trees without a better tuning AUC before training stops")
+    min_data_in_leaf: int = Field(100, ge=1, le=1_000_000, description="candidates a leaf, at the least")
+    feature_fraction: float = Field(0.5, gt=0, le=1, description="share of the columns that a tree sees")
+    num_threads: int = Field(0, ge=0, le=1024, description="cores that trees are trained on; 0 is all of the machine")
+    bagging_fraction: float = Field(0.8, gt=0, le=1, description="share of the candidates that a tree sees")
+
+
 class Trainer(Group):
     """Arguments of Lightning's ``Trainer``."""
 
@@ -193,6 +204,18 @@ class TrainNews(TrainParameters):
     dropout: float = Field(ge=0, lt=1, description="share of units of the vectors that training drops")
 
 
+class TrainTrees(ReadingParameters):
+    """Parameters of ``03_train_trees``."""
+
+    tier: Tier = Field(description="information tier: which features the model may see")
+    objective: Literal["lambdarank", "binary"] = Field(description="by pairs of a slate, or of each candidate alone")
+    trees: int = Field(ge=1, le=100_000, description="number of trees at most")
+    leaves: int = Field(ge=2, le=10_000, description="leaves a tree, at the most")
+    learning_rate: float = Field(gt=0, le=1, description="share of each tree that counts")
+    boosting: Boosting = Field(description="further settings of LightGBM")
+    mlflow: str = Field("", description="tracking URI of an MLflow server that finished runs are sent to; none is off")
+
+
 class Recommend(ListParameters):
     """Parameters of ``04_recommend``."""
 
@@ -245,6 +268,7 @@ CONFIGS: dict[str, type[Parameters]] = {
     "02_train_mf": TrainMF,
     "03_train_mlp": TrainMLP,
     "03_train_news": TrainNews,
+    "03_train_trees": TrainTrees,
     "04_recommend": Recommend,
     "05_compare": Compare,
     "06_explore": Explore,

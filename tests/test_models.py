@@ -2,23 +2,37 @@
 
 import itertools
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.preprocessing import StandardScaler
 
+from ebnerd_lib import models
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.metrics import per_slate
 from ebnerd_lib.models.base import Batch, bce, find_model, listwise, pad, slate_auc, slate_mean
 from ebnerd_lib.models.ensemble import Ensemble
-from ebnerd_lib.models.layers import FeatureTransform
+from ebnerd_lib.models.layers import AttentionPooling, Centred, FeatureTransform, LastState
+from ebnerd_lib.models.news import NewsModel
 from ebnerd_lib.training.model_file import TrainedModel, find_model_file, load_model, save_model
 
-MODELS = [("mf", "mf_ids"), ("mf", "mf_features"), ("mlp", "mlp"), ("nrms", "nrms")]
-SIZE, HISTORY = 5, 4  # of article vectors, and places of a history
+MODELS = [
+    (name, thing.name)
+    for name, module in sorted(
+        (each.name, import_module(f"ebnerd_lib.models.{each.name}")) for each in iter_modules(models.__path__)
+    )
+    for thing in vars(module).values()
+    if isinstance(thing, type) and thing.__module__ == module.__name__ and isinstance(vars(thing).get("name"), str)
+    if thing.name != "trees"
+]
+"""Every network of every module, so a new one is held to what is tested of all."""
+SIZE, HISTORY, ARTICLES = 5, 4, 9  # of article vectors, places of a history, and articles of a batch
 
 
 def batch_of(lengths, clicked, columns=3, seed=0, users=4, articles=6) -> Batch:
@@ -29,10 +43,13 @@ def batch_of(lengths, clicked, columns=3, seed=0, users=4, articles=6) -> Batch:
     place = torch.cat([torch.arange(n) for n in lengths])
     user, article = torch.randint(0, users, (len(lengths),)), torch.randint(0, articles, (m,))
     features, labels = torch.randn(m, columns), torch.tensor(clicked, dtype=torch.float32)
-    read = torch.randn(len(lengths), HISTORY, SIZE)
-    was_read = torch.rand(len(lengths), HISTORY) < 0.7
-    was_read[0] = False  # a user without a history
-    return Batch(features, user, article, slate, place, labels, torch.randn(m, SIZE), read, was_read)
+    vectors, views = torch.randn(ARTICLES, SIZE), torch.randint(0, 3, (ARTICLES, 2))
+    vectors[:2], views[0] = 0.0, 0  # the unknown article, and one without a vector
+    candidate, read, session = (
+        torch.randint(0, ARTICLES, shape) for shape in ((m,), (len(lengths), HISTORY), (len(lengths), HISTORY))
+    )
+    read[0] = session[0] = 0  # a user without a history
+    return Batch(features, user, article, slate, place, labels, vectors, views, candidate, read, session)
 
 
 def alone(batch: Batch, slate: int) -> Batch:
@@ -41,7 +58,8 @@ def alone(batch: Batch, slate: int) -> Batch:
     mine = slice(slate, slate + 1)
     return Batch(
         batch.features[only], batch.user[mine], batch.article[only], torch.zeros(int(only.sum()), dtype=int),
-        batch.place[only], batch.clicked[only], batch.vector[only], batch.read[mine], batch.was_read[mine],
+        batch.place[only], batch.clicked[only], batch.vectors, batch.views, batch.candidate[only], batch.read[mine],
+        batch.session[mine],
     )  # fmt: skip
 
 
@@ -109,9 +127,12 @@ def test_transform_clips_and_silences_constant_columns():
 
 def build(module, name, columns=3, seed=1, **settings):
     torch.manual_seed(seed)
-    own = {"embedding_size": 8, "heads": 2, "vector_size": SIZE} if name == "nrms" else {"embedding_size": 2}
-    model = find_model(module, name)(columns=columns, users=4, articles=6, **{**own, **settings})
-    return model.eval()
+    kind = find_model(module, name)
+    own = {"embedding_size": 2}
+    if issubclass(kind, NewsModel):
+        ids = {"categories": [3, 7], "subcategories": [1, 2]}
+        own = kind.known({"embedding_size": 8, "heads": 2, "vector_size": SIZE, **ids})
+    return kind(columns=columns, users=4, articles=6, **{**own, **settings}).eval()
 
 
 def test_mf_ids_is_biases_plus_the_product_of_vectors():
@@ -140,12 +161,15 @@ def test_vectors_join_both_sides_of_mf_features():
     bare = build("mf", "mf_features")
     bare.load_state_dict({key: value for key, value in model.state_dict().items() if not key.startswith("of_")})
     x = model.transform(batch.features)
+    read, known = batch.vectors[batch.read], batch.with_vector(batch.read)
     user_profile = torch.stack(
-        [r[w].mean(dim=0) if w.any() else torch.zeros(SIZE) for r, w in zip(batch.read, batch.was_read, strict=True)]
+        [r[w].mean(dim=0) if w.any() else torch.zeros(SIZE) for r, w in zip(read, known, strict=True)]
     )
     user = model.users(batch.user)[batch.slate]
-    more = user * model.of_article(batch.vector)
-    more = more + model.of_history(user_profile)[batch.slate] * (x @ model.factors + model.of_article(batch.vector))
+    more = user * model.of_article(batch.vectors[batch.candidate])
+    more = more + model.of_history(user_profile)[batch.slate] * (
+        x @ model.factors + model.of_article(batch.vectors[batch.candidate])
+    )
     torch.testing.assert_close(model(batch), bare(batch) + more.sum(dim=1), rtol=1e-4, atol=1e-5)
 
 
@@ -175,7 +199,7 @@ def test_models_that_say_so_look_at_what_else_is_in_a_slate(module, name, settin
         torch.nn.init.normal_(parameter, std=0.5)
     kept = torch.tensor([0, 2, 4, 5, 6])
     fewer = batch._replace(
-        **{each: getattr(batch, each)[kept] for each in ("features", "article", "slate", "clicked", "vector")},
+        **{each: getattr(batch, each)[kept] for each in ("features", "article", "slate", "clicked", "candidate")},
         place=torch.tensor([0, 1, 0, 1, 2]),
     )
     same = torch.allclose(model(fewer)[:2], model(batch)[kept[:2]], rtol=1e-4, atol=1e-4)
@@ -191,19 +215,59 @@ def test_mean_context_is_the_mean_over_the_slate():
     assert slate_mean(values, batch).tolist() == wanted
 
 
-def test_nrms_attends_to_what_was_read_and_to_nothing_else():
+@pytest.mark.parametrize(("module", "name"), [each for each in MODELS if issubclass(find_model(*each), NewsModel)])
+def test_a_model_of_news_does_not_look_at_padding_and_trains_users_without_a_history(module, name):
+    model, batch = build(module, name), batch_of([2, 3, 1], [0] * 6)
+    padded = batch._replace(**{each: F.pad(getattr(batch, each), (3, 0)) for each in ("read", "session")})
+    torch.testing.assert_close(model(padded), model(batch), rtol=1e-5, atol=1e-6)
+    found = batch._replace(read=torch.full_like(batch.read, 1), session=torch.full_like(batch.session, 1))
+    none = batch._replace(read=torch.zeros_like(batch.read), session=torch.zeros_like(batch.session))
+    torch.testing.assert_close(model(found), model(none))  # an article without a vector is not read
+    for given in (none, batch):
+        model.zero_grad()
+        listwise(model.train()(given), batch._replace(clicked=torch.tensor([1.0, 0, 0, 1.0, 0, 1.0]))).backward()
+        gradients = [p.grad.to_dense() for p in model.parameters() if p.grad is not None]
+        assert gradients and all(torch.isfinite(each).all() for each in gradients)
+
+
+def test_nrms_is_attention_without_places():
     model, batch = build("nrms", "nrms"), batch_of([2, 3], [0] * 5)
-    torch.nn.init.normal_(model.stranger)
-    noise = torch.where(batch.was_read.unsqueeze(2), batch.read, batch.read + 9.0)
-    torch.testing.assert_close(model(batch._replace(read=noise)), model(batch))
-    stranger = model.encoder(batch.vector) @ model.stranger
-    torch.testing.assert_close(model(batch)[:2], stranger[:2])
-    order = torch.tensor([2, 0, 3, 1])  # attention without positions: the order of a history does not count
-    mixed = batch._replace(read=batch.read[:, order], was_read=batch.was_read[:, order])
-    torch.testing.assert_close(model(mixed), model(batch), rtol=1e-5, atol=1e-6)
-    loss = listwise(model.train()(batch), batch._replace(clicked=torch.tensor([1.0, 0, 0, 1.0, 0])))
-    loss.backward()
-    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    torch.nn.init.normal_(model.pool.empty)
+    articles = model.encode(batch)
+    torch.testing.assert_close(model(batch)[:2], articles[batch.candidate[:2]] @ model.pool.empty)
+    order = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(model(batch._replace(read=batch.read[:, order])), model(batch), rtol=1e-5, atol=1e-6)
+
+
+def test_centred_vectors_have_the_training_mean_taken_off_and_one_length():
+    centred = Centred(2)
+    centred.fit(np.array([[0, 0], [1, 4], [3, 2]], np.float32))
+    found = centred(torch.tensor([[2.0, 5.0], [0.0, 0.0], [5.0, 7.0]]))
+    torch.testing.assert_close(found, torch.tensor([[0.0, 1.0], [0.0, 0.0], [0.6, 0.8]]) * 2**0.5)
+
+
+def test_additive_attention_by_hand():
+    pool = AttentionPooling(1, 1)
+    with torch.no_grad():
+        for weight, value in zip(pool.parameters(), (5.0, 1.0, 0.5, 2.0), strict=True):
+            weight.fill_(value)  # empty; key and its bias; query
+    values, known = torch.tensor([[[1.0], [2.0], [9.0]]] * 2), torch.tensor([[True, True, False], [False] * 3])
+    shares = np.exp(2 * np.tanh([1.5, 2.5]))
+    assert pool(values, known)[:, 0].tolist() == pytest.approx([(shares / shares.sum()) @ [1, 2], 5.0])
+
+
+def test_a_last_state_is_that_of_a_unit_that_saw_the_known_places_alone():
+    torch.manual_seed(0)
+    layer, values, first = LastState(3), torch.randn(3, 4, 3), torch.randn(3, 3)
+    known = torch.tensor([[False, True, False, True], [False] * 4, [True] * 4])
+    found = layer(values, known, first)
+    for row in range(3):
+        wanted = first[row]
+        for value in values[row][known[row]]:
+            _, state = layer.gru(value.view(1, 1, -1), wanted.view(1, 1, -1))
+            wanted = state[0, 0]
+        torch.testing.assert_close(found[row], wanted)
+    assert torch.equal(layer(values, known & False, first), first)
 
 
 def test_nrms_without_article_vectors_is_refused_with_the_remedy():

@@ -18,11 +18,13 @@ from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features.registry import allowed, columns_named
 from ebnerd_lib.features.store import Features
+from ebnerd_lib.models.din import DIN
 from ebnerd_lib.models.mf import MFIds
 from ebnerd_lib.models.mlp import MLP
 from ebnerd_lib.models.nrms import NRMS
+from ebnerd_lib.models.pprec import PPRec
 from ebnerd_lib.training.batches import SlateData
-from ebnerd_lib.training.inputs import HistoryReader, IdEncoder, TrainingInputs, training_rows
+from ebnerd_lib.training.inputs import HistoryReader, IdEncoder, SessionClicks, TrainingInputs, training_rows
 from ebnerd_lib.training.model_file import load_model, save_model
 
 
@@ -239,6 +241,54 @@ def test_a_reader_is_the_latest_clicks_of_the_history_before_the_impression(smok
             own = slice(history.offsets[slates.user[row]], history.offsets[slates.user[row] + 1])
             read = history.article[own][history.time[own] < slates.time[row]][-3:]
             np.testing.assert_array_equal(latest, np.concatenate([np.zeros(3 - len(read), int), read]))
+
+
+def test_a_session_is_the_users_clicks_in_it_strictly_before_the_impression(smoke):
+    log, length = smoke.log, 3
+    sessions = SessionClicks.of(log)
+    clicks: dict[int, list[tuple[int, int]]] = {}
+    for row in np.argsort(log.time, kind="stable"):
+        for place in range(log.offsets[row], log.offsets[row + 1]):
+            if log.clicked[place]:
+                clicks.setdefault(int(log.session[row]), []).append((int(log.time[row]), int(log.article[place])))
+    slates = smoke.parts["validation"]
+    slates = replace(slates, session=np.where(np.arange(len(slates)) == 0, -1, slates.session))  # one in no session
+    found = sessions.latest(slates, np.arange(len(slates)), length)
+    for own, time, session in zip(found, slates.time, slates.session, strict=True):
+        before = [article for at, article in clicks.get(int(session), []) if at < time][-length:]
+        assert own.tolist() == [0] * (length - len(before)) + before
+    assert (found > 0).any(axis=1).mean() > 0.1
+    silent = SessionClicks.of(log.without_clicks())
+    assert not silent.latest(slates, np.arange(4), length).any()
+
+
+def test_a_batch_holds_each_article_once_with_the_ids_of_its_categories(smoke, features):
+    inputs = TrainingInputs.of(smoke, features, "content")
+    network = inputs.new(DIN, history_length=4)
+    batch = next(iter(SlateData(inputs, network, 16).val_dataloader()))
+    slates = smoke.parts["tuning"].take(np.arange(64))
+    for place, kind in enumerate(("categories", "subcategories")):
+        known = np.array([-1, *network.hyperparameters[kind]])
+        np.testing.assert_array_equal(
+            known[batch.views[batch.candidate, place]], smoke.categories[slates.article, place]
+        )
+    np.testing.assert_array_equal(batch.vectors[batch.candidate], smoke.vectors[slates.article])
+    assert len(batch.vectors.unique(dim=0)) == len(batch.vectors) and not batch.vectors[0].any()
+    trained = np.unique(np.concatenate([smoke.parts["train"].article, smoke.histories[0].article]))
+    np.testing.assert_allclose(network.centred.mean, smoke.vectors[trained].mean(axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("tier", "counts"), [("content", set()), ("exposure", {"inviews"}), ("clicks", {"inviews", "clicks"})]
+)
+def test_the_tier_decides_which_popularity_pprec_sees(smoke, features, tier, counts):
+    names = TrainingInputs.of(smoke, features, tier).names(PPRec)
+    assert {name.partition("_")[0] for name in names} == counts | {"age"} and set(names) <= set(PPRec.feature_names)
+
+
+def test_a_tier_below_what_a_model_knows_is_refused(smoke, features):
+    with pytest.raises(ConfigError, match=r"tier: din .*content"):
+        TrainingInputs.of(smoke, features, "ids").new(DIN)
 
 
 def test_a_misspelt_group_of_columns_is_refused():

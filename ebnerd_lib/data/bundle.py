@@ -25,8 +25,8 @@ from ebnerd_lib.errors import BundleError, first_line
 BATCH = 1 << 15
 """Rows read at a time."""
 ARTICLE_COLUMNS = (
-    "article_id", "title", "premium", "published_time", "article_type", "url", "category", "category_str",
-    "topics", "sentiment_score", "sentiment_label",
+    "article_id", "title", "premium", "published_time", "article_type", "url", "category", "subcategory",
+    "category_str", "topics", "sentiment_score", "sentiment_label",
 )  # fmt: skip
 _SLATE_COLUMNS = (
     "impression_id", "article_id", "impression_time", "device_type", "article_ids_inview",

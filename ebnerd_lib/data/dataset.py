@@ -106,8 +106,8 @@ class Metadata:
 class Dataset:
     """Slates, tables and histories that share one article index and one user index; index 0 is unknown."""
 
-    # one row an article index, row 0 the unknown: ``article_id`` (0 in row 0), ``in_table``, title, category, times and
-    # sentiment shares; null where the articles table says nothing
+    # one row an article index, row 0 the unknown: ``article_id`` (0 in row 0), ``in_table``, title, category, the first
+    # subcategory, times and sentiment shares; null where the articles table says nothing
     articles: pd.DataFrame
     # one row a user index, row 0 the unknown: ``user_id``, and for each week ``history_<week>`` (clicks) and the mean
     # sentiment shares of these clicks
@@ -124,6 +124,11 @@ class Dataset:
     def log(self) -> Slates:
         """The impressions of all parts, one part after the other; of a hidden test those that somebody was shown."""
         return slates_io.concatenate([slates for part, slates in self.parts.items() if part != BEYOND])
+
+    @cached_property
+    def categories(self) -> np.ndarray:
+        """Raw ids of the category and of the first subcategory: int32 (articles, 2), -1 where unknown."""
+        return self.articles[["category", "subcategory"]].fillna(-1).to_numpy(np.int32)
 
     @cached_property
     def metadata(self) -> Metadata:
@@ -309,7 +314,13 @@ def article_table(table: pa.Table, articles: Vocabulary) -> pd.DataFrame:
         topics=joined["topics"].map(_distinct),
         premium=joined["premium"].astype("boolean"),
         category=joined["category"].astype("Int16"),
+        subcategory=joined["subcategory"].map(_first).astype("Int16"),
     )
+
+
+def _first(items: object) -> object:
+    """Return the first item of a list; null where there is none."""
+    return items[0] if isinstance(items, np.ndarray) and len(items) else pd.NA
 
 
 def _distinct(topics: object) -> np.ndarray:

@@ -16,6 +16,9 @@ from torchmetrics import Metric
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.models.layers import FeatureTransform
 
+CATEGORIES = ("categories", "subcategories")
+"""The settings of a model that looks at categories: the ids that it tells apart, in the order of ``Batch.views``."""
+
 
 class Batch(NamedTuple):
     """Some slates, n impressions and m candidates, flat and without padding.
@@ -27,10 +30,12 @@ class Batch(NamedTuple):
         slate: int64 (m,), which of the n slates a candidate belongs to.
         place: int64 (m,), position of the candidate within its slate.
         clicked: float32 (m,).
-        vector: float32 (m, size), the article vector of each candidate, zeros where it has none; size 0 for models
-            that do not look at vectors.
-        read: float32 (n, history, size), vectors of the articles that the user clicked last before the week.
-        was_read: bool (n, history), which places of ``read`` hold an article with a vector.
+        vectors: float32 (k, size), of each article of the batch once, the unknown first; zeros where an article has no
+            vector. Empty, as the four that follow, for models that do not look at vectors.
+        views: int64 (k, 2), the categories and subcategories of these articles, indices into the model's own.
+        candidate: int64 (m,), which of the k articles a candidate is.
+        read: int64 (n, history), which of them the user clicked last before the week, oldest first; 0 is none.
+        session: int64 (n, history), the same of the user's clicks in this session, strictly before the impression.
         log_chance: float32 (m,), where slates are samples of longer ones: the log of each candidate's chance; else 0.
     """
 
@@ -40,15 +45,21 @@ class Batch(NamedTuple):
     slate: torch.Tensor
     place: torch.Tensor
     clicked: torch.Tensor
-    vector: torch.Tensor = torch.empty(0, 0)
-    read: torch.Tensor = torch.empty(0, 0, 0)
-    was_read: torch.Tensor = torch.empty(0, 0, dtype=torch.bool)
+    vectors: torch.Tensor = torch.empty(0, 0)
+    views: torch.Tensor = torch.empty(0, 2, dtype=torch.int64)
+    candidate: torch.Tensor = torch.empty(0, dtype=torch.int64)
+    read: torch.Tensor = torch.empty(0, 0, dtype=torch.int64)
+    session: torch.Tensor = torch.empty(0, 0, dtype=torch.int64)
     log_chance: torch.Tensor = torch.zeros(())
+
+    def with_vector(self, places: torch.Tensor) -> torch.Tensor:
+        """Return which places of ``read`` or ``session`` hold an article with a vector: bool, of the same shape."""
+        return self.vectors.any(dim=1)[places]
 
     def user_profile(self) -> torch.Tensor:
         """Return the mean of the vectors that the user read, zeros for a user without any: float32 (n, size)."""
-        known = self.was_read.unsqueeze(2)
-        return (self.read * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
+        known = self.with_vector(self.read).unsqueeze(2)
+        return (self.vectors[self.read] * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
 
 
 def slate_mean(values: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -193,10 +204,11 @@ class SlateModel(pl.LightningModule):
     """A model that scores the candidates of a batch of slates.
 
     A subclass sets ``name``, builds its layers in ``__init__`` after calling this one, and implements ``score``. It
-    says by ``uses_features`` whether it looks at features; if not, ``own_tier`` is its information tier. It says by
-    ``uses_vectors`` whether it looks at article vectors and at those of the user's history, and by
-    ``uses_slate_context`` whether a candidate's score depends on what else is in its slate. It names its tables of
-    ids ``user…`` and ``article…``: by these names they grow in online updates.
+    says what it looks at: ``uses_features`` (of ``feature_names`` alone, where it names some), ``uses_vectors`` of
+    articles and of the user's history, ``uses_categories`` of these, ``uses_session`` for the clicks of this session.
+    ``own_tier`` is its information tier; with features the lowest that it may have. ``uses_slate_context`` says
+    whether a candidate's score depends on what else is in its slate. It names its tables of ids ``user…`` and
+    ``article…``: by these names they grow in online updates.
 
     Args:
         columns: number of feature columns it is given.
@@ -214,7 +226,10 @@ class SlateModel(pl.LightningModule):
 
     name: ClassVar[str]
     uses_features: ClassVar[bool] = True
+    feature_names: ClassVar[tuple[str, ...]] = ()
     uses_vectors: ClassVar[bool] = False
+    uses_categories: ClassVar[bool] = False
+    uses_session: ClassVar[bool] = False
     uses_slate_context: bool = True
     own_tier: ClassVar[str] = "ids"
     size = 1  # networks whose scores are averaged
@@ -241,6 +256,11 @@ class SlateModel(pl.LightningModule):
         }  # fmt: skip
         self.transform = FeatureTransform(columns)
         self.tuning_auc, self.tuning_ndcg, self.tuning_loss = Mean(), Mean(), Mean()
+
+    @property
+    def trained_parameters(self) -> int:
+        """The number of trained parameters."""
+        return sum(weights.numel() for weights in self.parameters())
 
     def score(self, batch: Batch) -> torch.Tensor:
         """Score the candidates of a batch, whose features are transformed already: (m,)."""

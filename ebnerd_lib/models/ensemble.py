@@ -7,6 +7,8 @@ from torch import nn
 
 from ebnerd_lib.models.base import Batch, SlateModel
 
+_DECLARED = ("name", "own_tier", "feature_names", *(name for name in vars(SlateModel) if name.startswith("uses_")))
+
 
 class Ensemble(SlateModel):
     """Score = mean of the members' scores; loss = mean of the members' losses, so each learns as it would alone.
@@ -24,9 +26,8 @@ class Ensemble(SlateModel):
         self.hyperparameters, self.size = dict(first.hyperparameters), len(members)
         for member in members:
             member.hyperparameters = self.hyperparameters  # when tables of ids grow, those of all members do
-        self.name, self.own_tier = first.name, first.own_tier  # type: ignore[misc]
-        self.uses_features, self.uses_vectors = first.uses_features, first.uses_vectors  # type: ignore[misc]
-        self.uses_slate_context = first.uses_slate_context
+        for name in _DECLARED:
+            setattr(self, name, getattr(first, name))
         del self.transform  # each member has its own
         self.members = nn.ModuleList(members)
 

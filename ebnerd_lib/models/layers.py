@@ -1,7 +1,8 @@
-"""Layers that models share: the transform of features, and dropout."""
+"""Layers that models share: the transforms of features and of vectors, dropout, and two ways to read a history."""
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 _LIMIT = 5.0
@@ -75,3 +76,72 @@ class Dropout(nn.Module):
     def extra_repr(self) -> str:
         """Say the share where the network is printed."""
         return f"share={self.dropped / _STEPS:.4g}"
+
+
+class Centred(nn.Module):
+    """Article vectors less their mean, each scaled to the length √size; what has no vector stays zeros.
+
+    Vectors of news texts are alike, so that their mean outweighs what tells them apart. At this length a coordinate has
+    a variance of about 1, for which the first weights of a linear layer are made.
+    """
+
+    mean: torch.Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+
+    def fit(self, vectors: np.ndarray) -> None:
+        """Take the mean of vectors (articles, size), those of zeros left out."""
+        known = vectors[vectors.any(axis=1)]
+        if len(known):
+            self.mean.copy_(torch.from_numpy(known.mean(axis=0, dtype=np.float64)))
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Transform vectors (…, size)."""
+        known = vectors.any(dim=-1, keepdim=True)
+        return F.normalize((vectors - self.mean) * known, dim=-1) * vectors.shape[-1] ** 0.5
+
+
+class AttentionPooling(nn.Module):
+    """Additive attention: Σ_i softmax_i(q · tanh(W x_i + b)) x_i (Bahdanau et al., 2015; Yang et al., 2016).
+
+    Args:
+        width: of x.
+        query_size: length of q.
+    """
+
+    def __init__(self, width: int, query_size: int) -> None:
+        super().__init__()
+        self.key, self.query = nn.Linear(width, query_size), nn.Linear(query_size, 1, bias=False)
+        self.empty = nn.Parameter(torch.zeros(width))
+
+    def forward(self, values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """Pool values (n, places, width) over the places that are known (n, places); a learned vector where none is."""
+        weight = self.query(torch.tanh(self.key(values))).squeeze(2)
+        weight = weight.masked_fill(~known, torch.finfo(weight.dtype).min).softmax(dim=1)
+        return torch.where(known.any(dim=1, keepdim=True), (weight.unsqueeze(2) * values).sum(dim=1), self.empty)
+
+
+class LastState(nn.Module):
+    """The last state of a gated recurrent unit over the known places of a sequence (Cho et al., 2014).
+
+    Args:
+        width: of the sequence and of the state.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gru = nn.GRU(width, width, batch_first=True)
+
+    def forward(self, values: torch.Tensor, known: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+        """Go through values (n, places, width) from the states ``first`` (n, width), which stay where none is known."""
+        length = known.sum(dim=1)
+        longest = int(length.max())
+        if not longest:
+            return first
+        # Known places first, in their order: what stands after a sequence does not reach its last state.
+        order = (~known).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest, None]
+        states, _ = self.gru(values.gather(1, order.expand(-1, -1, values.shape[2])), first.unsqueeze(0).contiguous())
+        last = states[torch.arange(len(states), device=states.device), (length - 1).clamp(min=0)]
+        return torch.where(length.unsqueeze(1) > 0, last, first)

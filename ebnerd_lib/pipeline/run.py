@@ -315,7 +315,7 @@ def is_fresh(config: StageConfig, wanted: str, hashes: Hashes) -> bool:
 
 def _needs_gpu(config: StageConfig) -> bool:
     """Say whether a stage trains on a GPU: one training at a time does."""
-    return config.trains and config.parameters["trainer"]["accelerator"] != "cpu" and Path("/dev/nvidia0").exists()
+    return config.parameters.get("trainer", {}).get("accelerator", "cpu") != "cpu" and Path("/dev/nvidia0").exists()
 
 
 def with_remedy(profile: str, message: str, other: str = "") -> str:

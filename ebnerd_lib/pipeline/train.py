@@ -66,7 +66,7 @@ def train(profile: str, stage: str, assignments: str = "") -> None:
         KeyboardInterrupt: this process was interrupted, by Ctrl-C, SIGTERM or SIGHUP.
     """
     configs = load_profile(profile)
-    known = [name for name, config in configs.items() if config.trains]
+    known = [name for name, config in configs.items() if "trainer" in config.parameters]  # trees need no processes
     if stage not in known:
         raise ConfigError(f"--stage: '{stage}' is no training stage of profile {profile}; {hint(stage, known)}")
     asked = with_values(configs[stage], read_assignments(assignments, "--set"), "--set")

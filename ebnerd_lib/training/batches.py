@@ -132,14 +132,7 @@ class SlateBatches:
         )
         if self.log_chance is not None:
             batch = batch._replace(log_chance=torch.from_numpy(self.log_chance[where]))
-        if self.reader is None:
-            return batch
-        read, vectors = self.reader.latest(slates, rows), self.reader.vectors
-        return batch._replace(
-            vector=torch.from_numpy(np.take(vectors, article, axis=0, mode="clip")),
-            read=torch.from_numpy(np.take(vectors, read, axis=0, mode="clip")),
-            was_read=torch.from_numpy(self.reader.known[read]),
-        )
+        return batch if self.reader is None else self.reader.add_to(batch, slates, rows, article)
 
 
 class SlateData(pl.LightningDataModule):

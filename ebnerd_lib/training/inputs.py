@@ -12,14 +12,15 @@ from ebnerd_lib.configs import Pools
 from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
-from ebnerd_lib.data.vocabulary import Vocabulary
+from ebnerd_lib.data.vocabulary import Vocabulary, distinct
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.features.catalogue import left_out
 from ebnerd_lib.features.live import training_pools
-from ebnerd_lib.features.registry import allowed
+from ebnerd_lib.features.registry import TIERS, allowed
 from ebnerd_lib.features.store import Features, usable
-from ebnerd_lib.models.base import SlateModel
+from ebnerd_lib.models.base import CATEGORIES, Batch, SlateModel
 from ebnerd_lib.models.ensemble import Ensemble
+from ebnerd_lib.models.news import NewsModel
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,21 @@ class IdEncoder:
 
 @dataclass(frozen=True)
 class HistoryReader:
-    """What gives a model the vectors of candidates and of the articles that users clicked last before the week.
+    """What gives a model the vectors of candidates and of the articles that users clicked last.
 
     Attributes:
         vectors: float32 (articles, size), by the dataset's article index, zeros where there is none.
-        known: bool (articles,), whether an article has a vector.
+        views: int64 (articles, 2), category and subcategory, indices into the model's own; 0 unknown.
         histories: the clicks before each week.
-        length: clicks of a user's history that are looked at, the latest ones.
+        length: clicks of a user's history, and of a session, that are looked at, the latest ones.
+        sessions: the clicks of the log by session, ``None`` for a model that does not look at them.
     """
 
     vectors: np.ndarray
-    known: np.ndarray
+    views: np.ndarray
     histories: list[History]
     length: int
+    sessions: "SessionClicks | None" = None
 
     @classmethod
     def of(cls, dataset: Dataset, network: SlateModel) -> "HistoryReader | None":
@@ -75,8 +78,12 @@ class HistoryReader:
                 f"model {network.name}: it was trained with article vectors of length {wanted}, the bundle has "
                 f"{vectors.shape[1] or 'none'}. Use the same vectors or train it again."
             )
-        length = network.hyperparameters["history_length"]
-        return cls(vectors, np.asarray(vectors.any(axis=1)), dataset.histories, length)
+        views = np.zeros((len(vectors), len(CATEGORIES)), np.int64)
+        for place, kind in enumerate(CATEGORIES if network.uses_categories else ()):
+            known = Vocabulary(np.array(network.hyperparameters[kind], np.int32))
+            views[:, place] = known.index_of(dataset.categories[:, place])
+        sessions = SessionClicks.of(dataset.log) if network.uses_session else None
+        return cls(vectors, views, dataset.histories, network.hyperparameters["history_length"], sessions)
 
     def latest(self, slates: Slates, rows: np.ndarray) -> np.ndarray:
         """Return the articles clicked last in the history of the week, strictly before each impression.
@@ -95,6 +102,65 @@ class HistoryReader:
             before = inside & (history.time[place] < time[mine, None])
             out[mine] = np.where(before, history.article[place], 0)
         return out
+
+    def add_to(self, batch: Batch, slates: Slates, rows: np.ndarray, candidates: np.ndarray) -> Batch:
+        """Return a batch of the slates ``rows`` with its articles; ``candidates`` are those it kept, int32 (m,)."""
+        read = self.latest(slates, rows)
+        session = read[:, :0] if self.sessions is None else self.sessions.latest(slates, rows, self.length)
+        every = np.concatenate([[0], candidates, read.ravel(), session.ravel()])
+        articles, place = np.unique(every, return_inverse=True)
+        _, candidate, own, current = torch.from_numpy(place).split([1, len(candidates), read.size, session.size])
+        return batch._replace(
+            vectors=torch.from_numpy(self.vectors[articles]),
+            views=torch.from_numpy(self.views[articles]),
+            candidate=candidate,
+            read=own.view(read.shape),
+            session=current.view(session.shape),
+        )
+
+
+@dataclass(frozen=True)
+class SessionClicks:
+    """The clicks of a log by session, those of each in order of time, as they stand in the log where times are equal.
+
+    Attributes:
+        session: int64 (clicks,), ascending.
+        article: int32 (clicks,).
+        times: int64, the distinct times of clicks, ascending.
+        key: int64 (clicks,), ascending: of the session and the time together, see ``_key``.
+    """
+
+    session: np.ndarray
+    article: np.ndarray
+    times: np.ndarray
+    key: np.ndarray
+
+    @classmethod
+    def of(cls, log: Slates) -> "SessionClicks":
+        """Index the clicks of a log."""
+        row, article = log.per_candidate(np.arange(len(log)))[log.clicked], log.article[log.clicked]
+        order = np.lexsort((log.time[row], log.session[row]))
+        session, time = log.session[row][order], log.time[row][order]
+        times = np.unique(time)
+        return cls(session, article[order], times, cls._key(session, time, session, times))
+
+    def latest(self, slates: Slates, rows: np.ndarray, length: int) -> np.ndarray:
+        """Return the articles clicked last in the session of each impression, strictly before it.
+
+        int32 (len(rows), length), the oldest first, 0 in places before the first click of the session.
+        """
+        if not len(self.key):
+            return np.zeros((len(rows), length), np.int32)
+        session = slates.session[rows]
+        end = np.searchsorted(self.key, self._key(session, slates.time[rows], self.session, self.times))
+        place = end[:, None] - length + np.arange(length)
+        mine = (place >= 0) & (self.session[np.maximum(place, 0)] == session[:, None])
+        return np.where(mine, self.article[np.maximum(place, 0)], 0)
+
+    @staticmethod
+    def _key(session: np.ndarray, time: np.ndarray, sessions: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """Put sessions, as places in ``sessions``, and times, as places in ``times``, into one number each."""
+        return np.searchsorted(sessions, session) * (len(times) + 1) + np.searchsorted(times, time)
 
 
 @dataclass(frozen=True)
@@ -156,7 +222,9 @@ class TrainingInputs:
 
     def columns(self, network: SlateModel | type[SlateModel]) -> list[int]:
         """Return the positions of the features that a model sees, none if it looks at no features."""
-        return usable(self.features["train"], self.tier) if network.uses_features else []
+        known = self.features["train"].columns
+        wanted = set(network.feature_names or known) if network.uses_features else set()
+        return [place for place in usable(self.features["train"], self.tier) if known[place] in wanted]
 
     def counts(self, network: SlateModel) -> dict[str, int]:
         """Return how much a network learns from: training slates, the ids in them, and features."""
@@ -165,7 +233,7 @@ class TrainingInputs:
             "users in them": len(self.users) - 1,
             "articles in them": len(self.articles) - 1,
             "features": len(self.names(network)),
-            "trained parameters": sum(weights.numel() for weights in network.parameters()),
+            "trained parameters": network.trained_parameters,
         }
 
     def names(self, network: SlateModel) -> list[str]:
@@ -182,13 +250,18 @@ class TrainingInputs:
             settings: of the model's class.
 
         Raises:
-            ConfigError: the tier is unknown or not that of the model, or the model refuses a setting.
+            ConfigError: the tier is unknown or none of the model's, or the model refuses a setting.
         """
         if not kind.uses_features and self.tier != kind.own_tier:
             raise ConfigError(f"tier: {kind.name} looks at no features, so its tier is {kind.own_tier}. Set it so.")
         columns = self.columns(kind)
+        if TIERS.index(self.tier) < TIERS.index(kind.own_tier):
+            raise ConfigError(f"tier: {kind.name} knows more than {self.tier}. Set {kind.own_tier} or a higher one.")
         sizes: dict[str, Any] = {"columns": len(columns), "users": len(self.users), "articles": len(self.articles)}
         sizes["vector_size"] = self.dataset.metadata.vectors.shape[1] if kind.uses_vectors else 0
+        if kind.uses_categories:
+            own = self.dataset.categories[self._articles()]
+            sizes |= {name: distinct(ids[ids >= 0]).tolist() for name, ids in zip(CATEGORIES, own.T, strict=True)}
         networks = []
         for number in range(seed, seed + seeds):
             torch.manual_seed(number)
@@ -197,9 +270,17 @@ class TrainingInputs:
         if columns and rank_zero_only.rank == 0:  # other processes get it when training starts
             where = candidate_rows(self.dataset.parts["train"].offsets, self.rows)
             transform.fit(self.features["train"].matrix, where, columns)
+        if isinstance(networks[0], NewsModel):
+            networks[0].centred.fit(self.dataset.metadata.vectors[self._articles()])
         for network in networks[1:]:
-            network.transform.load_state_dict(transform.state_dict())
+            network.load_state_dict(dict(networks[0].named_buffers()), strict=False)
         return networks[0] if seeds == 1 else Ensemble(networks)
+
+    def _articles(self) -> np.ndarray:
+        """Return the articles in view in the training slates, or read before them, ascending, each once."""
+        train = self.dataset.parts["train"]
+        shown = train.article[candidate_rows(train.offsets, self.rows)]
+        return distinct(np.concatenate([shown, self.dataset.histories[0].article]))
 
     def checksum(self, network: SlateModel) -> str:
         """Return a checksum over the arrays that a model learns from, histories and article vectors included."""

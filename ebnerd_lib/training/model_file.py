@@ -64,7 +64,7 @@ class TrainedModel:
     @property
     def parameters(self) -> int:
         """The number of trained parameters."""
-        return sum(p.numel() for p in self.network.parameters())
+        return self.network.trained_parameters
 
     @one_thread()
     def score(self, dataset: Dataset, slates: Slates, matrix: np.ndarray, names: list[str]) -> np.ndarray:
