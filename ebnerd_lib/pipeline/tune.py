@@ -175,9 +175,7 @@ class Search:
         return with_values(self.base, nested(values), "space")
 
     def table(self) -> pd.DataFrame:
-        """Tabulate finished trials, best first: number, metric on the tuning day, epochs, whether it was stopped early or
-        has the stage's parameters as they are, and the parameters tried.
-        """
+        """Tabulate finished trials, best first: the metric on the tuning day, epochs, and the parameters tried."""
         rows = [
             {
                 "trial": trial.number,
@@ -210,14 +208,14 @@ class Search:
         return f'make run-all PROFILE={self.base.profile} NEW={new} SET="{"; ".join(pairs)}"'
 
     def _distribution(self, name: str, own: Any) -> BaseDistribution:
-        """Return how a parameter is sampled; each choice, and both ends of a range, must be legal."""
+        """Return how a parameter is sampled; the stage's own value is one of the choices, and all must be legal."""
         try:
             own = TypeAdapter(Space).validate_python({name: own})[name]
             choices = own if isinstance(own, list) else [own.low, own.high]
             for value in choices:
                 self.config({name: value})
             if isinstance(own, list):
-                return CategoricalDistribution([json.dumps(value) for value in own])
+                return CategoricalDistribution(list(dict.fromkeys([self._own(name), *map(json.dumps, own)])))
             kind = IntDistribution if isinstance(own.low, int) and isinstance(own.high, int) else FloatDistribution
             return kind(own.low, own.high, own.log)
         except (ValidationError, ValueError) as error:
@@ -225,6 +223,11 @@ class Search:
                 f"space: {name}: {shown(own)} is no list of choices and no range. Write `[1, 2]` or "
                 "`{low: 0.1, high: 0.5}`."
             ) from error
+
+    def _own(self, name: str) -> Any:
+        """Return the value that the stage has for a parameter, as a trial names it."""
+        value = flat(self.base.parameters)[name]
+        return json.dumps(value) if isinstance(self.space[name], list) else value
 
     def _lock(self, worker: str) -> Path:
         return self.folder / f"{worker}.lock"
@@ -248,10 +251,9 @@ class Search:
     def _ask(self) -> Trial:
         number = len(self.study.get_trials(deepcopy=False))
         if not number:
-            now = {name: own for name, own in flat(self.base.parameters).items() if name in self.space}
-            now |= {name: json.dumps(own) for name, own in now.items() if isinstance(self.space[name], list)}
-            held = {name: own for name, own in now.items() if _holds(self._distributions[name], own)}
-            self.study.enqueue_trial(held, user_attrs={"own": held == now})
+            own = {name: self._own(name) for name in self.space}
+            if all(_holds(self._distributions[name], value) for name, value in own.items()):
+                self.study.enqueue_trial(own, user_attrs={"own": True})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.sampler = TPESampler(seed=self._seed + number, constant_liar=True)
@@ -314,9 +316,9 @@ def _as_yaml(value: Any) -> str:
 
 
 def _holds(distribution: BaseDistribution, value: Any) -> bool:
-    """Say whether a value is one that a distribution can give."""
+    """Say whether a value, or one of the choices, is one that a distribution can give."""
     if isinstance(distribution, CategoricalDistribution):
-        return value in distribution.choices
+        return True
     return bool(distribution.low <= value <= distribution.high)  # type: ignore[attr-defined]
 
 
@@ -342,4 +344,9 @@ def tune(profile: str, stage: str, trials: int) -> int:
     with interruptible():
         search.run(trials)
     with FileLock(logs / "run.lock"):
-        return run(profile, extra=config)
+        if code := run(profile, extra=config):
+            return code
+    best = search.study.best_trial
+    print(f"Trial {best.number} of {len(search.finished)} has {search.best_by} {best.value:.4f}. To make it a variant:")
+    print(search.command(search.values(best)))
+    return 0
