@@ -1,6 +1,7 @@
 """Finished training runs side by side on one page, those on the same slates compared impression by impression."""
 
 import hashlib
+import json
 import shutil
 import statistics
 from collections.abc import Iterable
@@ -60,7 +61,8 @@ def compare(names: list[str], seeds: int = 1) -> str:
         "profiles": profiles,
     }
     write_json(page.with_suffix(".json"), content)
-    render(page, str(content["written"]), "compare.html.j2", lambda: {**content, **more})
+    told = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    render(page, told, "compare.html.j2", lambda: {**content, **more})
     for profile in profiles:
         render_profile(profile)
     render_overview()
