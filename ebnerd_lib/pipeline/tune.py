@@ -164,10 +164,15 @@ class Search:
         return pd.DataFrame(rows).sort_values(self.best_by, ascending=False, kind="stable", ignore_index=True)
 
     def importance(self) -> dict[str, float]:
-        """Return the share of each parameter in how much the metric varies (PED-ANOVA, Watanabe et al., 2023)."""
-        if len({trial.value for trial in self.finished if trial.state == TrialState.COMPLETE}) < 2:
-            return {}
-        return {name: float(share) for name, share in optuna.importance.get_param_importances(self.study).items()}
+        """Return the share of each parameter in how much the metric varies (fANOVA, Hutter et al., 2014).
+
+        Empty where too few trials were trained to the end, or their metrics are all the same.
+        """
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=self._seed)
+        with contextlib.suppress(ValueError, RuntimeError):
+            shares = optuna.importance.get_param_importances(self.study, evaluator=evaluator)
+            return {name: float(share) for name, share in shares.items()}
+        return {}
 
     def command(self, values: Mapping[str, Any]) -> str:
         """Return the command that makes a variant of some parameters: the stage's own, less its online updates."""
