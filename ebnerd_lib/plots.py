@@ -395,12 +395,12 @@ def search(trials: pd.DataFrame, importance: Mapping[str, float], metric: str) -
         own = ordered[ordered["stopped early"] == early]
         left.scatter(own["trial"], own[metric], color=colour, s=18, label=label, zorder=3)
     left.step(ordered["trial"], ordered[metric].cummax(), color=ORANGE, where="post", label="best so far")
-    left.set(xlabel="trial", ylabel=metric, title="The tuning day")
-    left.legend(fontsize=8, loc="lower right")
+    left.set(xlabel="trial", ylabel=f"{metric} on the tuning day")
+    left.legend(fontsize=8, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
     names = list(importance)[::-1]
     right.barh(range(len(names)), [importance[name] for name in names], color=BLUE, height=0.7)
     _name_rows(right, names)
-    right.set(xlabel="share of what varies", title="Importance of the parameters")
+    right.set(xlabel="share of what varies", title="Importance")
     return figure
 
 
