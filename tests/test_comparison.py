@@ -84,11 +84,6 @@ def test_runs_on_other_slates_stand_apart_and_are_never_paired(project):
         assert target.name in (project / "outputs" / index).read_text()
 
 
-def test_the_same_names_give_the_same_page_and_others_another(project):
-    pages = [page.compare(["a/03_train_mlp", f"a/03_train_mlp.{other}"]) for other in ("wide", "wide", "lab1")]
-    assert pages[0] == pages[1] != pages[2] and len(list((project / "outputs" / "compare").glob("*.html"))) == 2
-
-
 def test_models_of_what_was_live_are_compared_by_their_next_click(project, tiny):
     trained(project, tiny, "a", "03_train_mlp.live", 5, live=True)
     target = project / page.compare(["a/03_train_mlp", "a/03_train_mlp.live"])
