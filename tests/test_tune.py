@@ -89,7 +89,7 @@ def test_trials_count_over_runs_and_the_first_has_the_stages_own_parameters(proj
     assert len(FakeAside.trained) == 5 and states(again) == [TrialState.COMPLETE] * 5
     assert not list(search.folder.glob("trial-*")) and not list(search.folder.glob("*.holder"))
     table = again.table()
-    assert len(table) == 5 and table["as it is"].sum() == 1 and table["val/auc"].is_monotonic_decreasing
+    assert len(table) == 5 and table["as it is"].sum() == 1 and table["AUC"].is_monotonic_decreasing
     assert set(SPACE) <= set(table.columns) and set(again.importance()) == set(SPACE)
 
 

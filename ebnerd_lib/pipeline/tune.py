@@ -82,7 +82,7 @@ class Search:
     Attributes:
         base: the stage; its own parameters are the first trial.
         study: Optuna's, of what was tried.
-        best_by: the metric of the tuning day that is searched for: ``val/auc``, of live slates ``val/ndcg``.
+        metric: of the tuning day, by which trials are compared: AUC, or nDCG@10 of what was live.
 
     Args:
         profile: a folder of ``params``.
@@ -103,7 +103,8 @@ class Search:
         self.space = space or spaces.get(stage) or spaces.get(stage.partition(".")[0]) or {}
         self._distributions = self._read_space()
         self.aside = Aside(profile, self.base.reads[0])
-        self.best_by = "val/ndcg" if self.base.parameters.get("slates") == "live" else "val/auc"
+        is_live = self.base.parameters.get("slates") == "live"
+        self.metric, self._logged = ("nDCG@10", "val/ndcg") if is_live else ("AUC", "val/auc")
         wanted = [fingerprint(self.base, Hashes(StagePaths(profile, "").hashes)), self.space]
         key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
         self.folder = StagePaths(profile, "tune").logs / f"{stage}-{key}"
@@ -153,7 +154,7 @@ class Search:
         rows = [
             {
                 "trial": trial.number,
-                self.best_by: max(trial.intermediate_values.values()),
+                self.metric: max(trial.intermediate_values.values()),
                 "epochs": len(trial.intermediate_values),
                 "stopped early": trial.state == TrialState.PRUNED,
                 "as it is": trial.user_attrs.get("own", False),
@@ -161,7 +162,7 @@ class Search:
             }
             for trial in self.finished
         ]
-        return pd.DataFrame(rows).sort_values(self.best_by, ascending=False, kind="stable", ignore_index=True)
+        return pd.DataFrame(rows).sort_values(self.metric, ascending=False, kind="stable", ignore_index=True)
 
     def importance(self) -> dict[str, float]:
         """Return the share of each parameter in how much the metric varies (fANOVA, Hutter et al., 2014).
@@ -256,9 +257,9 @@ class Search:
         values, folder = self.values(trial), self.folder / f"trial-{trial.number}"
 
         def told(epoch: dict[str, Any]) -> None:
-            if self.best_by not in epoch:  # a share of one
+            if self._logged not in epoch:  # a share of one
                 return
-            trial.report(epoch[self.best_by], epoch["epoch"])
+            trial.report(epoch[self._logged], epoch["epoch"])
             if epoch["epoch"] < epoch["epochs"] and trial.should_prune():
                 raise optuna.TrialPruned
 
@@ -271,13 +272,13 @@ class Search:
             self._give_up(trial, again=not isinstance(error, Exception))
             raise
         else:
-            value = float(done.curve[self.best_by].max())
+            value = float(done.curve[self._logged].max())
             result = f"{value:.4f}"
             self.study.tell(trial, value)
         shutil.rmtree(folder, ignore_errors=True)
         tried = ", ".join(f"{name} {value}" for name, value in values.items())
         best = f"{self.study.best_value:.4f}"
-        print(f"trial {trial.number}  {self.best_by} {result}  best {best}  {tried}", flush=True)
+        print(f"trial {trial.number}  {self.metric} {result}  best {best}  {tried}", flush=True)
 
 
 def _as_yaml(value: Any) -> str:
@@ -317,6 +318,6 @@ def tune(profile: str, stage: str, trials: int) -> int:
         if code := run(profile, extra=config):
             return code
     best = search.study.best_trial
-    print(f"Trial {best.number} of {len(search.finished)} has {search.best_by} {best.value:.4f}. To make it a variant:")
+    print(f"Trial {best.number} of {len(search.finished)} has {search.metric} {best.value:.4f}. To make it a variant:")
     print(search.command(search.values(best)))
     return 0
