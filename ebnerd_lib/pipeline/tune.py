@@ -96,10 +96,7 @@ class Search:
     """
 
     def __init__(self, profile: str, stage: str, space: Mapping[str, Any] | None = None, seed: int = 0) -> None:
-        known = {name: config for name, config in params.load_profile(profile).items() if config.trains}
-        if stage not in known:
-            raise ConfigError(f"tune: '{stage}' is no training stage of {profile}; {params.hint(stage, known)}")
-        self.base, self._seed, spaces = known[stage], seed, params.read_yaml(SPACES)
+        self.base, self._seed, spaces = _training_stage(profile, stage), seed, params.read_yaml(SPACES)
         self.space = space or spaces.get(stage) or spaces.get(stage.partition(".")[0]) or {}
         self._distributions = self._read_space()
         self.aside = Aside(profile, self.base.reads[0])
@@ -279,6 +276,14 @@ class Search:
         tried = ", ".join(f"{name} {value}" for name, value in values.items())
         best = f"{self.study.best_value:.4f}"
         print(f"trial {trial.number}  {self.metric} {result}  best {best}  {tried}", flush=True)
+
+
+def _training_stage(profile: str, stage: str) -> StageConfig:
+    """Return a training stage of a profile. Raises ``ConfigError`` where there is none of this name."""
+    known = {name: config for name, config in params.load_profile(profile).items() if config.trains}
+    if stage not in known:
+        raise ConfigError(f"tune: '{stage}' is no training stage of {profile}; {params.hint(stage, known)}")
+    return known[stage]
 
 
 def _as_yaml(value: Any) -> str:
