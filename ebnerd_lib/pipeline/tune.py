@@ -306,17 +306,15 @@ def tune(profile: str, stage: str, trials: int) -> int:
     Returns:
         The exit code of the stage ``07_tune.<model>``.
     """
-    own, logs = (
-        params.base_config(profile, f"07_tune.{trained_model(stage) or stage}"),
-        StagePaths(profile, "tune").logs,
-    )
+    reads, logs = _training_stage(profile, stage).reads, StagePaths(profile, "tune").logs
     logs.mkdir(parents=True, exist_ok=True)
     with FileLock(logs / "run.lock"):
-        if code := run(profile, only=" ".join(own.parameters["reads"])):
+        if code := run(profile, only=" ".join(reads)):
             return code
+    own = params.base_config(profile, f"07_tune.{trained_model(stage)}")
     search = Search(profile, stage, own.parameters["space"], own.parameters["seed"])
-    given = {"training_stage": stage, "trials": trials, "reads": list(search.base.reads)}
-    config = replace(with_values(own, given, "make tune"), reads=search.base.reads)
+    given = {"training_stage": stage, "trials": trials, "reads": list(reads)}
+    config = replace(with_values(own, given, "make tune"), reads=reads)
     with interruptible():
         search.run(trials)
     with FileLock(logs / "run.lock"):
