@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -113,7 +114,7 @@ class FakeMLflow(SimpleNamespace):
 
     def start_run(self, run_name, **_):
         self.told["run"] = run_name
-        return open(os.devnull)  # noqa: PTH123 - a context
+        return nullcontext(SimpleNamespace(info=SimpleNamespace(experiment_id=1, run_id="r")))
 
     def log_params(self, values):
         self.told["parameters"] = values
