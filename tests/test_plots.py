@@ -93,6 +93,10 @@ CALLS = {
     "importance": lambda v, x: [plots.importance(
         {x: frame(group=[f"{x}{place}" for place in range(len(v))], drop=v, drop_ci=ends(v))}
     ), plots.importance({})],
+    "search": lambda v, x: [plots.search(
+        frame(trial=np.arange(len(v)), AUC=np.array(v, float), **{"stopped early": np.arange(len(v)) % 2 == 1}),
+        named(np.nan_to_num(v), x), "AUC",
+    )],
     "article_life": lambda v, x: [plots.article_life(life(v), 0)],
 }  # fmt: skip
 """By function, calls of it with some values and a label."""
