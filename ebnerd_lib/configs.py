@@ -8,7 +8,16 @@ is taken for a float. Numbers are finite. Loads pydantic and the standard librar
 from collections.abc import Hashable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 Item = TypeVar("Item", bound=Hashable)
 ONLINE = "_online"
@@ -241,6 +250,13 @@ class Range(Group):
     low: int | float
     high: int | float
     log: bool = False
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Range":
+        """Refuse ends that are not in order, and a range by orders of magnitude that holds 0."""
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError("low must be below high, and above 0 for log: true")
+        return self
 
 
 Space = dict[str, Range | list[Any]]

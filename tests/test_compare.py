@@ -222,3 +222,16 @@ def test_a_model_updated_online_is_refused(smoke, features, model):
         permutation_importance(
             replace(model, name="mlp_online"), smoke, features["validation"], "validation", np.arange(5)
         )
+
+
+def test_beside_a_difference_stand_the_parameters_of_both_that_differ():
+    own = dict.fromkeys(METRICS, 0.01) | {f"{metric}_ci": [0.0, 0.02] for metric in METRICS}
+    difference = {name: {"tier": "ids", **own} for name in ("wide", "same", "other", "baseline")}
+    parameters = {
+        "mlp": {"dropout": 0.1, "trainer": {"devices": 1}},
+        "wide": {"dropout": 0.2, "trainer": {"devices": 2}},
+        "same": {"dropout": 0.1, "trainer": {"devices": 1}},
+        "other": {"heads": 8, "dropout": 0.1},
+    }
+    told = compare.difference_table(difference, parameters, "mlp").set_index("scorer")["parameters that differ"]
+    assert told["wide"] == "dropout 0.2, trainer.devices 2" and told[["same", "other", "baseline"]].isna().all()

@@ -1,14 +1,13 @@
-"""The explorer in JupyterLab, in a browser: a choice changes the view."""
+"""Copies of notebooks in JupyterLab, in a browser: a choice changes the explorer, a parameter no batch result."""
 
 import json
-import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from playwright.sync_api import Page
+from runs import artifacts, manifest
 from test_servers import served, told_token
 
 from ebnerd_lib.pipeline.paths import ROOT
@@ -32,23 +31,23 @@ RUN_ALL = """async () => {
 """Runs all cells of the notebook that is open."""
 
 
+SET = """([name, value]) => {
+    for (const cell of jupyterapp.shell.currentWidget.content.model.cells) {
+        if ((cell.getMetadata("tags") || []).includes("injected-parameters")) {
+            const line = new RegExp(`^${name} = .*$`, "m");
+            cell.sharedModel.setSource(cell.sharedModel.getSource().replace(line, `${name} = ${value}`));
+        }
+    }
+}"""
+"""Changes a line of the cell with the stage's parameters."""
+
+
 @pytest.fixture(scope="module")
 def project(finished, tmp_path_factory) -> Path:
-    """A copy of the finished project, its explorer with the parameters of the profile smoke."""
+    """A copy of the finished project."""
     root = tmp_path_factory.mktemp("live") / "p"
     shutil.copytree(finished, root)
     shutil.copy(ROOT / "Makefile", root)
-    (root / "data" / "sample").mkdir()
-    (root / "data" / "sample" / "generated.json").write_text("{}")
-    own = {"profile": "smoke", **yaml.safe_load((root / "params" / "smoke" / "06_explore.yaml").read_text())}
-    file = root / "notebooks" / "06_explore.ipynb"
-    content = json.loads(file.read_text(encoding="utf-8"))
-    cell = next(cell for cell in content["cells"] if "parameters" in cell["metadata"].get("tags", []))
-    for name, value in own.items():
-        lines = [re.sub(rf"^({name}: [^=]+= ).*?(  # )", rf"\g<1>{value!r}\g<2>", line) for line in cell["source"]]
-        assert lines != cell["source"], name
-        cell["source"] = lines
-    file.write_text(json.dumps(content), encoding="utf-8")
     settings = root / "home" / "config" / "lab" / "user-settings" / "@jupyterlab"
     for name, value in {
         "apputils-extension/notification": {"fetchNews": "false"},
@@ -62,17 +61,28 @@ def project(finished, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(browser, project) -> Iterator[Page]:
-    """JupyterLab with all cells of the explorer run."""
-    with served(project, "lab") as (port, lines, _):
+def opened(browser, project) -> Iterator[Callable[[str], Page]]:
+    """Open the copy of a stage's notebook in JupyterLab, as `make lab PROFILE=smoke` starts it."""
+    with served(project, "lab", "PROFILE=smoke") as (port, lines, _):
         page = browser.new_page(viewport={"width": 1200, "height": 1000})
         page.set_default_timeout(PATIENCE)
-        page.goto(f"http://127.0.0.1:{port}/lab/tree/06_explore.ipynb?token={told_token(lines)}")
-        page.wait_for_selector(".jp-NotebookPanel .jp-Notebook-ExecutionIndicator[data-status='idle']")
-        page.evaluate(RUN_ALL)
-        page.wait_for_selector(f".explorer img, {FAILED}")
-        yield page
+
+        def open_copy(stage: str) -> Page:
+            page.goto(f"http://127.0.0.1:{port}/lab/tree/outputs/smoke/lab/{stage}.ipynb?token={told_token(lines)}")
+            page.wait_for_selector(".jp-NotebookPanel .jp-Notebook-ExecutionIndicator[data-status='idle']")
+            return page
+
+        yield open_copy
         page.close()
+
+
+@pytest.fixture(scope="module")
+def page(opened) -> Page:
+    """JupyterLab with all cells of the explorer run."""
+    page = opened("06_explore")
+    page.evaluate(RUN_ALL)
+    page.wait_for_selector(f".explorer img, {FAILED}")
+    return page
 
 
 def panel(page, heading: str) -> str:
@@ -108,3 +118,31 @@ def test_a_sampled_reader_changes_all_of_the_view(page):
         assert wait_until_changed(page, heading, text) != text
     user = page.get_by_label("User").input_value()
     assert f"User {user}:" in panel(page, READ) and f"to user {user} at" in panel(page, LIST)
+
+
+def files_beside_outputs(project: Path) -> dict[Path, bytes]:
+    found = [file for name in ("notebooks", "params", "ebnerd_lib") for file in (project / name).rglob("*.[ipy]*")]
+    return {file: file.read_bytes() for file in found}
+
+
+def test_a_changed_parameter_makes_a_run_of_its_own_and_changes_nothing_else(opened, project):
+    before, files = artifacts(project), files_beside_outputs(project)
+    page = opened("03_train_mlp")
+    results = page.locator(".jp-OutputArea-output", has_text="make keep RUN=smoke/03_train_mlp.lab")
+    for number, hidden in ((1, "[16, 8]"), (2, "[8]")):
+        page.evaluate(SET, ["hidden", hidden])
+        page.evaluate(RUN_ALL)
+        results.filter(has_text=f"lab{number}").wait_for()
+        made = manifest(project, f"03_train_mlp.lab{number}")
+        assert (made["run"], made["parameters"]["hidden"]) == ("interactive", json.loads(hidden))
+    assert page.locator(".jp-OutputArea-output[data-mime-type='image/svg+xml']").count() >= 2, (
+        "curves, one of them live"
+    )
+    after = artifacts(project)
+    assert {name: after[name] for name in before} == before and files_beside_outputs(project) == files
+    page.evaluate(SET, ["hidden", "[0]"])
+    page.evaluate(RUN_ALL)
+    error = page.locator(".jp-OutputArea-output", has_text="ConfigError")
+    error.wait_for()
+    assert len(error.inner_text().splitlines()) <= 2 and "hidden[0]" in error.inner_text()
+    page.evaluate("jupyterapp.commands.execute('docmanager:save')")

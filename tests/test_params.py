@@ -22,9 +22,9 @@ from ebnerd_lib.pipeline.params import (
     from_values,
     load_config,
     load_profile,
+    read_assignments,
     read_schema,
     read_yaml,
-    with_assignments,
     with_values,
 )
 from ebnerd_lib.pipeline.paths import notebook_path, profile_stages, profiles
@@ -309,6 +309,10 @@ def test_tiers_and_losses_are_those_that_the_package_knows():
     assert get_args(Tier) == TIERS and get_args(Loss) == tuple(LOSSES)
 
 
+def set_anew(config, text):
+    return with_values(config, read_assignments(text, "--set"), "--set")
+
+
 @pytest.mark.parametrize(
     ("assignment", "named"),
     [
@@ -333,7 +337,7 @@ def test_tiers_and_losses_are_those_that_the_package_knows():
 )
 def test_values_that_are_not_legal_are_refused_with_what_is(assignment, named):
     config = load_config("smoke", "03_train_mlp")
-    legal = with_assignments(config, ["update_minutes=15", "dropout=0.1", "dropout=0", "hidden=[4, 2]"]).parameters
+    legal = set_anew(config, "update_minutes=15; dropout=0.1;dropout=0; hidden=[4, 2]").parameters
     assert (legal["dropout"], legal["hidden"], legal["seed"]) == (0.0, [4, 2], config.parameters["seed"])
     with pytest.raises(ConfigError, match=rf"--set: {named}" if "[" in named else rf"--set: .*{named}"):
-        with_assignments(config, [assignment])
+        set_anew(config, assignment)

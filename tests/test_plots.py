@@ -97,7 +97,8 @@ CALLS = {
         {x: frame(group=[f"{x}{place}" for place in range(len(v))], drop=v, drop_ci=ends(v))}
     ), plots.importance({})],
     "search": lambda v, x: [plots.search(
-        frame(trial=range(len(v)), m=v, **{"stopped early": [False] * len(v)}), {x: 1}, "m"
+        frame(trial=np.arange(len(v)), AUC=np.array(v, float), **{"stopped early": np.arange(len(v)) % 2 == 1}),
+        named(np.nan_to_num(v), x), "AUC",
     )],
     "article_life": lambda v, x: [plots.article_life(life(v), 0)],
 }  # fmt: skip

@@ -17,8 +17,8 @@ from ebnerd_lib.pipeline.paths import ROOT
 from ebnerd_lib.pipeline.run import interruptible
 
 
-def run(project: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return command(project, "run", "--profile", "smoke", **environment)
+def run(project: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return command(project, "run", "--profile", "smoke", *words, **environment)
 
 
 def ran(result: subprocess.CompletedProcess[str]) -> list[str]:
@@ -228,11 +228,12 @@ def test_a_failed_stage_stops_only_those_that_read_it_and_no_message_is_empty(pr
 
 
 @pytest.mark.slow
-def test_an_experiment_is_one_file_and_touches_nothing_else(project):
+def test_an_experiment_is_one_command_and_touches_nothing_else(project):
     before = artifacts(project)
     file = project / "params" / "smoke" / "03_train_mlp.wide.yaml"
-    file.write_text("hidden: [24]  # widths of the hidden layers\n")
-    assert ran(run(project)) == ["03_train_mlp.wide", "05_compare"]
+    new = ("--new", "03_train_mlp.wide", "--set", "hidden=[24]")
+    assert ran(run(project, *new)) == ["03_train_mlp.wide", "05_compare"]
+    assert file.read_text() == "hidden: [24]  # widths of the hidden layers\n" and not ran(run(project, *new))
     after = artifacts(project)
     assert {name for name in before if after[name] != before[name]} == {"05_compare/metrics.json"}
     compared = metrics(project, "05_compare")

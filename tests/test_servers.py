@@ -20,22 +20,22 @@ import psutil
 import pytest
 from jupyter_client import BlockingKernelClient
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+from runs import copy_of
 
 from ebnerd_lib.pipeline.kernel import LabKernels, ProjectKernel
 from ebnerd_lib.pipeline.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
-MAKE = ("make", "--old-file=data/sample/generated.json", f"PYTHON={sys.executable}")
+MAKE = ("make", *(f"--old-file=data/{name}/generated.json" for name in ("sample", "smoke")), f"PYTHON={sys.executable}")
 START = 180.0
 """Seconds that a server may take to answer on a busy machine."""
 
 
 @pytest.fixture
 def project(tmp_path):
+    copy_of(ROOT, tmp_path)
     shutil.copy(ROOT / "Makefile", tmp_path)
-    for name in ("notebooks", "params", "ebnerd_lib"):
-        (tmp_path / name).symlink_to(ROOT / name, target_is_directory=True)
     (tmp_path / "data" / "sample").mkdir(parents=True)
     (tmp_path / "data" / "sample" / "generated.json").write_text("{}")
     (tmp_path / "outputs" / "sample" / "logs").mkdir(parents=True)
@@ -63,14 +63,14 @@ def answers(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def served(project: Path, target: str) -> Iterator[tuple[int, list[str], psutil.Process]]:
+def served(project: Path, *target: str) -> Iterator[tuple[int, list[str], psutil.Process]]:
     """Start a target of Make on a free port; yield port, lines told so far, and the process, once it answers."""
     port = free_port()
     home = project / "home"
     folders = {f"JUPYTER_{name.upper()}_DIR": str(home / name) for name in ("config", "runtime", "data")}
     environment = {**os.environ, "HOME": str(home), "BROWSER": "true", **folders}
     environment.pop("JUPYTER_TOKEN", None)
-    words = [*MAKE, target, f"PORT={port}"]
+    words = [*MAKE, *target, f"PORT={port}"]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     process = subprocess.Popen(words, cwd=project, env=environment, text=True, **streams)
     lines: list[str] = []
@@ -160,9 +160,6 @@ def opened_kernel(project: Path, port: int, token: str, folder: Path) -> Iterato
 
 
 def test_a_notebook_in_jupyterlab_has_the_projects_interpreter_and_sees_edited_modules(project, elsewhere):
-    (project / "ebnerd_lib").unlink()
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "ebnerd_lib", project / "ebnerd_lib", ignore=ignored)
     module = project / "ebnerd_lib" / "probe.py"
     module.write_text("def answer():\n    return 'before'\n")
     with (
@@ -171,7 +168,7 @@ def test_a_notebook_in_jupyterlab_has_the_projects_interpreter_and_sees_edited_m
     ):
         assert run("import sys; print(sys.executable)").strip() == sys.executable
         assert run("import os; print(os.getcwd(), os.environ['MKL_CBWR'])").split() == [
-            str((project / "notebooks").resolve()), "AVX2,STRICT",
+            str(project.resolve()), "AVX2,STRICT",
         ]  # fmt: skip
         assert run("from ebnerd_lib.probe import answer; from ebnerd_lib import probe").strip() == ""
         assert run("print(probe.__file__, answer())").split() == [str(module), "before"]

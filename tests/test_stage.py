@@ -1,13 +1,16 @@
 """Locks that name their holder and end with it, and stages whose artifacts appear whole or not at all."""
 
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
+from tqdm import tqdm
 
 from ebnerd_lib.errors import LockedError, StageError
 from ebnerd_lib.pipeline import paths as lock
@@ -16,6 +19,7 @@ from ebnerd_lib.pipeline.params import StageConfig
 from ebnerd_lib.pipeline.paths import StagePaths
 
 PROJECT = stage.ROOT
+SCORES = {"train/loss": 1.0, "val/loss": 1.1, "val/auc": 0.6}
 
 HOLD = """
 import sys
@@ -127,3 +131,23 @@ def test_runs_by_hand_are_numbered_and_the_last_five_are_kept_and_stand_in_the_i
 def test_a_number_of_threads_is_taken_from_the_shell_where_it_is_one(monkeypatch, asked, threads):
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
     assert lock.threads(3) == threads
+
+
+def test_progress_goes_to_the_runner_or_is_shown_to_who_runs_it_by_hand(paths, monkeypatch):
+    shown, bars = [], []
+    place = SimpleNamespace(update=shown.append)
+    monkeypatch.setattr("IPython.display.display", lambda what, display_id: place)
+    monkeypatch.setattr(
+        "tqdm.auto.tqdm", lambda **options: bars.append(tqdm(**options, file=io.StringIO())) or bars[-1]
+    )
+    epochs = [{"model": "mlp", "epoch": number, "best_by": "val/auc", **SCORES} for number in (1, 2)]
+    told = [{"step": "mlp", "share": 0.5}, epochs[0], {"step": "mlp", "share": 1.0}, epochs[1], {"step": "mlp_online"}]
+    for run in ("batch", "interactive"):
+        begun = stage.Stage(config(), run, None)
+        for what in told:
+            begun.progress(what)
+        begun.finish()
+        written = [json.loads(line) for line in paths.progress.read_text().splitlines()]
+        assert written == told and bool(shown) == (run == "interactive")
+    assert len(shown) == 2 and all("svg" in picture.data for picture in shown)
+    assert [bar.n for bar in bars] == [1.0] and "left" in bars[0].fp.getvalue()

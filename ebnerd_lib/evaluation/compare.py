@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ebnerd_lib.configs import ONLINE
+from ebnerd_lib.configs import ONLINE, flat
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates, candidate_rows
 from ebnerd_lib.data.summary import candidate_age, hour_of_day
@@ -316,14 +316,28 @@ def comparison_table(
     return table.astype({"parameters": "Int64"} | dict.fromkeys(numbers, float))
 
 
-def difference_table(difference: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Tabulate paired differences of all metrics with 95 % intervals, largest in AUC first."""
+def difference_table(
+    difference: Mapping[str, Mapping[str, Any]], parameters: Mapping[str, Mapping[str, Any]], reference: str
+) -> pd.DataFrame:
+    """Tabulate paired differences of all metrics with 95 % intervals, largest in AUC first.
+
+    Args:
+        difference: see ``differences``.
+        parameters: of the stage that trained a scorer, by scorer; those that the reference has too and that differ are
+            shown beside it.
+        reference: the name that differences refer to.
+    """
+    base = flat(parameters.get(reference, {}))
+    changed = {
+        name: ", ".join(f"{key} {value}" for key, value in flat(own).items() if key in base and base[key] != value)
+        for name, own in parameters.items()
+    }
     rows = [
-        {"scorer": name, "tier": entry["tier"]}
+        {"scorer": name, "tier": entry["tier"], "parameters that differ": changed.get(name) or None}
         | {metric: with_interval(entry[metric], entry[f"{metric}_ci"], "+") for metric in METRICS}
         for name, entry in sorted(difference.items(), key=lambda item: -item[1]["auc"])
     ]
-    return pd.DataFrame(rows, columns=["scorer", "tier", *METRICS])
+    return pd.DataFrame(rows, columns=["scorer", "tier", "parameters that differ", *METRICS])
 
 
 def slice_table(records: list[dict[str, Any]], scorers: list[str]) -> pd.DataFrame:

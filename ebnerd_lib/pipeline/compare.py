@@ -1,6 +1,7 @@
 """Finished training runs side by side on one page, those on the same slates compared impression by impression."""
 
 import hashlib
+import json
 import shutil
 import statistics
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ from ebnerd_lib.evaluation.evaluate import Evaluated, Evaluation, Scorer, find_s
 from ebnerd_lib.evaluation.metrics import per_slate
 from ebnerd_lib.pipeline.history import append_line, read_lines
 from ebnerd_lib.pipeline.params import StageConfig, differences, hint, trained_model, with_values
-from ebnerd_lib.pipeline.paths import ROOT, StagePaths, acquire, read_json, relative, release, write_json
+from ebnerd_lib.pipeline.paths import StagePaths, acquire, profiles, read_json, relative, release, write_json
 from ebnerd_lib.pipeline.report import overview_file, render, render_overview, render_profile
 from ebnerd_lib.pipeline.runs import Run, entries, read_runs
 from ebnerd_lib.pipeline.stale import Hashes, fingerprint
@@ -60,7 +61,8 @@ def compare(names: list[str], seeds: int = 1) -> str:
         "profiles": profiles,
     }
     write_json(page.with_suffix(".json"), content)
-    render(page, str(content["written"]), "compare.html.j2", lambda: {**content, **more})
+    told = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    render(page, told, "compare.html.j2", lambda: {**content, **more})
     for profile in profiles:
         render_profile(profile)
     render_overview()
@@ -78,8 +80,7 @@ def find_runs(names: Iterable[str]) -> list[Run]:
     Raises:
         ConfigError: there is none of a name, or its last run failed; the message has the nearest name.
     """
-    files = (ROOT / "outputs").glob("*/artifacts/[!.]*/manifest.json")
-    there = sorted({file.parts[-4] for file in files if (ROOT / "params" / file.parts[-4]).is_dir()})
+    there = [profile for profile in profiles() if StagePaths(profile, "").outputs.is_dir()]
     done = {name_of(run): run for profile in there for run in read_runs(profile) if run.manifest}
     known = {name: run for name, run in done.items() if trained_model(run.stage) and run.state != "failed"}
     for name in names:

@@ -3,35 +3,15 @@
 import fnmatch
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
-from pydantic import BaseModel
 
 from ebnerd_lib.configs import CONFIGS, nested
-from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.pipeline import report
-from ebnerd_lib.pipeline.params import (
-    StageConfig,
-    base_config,
-    differences,
-    hint,
-    load_profile,
-    read_stages,
-    with_values,
-)
-from ebnerd_lib.pipeline.paths import (
-    ROOT,
-    StagePaths,
-    acquire,
-    check_stage,
-    parameter_file,
-    profile_stages,
-    read_json,
-    relative,
-    release,
-    write_whole,
-)
+from ebnerd_lib.errors import ConfigError, LockedError
+from ebnerd_lib.pipeline import params, paths, report
+from ebnerd_lib.pipeline.params import StageConfig, hint
+from ebnerd_lib.pipeline.paths import StagePaths
 
 
 def write_variant(profile: str, stage: str, values: dict[str, Any], where: str) -> None:
@@ -46,34 +26,34 @@ def write_variant(profile: str, stage: str, values: dict[str, Any], where: str) 
     Raises:
         ConfigError: the name is taken or no name, or a value is not legal. No file is written.
     """
-    notebooks, stages = [path.stem for path in (ROOT / "notebooks").glob("*.ipynb")], load_profile(profile)
+    known = {name: config.parameters for name, config in params.load_profile(profile).items()}
     notebook, _, variant = stage.partition(".")
-    if notebook not in notebooks:
-        raise ConfigError(f"NEW={stage}: there is no notebooks/{notebook}.ipynb; {hint(notebook, notebooks)}")
+    if notebook not in CONFIGS:
+        raise ConfigError(f"NEW={stage}: ebnerd_lib/configs.py has no notebook {notebook}; {hint(notebook, CONFIGS)}")
     if not variant:
         raise ConfigError(f"NEW={stage}: a new variant needs a name of its own, as {stage}.wide.")
-    check_stage(profile, stage)
-    config, file = with_values(base_config(profile, stage), values, where), parameter_file(profile, stage)
-    if stage in stages:
-        if stages[stage].parameters != config.parameters:
-            raise ConfigError(f"NEW={stage}: {relative(file)} is there, with other parameters. Choose another name.")
+    paths.check_stage(profile, stage)
+    config = params.with_values(params.base_config(profile, stage), values, where)
+    if stage in known:
+        if known[stage] != config.parameters:
+            raise ConfigError(f"NEW={stage}: params/{profile}/{stage}.yaml says otherwise. Choose another name.")
         return
     if not values:
         raise ConfigError(f"NEW={stage}: {where} changes no parameter. Name what differs, as SET='dropout=0.2'.")
-    read_stages(config, {**{name: other.parameters for name, other in stages.items()}, stage: config.parameters})
-    write_whole(file, "".join(f"{line}\n" for line in _lines(values, CONFIGS.get(notebook))))
+    params.read_stages(config, {**known, stage: config.parameters})
+    paths.write_whole(paths.parameter_file(profile, stage), "".join(_lines(values, CONFIGS[notebook])))
 
 
-def _lines(values: Mapping[str, Any], kind: Any) -> Iterator[str]:
-    """Yield the lines of a parameter file, each key with what it means where it has a class."""
+def _lines(values: Mapping[str, Any], kind: Any, indent: str = "") -> Iterator[str]:
+    """Yield the lines of a parameter file, each key with what it means; ``kind`` is its class or that of a group."""
     for name, value in values.items():
-        field = kind.model_fields[name] if kind else None
-        if isinstance(value, dict) and field and issubclass(field.annotation, BaseModel):
-            yield f"{name}:"
-            yield from (f"  {line}" for line in _lines(value, field.annotation))
+        field = kind.model_fields[name]
+        if isinstance(value, dict) and hasattr(field.annotation, "model_fields"):
+            yield f"{indent}{name}:\n"
+            yield from _lines(value, field.annotation, "  ")
         else:
             text = yaml.safe_dump([value], default_flow_style=True, width=2**20)[1:-2]
-            yield f"{name}: {text}" + (f"  # {field.description}" if field else "")
+            yield f"{indent}{name}: {text}  # {field.description}\n"
 
 
 def keep(run: str, new: str) -> None:
@@ -83,25 +63,15 @@ def keep(run: str, new: str) -> None:
         ConfigError: there is no such run, or as ``write_variant``.
     """
     profile, _, stage = run.partition("/")
-    known = [f"{file.parts[-4]}/{file.parent.name}" for file in ROOT.glob("outputs/*/artifacts/[!.]*/manifest.json")]
-    if run not in known:
-        raise ConfigError(f"RUN={run}: outputs/ holds no such run; {hint(run, known)}")
-    if stage.partition(".")[0] != new.partition(".")[0]:
-        raise ConfigError(f"NEW={new}: {run} is a run of another notebook. Name {stage.partition('.')[0]}.<name>.")
-    recorded = (read_json(StagePaths(profile, stage).manifest) or {}).get("parameters", {})
-    write_variant(profile, new, nested(differences(base_config(profile, new).parameters, recorded)), run)
+    manifest = paths.read_json(StagePaths(profile, stage).manifest)
+    if manifest is None:
+        raise ConfigError(f"RUN={run}: there is no such finished run. Name one as smoke/03_train_mlp.lab1.")
+    changed = params.differences(params.base_config(profile, new).parameters, manifest["parameters"])
+    write_variant(profile, new, nested(changed), run)
 
 
-class Choice(NamedTuple):
-    """Stages of a profile: those asked for, those that may run for them, and all whose state matters to these."""
-
-    asked: set[str]
-    may_run: set[str]
-    considered: set[str]
-
-
-def select(configs: Mapping[str, StageConfig], only: str = "", start: str = "") -> Choice:
-    """Choose among the stages of a profile; what the named ones read may run too, where it is stale.
+def select(configs: Mapping[str, StageConfig], only: str = "", start: str = "") -> tuple[set[str], set[str]]:
+    """Return the stages of a profile that are asked for, and those that may run: they, and what the named ones read.
 
     Args:
         configs: of every stage.
@@ -117,19 +87,16 @@ def select(configs: Mapping[str, StageConfig], only: str = "", start: str = "") 
     readers = {stage: [other for other in reads if stage in reads[other]] for stage in reads}
     named: set[str] = set()
     for word in (only or start or "*").split():
-        found = fnmatch.filter(configs, word)
-        if not found:
+        if not (found := fnmatch.filter(configs, word)):
             raise ConfigError(f"{'ONLY' if only else 'FROM'}={word}: no such stage; {hint(word, configs)}")
         named |= {*found}
     asked = _reached(named, readers) if start else named
-    may_run = asked | _reached(named, reads)
-    return Choice(asked, may_run, _reached(may_run, reads))
+    return asked, asked | _reached(named, reads)
 
 
 def _reached(start: Iterable[str], links: Mapping[str, Collection[str]]) -> set[str]:
     """Return some stages and all that links lead to from them."""
-    found: set[str] = set()
-    waiting = [*start]
+    found, waiting = set[str](), [*start]
     while waiting:
         if (stage := waiting.pop()) not in found:
             found.add(stage)
@@ -147,31 +114,26 @@ def clean(profile: str, stage: str = "") -> list[str]:
 
     Raises:
         ConfigError: there is no such profile or stage.
-        LockedError: another process runs the profile or such a stage; nothing of it is removed.
+        LockedError: another process runs the profile or such a stage; nothing is removed.
     """
-    profile_stages(profile)  # refuses what is no profile
+    paths.profile_stages(profile)  # refuses what is no profile
     whole = StagePaths(profile, "")
     there = {folder.name for kind in ("artifacts", "logs") for folder in whole.outputs.glob(f"{kind}/[!.]*/")}
-    chosen = sorted(fnmatch.filter(there, stage or "*"))
+    chosen = [StagePaths(profile, name) for name in sorted(fnmatch.filter(there, stage or "*"))]
     if stage and not chosen:
         raise ConfigError(f"STAGE={stage}: nothing to remove in outputs/{profile}; {hint(stage, sorted(there))}")
-    locks = [whole.lock, *(StagePaths(profile, name).lock for name in chosen)]
-    try:
-        for lock in locks if whole.outputs.is_dir() else []:
-            acquire(lock, "make clean")
-        for name in chosen:
-            paths = StagePaths(profile, name)
-            for folder in (paths.artifacts, paths.logs):
-                shutil.rmtree(folder, ignore_errors=True)
-            for file in (paths.executed, paths.failed, paths.report, paths.failed_report):
-                file.unlink(missing_ok=True)
-        for rest in [] if stage else [path for path in whole.outputs.glob("*") if path.name != "lab"]:
-            shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
-    finally:
-        for lock in locks:
-            release(lock)
-    if not any(whole.outputs.glob("*")):
-        shutil.rmtree(whole.outputs, ignore_errors=True)
+    for own in (whole, *chosen):
+        if told := paths.holder(own.lock):
+            raise LockedError(f"{paths.relative(own.lock)} is held by {told}. Wait until it has ended.")
+    doomed = [path for path in whole.outputs.glob("*") if path.name != "lab"]
+    if stage:
+        doomed = [
+            path
+            for own in chosen
+            for path in (own.artifacts, own.logs, own.executed, own.failed, own.report, own.failed_report)
+        ]
+    for path in doomed:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     report.render_profile(profile)
     report.render_overview()
-    return chosen
+    return [own.stage for own in chosen]

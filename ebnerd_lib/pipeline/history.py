@@ -115,12 +115,13 @@ def send(paths: StagePaths) -> str:
     if not uri:
         return ""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own default waits for minutes
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # said below, in plain characters
     try:
         import mlflow
 
         mlflow.set_tracking_uri(uri)
         mlflow.set_experiment(paths.profile)
-        with mlflow.start_run(run_name=paths.stage, log_system_metrics=False):
+        with mlflow.start_run(run_name=paths.stage, log_system_metrics=False) as run:
             mlflow.log_params({name: json.dumps(value) for name, value in flat(manifest["parameters"]).items()})
             known = numbers(read_json(paths.artifacts / "metrics.json") or {})
             mlflow.log_metrics({name.replace("@", "_at_"): value for name, value in known.items()})
@@ -136,4 +137,4 @@ def send(paths: StagePaths) -> str:
                 mlflow.log_artifact(str(file))
     except Exception as error:  # of a server or of the network: the run is done and stays so
         return f"{paths.stage}: not sent to MLflow at {uri} ({type(error).__name__}: {first_line(error)})"
-    return f"{paths.stage}: sent to MLflow at {uri}, experiment {paths.profile}"
+    return f"{paths.stage}: sent to MLflow, {uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"

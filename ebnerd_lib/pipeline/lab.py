@@ -5,9 +5,8 @@ import json
 from typing import Any
 
 from ebnerd_lib.pipeline.params import StageConfig, load_profile
-from ebnerd_lib.pipeline.paths import StagePaths, notebook_path, read_json, relative, write_whole
+from ebnerd_lib.pipeline.paths import StagePaths, notebook_path, read_json, relative, write_json
 
-_COMMENT = "The parameters of {profile}/{stage}, in the place of those above: change them here"
 _MADE = "ebnerd_lib_made_of"
 """The key of a copy's metadata that holds a checksum of its cells as they were written."""
 
@@ -26,13 +25,13 @@ def write_copies(profile: str) -> list[str]:
     folder, lines = StagePaths(profile, "").outputs / "lab", []
     for stage, config in load_profile(profile).items():
         file, wanted = folder / f"{stage}.ipynb", _copy(config)
-        there = read_json(file)
-        if there is not None and _sources(there) == _sources(wanted):
-            continue
-        if file.exists() and not _is_untouched(there):
+        there = read_json(file) or {}
+        made_of = there.get("metadata", {}).get(_MADE)
+        used = any(cell.get("outputs") for cell in there.get("cells", []))
+        if not file.exists() or (made_of == _sources(there) != _sources(wanted) and not used):
+            write_json(file, wanted)
+        elif made_of != wanted["metadata"][_MADE]:
             lines.append(f"{relative(file)}: kept as you left it; its source or parameters have changed since.")
-            continue
-        write_whole(file, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
     return [*lines, f"{relative(folder)}/: a notebook for each stage of profile {profile}, with its parameters."]
 
 
@@ -42,23 +41,14 @@ def _copy(config: StageConfig) -> dict[str, Any]:
     from papermill.parameterize import parameterize_notebook
 
     source = load_notebook_node(str(notebook_path(config.stage)))
-    comment = _COMMENT.format(profile=config.profile, stage=config.stage)
-    copy = parameterize_notebook(source, config.parameters, comment=comment)
-    copy.metadata.pop("papermill")
-    for cell in copy.cells:
-        cell.metadata.pop("papermill", None)
-    copy.metadata[_MADE] = _sources(copy)
-    return dict(copy)
+    comment = f"The parameters of {config.profile}/{config.stage}, in the place of those above: change them here"
+    copy: dict[str, Any] = parameterize_notebook(source, config.parameters, comment=comment)
+    del copy["metadata"]["papermill"]
+    copy["metadata"][_MADE] = _sources(copy)
+    return copy
 
 
 def _sources(notebook: dict[str, Any]) -> str:
     """Return a checksum of the cells of a notebook, outputs left out."""
     cells = [[cell.get("cell_type"), "".join(cell.get("source", ""))] for cell in notebook.get("cells", [])]
     return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
-
-
-def _is_untouched(notebook: dict[str, Any] | None) -> bool:
-    """Say whether the cells of a copy are as they were written and none was run."""
-    if notebook is None or any(cell.get("outputs") for cell in notebook.get("cells", [])):
-        return False
-    return bool(notebook.get("metadata", {}).get(_MADE) == _sources(notebook))

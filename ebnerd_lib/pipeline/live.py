@@ -21,21 +21,17 @@ class LiveView:
             return
         share = what.get("share", 1.0)
         if self._bar is None or share < self._bar.n:
-            self._begin(share)
+            from IPython.display import HTML, display
+            from tqdm.auto import tqdm
+
+            form = "{desc}  {percentage:.0f} % |{bar}| {elapsed} passed, {remaining} left"
+            self._bar = tqdm(total=1.0, initial=share, bar_format=form)
+            self._picture = display(HTML(""), display_id=True)  # a place for the curve above what is printed
         self._bar.set_description_str(what["step"], refresh=False)
         self._bar.n = share
         self._bar.refresh()
         if share >= 1:
             self._bar.close()
-
-    def _begin(self, share: float) -> None:
-        """Show a new bar, and keep a place for the curve above what is printed meanwhile."""
-        from IPython.display import HTML, display
-        from tqdm.auto import tqdm
-
-        form = "{desc}  {percentage:.0f} % |{bar}| {elapsed} passed, {remaining} left"
-        self._bar = tqdm(total=1.0, initial=share, bar_format=form)
-        self._picture = display(HTML(""), display_id=True)
 
     def _draw(self, model: str, best_by: str) -> None:
         """Draw loss and metric of the epochs so far, the best one marked."""
@@ -47,8 +43,7 @@ class LiveView:
         curve["epoch"] -= 1
         best = int(curve["epoch"].iloc[int(curve[best_by].argmax())])
         lines = plots.learning_curves({model: curve}, {model: best}, best_by)
-        if self._picture is not None:
-            self._picture.update(plots.image(lines, "Loss and the metric on the tuning day, by epoch so far."))
+        self._picture.update(plots.image(lines, "Loss and the metric on the tuning day, by epoch so far."))
 
 
 def hide_tracebacks() -> None:

@@ -108,11 +108,7 @@ def profile_stages(profile: str) -> list[str]:
 
 
 def check_stage(profile: str, stage: str) -> None:
-    """Refuse a name that no parameter file may have.
-
-    Raises:
-        ConfigError: there is no such notebook, or the name of the variant means something else.
-    """
+    """Raise ``ConfigError`` where there is no such notebook, or the name of the variant means something else."""
     notebook, dot, variant = stage.partition(".")
     if not re.fullmatch(r"\w+", notebook) or not notebook_path(stage).exists():
         raise ConfigError(

@@ -16,12 +16,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 from ebnerd_lib.errors import EbnerdError, LockedError, StorageError
 from ebnerd_lib.pipeline import history, report
-from ebnerd_lib.pipeline.experiments import Choice, select
+from ebnerd_lib.pipeline.experiments import select
 from ebnerd_lib.pipeline.params import StageConfig, load_profile
 from ebnerd_lib.pipeline.paths import (
     ROOT,
@@ -94,10 +95,11 @@ def run(
     with interruptible():
         try:
             configs = load_profile(profile) | ({extra.stage: extra} if extra else {})
-            order(configs)  # refuses a circle
-            choice = select(configs, extra.stage if extra else only, start)
+            waiting = order(configs)
+            asked, may_run = select(configs, extra.stage if extra else only, start)
             acquire(whole.lock, f"a run of profile {profile}")
-            return _Run(profile, configs, choice, force, jobs or os.cpu_count() or 1, kept).run()
+            forced = asked if force else set()
+            return _Run(profile, configs, may_run, forced, jobs or os.cpu_count() or 1, kept).run(waiting)
         except KeyboardInterrupt:
             names = f" ({', '.join(sorted(kept))})" if kept else ""
             say(f"interrupted: {len(kept)} stages are complete and kept{names}. Rerun the command to resume.", True)
@@ -137,22 +139,27 @@ _Show = Callable[[dict[str, _Running]], None]
 
 
 class _Run:
-    """One run of a profile whose lock is held, of the stages chosen; ``kept`` gains those that are complete."""
+    """One run of a profile whose lock is held; ``kept`` gains the stages that are complete, ``may_run`` may run."""
 
     def __init__(
-        self, profile: str, configs: dict[str, StageConfig], choice: Choice, force: bool, jobs: int, kept: list[str]
+        self,
+        profile: str,
+        configs: dict[str, StageConfig],
+        may_run: set[str],
+        forced: set[str],
+        jobs: int,
+        kept: list[str],
     ) -> None:
-        self.profile, self.jobs, self.kept, self.choice = profile, jobs, kept, choice
-        self.configs = {stage: config for stage, config in configs.items() if stage in choice.considered}
-        self.forced = choice.asked if force else set()
+        self.profile, self.configs, self.jobs, self.kept = profile, configs, jobs, kept
+        self.may_run, self.forced = may_run, forced
         self.hashes = Hashes(StagePaths(profile, "").hashes)
         self.ran: list[str] = []
         self.failed: list[str] = []
         self.left: list[str] = []
 
-    def run(self) -> int:
+    def run(self, sorter: TopologicalSorter[str]) -> int:
         """Run every stage once those that it reads are done, and render. Returns the exit code."""
-        start, outputs, sorter = time.monotonic(), StagePaths(self.profile, "").outputs, order(self.configs)
+        start, outputs = time.monotonic(), StagePaths(self.profile, "").outputs
         _clear_temporary(outputs)
         base = "/tmp" if len(tempfile.gettempdir()) > _LONGEST_FOLDER else None
         waiting, running = dict[str, str](), dict[str, _Running]()
@@ -166,7 +173,7 @@ class _Run:
                         sorter.done(stage)
                 if waiting and show is None:
                     self.hashes.save()
-                    say(f"profile {self.profile}: {len(self.choice.may_run)} stages, outputs in {relative(outputs)}/")
+                    say(f"profile {self.profile}: {len(self.may_run)} stages, outputs in {relative(outputs)}/")
                     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ek", dir=base)))
                     show = stack.enter_context(_rows(self.profile))
                     stack.callback(self._stop, running)
@@ -188,20 +195,20 @@ class _Run:
             report.render_overview()
         self._send()
         if self.ran:
-            say(f"done in {time.monotonic() - start:.0f} s, {len(self.ran)} of {len(self.choice.may_run)} stages run.")
+            say(f"done in {time.monotonic() - start:.0f} s, {len(self.ran)} of {len(self.may_run)} stages run.")
             for line in headline(self.profile):
                 say(line)
         elif rendered:
             say(f"rendered {rendered} reports again; no stage needed to run.")
         else:
-            fresh = sum(stage in self.choice.may_run for stage in self.kept)
-            say(f"nothing to do: {fresh} of {len(self.choice.may_run)} stages are up to date.")
+            fresh = sum(stage in self.may_run for stage in self.kept)
+            say(f"nothing to do: {fresh} of {len(self.may_run)} stages are up to date.")
         say(f"index: {relative(outputs / 'index.html')}")
         return 0
 
     def _stale(self, stage: str) -> str:
         """Return the fingerprint of a stage that has to run; empty where it is fresh, or is not to run."""
-        config, may_run = self.configs[stage], stage in self.choice.may_run
+        config, may_run = self.configs[stage], stage in self.may_run
         if may_run and (lacking := [name for name in config.reads if name in self.failed]):
             self.failed.append(stage)
             say(f"{stage}: not run, since it reads {', '.join(lacking)}", True)
@@ -297,7 +304,7 @@ class _Run:
             self._send()
         except OSError as error:
             where = f"The reports could not be written ({error.strerror})."
-        say(f"{len(self.failed)} of {len(self.choice.may_run)} stages are not complete. {where}")
+        say(f"{len(self.failed)} of {len(self.may_run)} stages are not complete. {where}")
         return 1
 
 

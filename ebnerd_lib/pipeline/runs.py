@@ -112,7 +112,9 @@ def _other(run: Run) -> tuple[str, str]:
         run.changes = differences(base.parameters, run.manifest.get("parameters", {}))
     if lab_number(run.stage) or run.stage.startswith("07_"):
         return "by hand", ""
-    return "left over", f"params/{run.paths.profile}/{run.stage}.yaml is gone. Restore it, or remove what it left."
+    profile, stage = run.paths.profile, run.stage
+    remedy = f"`make clean PROFILE={profile} STAGE={stage}`"
+    return "left over", f"params/{profile}/{stage}.yaml is gone. Restore it, or remove what it left: {remedy}."
 
 
 def _state(run: Run, runs: list[Run], stale: str) -> tuple[str, str]:

@@ -1,8 +1,8 @@
 """Search over the parameters of a training stage with Optuna, by the tuning day alone.
 
 A search is a journal in ``outputs/<profile>/logs/tune/<stage>-<checksum>``, which processes on any number of machines
-share. The checksum is over the fingerprint of the stage and over what is searched, so searches never mix. A process
-holds a lock while it works; the trial of one that was killed is marked as failed, and its parameters are tried again.
+share. The checksum is over the fingerprint of the stage and what is searched, so searches never mix. Each process holds
+a lock while it works: the trial of one that was killed is marked as failed, and its parameters are tried again.
 """
 
 import contextlib
@@ -23,13 +23,9 @@ import optuna
 import pandas as pd
 import yaml
 from filelock import FileLock
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.pruners import MedianPruner
-from optuna.samplers import TPESampler
-from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from ebnerd_lib.configs import Space, flat, nested
 from ebnerd_lib.data import dataset as datasets
@@ -37,17 +33,8 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features import store
 from ebnerd_lib.features.store import Features
-from ebnerd_lib.pipeline.params import (
-    StageConfig,
-    base_config,
-    differences,
-    hint,
-    load_profile,
-    read_yaml,
-    shown,
-    trained_model,
-    with_values,
-)
+from ebnerd_lib.pipeline import params
+from ebnerd_lib.pipeline.params import StageConfig, trained_model, with_values
 from ebnerd_lib.pipeline.paths import StagePaths, acquire, holder, release
 from ebnerd_lib.pipeline.run import interruptible, run
 from ebnerd_lib.pipeline.stage import complete
@@ -57,33 +44,25 @@ from ebnerd_lib.training.fit import EpochReport
 from ebnerd_lib.training.inputs import TrainingInputs
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-"""The states of trials that count: trained to the end, or stopped early because others were better by then."""
+"""The states of trials that count: trained to the end, or stopped early since others were better by then."""
 _POLL_SECONDS = 1.0
 
 
 class Aside:
-    """Trainings beside the stages of a profile: they read its data and leave no artifacts.
-
-    Args:
-        profile: a folder of ``params``.
-        preprocessed: the stage whose artifacts they read.
-
-    Raises:
-        StageError: that stage has not run.
-    """
+    """Trainings beside the stages of a profile: they read what ``preprocessed`` left, and leave no artifacts."""
 
     def __init__(self, profile: str, preprocessed: str) -> None:
-        self.folder = complete(profile, preprocessed).artifacts
+        self._folder = complete(profile, preprocessed).artifacts
 
     @cached_property
     def data(self) -> Dataset:
         """The slates."""
-        return datasets.load(self.folder)
+        return datasets.load(self._folder)
 
     @cached_property
     def features(self) -> dict[str, Features]:
         """The features of each part."""
-        return {part: store.read(self.folder, part) for part in self.data.parts}
+        return {part: store.read(self._folder, part) for part in self.data.parts}
 
     def train(
         self, parameters: Mapping[str, Any], logs: Path, name: str, report: EpochReport | None = None
@@ -102,13 +81,13 @@ class Search:
 
     Attributes:
         base: the stage; its own parameters are the first trial.
-        study: Optuna's, of what is tried.
+        study: Optuna's, of what was tried.
+        metric: of the tuning day, by which trials are compared: AUC, or nDCG@10 of what was live.
 
     Args:
         profile: a folder of ``params``.
         stage: a training stage of it.
-        space: what is searched, by parameter; empty takes the entry of the stage or its notebook in
-            ``params/tune.yaml``.
+        space: what is searched; empty takes the entry of the stage or its notebook in ``params/tune.yaml``.
         seed: of the samples.
 
     Raises:
@@ -117,14 +96,12 @@ class Search:
     """
 
     def __init__(self, profile: str, stage: str, space: Mapping[str, Any] | None = None, seed: int = 0) -> None:
-        configs = load_profile(profile)
-        known = [name for name, config in configs.items() if config.trains]
-        if stage not in known:
-            raise ConfigError(f"tune: '{stage}' is no training stage of profile {profile}; {hint(stage, known)}")
-        self.base, self._seed = configs[stage], seed
-        self.space = dict(space or _default_space(stage))
-        self._distributions = {name: self._distribution(name, own) for name, own in self.space.items()}
+        self.base, self._seed, spaces = _training_stage(profile, stage), seed, params.read_yaml(SPACES)
+        self.space = space or spaces.get(stage) or spaces.get(stage.partition(".")[0]) or {}
+        self._distributions = self._read_space()
         self.aside = Aside(profile, self.base.reads[0])
+        is_live = self.base.parameters.get("slates") == "live"
+        self.metric, self._logged = ("nDCG@10", "val/ndcg") if is_live else ("AUC", "val/auc")
         wanted = [fingerprint(self.base, Hashes(StagePaths(profile, "").hashes)), self.space]
         key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
         self.folder = StagePaths(profile, "tune").logs / f"{stage}-{key}"
@@ -132,22 +109,17 @@ class Search:
         self._worker = uuid.uuid4().hex[:8]
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(self.folder / "journal.log"))),
+            storage=optuna.storages.JournalStorage(JournalFileBackend(str(self.folder / "journal.log"))),
             study_name=stage,
             direction="maximize",
             load_if_exists=True,
-            pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=2),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2),
         )
 
     @property
     def finished(self) -> list[FrozenTrial]:
         """The trials that count."""
         return self.study.get_trials(deepcopy=False, states=FINISHED)
-
-    @property
-    def best_by(self) -> str:
-        """The metric of the tuning day that is searched for: ``val/auc``, of live slates ``val/ndcg``."""
-        return "val/ndcg" if self.base.parameters.get("slates") == "live" else "val/auc"
 
     def run(self, trials: int) -> None:
         """Try parameters until so many trials are finished, those of other processes and of earlier runs included.
@@ -175,13 +147,11 @@ class Search:
         return with_values(self.base, nested(values), "space")
 
     def table(self) -> pd.DataFrame:
-        """Tabulate finished trials, best first: number, metric on the tuning day, epochs, whether it was stopped early or
-        has the stage's parameters as they are, and the parameters tried.
-        """
+        """Tabulate finished trials, best first: the metric on the tuning day, epochs, and the parameters tried."""
         rows = [
             {
                 "trial": trial.number,
-                self.best_by: max(trial.intermediate_values.values()),
+                self.metric: max(trial.intermediate_values.values()),
                 "epochs": len(trial.intermediate_values),
                 "stopped early": trial.state == TrialState.PRUNED,
                 "as it is": trial.user_attrs.get("own", False),
@@ -189,42 +159,54 @@ class Search:
             }
             for trial in self.finished
         ]
-        return pd.DataFrame(rows).sort_values(self.best_by, ascending=False, kind="stable", ignore_index=True)
+        return pd.DataFrame(rows).sort_values(self.metric, ascending=False, kind="stable", ignore_index=True)
 
     def importance(self) -> dict[str, float]:
-        """Return the share of each parameter in how much the metric varies (PED-ANOVA, Watanabe et al., 2023)."""
-        if len({trial.value for trial in self.finished if trial.state == TrialState.COMPLETE}) < 2:
-            return {}
-        return {name: float(share) for name, share in optuna.importance.get_param_importances(self.study).items()}
+        """Return the share of each parameter in how much the metric varies (fANOVA, Hutter et al., 2014).
+
+        Empty where too few trials were trained to the end, or their metrics are all the same.
+        """
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=self._seed)
+        with contextlib.suppress(ValueError, RuntimeError):
+            shares = optuna.importance.get_param_importances(self.study, evaluator=evaluator)
+            return {name: float(share) for name, share in shares.items()}
+        return {}
 
     def command(self, values: Mapping[str, Any]) -> str:
         """Return the command that makes a variant of some parameters: the stage's own, less its online updates."""
         notebook, _, variant = self.base.stage.partition(".")
         new = f"{notebook}.{variant}_tuned" if variant else f"{notebook}.tuned"
-        changed = differences(base_config(self.base.profile, new).parameters, self.config(values).parameters)
-        pairs = [
-            f"{name}={_as_yaml(value)}"
-            for name, value in changed.items()
-            if name.partition(".")[0] not in ("update_minutes", "online")
-        ]
-        return f'make run-all PROFILE={self.base.profile} NEW={new} SET="{"; ".join(pairs)}"'
+        base = params.base_config(self.base.profile, new).parameters
+        changed = params.differences(base, self.config(values).parameters)
+        kept = {name: own for name, own in changed.items() if name.split(".")[0] not in ("update_minutes", "online")}
+        pairs = "; ".join(f"{name}={_as_yaml(value)}" for name, value in kept.items())
+        return f'make run-all PROFILE={self.base.profile} NEW={new} SET="{pairs}"'
 
-    def _distribution(self, name: str, own: Any) -> BaseDistribution:
-        """Return how a parameter is sampled; each choice, and both ends of a range, must be legal."""
-        try:
-            own = TypeAdapter(Space).validate_python({name: own})[name]
+    def _read_space(self) -> dict[str, optuna.distributions.BaseDistribution]:
+        """Return how each parameter is sampled; what the stage has is part of it, and all of it must be legal."""
+        found: dict[str, optuna.distributions.BaseDistribution] = {}
+        for name, given in self.space.items():
+            try:
+                own = TypeAdapter(Space).validate_python({name: given})[name]
+            except ValueError:
+                remedy = "Write a list of choices, or {low: 0.1, high: 0.5}, low below high."
+                raise ConfigError(
+                    f"space of {self.base.stage}: {name} cannot be {params.shown(given)}. {remedy}"
+                ) from None
             choices = own if isinstance(own, list) else [own.low, own.high]
             for value in choices:
                 self.config({name: value})
+            choices = [flat(self.base.parameters)[name], *choices]
             if isinstance(own, list):
-                return CategoricalDistribution([json.dumps(value) for value in own])
-            kind = IntDistribution if isinstance(own.low, int) and isinstance(own.high, int) else FloatDistribution
-            return kind(own.low, own.high, own.log)
-        except (ValidationError, ValueError) as error:
-            raise ConfigError(
-                f"space: {name}: {shown(own)} is no list of choices and no range. Write `[1, 2]` or "
-                "`{low: 0.1, high: 0.5}`."
-            ) from error
+                texts = list(dict.fromkeys(map(json.dumps, choices)))
+                found[name] = optuna.distributions.CategoricalDistribution(texts)
+            else:
+                is_int = all(isinstance(value, int) for value in choices)
+                kind: Any = optuna.distributions.IntDistribution if is_int else optuna.distributions.FloatDistribution
+                found[name] = kind(min(choices), max(choices), log=own.log)
+        if not found:
+            raise ConfigError(f"params/{SPACES.name}: no entry for {self.base.stage}. Add what is to be searched.")
+        return found
 
     def _lock(self, worker: str) -> Path:
         return self.folder / f"{worker}.lock"
@@ -237,7 +219,7 @@ class Search:
                     return None
                 running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
                 for trial in running:
-                    worker = trial.user_attrs.get("worker", "")
+                    worker = trial.user_attrs.get("worker")
                     if not (worker and holder(self._lock(worker))):
                         self._give_up(trial)
                         return self._ask()
@@ -249,12 +231,11 @@ class Search:
         number = len(self.study.get_trials(deepcopy=False))
         if not number:
             now = {name: own for name, own in flat(self.base.parameters).items() if name in self.space}
-            now |= {name: json.dumps(own) for name, own in now.items() if isinstance(self.space[name], list)}
-            held = {name: own for name, own in now.items() if _holds(self._distributions[name], own)}
-            self.study.enqueue_trial(held, user_attrs={"own": held == now})
+            own = {name: json.dumps(own) if isinstance(self.space[name], list) else own for name, own in now.items()}
+            self.study.enqueue_trial(own, user_attrs={"own": True})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self.study.sampler = TPESampler(seed=self._seed + number, constant_liar=True)
+            self.study.sampler = optuna.samplers.TPESampler(seed=self._seed + number, constant_liar=True)
         trial = self.study.ask(self._distributions)
         trial.set_user_attr("worker", self._worker)
         return trial
@@ -265,20 +246,21 @@ class Search:
         if again:
             self.study.enqueue_trial(trial.params, user_attrs={"own": trial.user_attrs.get("own", False)})
         shutil.rmtree(self.folder / f"trial-{trial.number}", ignore_errors=True)
-        if worker := trial.user_attrs.get("worker"):
-            self._lock(worker).unlink(missing_ok=True)
+        for file in self.folder.glob(f"{trial.user_attrs.get('worker')}.*"):
+            file.unlink(missing_ok=True)
 
     def _try(self, trial: Trial) -> None:
-        """Train by the parameters of a trial, stopped where it is worse than the median of earlier ones."""
+        """Train by the parameters of a trial, and stop where it is worse than the median of earlier ones."""
         values, folder = self.values(trial), self.folder / f"trial-{trial.number}"
 
         def told(epoch: dict[str, Any]) -> None:
-            if self.best_by not in epoch:  # a share of one
+            if self._logged not in epoch:  # a share of one
                 return
-            trial.report(epoch[self.best_by], epoch["epoch"])
+            trial.report(epoch[self._logged], epoch["epoch"])
             if epoch["epoch"] < epoch["epochs"] and trial.should_prune():
                 raise optuna.TrialPruned
 
+        result = "stopped early"
         try:
             done, _ = self.aside.train(self.config(values).parameters, folder, "network", told)
         except optuna.TrialPruned:
@@ -287,21 +269,21 @@ class Search:
             self._give_up(trial, again=not isinstance(error, Exception))
             raise
         else:
-            self.study.tell(trial, float(done.curve[self.best_by].max()))
+            value = float(done.curve[self._logged].max())
+            result = f"{value:.4f}"
+            self.study.tell(trial, value)
         shutil.rmtree(folder, ignore_errors=True)
-        own = self.study.trials[trial.number]
-        result = "stopped early" if own.value is None else f"{own.value:.4f}"
         tried = ", ".join(f"{name} {value}" for name, value in values.items())
         best = f"{self.study.best_value:.4f}"
-        print(f"trial {trial.number}  {self.best_by} {result}  best {best}  {tried}", flush=True)
+        print(f"trial {trial.number}  {self.metric} {result}  best {best}  {tried}", flush=True)
 
 
-def _default_space(stage: str) -> dict[str, Any]:
-    spaces = read_yaml(SPACES)
-    for name in (stage, stage.partition(".")[0]):
-        if isinstance(spaces.get(name), dict):
-            return spaces[name]
-    raise ConfigError(f"params/{SPACES.name}: no entry for {stage} or its notebook. Add what is to be searched.")
+def _training_stage(profile: str, stage: str) -> StageConfig:
+    """Return a training stage of a profile. Raises ``ConfigError`` where there is none of this name."""
+    known = {name: config for name, config in params.load_profile(profile).items() if config.trains}
+    if stage not in known:
+        raise ConfigError(f"tune: '{stage}' is no training stage of {profile}; {params.hint(stage, known)}")
+    return known[stage]
 
 
 def _as_yaml(value: Any) -> str:
@@ -311,13 +293,6 @@ def _as_yaml(value: Any) -> str:
     ('1.0e-05', '[128, 64]', 'none')
     """
     return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
-
-
-def _holds(distribution: BaseDistribution, value: Any) -> bool:
-    """Say whether a value is one that a distribution can give."""
-    if isinstance(distribution, CategoricalDistribution):
-        return value in distribution.choices
-    return bool(distribution.low <= value <= distribution.high)  # type: ignore[attr-defined]
 
 
 def tune(profile: str, stage: str, trials: int) -> int:
@@ -331,15 +306,21 @@ def tune(profile: str, stage: str, trials: int) -> int:
     Returns:
         The exit code of the stage ``07_tune.<model>``.
     """
-    own, logs = base_config(profile, f"07_tune.{trained_model(stage) or stage}"), StagePaths(profile, "tune").logs
+    reads, logs = _training_stage(profile, stage).reads, StagePaths(profile, "tune").logs
     logs.mkdir(parents=True, exist_ok=True)
     with FileLock(logs / "run.lock"):
-        if code := run(profile, only=" ".join(own.parameters["reads"])):
+        if code := run(profile, only=" ".join(reads)):
             return code
+    own = params.base_config(profile, f"07_tune.{trained_model(stage)}")
     search = Search(profile, stage, own.parameters["space"], own.parameters["seed"])
-    given = {"training_stage": stage, "trials": trials, "reads": list(search.base.reads)}
-    config = replace(with_values(own, given, "make tune"), reads=search.base.reads)
+    given = {"training_stage": stage, "trials": trials, "reads": list(reads)}
+    config = replace(with_values(own, given, "make tune"), reads=reads)
     with interruptible():
         search.run(trials)
     with FileLock(logs / "run.lock"):
-        return run(profile, extra=config)
+        if code := run(profile, extra=config):
+            return code
+    best = search.study.best_trial
+    print(f"Trial {best.number} of {len(search.finished)} has {search.metric} {best.value:.4f}. To make it a variant:")
+    print(search.command(search.values(best)))
+    return 0

@@ -1,0 +1,181 @@
+"""The history of a profile: a whole line for each finished run, and the same run in MLflow where that is asked for."""
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+
+from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.pipeline import history, paths, stage, stale
+from ebnerd_lib.pipeline.history import append_line, last_runs, read_lines, send
+from ebnerd_lib.pipeline.params import StageConfig
+from ebnerd_lib.pipeline.paths import StagePaths, write_json
+from ebnerd_lib.pipeline.stale import Hashes, fingerprint
+
+PROJECT = paths.ROOT
+WRITE = """
+import sys
+from pathlib import Path
+from ebnerd_lib.pipeline.history import append_line
+sys.stdin.read()
+for number in range(300):
+    append_line(Path(sys.argv[1]), {"writer": sys.argv[2], "number": number, "text": "æ" * 20_000})
+"""
+URI = "http://127.0.0.1:5000"
+METRICS = {
+    "models": {"mlp": {"tier": "clicks", "tuning": {"auc": 0.8}, "validation": {"auc": 0.7, "auc_ci": [0.6, 0.8]}}},
+    "headline": [{"what": "clicks", "value": 3}],
+}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project without data."""
+    for module in (paths, stage, stale):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    return tmp_path
+
+
+def finish(name="03_train_mlp", how="batch", **parameters):
+    config = StageConfig(name, "smoke", {"seed": 0, "reads": [], **parameters}, {})
+    begun = stage.Stage(config, how, "f")
+    curve = begun.logs / str(begun.model) / "metrics.csv"
+    curve.parent.mkdir(exist_ok=True)
+    curve.write_text("epoch,val/auc\n0,0.6\n1,0.8\n")
+    begun.metrics |= METRICS
+    return begun.finish()
+
+
+def test_lines_of_two_writers_at_once_stay_whole(tmp_path):
+    file = tmp_path / "new" / "history.jsonl"
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITE, str(file), name], stdin=subprocess.PIPE, env=environment)
+        for name in "ab"
+    ]
+    for writer in writers:
+        writer.stdin.close()
+    assert [writer.wait() for writer in writers] == [0, 0]
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    numbers = {name: [line["number"] for line in lines if line["writer"] == name] for name in "ab"}
+    assert numbers == {"a": [*range(300)], "b": [*range(300)]}
+
+
+@pytest.mark.parametrize("how", ["batch", "train", "interactive"])
+def test_every_way_of_running_adds_a_line(project, how):
+    manifest = finish(how=how, dropout=0.1)
+    (line,) = read_lines(project / "outputs" / "smoke" / "history.jsonl")
+    assert line["stage"] == "03_train_mlp" and line["run"] == how and line["parameters"]["dropout"] == 0.1
+    assert line["metrics"] == {"mlp.validation.auc": 0.7} and line["duration_seconds"] == manifest["duration_seconds"]
+    curve = StagePaths("smoke", "03_train_mlp").artifacts / "curve_mlp.csv"
+    assert curve.name in manifest["outputs"] and curve.read_text().startswith("epoch,")
+
+
+def test_a_history_that_cannot_be_written_loses_no_run(project):
+    (project / "outputs" / "smoke" / "history.jsonl").mkdir(parents=True)
+    finish()
+    assert StagePaths("smoke", "03_train_mlp").manifest.exists() and last_runs("smoke") == {}
+
+
+def test_the_last_runs_of_a_stage_say_what_changed_and_broken_lines_are_left_out(project):
+    for dropout in (0.1, 0.2, 0.2):
+        finish(dropout=dropout)
+    file = project / "outputs" / "smoke" / "history.jsonl"
+    with file.open("a") as stream:
+        stream.write('{"stage": "03_tr\n[1]\n')
+    for number in range(1, 9):
+        append_line(file, {"stage": f"03_train_mlp.lab{number}", "parameters": {"seed": number}})
+    runs = last_runs("smoke")
+    assert [run["changes"] for run in runs["03_train_mlp"]] == [{}, {"dropout": 0.2}, None]
+    by_hand = runs["03_train_mlp, by hand"]
+    assert [run["stage"][-1] for run in by_hand] == list("87654") and by_hand[0]["changes"] == {"seed": 8}
+
+
+# --- MLflow ------------------------------------------------------------------------------------------------
+
+
+class FakeMLflow(SimpleNamespace):
+    """Notes what it is told; fails where it is given an error."""
+
+    def __init__(self, error=None):
+        super().__init__(told={}, files=[], error=error)
+
+    def set_tracking_uri(self, uri):
+        self.told["uri"] = uri
+
+    def set_experiment(self, name):
+        if self.error:
+            raise self.error
+        self.told["experiment"] = name
+
+    def start_run(self, run_name, **_):
+        self.told["run"] = run_name
+        return nullcontext(SimpleNamespace(info=SimpleNamespace(experiment_id=1, run_id="r")))
+
+    def log_params(self, values):
+        self.told["parameters"] = values
+
+    def log_metrics(self, values, step=None):
+        self.told.setdefault("metrics", []).append((step, values))
+
+    def log_metric(self, name, value):
+        self.told[name] = value
+
+    def set_tags(self, tags):
+        self.told["tags"] = tags
+
+    def log_artifact(self, file, folder=""):
+        self.files.append((folder, file.rpartition("/")[2]))
+
+
+@pytest.fixture
+def there(monkeypatch):
+    monkeypatch.setattr(history.importlib.util, "find_spec", lambda name: True)
+
+
+def test_a_missing_package_is_told_before_training_starts(project, monkeypatch):
+    monkeypatch.setattr(history.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install '\.\[mlflow\]'"):
+        finish(mlflow=URI)
+    assert not StagePaths("smoke", "03_train_mlp").logs.exists()
+    finish(mlflow="")
+
+
+def test_a_finished_run_is_sent_with_parameters_metrics_curve_model_and_report(project, monkeypatch, there):
+    fake = FakeMLflow()
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    found = StagePaths("smoke", "03_train_mlp")
+    finish(mlflow=URI, trainer={"devices": 1})
+    for file in (found.artifacts / "model_mlp.pt", found.report):
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    assert URI in send(found)
+    assert fake.told["uri"] == URI and (fake.told["experiment"], fake.told["run"]) == ("smoke", "03_train_mlp")
+    assert fake.told["parameters"]["trainer.devices"] == "1"
+    assert fake.told["metrics"][0] == (None, {"mlp.tuning.auc": 0.8, "mlp.validation.auc": 0.7})
+    assert [step for step, _ in fake.told["metrics"][1:]] == [1, 2]
+    assert fake.files == [("models", "model_mlp.pt"), ("", "manifest.json"), ("", "03_train_mlp.html")]
+
+
+def test_a_server_that_does_not_answer_loses_nothing(project, monkeypatch, there, capsys):
+    monkeypatch.setitem(sys.modules, "mlflow", FakeMLflow(ConnectionError("refused")))
+    finish("03_train_mlp.lab1", "interactive", mlflow=URI)
+    assert "ConnectionError: refused" in capsys.readouterr().out
+    assert StagePaths("smoke", "03_train_mlp.lab1").manifest.exists()
+
+
+def test_where_a_run_is_sent_makes_nothing_stale(tmp_path):
+    prints = {
+        fingerprint(StageConfig("03_train_mlp", "smoke", {"mlflow": uri, "seed": seed}, {}), Hashes(tmp_path / "none"))
+        for uri, seed in (("", 0), (URI, 0), ("", 1))
+    }
+    assert len(prints) == 2
+
+
+def test_the_history_of_an_unknown_form_shows_no_run(project):
+    write_json(project / "outputs" / "smoke" / "history.jsonl", {"stage": "x"})
+    assert last_runs("smoke") == {}
