@@ -185,7 +185,7 @@ def environment() -> dict[str, Any]:
 
 
 def threads(default: int) -> int:
-    """Return how many threads ``OMP_NUM_THREADS`` asks for, of a list the outermost; the default if it has no number."""
+    """Return how many threads ``OMP_NUM_THREADS`` asks for, of a list the first; the default if it has no number."""
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return int(asked) if asked.isdecimal() and int(asked) else default
 
