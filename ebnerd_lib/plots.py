@@ -130,7 +130,7 @@ def image(figure: Figure, alt: str) -> Any:
 def _narrowed(figure: Figure) -> Figure:
     """Lay a figure out as wide as a phone, its panels one under the other and its legend below them."""
     panels = [axis for axis in figure.axes if axis.get_visible()]
-    rows = panels[0].get_gridspec().nrows
+    rows = panels[0].get_subplotspec().get_gridspec().nrows  # type: ignore[union-attr]
     figure.set_layout_engine("constrained")
     grid = figure.add_gridspec(len(panels), 1)
     for place, axis in enumerate(panels):
@@ -140,7 +140,8 @@ def _narrowed(figure: Figure) -> Figure:
         axis.title.set_wrap(True)
     for legend in (*figure.legends, *filter(None, (axis.get_legend() for axis in panels))):
         names = [text.get_text() for text in legend.get_texts()]
-        figure.legend(legend.legend_handles, names, fontsize=8, ncols=2, loc="outside lower left")
+        handles = [handle for handle in legend.legend_handles if handle is not None]
+        figure.legend(handles, names, fontsize=8, ncols=2, loc="outside lower left")
         legend.remove()
     figure.set_size_inches(NARROW, figure.get_figheight() / rows * len(panels) + 0.3)
     return figure

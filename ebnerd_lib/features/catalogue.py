@@ -344,7 +344,7 @@ def relative(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _place(value: float, values: np.ndarray) -> tuple[int, int]:
+def _place(value: float, values: np.ndarray) -> tuple[np.int32, np.int32]:
     """Return how many values are smaller, and how many are not larger."""
     at = stop = np.int32(0)
     for other in values:

@@ -160,7 +160,7 @@ def check_outputs(profile: str) -> Iterator[Finding]:
     yield Finding(WRONG if closed else OK, "outputs/", text, "chmod -R u+rwX outputs, or make it yours")
     kept = Path(os.environ.get("NUMBA_CACHE_DIR", ""))
     if kept.name.startswith("ebnerd-numba-"):
-        text = f"kept in {kept} for this process: neither this folder nor a home can be written, so each run compiles anew"
+        text = f"kept in {kept} for this process: no folder or home can be written, so each run compiles anew"
         yield Finding(WARN, "compiled code", text, "set NUMBA_CACHE_DIR to a folder that stays and can be written")
     elif kept.name:
         yield Finding(OK, "compiled code", f"kept in {kept}")

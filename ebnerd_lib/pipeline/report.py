@@ -377,8 +377,8 @@ class Body:
             caption = f"Figure {number}. {picture.img.get('alt', '') if picture.img else ''}"
             picture.append(self._soup.new_tag("figcaption", attrs={"aria-hidden": "true"}, string=caption))
         for output in self._soup.select("[data-fold]"):
-            table = output.select_one(".scroll")
-            text = table["aria-label"] if table else "Output"
+            framed = output.select_one(".scroll")
+            text = str(framed["aria-label"]) if framed else "Output"
             folded = output.wrap(self._soup.new_tag("details", attrs={"class": "fold"}))
             folded.insert(0, self._soup.new_tag("summary", string=text))
             del output["data-fold"]
