@@ -144,4 +144,5 @@ def test_compiled_code_finds_a_place_where_neither_the_project_nor_a_home_can_be
     done = python(tmp_path, "-c", code, HOME="/dev/null", XDG_CACHE_HOME="/dev/null")
     assert done.returncode == 0, done.stderr
     place = Path(done.stdout.strip())
-    assert any(place.rglob("*.nbi")) if outputs == "folder" else not place.exists()
+    assert any(place.rglob("*.nbi")) and (place.parent == tmp_path / "outputs") is (outputs == "folder")
+    shutil.rmtree(place)
