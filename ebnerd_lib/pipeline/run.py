@@ -268,6 +268,7 @@ class _Run:
     def _end(self, stage: str, each: _Running) -> None:
         """Keep the notebook of a stage that has ended where its outcome belongs, and tell the outcome."""
         paths = StagePaths(self.profile, stage)
+        each.process.communicate()  # closes its input
         self.ran.append(stage)
         message = _failure(each, paths)
         if not message:
