@@ -1,10 +1,7 @@
-"""News recommendation research on EBNeRD. Importing the package itself imports nothing but the standard library.
-
-Where neither its folders nor the user's cache can be written, as in many containers, numba refuses to compile. What it
-compiles then goes to ``outputs``, or to a temporary folder of this process and those that it starts.
-"""
+"""News recommendation research on EBNeRD. Importing the package itself imports nothing but the standard library."""
 
 import os
+import tempfile
 from pathlib import Path
 
 
@@ -15,21 +12,13 @@ def _writable(folder: Path) -> bool:
 
 
 def _find_compiled(package: Path) -> None:
-    """Tell numba where compiled code can be kept, unless it finds a place by itself."""
+    """Give numba a place where neither the package nor a home can be written, as in containers: else it gives up."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 raises without a home
     own = [module.with_name("__pycache__") for module in package.glob("*/__init__.py")]
-    given = os.environ.get("NUMBA_CACHE_DIR")
-    if (given and _writable(Path(given))) or all(map(_writable, own)) or _writable(Path(home, "numba")):
-        return
-    if _writable(package.parent / "outputs"):
-        os.environ["NUMBA_CACHE_DIR"] = str(package.parent / "outputs" / ".numba")
-        return
-    import atexit
-    import shutil
-    import tempfile
-
-    folder = os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="ebnerd-numba-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    given, outputs = os.environ.get("NUMBA_CACHE_DIR"), package.parent / "outputs"
+    if not ((given and _writable(Path(given))) or all(map(_writable, own)) or _writable(Path(home, "numba"))):
+        place = outputs / ".numba" if _writable(outputs) else tempfile.mkdtemp(prefix="ebnerd-numba-")
+        os.environ["NUMBA_CACHE_DIR"] = str(place)
 
 
 _find_compiled(Path(__file__).resolve().parent)

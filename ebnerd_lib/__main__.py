@@ -3,12 +3,16 @@
 from __future__ import annotations  # the doctor runs on any Python
 
 import importlib.util
+import io
 import os
 import sys
 from pathlib import Path
 from typing import get_args
 
 from ebnerd_lib.errors import EbnerdError
+
+if __name__ == "__main__" and isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors="replace")  # a locale may lack a character that is printed
 
 if sys.argv[1:3] == ["doctor", "--profile"] and importlib.util.find_spec("click") is None:
     from ebnerd_lib.pipeline.doctor import doctor as examine  # `make doctor` before there is a .venv

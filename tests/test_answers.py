@@ -50,6 +50,8 @@ def test_what_is_missing_is_said(smoke, baselines, tmp_path):
     few = smoke.parts["validation"]
     few = replace(few, user_id=np.arange(len(few)) % (FEW_USERS - 1))
     assert f"{FEW_USERS - 1} users" in ranking_answer(entries, {}, "new", few)
+    clicked = smoke.parts["validation"].clicked & (np.arange(few.candidates) == np.flatnonzero(few.clicked)[0])
+    assert "1 user cannot" in ranking_answer(entries, {}, "new", replace(smoke.parts["validation"], clicked=clicked))
 
 
 def test_the_best_scorer_is_compared_with_the_reference_or_the_next_one(smoke):

@@ -144,4 +144,11 @@ def test_compiled_code_finds_a_place_where_neither_the_project_nor_a_home_can_be
     done = python(tmp_path, "-c", code, HOME="/dev/null", XDG_CACHE_HOME="/dev/null")
     assert done.returncode == 0, done.stderr
     place = Path(done.stdout.strip())
-    assert any(place.rglob("*.nbi")) if outputs == "folder" else not place.exists()
+    assert any(place.rglob("*.nbi")) and (place.parent == tmp_path / "outputs") is (outputs == "folder")
+    shutil.rmtree(place)
+
+
+def test_what_is_printed_needs_no_encoding():
+    """As in a shell whose locale is not of UTF-8; data that are not there have a remedy, after an arrow."""
+    done = python(paths.ROOT, "-m", "ebnerd_lib", "doctor", "--profile", "ebnerd_large", PYTHONIOENCODING="ascii")
+    assert not done.stderr and done.stdout.endswith("cannot run until what is wrong is fixed.\n")

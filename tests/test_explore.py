@@ -362,6 +362,12 @@ def test_the_life_of_an_article_by_hour(small_world, article, rows):
     assert ((found["low"] <= found["rate"]) & (found["rate"] <= found["high"])).all()
 
 
+def test_an_article_without_a_title_is_not_said_to_be_unknown(tiny, tiny_path):
+    nameless = Explorer(replace(tiny, articles=tiny.articles.assign(title=None)), tiny_path, [], [], Settings())
+    captions = [nameless.life(article).caption for article in (1003, 1099)]
+    assert ["not in the articles table" in caption for caption in captions] == [False, True]
+
+
 @pytest.mark.parametrize("article", [0, 999, 1050, 5000])
 def test_an_article_that_nobody_knows(small_world, article):
     with pytest.raises(ConfigError, match=rf"article: {article} is in no table"):

@@ -33,7 +33,7 @@ def gap(difference: float, interval: list[float], other: str) -> str:
 
 def trust(slates: Slates) -> str:
     """Return a sentence that intervals over so few users cannot be trusted; nothing where there are enough."""
-    users = len(np.unique(slates.user_id))
+    users = len(np.unique(slates.user_id[slates.has_choice]))  # of others nothing is evaluated
     return f" Intervals over {users} user{'s'[: users != 1]} cannot be trusted." if users < FEW_USERS else ""
 
 

@@ -412,7 +412,8 @@ class Explorer:
         counts = {"hour": hour * HOUR, "inviews": inviews, "clicks": clicks, "rate": clicks / np.maximum(inviews, 1)}
         article = self.dataset.articles.iloc[place]
         published = "–" if pd.isna(article["published_time"]) else str(article["published_time"])[:16]
-        title = "not in the articles table" if pd.isna(article["title"]) else f"“{article['title']}”"
+        nameless = "without a title" if article["in_table"] else "not in the articles table"
+        title = nameless if pd.isna(article["title"]) else f"“{article['title']}”"
         values = {"inviews": int(inviews.sum()), "clicks": int(clicks.sum()), "hours": len(hour)}
         caption = (
             f"Article {article_id}, {title}, published {published}: {values['inviews']:,} times in view and "

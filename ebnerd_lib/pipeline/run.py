@@ -46,8 +46,10 @@ AGAIN_SECONDS = 10.0
 """How long after an interruption further ones are taken for the same."""
 _NO_TERMINALS = ("", "dumb", "unknown")
 """Values of ``TERM`` for what cannot move its cursor."""
-_OF_LAUNCHERS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE")
-"""Variables of srun, jsrun and torchrun by which Lightning would take a stage's process for one of several."""
+_LEFT_OUT = {
+    "RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE", "PYTHONSTARTUP", "PYTHONWARNINGS",
+}  # fmt: skip
+"""Variables of launchers, by which Lightning takes a process for one of several, and of a user's own set-up."""
 _BACKEND = "module://matplotlib_inline.backend_inline"
 _LONGEST_FOLDER = 60
 """Characters of a folder for sockets, whose whole paths may have about a hundred."""
@@ -238,8 +240,9 @@ class _Run:
         config, paths, note = self.configs[stage], StagePaths(self.profile, stage), folder / f"{stage}.txt"
         _prepare(paths)
         batch = {"stage": stage, "fingerprint": wanted, "reads": config.reads}
-        own = {name: value for name, value in os.environ.items() if name not in _OF_LAUNCHERS}
+        own = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}
         own["OMP_NUM_THREADS"] = str(threads(1 if config.trains else os.cpu_count() or 1))
+        own["PYTHONUTF8"] = "1"  # pyarrow takes paths for UTF-8 whatever the locale
         words = [self.profile, stage, json.dumps(config.given), str(note)]
         process = subprocess.Popen(
             [sys.executable, "-m", "ebnerd_lib.pipeline.kernel", *words],
@@ -266,6 +269,7 @@ class _Run:
     def _end(self, stage: str, each: _Running) -> None:
         """Keep the notebook of a stage that has ended where its outcome belongs, and tell the outcome."""
         paths = StagePaths(self.profile, stage)
+        each.process.communicate()  # closes its input
         self.ran.append(stage)
         message = _failure(each, paths)
         if not message:

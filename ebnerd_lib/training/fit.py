@@ -174,17 +174,13 @@ class EpochLog(Callback):
             self._report({"step": f"{trainer.logger.name} {step}", "share": share})
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log an epoch.
-
-        Raises:
-            ConfigError: the loss is no finite number; the files of the last epoch are as they were.
-        """
+        """Log an epoch. Raises ``ConfigError`` where its loss is not finite, before checkpoints are written."""
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         if not np.isfinite([metrics["train/loss"], metrics["val/loss"]]).all():
+            rates = [f"{name}: {pl_module.hyperparameters[name]:g}" for name in ("learning_rate", "weight_decay")]
             raise ConfigError(
-                f"learning_rate: with {pl_module.hyperparameters['learning_rate']:g}, weight_decay: "
-                f"{pl_module.hyperparameters['weight_decay']:g} and precision: '{trainer.precision}' the loss of epoch "
-                f"{trainer.current_epoch + 1} is not finite. Lower the rate, or use precision: '32-true'."
+                f"{', '.join(rates)}, precision: '{trainer.precision}': the loss of epoch {trainer.current_epoch + 1} "
+                "is not finite. Lower the rate, or use precision: '32-true'."
             )
         self._rows.append({"epoch": trainer.current_epoch, **metrics})
         if not trainer.is_global_zero or trainer.logger is None:
