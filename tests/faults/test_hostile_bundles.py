@@ -193,16 +193,6 @@ def bad_text(rng, case):
     case.at("articles", column, verdict(column == "body"))
 
 
-def few_rows(rng, case):
-    """Parts of a file, or nothing of it: too little for a part, or enough."""
-    name, number = rng.choice(TABLES), rng.choice([0, 1, 2, 4])
-    rows = rng.sample(range(case.tables[name].num_rows), min(number, 3))
-    case.tables[name] = case.tables[name].take(pa.array(rows, pa.int64()))
-    case.at(name)
-    case.must = "accept" if name not in BEHAVIORS else "" if number else "refuse"
-    case.hit.append("behaviors")
-
-
 def unknown_ids(rng, case):
     """Users without history, histories without users, articles that the table lacks, pages that nobody knows."""
     number, users = rng.choice([1, 77, 2**31 - 1]), [(each, "user_id") for each in (*BEHAVIORS, *HISTORIES)]
@@ -349,7 +339,7 @@ def two_at_once(rng, case):
 
 # What is done to bundles, each with a source of random numbers and the case.
 SINGLE = [
-    damage_file, swap_files, add_column, wrong_type, null_values, odd_values, bad_text, few_rows, unknown_ids,
+    damage_file, swap_files, add_column, wrong_type, null_values, odd_values, bad_text, unknown_ids,
     odd_times, far_dates, far_ids, slate_sizes, long_history, article_vectors, damage_stamp, nothing,
 ]  # fmt: skip
 
