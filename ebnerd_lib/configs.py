@@ -222,7 +222,7 @@ class TrainTrees(ReadingParameters):
     leaves: int = Field(ge=2, le=10_000, description="leaves a tree, at the most")
     learning_rate: float = Field(gt=0, le=1, description="share of each tree that counts")
     boosting: Boosting = Field(description="further settings of LightGBM")
-    mlflow: str = Field("", description="tracking URI of an MLflow server that finished runs are sent to; none is off")
+    mlflow: str = Field(description="tracking URI of an MLflow server that finished runs are sent to; none is off")
 
 
 class Recommend(ListParameters):
