@@ -24,8 +24,6 @@ _HEADINGS = {
     "read_time": "read time, s",
     "diversity_weight": "λ",
     "novelty_week": "novelty, week",
-    "without_vector": "without vector",
-    "coverage_share": "coverage, share",
     "article_id": "article",
     "user_id": "user",
 }
