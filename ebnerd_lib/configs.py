@@ -274,6 +274,7 @@ class Tune(ReadingParameters):
 class Explore(ListParameters):
     """Parameters of ``06_explore``."""
 
+    models: Names = Field(max_length=100, description="models on offer; none is all that read the same 01")
     bundle: Folder = Field(description="folder of the bundle that 01 read")
     user_ids: list[Id] = Field(max_length=1, description="the user of the example; none samples one")
     history_rows: int = Field(ge=1, le=1000, description="latest clicks of the history that are shown")

@@ -1,4 +1,4 @@
-"""The explorer: what a reader had read, the slate that was shown, one user's list, and the life of an article."""
+"""The explorer: what a user had read, the slate that was shown, one user's list, and the life of an article."""
 
 import re
 from dataclasses import replace
@@ -22,17 +22,20 @@ from ebnerd_lib.evaluation.evaluate import SCORED, save_scores
 from ebnerd_lib.explore.app import LiveView
 from ebnerd_lib.explore.explorer import (
     CLICKED,
+    ONLY,
     SHOWN,
+    Answer,
     Explorer,
     Moment,
     ReadTimes,
     Settings,
+    compared,
+    find_articles,
     history,
-    hours_shown,
     moment_of,
     moments,
-    readers,
     sample_moment,
+    users,
 )
 from ebnerd_lib.features.build import Checkpoints, build
 from ebnerd_lib.features.context import feature_context
@@ -111,22 +114,22 @@ def on_offer(data, impression_id: int) -> Moment:
     return next(moment for moment in every if moment.impression_id == impression_id)
 
 
-# A reader and the moments of one.
+# A user and the moments of one.
 
 
-def test_moments_of_a_reader_are_those_of_tuning_and_validation(tiny):
+def test_moments_of_a_user_are_those_of_tuning_and_validation(tiny):
     assert [moment.impression_id for moment in moments(tiny, 7)] == [106, 201]
     first, second = moments(tiny, 7)
     assert (first.part, second.part) == ("tuning", "validation") and second.time == at("25T07:00")
     assert str(second) == "2023-05-25 07:00:00, 2 candidates, validation"
 
 
-def test_a_reader_without_a_moment_is_refused_and_others_are_named(tiny):
-    with pytest.raises(ConfigError, match=r"user_ids: 10 has no impression .* of the 4 users who have, as 7, 8, 9\."):
+def test_a_user_without_a_moment_is_refused_and_others_are_named(tiny):
+    with pytest.raises(ConfigError, match=r"10.* 4 .* 7, 8, 9"):
         moments(tiny, 10)
 
 
-def test_what_is_sampled_can_be_evaluated_and_who_reads_much_is_sampled_more_often(smoke):
+def test_what_is_sampled_can_be_evaluated_and_busy_users_are_sampled_more_often(smoke):
     rng = np.random.default_rng(0)
     many = [sample_moment(smoke, rng) for _ in range(400)]
     validation = smoke.parts["validation"]
@@ -134,6 +137,32 @@ def test_what_is_sampled_can_be_evaluated_and_who_reads_much_is_sampled_more_oft
     counts = pd.Series(validation.user_id[validation.has_choice]).value_counts(normalize=True)
     busy = counts.head(len(counts) // 10)
     assert sum(moment.user_id in busy for moment in many) / 400 == pytest.approx(busy.sum(), abs=0.1)
+
+
+# Search.
+
+
+def test_moments_are_found_by_what_was_clicked(tiny):
+    assert moments(tiny, " 7 ") == moments(tiny, 7)
+    titled = replace(tiny, articles=tiny.articles.assign(title=None))
+    titled.articles.loc[titled.articles["article_id"] == 1009, "title"] = "Vinterens første Sne"
+    found = [moment.slate(tiny) for moment in moments(titled, "sne VINTER")]
+    assert found and all(1009 in slate.article_id[slate.clicked] for slate in found)
+    for nobody in ("sommer", " ", "10", "9" * 11):
+        with pytest.raises(ConfigError):
+            moments(titled, nobody)
+
+
+def test_articles_found_by_title_have_all_the_words_and_the_most_seen_comes_first(smoke):
+    word = smoke.articles["title"].dropna().iloc[0].split()[-1]
+    found = find_articles(smoke, word.upper())
+    assert find_articles(smoke, str(found["article_id"].iloc[-1])).equals(found.tail(1))
+    assert found["title"].str.casefold().str.contains(word.casefold(), regex=False).all() and len(found) > 1
+    seen = pd.Series(smoke.log.article_id).value_counts().reindex(found["article_id"], fill_value=0)
+    assert seen.is_monotonic_decreasing
+    for none in ("no such words", "", "999999999"):
+        with pytest.raises(ConfigError):
+            find_articles(smoke, none)
 
 
 # What was read before.
@@ -156,7 +185,7 @@ def test_what_is_sampled_can_be_evaluated_and_who_reads_much_is_sampled_more_oft
         (204, [(1006, 2.0, np.nan, "log"), (1004, 0.5, np.nan, "log"), (1001, 53.0, np.nan, "log")]),
     ],
 )  # fmt: skip
-def test_what_a_reader_had_read(tiny, tiny_path, impression, rows):
+def test_what_a_user_had_read(tiny, tiny_path, impression, rows):
     found = history(tiny, on_offer(tiny, impression), ReadTimes(tiny_path))
     columns = ["article_id", "age_hours", "read_time", "source"]
     expected = pd.DataFrame(rows, columns=columns).astype({"article_id": np.int32, "read_time": np.float32})
@@ -241,15 +270,32 @@ def test_scores_of_a_live_trained_model_are_those_of_the_pool(explorer, smoke, s
     assert without > 0, "the test would say nothing if all that is shown had been in view before"
 
 
-def test_a_model_trained_on_logged_slates_makes_no_list(explorer, sampled):
-    with pytest.raises(ConfigError, match="models: mlp_logged learned from"):
-        explorer.recommended(sampled[0], "mlp_logged")
+def test_a_model_trained_on_logged_slates_makes_no_list_and_says_so(explorer, sampled):
+    answer = explorer.recommended(sampled[0], "mlp_logged")
+    assert not len(answer.table) and "mlp_logged" in answer.caption and answer.values["clicked_ranks"] == []
+    assert list(explorer.models)[-1] == "mlp_logged", "those that make lists come first"
 
 
 def test_a_model_without_saved_scores_is_refused(smoke, small, smoke_bundle, tmp_path):
     save_model(replace(small[0], trained_on="logged"), tmp_path)
     with pytest.raises(StageError, match=r"tuning_mlp\.parquet"):
         Explorer(smoke, smoke_bundle, ["mlp"], [tmp_path], Settings())
+
+
+# Two models side by side.
+
+
+def test_ranks_of_two_lists_are_compared():
+    own, other = (
+        Answer(pd.DataFrame({"rank": ranks, "article_id": ids, "title": "a"}), "", {})
+        for ids, ranks in (([11, 12, 13, 14], [1, 2, 3.5, np.nan]), ([12, 11, 15, 13, 14], [1, 2, 3, 3.5, 5]))
+    )
+    assert compared(own, other, "b").table["vs. b"].tolist() == ["▲ 1", "▼ 1", "=", "–"]
+    back = compared(other, own, "a")
+    assert back.table["vs. a"].tolist() == ["▲ 1", "▼ 1", ONLY, "=", "–"]
+    assert len(BeautifulSoup(back.styled().to_html(), "html.parser").select("td.only")) == 2  # title and mark
+    empty = replace(own, table=own.table[:0])
+    assert compared(own, empty, "b") is own and not len(compared(empty, own, "b").table)
 
 
 # One user's list.
@@ -328,19 +374,6 @@ def test_a_model_updated_online_is_refused(smoke, small, smoke_bundle, tmp_path)
         Explorer(smoke, smoke_bundle, ["mlp_online"], [tmp_path], Settings())
 
 
-def test_lists_of_04_are_compared(smoke, small, explorer):
-    time, users = rec.moment(smoke, ""), rec.choose_users(smoke, [], 3, 0)
-    earlier = as_in_04(smoke, small[0], users, time, explorer.settings)
-    again = explorer.repeated(earlier, time, users=2)
-    assert again["user_id"].tolist() == users[:2].tolist() and again["same"].all()
-    assert (again["shared"] == again["articles"]).all()
-    wrong = earlier.assign(score=earlier["score"] + 0.01 * (earlier["user_id"] == users[1]))
-    assert explorer.repeated(wrong, time, users=2)["same"].tolist() == [True, False]
-    mixed = pd.concat([earlier, earlier.assign(model="mlp_content", tier="content")])
-    assert explorer.repeated(mixed, time, users=2)["model"].unique().tolist() == ["mlp", "mlp_content"]
-    assert not len(explorer.repeated(earlier.assign(model="other"), time, users=2))
-
-
 # The life of an article.
 
 
@@ -409,67 +442,88 @@ def test_a_list_tells_what_was_made_of_its_articles(explore, sampled):
     assert set(told) == {"", SHOWN, CLICKED}
 
 
-def test_hours_of_a_page_without_room(explorer, sampled):
-    answer = explorer.life(int(explorer.recommended(sampled[0], "mlp").table["article_id"].iloc[0]))
-    assert len(hours_shown(answer, 1).table) == 1 and "The first 1 of them." in hours_shown(answer, 1).caption
-    assert hours_shown(answer, 10_000).caption == answer.caption
-
-
 def values(view: LiveView) -> dict[str, str]:
-    """What the panels say, without the names that tables are given anew."""
-    return {name: re.sub(r"T_[0-9a-f]+", "", panel.value) for name, panel in view.panels.items() if name != "time"}
+    """What the panels and the notes say, without the names that tables are given anew."""
+    said = {name: panel.value for name, panel in (view.panels | view.notes).items() if name != "time"}
+    return {name: re.sub(r"T_[0-9a-f]+", "", value) for name, value in said.items()} | {"figure": view.figure.outputs}
 
 
 @pytest.fixture
 def view(explorer, sampled) -> LiveView:
+    explorer.settings = Settings(k=5)
     return LiveView(explorer, sampled[0])
 
 
-def changed(view: LiveView, act) -> set[str]:
+def changed(view: LiveView, **choices) -> set[str]:
     before = values(view)
-    act()
+    for name, value in choices.items():
+        getattr(view, name).value = value
     return {name for name, value in values(view).items() if value != before[name]}
 
 
 def test_each_choice_changes_what_follows_from_it(view, smoke):
-    assert changed(view, lambda: setattr(view.model, "value", "mlp_content")) >= {"slate", "recommended"}
-    assert changed(view, view.sample.click) >= {"history", "slate", "recommended", "life"}
-    other = next(user for user in readers(smoke).tolist() if len(moments(smoke, user)) > 1)
-    assert changed(view, lambda: setattr(view.user, "value", str(other))) >= {"history", "slate", "recommended"}
+    assert changed(view, model="mlp_content") >= {"slate", "recommended"}
+    before = values(view)
+    view.sample.click()
+    assert all(values(view)[name] != before[name] for name in ("history", "slate", "recommended", "figure"))
+    other = next(user for user in users(smoke).tolist() if len(moments(smoke, user)) > 1)
+    assert changed(view, user=str(other)) >= {"history", "slate", "recommended"}
     assert len(view.moment.options) > 1 and view.moment.value == len(view.moment.options) - 1
-    assert changed(view, lambda: setattr(view.moment, "value", 0)) >= {"slate"}
+    assert changed(view, moment=0) >= {"slate"}
     last = view.article.options[-1][1]
-    assert changed(view, lambda: setattr(view.article, "value", last)) == {"life"}
-    assert str(last) in view.panels["life"].value
-    assert changed(view, lambda: setattr(view.typed, "value", str(view.article.options[0][1]))) == {"life"}
-    assert view.panels["message"].value == ""
+    assert changed(view, article=last) == {"life", "figure"} and str(last) in view.panels["life"].value
+
+
+def test_lists_are_made_as_the_controls_say(view):
+    assert changed(view, k=3) == {"recommended"} == changed(view, diversity=0.9)
+    rows = BeautifulSoup(view.panels["recommended"].value, "html.parser").select("tbody tr")
+    assert len(rows) == 3 and "diversity 0.9" in view.panels["recommended"].value
+    assert changed(view, hours=1.0) >= {"recommended"} and "in the 1 h before" in view.panels["recommended"].value
+
+
+def test_a_second_model_stands_beside_the_first(view):
+    assert changed(view, other="mlp_content") == {"slate", "recommended"}
+    for name in ("slate", "recommended"):
+        first, second = BeautifulSoup(view.panels[name].value, "html.parser").select("table")
+        assert "vs. mlp_content" in first.get_text() and "vs. mlp" in second.get_text()
+    changed(view, other="mlp_logged")
+    first, second = BeautifulSoup(view.panels["recommended"].value, "html.parser").select("table")
+    assert first.select("tbody tr") and not second.select("tbody tr") and "mlp_logged" in second.caption.get_text()
+    changed(view, other="mlp")
+    assert len(BeautifulSoup(view.panels["recommended"].value, "html.parser").select("table")) == 1
+
+
+def test_what_a_search_finds_is_offered_and_shown(view, smoke):
+    far = smoke.articles["article_id"].iloc[-1]
+    assert changed(view, search=str(far)) == {"search", "life", "figure"} and view.article.value == far
+    changed(view, k=4)
+    assert view.article.value == far, "it stays when other things are chosen"
+    word = smoke.articles["title"].dropna().iloc[0].split()[-1]
+    changed(view, user=word)
+    assert len({moment.user_id for moment in view._moments}) > 1 and "found" in view.notes["user"].value
 
 
 @pytest.mark.parametrize(
-    ("box", "text", "message"),
+    ("field", "value"),
     [
-        ("user", "123456", "user_ids: 123456 has no impression"),
-        ("user", "<b>x</b>", "user: &#x27;&lt;b&gt;x&lt;/b&gt;&#x27; is no id"),
-        ("user", "", "user: &#x27;&#x27; is no id"),
-        ("typed", "-1", "article: &#x27;-1&#x27; is no id"),
-        ("typed", "9" * 10, "is in no table, slate or history"),
-        ("user", "9" * 10, "has no impression"),
-        ("user", "9" * 5000, "is no id"),
+        ("user", "123456"), ("user", "<b>x</b>"), ("user", ""), ("user", "9" * 10), ("user", "9" * 5000),
+        ("search", "-1"), ("search", "9" * 10), ("search", "<i> no such words"),
     ],
-)
-def test_a_choice_that_is_none_is_told_and_what_was_shown_stays(view, box, text, message):
-    assert changed(view, lambda: setattr(getattr(view, box), "value", text)) == {"message"}
-    assert message in view.panels["message"].value
+)  # fmt: skip
+def test_what_is_wrong_is_told_at_its_field_and_what_was_shown_stays(view, field, value):
+    assert changed(view, **{field: value}) == {field}
+    note = BeautifulSoup(view.notes[field].value, "html.parser")
+    assert note.select_one("[role=alert]").get_text() and not note.find(["b", "i"])
     view.sample.click()
-    assert view.panels["message"].value == ""
+    assert ("refusal" in view.notes["user"].value, "refusal" in view.notes[field].value) == (False, field != "user")
 
 
-def test_where_nothing_is_live_the_rest_is_shown(view, explorer, sampled, monkeypatch):
-    refusal = ConfigError("time: no article is live <then>")
-    monkeypatch.setattr(explorer, "recommended", lambda *_: (_ for _ in ()).throw(refusal))
+def test_where_nothing_is_live_the_rest_is_shown(view, monkeypatch):
+    refusal = rec.NothingLeftError("time: no article is live <then>")
+    monkeypatch.setattr(rec, "make_requests", lambda *_: (_ for _ in ()).throw(refusal))
     view.sample.click()
     assert "no article is live &lt;then&gt;" in view.panels["recommended"].value
-    assert "<table" in view.panels["slate"].value and "<table" in view.panels["life"].value
+    assert "<table" in view.panels["slate"].value and "in view" in view.panels["life"].value
 
 
 def test_titles_are_shown_as_text_and_nothing_else(smoke, small, smoke_bundle, sampled, tmp_path):
@@ -478,7 +532,16 @@ def test_titles_are_shown_as_text_and_nothing_else(smoke, small, smoke_bundle, s
     view = LiveView(Explorer(hostile, smoke_bundle, ["mlp"], [tmp_path], Settings(k=3)), sampled[0])
     for name in ("history", "slate", "recommended", "life"):
         page = BeautifulSoup(view.panels[name].value, "html.parser")
-        assert not page.find("script") and HOSTILE in page.get_text() + "".join(i["alt"] for i in page.select("img"))
+        assert not page.find("script") and HOSTILE in page.get_text()
+    assert HOSTILE not in str(view.figure.outputs)
+
+
+def test_the_figure_of_the_live_view_has_what_the_table_has(view, explorer):
+    (output,) = view.figure.outputs
+    drawn = output["data"]["application/vnd.plotly.v1+json"]["data"]
+    table = explorer.life(view.article.value).table
+    assert [trace["name"] for trace in drawn] == ["in view", "clicks", "click rate"]
+    assert all(len(trace["x"]) == len(table) > 0 for trace in drawn)
 
 
 def test_a_report_shows_one_example_and_how_to_get_the_live_view(finished):

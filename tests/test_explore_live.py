@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 PATIENCE = 180_000.0
 """Milliseconds that a page of a busy machine may take for anything; whatever takes less goes on at once."""
 FAILED = ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']:has-text('Traceback')"
+FIGURE = ".explorer .js-plotly-plot .main-svg"
 RUN_ALL = """async () => {
     await jupyterapp.restored;
     const panel = jupyterapp.shell.currentWidget;
@@ -81,7 +82,7 @@ def page(opened) -> Page:
     """JupyterLab with all cells of the explorer run."""
     page = opened("06_explore")
     page.evaluate(RUN_ALL)
-    page.wait_for_selector(f".explorer img, {FAILED}")
+    page.wait_for_selector(f"{FIGURE}, {FAILED}")
     return page
 
 
@@ -105,19 +106,76 @@ READ, SHOWN, LIST = "What the user had read", "The slate that was shown", "What 
 
 def test_the_live_view_is_there_and_fits_the_page(page):
     assert not page.locator(FAILED).count(), page.locator(FAILED).all_inner_texts()
-    assert "(tier clicks)" in panel(page, SHOWN) and "candidates are" not in panel(page, SHOWN)
-    fits = "[...document.querySelectorAll('.explorer, .explorer .box')].every(e => e.scrollWidth <= e.clientWidth + 1)"
-    assert page.evaluate(fits), "nothing scrolls sideways at a width of 1200 px"
-    assert page.locator(".explorer img").get_attribute("alt").startswith("In-views, clicks and click rate by hour.")
+    assert "(tier clicks)" in panel(page, SHOWN) and "(tier clicks)" in panel(page, LIST)
+    assert wide(page) == [], "nothing scrolls sideways at a width of 1200 px"
 
 
-def test_a_sampled_reader_changes_all_of_the_view(page):
+def wide(page) -> list[str]:
+    """What is wider than its place."""
+    return page.evaluate(
+        "[...document.querySelectorAll('.explorer, .explorer .box, .explorer .jp-OutputArea-output')]"
+        ".filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.outerHTML.slice(0, 80))"
+    )
+
+
+def test_the_life_of_an_article_tells_its_numbers_where_the_pointer_rests(page):
+    plot, told = page.locator(".explorer .js-plotly-plot"), ""
+    plot.scroll_into_view_if_needed()
+    place = plot.locator(".nsewdrag").first.bounding_box()
+    for share in range(1, 100):  # until it rests on an hour in which the article was in view
+        page.mouse.move(place["x"] + place["width"] * share / 100, place["y"] + place["height"] / 2)
+        page.wait_for_timeout(100)
+        if told := plot.locator(".hoverlayer").text_content().strip():
+            break
+    assert "in view" in told and "clicks" in told and "click rate" in told
+
+
+def test_a_sampled_user_changes_all_of_the_view(page):
     before = {heading: panel(page, heading) for heading in (READ, SHOWN, LIST)}
     page.get_by_role("button", name="Sample one").click()
     for heading, text in before.items():
         assert wait_until_changed(page, heading, text) != text
-    user = page.get_by_label("User").input_value()
-    assert f"User {user}:" in panel(page, READ) and f"to user {user} at" in panel(page, LIST)
+    user = page.get_by_label("User", exact=True).input_value()
+    assert f"User {user}:" in panel(page, READ) and f"for user {user} at" in panel(page, LIST)
+
+
+def test_two_models_stand_side_by_side_with_what_differs(page):
+    before = panel(page, LIST)
+    page.get_by_label("Compare with").select_option(label="mlp_exposure (exposure, slates only)")
+    assert "mlp_exposure" in wait_until_changed(page, LIST, before)
+    first, second = page.locator(".explorer .pair", has_text="AUC of").last.locator("table").all()
+    assert "vs. mlp_exposure" in first.inner_text() and "vs. mlp_live" in second.inner_text()
+    assert first.bounding_box()["y"] == second.bounding_box()["y"] and wide(page) == []
+
+
+def test_a_list_is_made_as_the_controls_say(page):
+    before = panel(page, LIST)
+    hours = page.get_by_label("Hours live")
+    hours.fill("6")
+    hours.press("Enter")
+    before = wait_until_changed(page, LIST, before)
+    assert "in the 6 h before" in before
+    page.locator(".explorer .widget-hslider", has_text="Diversity").locator(".widget-readout").fill("0.5")
+    page.keyboard.press("Enter")
+    assert "diversity 0.5" in wait_until_changed(page, LIST, before)
+
+
+def test_articles_and_users_are_found_by_title_and_errors_stand_at_their_field(page):
+    word = page.locator(".explorer td.best").last.inner_text().split()[-1]
+    search = page.get_by_label("Find article")
+    search.fill(word)
+    search.press("Enter")
+    page.wait_for_selector(".explorer .note:has-text('found, those most in view first')")
+    user, before = page.get_by_label("User", exact=True), panel(page, READ)
+    user.fill(word)
+    user.press("Enter")
+    page.wait_for_selector(".explorer .note:has-text('users found')")
+    user.fill("nobody at all")
+    user.press("Enter")
+    refusal = page.wait_for_selector(".explorer [role=alert]").bounding_box()
+    field = user.bounding_box()
+    assert abs(refusal["x"] - field["x"]) < 150 and 0 <= refusal["y"] - field["y"] - field["height"] < 20
+    assert "User" in panel(page, READ), before
 
 
 def files_beside_outputs(project: Path) -> dict[Path, bytes]:

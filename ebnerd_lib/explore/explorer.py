@@ -1,10 +1,11 @@
-"""One reader, one moment, one article: what happened, what a model would recommend, and why.
+"""One user, one moment, one article: what happened, what models would recommend, and why.
 
 Every answer is a table with its caption, the same in a report as in the live view of ``app``.
 """
 
 import gc
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,18 @@ from ebnerd_lib.recommend.requests import in_words
 from ebnerd_lib.tables import show
 from ebnerd_lib.training.model_file import find_model_file, load_model
 
-CLICKED, SHOWN = "● clicked", "shown"
-"""Words for what was made of an article: a mark is seen, a word is read aloud."""
+CLICKED, SHOWN, ONLY = "● clicked", "shown", "only here"
+"""Words for what was made of an article, and that another list lacks it: a mark is seen, a word is read aloud."""
+FOUND = 200
+"""Results of a search that are listed, at most."""
 _LISTED = ("rank", "article_id", "title", "category", "age_hours", "score", "reasons", "shown")
+_VERSUS = "vs. "
 _DIGITS = {"age_hours": 1, "read_time": 0}
 _CLICKS = ["article_id_fixed", "impression_time_fixed", "read_time_fixed"]
-_TOLERANCE = 1e-4
 _Z = 1.959964  # of the normal distribution, 97.5 %
 
 
-# --- a reader's moments --------------------------------------------------------------------------------------
+# --- a user's moments ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -63,25 +66,33 @@ class Moment:
         return dataset.parts[self.part].take(np.array([self.row]))
 
 
-def readers(dataset: Dataset) -> np.ndarray:
-    """Return the ids of all who have an impression on offer, ascending: uint32."""
+def users(dataset: Dataset) -> np.ndarray:
+    """Return the ids of all users who have an impression on offer, ascending: uint32."""
     return np.unique(np.concatenate([dataset.parts[part].user_id for part in SCORED]))
 
 
-def moments(dataset: Dataset, user_id: int) -> list[Moment]:
-    """Return the impressions of a reader that are on offer, in order of time.
+def moments(dataset: Dataset, wanted: int | str) -> list[Moment]:
+    """Return the impressions on offer that a search finds, in order of time; of each part the last ``FOUND``.
+
+    Args:
+        dataset: with the slates of ``tuning`` and ``validation``.
+        wanted: a user's id, or words: these find impressions with a click on an article that ``matches`` finds.
 
     Raises:
         ConfigError: there is none.
     """
-    rows = {part: np.flatnonzero(dataset.parts[part].user_id == user_id).tolist() for part in SCORED}
-    found = [moment_of(dataset, part, row) for part in SCORED for row in rows[part]]
+    match, found = matches(dataset, str(wanted)), []
+    for part in SCORED:
+        slates = dataset.parts[part]
+        hits = np.flatnonzero(slates.clicked & match[slates.article])
+        by_title = np.unique(np.searchsorted(slates.offsets, hits, "right") - 1)
+        rows = np.flatnonzero(slates.user_id == int(wanted)) if is_id(wanted) else by_title
+        found += [moment_of(dataset, part, row) for row in rows[-FOUND:].tolist()]
     if not found:
-        known = readers(dataset)
-        near = known[np.argsort(np.abs(known - float(user_id)), kind="stable")[:3]]
+        known = users(dataset)
         raise ConfigError(
-            f"user_ids: {user_id} has no impression in {' or '.join(SCORED)}, where scores are saved. Sample one, or "
-            f"choose one of the {len(known):,} users who have, as {', '.join(map(str, np.sort(near)))}."
+            f"user: '{str(wanted).strip()[:40]}' is no user on offer and in no title that one clicked. Sample a user, "
+            f"or choose one of the {len(known):,} on offer, as {', '.join(map(str, known[:3]))}."
         )
     return sorted(found, key=lambda moment: moment.time)
 
@@ -94,19 +105,54 @@ def moment_of(dataset: Dataset, part: str, row: int) -> Moment:
 
 
 def sample_moment(dataset: Dataset, rng: np.random.Generator) -> Moment:
-    """Sample an impression of validation that can be evaluated: who reads much is sampled more often."""
+    """Sample an impression of validation that can be evaluated: busy users are sampled more often."""
     able = np.flatnonzero(dataset.parts["validation"].has_choice)
     return moment_of(dataset, "validation", int(rng.choice(able)))
+
+
+# --- search --------------------------------------------------------------------------------------------------
+
+
+def matches(dataset: Dataset, text: str) -> np.ndarray:
+    """Say which articles a search finds, by id or by all the words of a text in the title: bool (articles,).
+
+    Case does not count, and a word may be part of a longer one. An empty text finds nothing.
+    """
+    title = dataset.articles["title"].fillna("").str.casefold()
+    found = np.full(len(title), bool(text.strip()))
+    for word in text.casefold().split():
+        found &= title.str.contains(word, regex=False).to_numpy(np.bool_)
+    if is_id(text):
+        found = dataset.articles["article_id"].to_numpy() == int(text)
+    return found & (np.arange(len(found)) > 0)
+
+
+def find_articles(dataset: Dataset, text: str) -> pd.DataFrame:
+    """Return the rows of the articles that a search finds, see ``matches``, those most in view first.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = np.flatnonzero(matches(dataset, text))
+    if not len(found):
+        raise ConfigError(f"article: no id is and no title has '{text.strip()[:40]}'. Type fewer words, or another id.")
+    inviews = np.bincount(dataset.log.article, minlength=len(dataset.articles))
+    return dataset.articles.iloc[found[np.argsort(-inviews[found], kind="stable")]]
+
+
+def is_id(wanted: int | str) -> bool:
+    """Say whether a search is for an id: one to ten digits."""
+    return re.fullmatch(r"\s*[0-9]{1,10}\s*", str(wanted)) is not None
 
 
 # --- what was read before ------------------------------------------------------------------------------------
 
 
 class ReadTimes:
-    """How long readers read what the histories of a bundle's files hold, a row group read when it is asked for.
+    """How long users read what the histories of a bundle's files hold, a row group read when it is asked for.
 
     What is held is who stands in which row. Datasets leave read times out: no feature may know them. A person who
-    looks at one reader may.
+    looks at one user may.
 
     Raises:
         BundleError: a file is missing, or of another form.
@@ -156,7 +202,7 @@ class ReadTimes:
 
 
 def history(dataset: Dataset, moment: Moment, read_times: ReadTimes) -> pd.DataFrame:
-    """Return what a reader had clicked before a moment, the latest first.
+    """Return what a user had clicked before a moment, the latest first.
 
     That is what the history of the week holds, and what was clicked in the log since; what was clicked in the week
     before is taken from the log only if the history lacks the article. All of it is strictly before the moment.
@@ -210,7 +256,7 @@ def _described(dataset: Dataset, article: np.ndarray, time: np.ndarray | int) ->
 
 @dataclass(frozen=True)
 class Settings:
-    """How lists are made, with the names and the meaning of the parameters of 04_recommend."""
+    """How lists are made, with the names and meanings of the parameters of 04_recommend."""
 
     k: int = 10
     diversity: float = 0.0
@@ -219,23 +265,45 @@ class Settings:
 
 @dataclass(frozen=True)
 class Answer:
-    """A table that answers a choice, what it says, and other numbers of the caption, for ``metrics.json``."""
+    """A table that answers a choice, its caption, and the caption's other numbers for ``metrics.json``."""
 
     table: pd.DataFrame
     caption: str
     values: dict[str, Any]
 
     def styled(self) -> Styler:
-        """Return the table for display; cells of clicked rows are of class ``clicked``, the best of class ``best``."""
+        """Return the table for display; classes mark what was ``clicked``, is ``best``, or is in this list ``only``."""
         table, styler = self.table, show(self.table, self.caption, _DIGITS)
         classes = pd.DataFrame("", index=table.index, columns=table.columns)
         for name in {"clicked", "shown"} & set(table.columns):
             classes[table[name] == CLICKED] = "clicked"
+        for name in [name for name in table.columns if name.startswith(_VERSUS)]:
+            classes.loc[table[name] == ONLY, ["title", name]] += " only"
         if "rank" in table and len(table):
             best = (table["rank"] == table["rank"].min()) & (table["rank"].nunique() > 1)
             classes.loc[best, ["rank", "title"]] += " best"
             styler = styler.format("{:g}", subset=["rank"], na_rep="–")  # a tie of two has half a rank
         return styler.set_td_classes(classes)
+
+
+def compared(own: Answer, other: Answer, name: str) -> Answer:
+    """Return a slate or a list with a column that compares its ranks with those of another model.
+
+    The column, ``vs. <name>``, says how many ranks an article stands higher (▲) or lower (▼) than there, ``=`` where
+    it stands alike, ``ONLY`` where the other list lacks it, and a dash where either has no score. An empty list is
+    not compared with.
+    """
+    if not len(other.table):
+        return own
+    theirs = other.table.drop_duplicates("article_id").set_index("article_id")["rank"]
+    ahead = own.table["article_id"].map(theirs) - own.table["rank"]
+    marks = ahead.map(
+        lambda more: "–" if pd.isna(more) else f"{'▲' if more > 0 else '▼'} {abs(more):g}" if more else "="
+    )
+    marks = marks.where(own.table["article_id"].isin(theirs.index), ONLY)
+    table = own.table.copy()
+    table.insert(1, _VERSUS + name, marks)
+    return replace(own, table=table)
 
 
 class Explorer:
@@ -245,10 +313,10 @@ class Explorer:
 
     Args:
         dataset: of 01_preprocess.
-        bundle: the folder that it was made of; tells how long readers read.
-        names: of the models on offer.
+        bundle: the folder that it was made of; tells how long users read.
+        names: of the models on offer; those trained on what was live come first, since they alone make lists.
         folders: artifact folders of the stages that trained them, of which the first that has a file is taken.
-        settings: how lists are made, the way of 04_recommend.
+        settings: how lists are made, the way of 04_recommend; may be replaced at any time.
 
     Raises:
         ConfigError: a model was updated online, through all of validation: at any moment of it, it would know the
@@ -260,8 +328,10 @@ class Explorer:
     def __init__(
         self, dataset: Dataset, bundle: Path, names: list[str], folders: list[Path], settings: Settings
     ) -> None:
-        self.dataset, self.models, self.settings = dataset, names, settings
-        self._models = {name: load_model(find_model_file(name, folders)) for name in names}
+        self.dataset, self.settings = dataset, settings
+        loaded = [load_model(find_model_file(name, folders)) for name in names]
+        loaded.sort(key=lambda model: model.trained_on != "live")
+        self._models = dict(zip((model.name for model in loaded), loaded, strict=True))
         if late := [model.name for model in self._models.values() if model.is_online]:
             raise ConfigError(
                 f"models: {', '.join(late)} was updated online through all of validation, so at a moment of it the "
@@ -273,7 +343,13 @@ class Explorer:
         self.read_times = ReadTimes(bundle)
         self._space = article_space(dataset)
         self._checkpoints: Checkpoints | None = None
-        self._last: tuple[tuple[int, int], rec.Requests] | None = None
+        self._last: tuple[tuple[int, int, float], rec.Requests] | None = None
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The models on offer by name, in order, each with its tier and whether it makes lists, in words."""
+        kinds = {"live": "", "logged": ", slates only"}
+        return {name: f"{name} ({model.tier}{kinds[model.trained_on]})" for name, model in self._models.items()}
 
     def prepare(self) -> None:
         """Get ready for many choices, by one pass along the log; answers do not depend on it."""
@@ -283,12 +359,12 @@ class Explorer:
         gc.freeze()  # what is loaded stays: to look through it for garbage would take half a second of some answer
 
     def history(self, moment: Moment, most: int) -> Answer:
-        """Return what the reader clicked last before a moment, at most so many."""
+        """Return what the user clicked last before a moment, at most so many."""
         table = history(self.dataset, moment, self.read_times)
         caption = (
             f"User {moment.user_id}: the last {min(most, len(table))} of {len(table):,} clicks before "
-            f"{in_words(moment.time)}. Age of the article in hours when it was clicked; read_time in seconds, known "
-            "of the history of the week alone. Tier content: the history; tier clicks: the log since."
+            f"{in_words(moment.time)}. Age is that of the article at the click. Read times are known for the week's "
+            "history only. Models of tier content and above know the history; those of tier clicks also the log."
         )
         return Answer(table.head(most), caption, {"clicks": len(table)})
 
@@ -308,54 +384,42 @@ class Explorer:
             values["auc"] = float(per_slate(scores, shown.clicked, shown.offsets)[0, 0])
             told += f" AUC of this slate {values['auc']:.3f}."
         caption = (
-            f"Impression {moment.impression_id} of {moment.part}, {in_words(moment.time)}: the {len(table)} candidates "
-            f"that were shown, with scores of {model} (tier {self._models[model].tier}). Rank 1 is the best; clicked "
-            f"is what came of it. {told}"
+            f"{model} (tier {self._models[model].tier}) on impression {moment.impression_id} of {moment.part}, "
+            f"{in_words(moment.time)}, with {len(table)} candidates. Rank 1 is best. The clicks are the outcome. {told}"
         )
         return Answer(table.sort_values("rank", kind="stable", ignore_index=True), caption, values)
 
     def recommended(self, moment: Moment, model: str) -> Answer:
         """Return what a model would recommend at a moment from the live articles, and why.
 
-        Where nothing is live then, or the user has read all of it, the table is empty and the caption says so.
+        The table is empty and the caption says why where nothing is live, where the user has read all of it, and for
+        a model of logged slates, which makes no lists.
         """
         try:
             requests, scores = self._score(model, moment.user_id, moment.time)
-        except rec.NothingLeftError as error:
+        except ConfigError as error:
             return Answer(pd.DataFrame(columns=_LISTED), str(error), {"pool": 0, "clicked_ranks": []})
-        table, tier, shown = self._list(model, requests, scores), self._models[model].tier, moment.slate(self.dataset)
+        table, tier = self.listed(model, moment.user_id, moment.time), self._models[model].tier
+        shown = moment.slate(self.dataset)
         was = dict(zip(shown.article_id.tolist(), np.where(shown.clicked, CLICKED, SHOWN).tolist(), strict=True))
         table["shown"] = [was.get(each, "") for each in table["article_id"].tolist()]
         clicked = np.isin(requests.slates.article, shown.article[shown.clicked])
         ranks = click_ranks(scores, clicked, requests.slates.offsets).tolist()
-        stands = ", ".join(f"{rank:g}" for rank in ranks)
-        told = f"What was clicked next stands at rank {stands}" if ranks else "What was clicked next is not among them"
+        stands = f"has rank {', '.join(f'{rank:g}' for rank in ranks)}" if ranks else "is not among them"
         caption = (
-            f"What {model} (tier {tier}) would recommend to user {moment.user_id} at {in_words(moment.time)}, from the "
-            f"{len(scores):,} articles in view in the {self.settings.pool_hours:g} h before, less what was read; "
-            f"diversity {self.settings.diversity:g}. Age in hours; reasons are groups of features with what they add "
-            f"to the score; shown says whether the slate had the article, and what came of it. {told}."
+            f"{model} (tier {tier}) for user {moment.user_id} at {in_words(moment.time)}. Candidates are the "
+            f"{len(scores):,} unread articles in view in the {self.settings.pool_hours:g} h before; diversity "
+            f"{self.settings.diversity:g}. The article clicked next {stands}. Reasons are groups of features with what "
+            "they add to the score. The last column says whether the slate had the article, and if it was clicked."
         )
-        values = {"pool": len(scores), "clicked_ranks": ranks}
-        return Answer(table.drop(columns=["user_id", "model", "tier"]), caption, values)
+        table = table.drop(columns=["user_id", "model", "tier"])
+        return Answer(table, caption, {"pool": len(scores), "clicked_ranks": ranks})
 
-    def repeated(self, earlier: pd.DataFrame, time: int, users: int) -> pd.DataFrame:
-        """Make the lists that 04 wrote for its first users at its moment again, one user at a time, and compare.
-
-        Returns:
-            One row a user and model: ``user_id``, ``model``, ``articles`` of the list, how many of them are ``shared``,
-            and whether the scores are the ``same`` by rank, to four digits. Left out are models that are not on offer.
-        """
-        rows = []
-        for user in earlier["user_id"].drop_duplicates().head(users).tolist():
-            for name, list_ in earlier[earlier["user_id"] == user].groupby("model", sort=False):
-                if name not in self._models:
-                    continue
-                again = self._list(str(name), *self._score(str(name), user, time))
-                shared = len(np.intersect1d(again["article_id"], list_["article_id"]))
-                same = len(again) == len(list_) and np.allclose(again["score"], list_["score"], _TOLERANCE, _TOLERANCE)
-                rows.append({"user_id": user, "model": name, "articles": len(list_), "shared": shared, "same": same})
-        return pd.DataFrame(rows, columns=["user_id", "model", "articles", "shared", "same"])
+    def listed(self, model: str, user_id: int, time: int) -> pd.DataFrame:
+        """Return a model's list for a user at any time, as 04 makes it, see ``lists.recommend``."""
+        requests, scores = self._score(model, user_id, time)
+        picked = lists.pick(requests, scores, self._space, self.settings.k, self.settings.diversity)
+        return lists.recommend(self._models[model], self.dataset, requests, scores, picked)
 
     def _slate_scores(self, moment: Moment, model: str) -> tuple[np.ndarray, str]:
         """Return scores of the slate that was shown, and where they come from.
@@ -363,31 +427,25 @@ class Explorer:
         Those that the model saved; or, of one trained on what is live, those of the pool, NaN for what is not in it.
         """
         if self._models[model].trained_on == "live":
-            told = "Scores are those among all that is live; what was new or read has none."
             try:
                 requests, scores = self._score(model, moment.user_id, moment.time)
             except rec.NothingLeftError as error:
                 return np.full(moment.candidates, np.nan), f"There are no scores: {error}"
-            of_article = pd.Series(scores, requests.slates.article)
-            own = of_article.reindex(moment.slate(self.dataset).article).to_numpy()
-            return own, told
+            own = pd.Series(scores, requests.slates.article).reindex(moment.slate(self.dataset).article).to_numpy()
+            return own, "Scores are those among all live articles; new and read ones have none."
         key, part = (model, moment.part), self.dataset.parts[moment.part]
         if key not in self._scores:
             self._scores[key] = load_scores(self._files[key], part)
-        return self._scores[key][candidate_rows(part.offsets, np.array([moment.row]))], "Scores are those it saved."
+        return self._scores[key][candidate_rows(part.offsets, np.array([moment.row]))], "Scores are the saved ones."
 
     def _score(self, name: str, user_id: int, time: int) -> tuple[rec.Requests, np.ndarray]:
         """Return the request of a user at a time, and a model's scores of the pool."""
-        if self._last is None or self._last[0] != (user_id, time):
-            user, hours = np.array([user_id], np.uint32), self.settings.pool_hours
-            self._last = (user_id, time), rec.make_requests(self.dataset, user, time, hours, self._checkpoints)
+        hours = self.settings.pool_hours
+        if self._last is None or self._last[0] != (user_id, time, hours):
+            user = np.array([user_id], np.uint32)
+            self._last = (user_id, time, hours), rec.make_requests(self.dataset, user, time, hours, self._checkpoints)
         requests = self._last[1]
         return requests, lists.score(self._models[name], self.dataset, requests)
-
-    def _list(self, name: str, requests: rec.Requests, scores: np.ndarray) -> pd.DataFrame:
-        """Return a model's list, as ``lists.recommend``."""
-        picked = lists.pick(requests, scores, self._space, self.settings.k, self.settings.diversity)
-        return lists.recommend(self._models[name], self.dataset, requests, scores, picked)
 
     def life(self, article_id: int) -> Answer:
         """Return how often an article was in view and clicked, by hour of the clock, in all of the log.
@@ -401,7 +459,7 @@ class Explorer:
         place = int(Vocabulary(self.dataset.articles["article_id"].to_numpy()[1:]).index_of(np.array([article_id]))[0])
         if not place:
             raise ConfigError(
-                f"article: {article_id} is in no table, slate or history of the bundle. Choose one that is listed."
+                f"article: {article_id} is in no table, slate or history of the bundle. Choose one from the list."
             )
         log = self.dataset.log
         where = np.flatnonzero(log.article == place)
@@ -417,8 +475,8 @@ class Explorer:
         values = {"inviews": int(inviews.sum()), "clicks": int(clicks.sum()), "hours": len(hour)}
         caption = (
             f"Article {article_id}, {title}, published {published}: {values['inviews']:,} times in view and "
-            f"{values['clicks']:,} clicks in {len(hour):,} hours of the log. Rate is clicks a time in view with its "
-            "95 % interval (Wilson). All of the log, also after the moment above."
+            f"{values['clicks']:,} clicks in {len(hour):,} hours of the log, also after the moment. The rate is clicks "
+            "per time in view, with its 95 % interval (Wilson)."
         )
         return Answer(pd.DataFrame({**counts, "low": low, "high": high}), caption, values)
 
@@ -436,11 +494,3 @@ def wilson(clicks: np.ndarray, inviews: np.ndarray) -> tuple[np.ndarray, np.ndar
     middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
     return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
-
-
-def hours_shown(answer: Answer, most: int) -> Answer:
-    """Return the first hours of the life of an article, for a page that has no room for all."""
-    head = answer.table.head(most)
-    head = head.assign(hour=[in_words(each)[:16] for each in head["hour"].tolist()])
-    more = f" The first {most} of them." if len(answer.table) > most else ""
-    return Answer(head, answer.caption + more, answer.values)
