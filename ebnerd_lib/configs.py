@@ -45,6 +45,7 @@ Stage = Annotated[str, Field(pattern=r"^[0-9]{2}_[a-z0-9_]+(\.[a-z][a-z0-9_]*)?$
 Folder = Annotated[str, Field(pattern=r"^\w[\w .-]*(/\w[\w .-]*)*/?$")]
 """A folder below the project's: no ``..`` and no leading slash. What lies elsewhere can be linked there."""
 Time = Annotated[str, Field(pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2})?)?)?$")]
+Uri = Annotated[str, Field(pattern=r"^([a-z][a-z0-9+.-]*:\S+)?$", max_length=2000)]
 Tier = Literal["ids", "content", "exposure", "clicks"]
 SplitName = Literal["official", "quantile"]
 Loss = Literal["listwise", "bce"]
@@ -153,7 +154,7 @@ class TrainParameters(ReadingParameters):
     update_minutes: Annotated[Literal[0, 1, 15, 60, 1440], BeforeValidator(_whole_number)] = Field(
         description="minutes between online updates, which divide an hour or a day; 0 is off"
     )
-    mlflow: str = Field("", description="tracking URI of an MLflow server that finished runs are sent to; none is off")
+    mlflow: Uri = Field(description="tracking URI of an MLflow server that finished runs are sent to; none is off")
     training: Training = Field(description="further settings of training")
     online: Online = Field(description="further settings of online updates")
     trainer: Trainer = Field(description="arguments of Lightning's Trainer")
@@ -222,7 +223,7 @@ class TrainTrees(ReadingParameters):
     leaves: int = Field(ge=2, le=10_000, description="leaves a tree, at the most")
     learning_rate: float = Field(gt=0, le=1, description="share of each tree that counts")
     boosting: Boosting = Field(description="further settings of LightGBM")
-    mlflow: str = Field(description="tracking URI of an MLflow server that finished runs are sent to; none is off")
+    mlflow: Uri = Field(description="tracking URI of an MLflow server that finished runs are sent to; none is off")
 
 
 class Recommend(ListParameters):

@@ -74,7 +74,9 @@ def test_every_question_has_an_answer_of_a_few_lines():
     ]
     assert len(questions) >= 20
     for title, body in questions:
-        lines = [line for line in body.splitlines() if line.strip()]
+        lines = [
+            line for line in body.splitlines() if line.strip() and not line.startswith("|")
+        ]  # tables may be longer
         assert 1 <= len(lines) <= LONGEST_ANSWER, title
 
 

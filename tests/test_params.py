@@ -292,7 +292,7 @@ def test_a_notebook_and_its_class_declare_the_same_parameters(file):
     assert [name for name, field in fields.items() if not (field.description or "").isascii()] == []
     checked = CONFIGS[file.stem].model_validate({name: line.default for name, line in schema.items()}).model_dump()
     for name, line in schema.items():
-        if line.type == "dict":
+        if line.type == "dict" and name != "space":  # whose keys are parameters
             group = fields[name].annotation
             assert line.default.items() <= checked[name].items() and set(group.model_fields) == set(checked[name])
             assert [key for key, own in group.model_fields.items() if not (own.description or "").isascii()] == []

@@ -247,12 +247,12 @@ def test_the_tuning_metrics_of_shares_add_up_to_those_of_the_batch(smoke, featur
 
 def test_a_stage_that_trains_nothing_is_refused():
     with pytest.raises(ConfigError, match=r"--stage: '03_train_mpl'.*'03_train_mlp"):
-        verb.train("smoke", "03_train_mpl", [])
+        verb.train("smoke", "03_train_mpl")
 
 
 def test_several_devices_without_a_launcher_are_refused_with_its_command():
     with pytest.raises(ConfigError, match=r"`torchrun --nnodes 1 --nproc-per-node 2 -m ebnerd_lib train"):
-        verb.train("smoke", "03_train_mlp", ["trainer.devices=2", "trainer.strategy=ddp"])
+        verb.train("smoke", "03_train_mlp", "trainer.devices=2; trainer.strategy=ddp")
 
 
 @pytest.mark.parametrize(
