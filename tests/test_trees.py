@@ -1,5 +1,7 @@
 """Boosted trees as a stage: they learn, repeat on any number of cores, and come back from a file of plain types."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features import store
 from ebnerd_lib.features.registry import allowed
 from ebnerd_lib.models import trees
+from ebnerd_lib.pipeline import params, tune
 from ebnerd_lib.training.inputs import TrainingInputs
 from ebnerd_lib.training.model_file import load_model, save_model
 from ebnerd_lib.training.trees import fit_trees
@@ -65,3 +68,11 @@ def test_without_lightgbm_or_without_a_feature_one_error_says_so(smoke, features
     monkeypatch.setattr(trees, "lightgbm", None)
     with pytest.raises(ConfigError, match=r"\.\[trees\]"):
         boosted(smoke, features)
+
+
+def test_trees_are_tuned_as_networks_are(features, smoke_features, monkeypatch, tmp_path):
+    monkeypatch.setattr(tune, "complete", lambda profile, stage: SimpleNamespace(artifacts=smoke_features))
+    given = params.with_values(params.base_config("smoke", "03_train_trees"), {"trees": 3}, "a test").parameters
+    told: list[dict] = []
+    done, _ = tune.Aside("smoke", "01_preprocess").train(given, tmp_path, "trees", told.append)
+    assert told[0]["val/auc"] == done.curve["val/auc"].max() > 0.5 and not list(tmp_path.iterdir())

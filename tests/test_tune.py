@@ -160,7 +160,9 @@ def test_what_is_no_training_stage_is_refused(project):
 
 
 def test_every_training_notebook_has_a_space_that_its_stages_take(project):
-    for profile, stage in (("smoke", "02_train_mf.ids"), ("smoke", "03_train_mlp"), ("news", "03_train_news.nrms")):
+    (project / "params" / "smoke" / "03_train_trees.yaml").touch()
+    stages = [("smoke", "02_train_mf.ids"), ("smoke", "03_train_mlp"), ("smoke", "03_train_trees")]
+    for profile, stage in [*stages, ("news", "03_train_news.nrms")]:
         assert Search(profile, stage).space
 
 

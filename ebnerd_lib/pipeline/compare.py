@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ebnerd_lib import plots
@@ -211,7 +210,7 @@ def repeats(run: Run, seeds: int, aside: Aside) -> dict[str, Any]:
     hashes = Hashes(StagePaths(run.paths.profile, "").hashes)
     own = next(iter(entries(run, "models").values()), None)
     values: list[float] = list(filter(None, [own["validation"]["auc"] if own else _kept(run)[1]]))
-    lock, step = run.paths.logs / "seeds.lock", parameters["training"]["seeds"]
+    lock, step = run.paths.logs / "seeds.lock", parameters.get("training", {}).get("seeds", 1)
     acquire(lock, f"seeds of {name_of(run)}")
     try:
         for number in range(len(values), seeds):
@@ -220,11 +219,8 @@ def repeats(run: Run, seeds: int, aside: Aside) -> dict[str, Any]:
             known = {line["fingerprint"]: line["value"] for line in read_lines(file)}
             if key not in known:
                 done, inputs = aside.train(other.parameters, run.paths.logs / "seeds", name)
-                known[key] = float(done.curve[inputs.best_by].max())
-                if inputs.slates == "logged":
-                    slates, own_features = aside.data.parts["validation"], aside.features["validation"]
-                    scores = done.model.score(aside.data, slates, own_features.matrix, own_features.columns)
-                    known[key] = float(np.nanmean(per_slate(scores, slates.clicked, slates.offsets)[:, 0]))
+                best = float(done.curve[inputs.best_by].max())
+                known[key] = best if inputs.slates == "live" else aside.auc(done.model, "validation")
                 append_line(file, {"fingerprint": key, "seed": other.parameters["seed"], "value": known[key]})
                 shutil.rmtree(run.paths.logs / "seeds", ignore_errors=True)
                 print(f"{name_of(run)}  {name}  {known[key]:.4f}", flush=True)

@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pandas as pd
 import yaml
@@ -31,6 +32,7 @@ from ebnerd_lib.configs import Space, flat, nested
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.evaluation.metrics import per_slate
 from ebnerd_lib.features import store
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.pipeline import params
@@ -42,6 +44,8 @@ from ebnerd_lib.pipeline.stale import SPACES, Hashes, fingerprint
 from ebnerd_lib.pipeline.train import Fit, fit, inputs_of, model_class
 from ebnerd_lib.training.fit import EpochReport
 from ebnerd_lib.training.inputs import TrainingInputs
+from ebnerd_lib.training.model_file import TrainedModel
+from ebnerd_lib.training.trees import fit_trees
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 """The states of trials that count: trained to the end, or stopped early since others were better by then."""
@@ -67,13 +71,27 @@ class Aside:
     def train(
         self, parameters: Mapping[str, Any], logs: Path, name: str, report: EpochReport | None = None
     ) -> tuple[Fit, TrainingInputs]:
-        """Train a model by the parameters of a stage and print nothing; see ``train.fit``."""
+        """Train a model by the parameters of a stage and print nothing; see ``train.fit``. Trees count as one epoch."""
+        if "boosting" in parameters:
+            warmup_hours = parameters["boosting"]["warmup_hours"]
+            inputs = TrainingInputs.of(self.data, self.features, parameters["tier"], warmup_hours)
+            trees = fit_trees(inputs, name, parameters)
+            epoch = {"epoch": 1, "epochs": 1, "val/auc": self.auc(trees, "tuning")}
+            if report is not None:
+                report(epoch)
+            return Fit(trees, pd.DataFrame([epoch]), 0), inputs
         inputs = inputs_of(parameters, self.data, self.features)
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 return fit(model_class(parameters), parameters, inputs, logs, name, report), inputs
         except SystemExit as exit:  # Lightning's answer to an interruption
             raise KeyboardInterrupt from exit
+
+    def auc(self, model: TrainedModel, part: str) -> float:
+        """Return the mean AUC of a model over the slates of a part."""
+        slates, own = self.data.parts[part], self.features[part]
+        scores = model.score(self.data, slates, own.matrix, own.columns)
+        return float(np.nanmean(per_slate(scores, slates.clicked, slates.offsets)[:, 0]))
 
 
 class Search:
