@@ -66,14 +66,14 @@ class LiveView(widgets.VBox):
         some = self._rng.choice(known, min(_SUGGESTED, len(known)), replace=False)
         names = [str(each) for each in sorted({*some.tolist(), moment.user_id})]
         models = [(label, name) for name, label in self._explorer.models.items()]
-        label: dict[str, Any] = {"style": {"description_width": "6.5em"}}
+        label: dict[str, Any] = {"style": {"description_width": "8em"}}
         typed = label | {"continuous_update": False, "placeholder": "id, or words of a title"}
         self.user = widgets.Combobox(options=names, description="User", **typed)
         self.sample = widgets.Button(description="Sample one", tooltip="Sample an impression of validation")
         self.moment = widgets.Dropdown(description="Moment", layout={"width": "36em"}, **label)
-        self.model = widgets.Dropdown(options=models, description="Model", layout={"width": "26em"}, **label)
+        self.model = widgets.Dropdown(options=models, description="Model", layout={"width": "28em"}, **label)
         self.other = widgets.Dropdown(
-            options=[("nothing", ""), *models], description="Compare with", layout={"width": "26em"}, **label
+            options=[("nothing", ""), *models], description="Compare with", layout={"width": "28em"}, **label
         )
         slider = label | {"continuous_update": False}
         self.k = widgets.IntSlider(settings.k, 1, max(50, settings.k), description="List length", **slider)

@@ -91,8 +91,8 @@ def moments(dataset: Dataset, wanted: int | str) -> list[Moment]:
     if not found:
         known = users(dataset)
         raise ConfigError(
-            f"user: '{str(wanted).strip()[:40]}' is no user on offer and in no title that one clicked. Sample a user, "
-            f"or choose one of the {len(known):,} on offer, as {', '.join(map(str, known[:3]))}."
+            f"user: nobody on offer has the id '{str(wanted).strip()[:40]}', or clicked an article with that in its "
+            f"title. Sample a user, or choose one of the {len(known):,} on offer, as {', '.join(map(str, known[:3]))}."
         )
     return sorted(found, key=lambda moment: moment.time)
 
@@ -135,7 +135,7 @@ def find_articles(dataset: Dataset, text: str) -> pd.DataFrame:
     """
     found = np.flatnonzero(matches(dataset, text))
     if not len(found):
-        raise ConfigError(f"article: no id is and no title has '{text.strip()[:40]}'. Type fewer words, or another id.")
+        raise ConfigError(f"article: none has '{text.strip()[:40]}' as id or in its title. Type fewer words or an id.")
     inviews = np.bincount(dataset.log.article, minlength=len(dataset.articles))
     return dataset.articles.iloc[found[np.argsort(-inviews[found], kind="stable")]]
 
