@@ -180,7 +180,7 @@ class EpochLog(Callback):
             rates = [f"{name}: {pl_module.hyperparameters[name]:g}" for name in ("learning_rate", "weight_decay")]
             raise ConfigError(
                 f"{', '.join(rates)}, precision: '{trainer.precision}': the loss of epoch {trainer.current_epoch + 1} "
-                "is not finite. Lower the rate, or use precision: '32-true'."
+                "is not finite. Lower the rates, or use precision: '32-true'."
             )
         self._rows.append({"epoch": trainer.current_epoch, **metrics})
         if not trainer.is_global_zero or trainer.logger is None:
