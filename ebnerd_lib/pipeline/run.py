@@ -244,7 +244,6 @@ class _Run:
         batch = {"stage": stage, "fingerprint": wanted, "reads": config.reads}
         own = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}
         own["OMP_NUM_THREADS"] = str(threads(1 if config.trains else os.cpu_count() or 1))
-        own["PYTHONUTF8"] = "1"  # pyarrow takes paths for UTF-8 whatever the locale
         words = [self.profile, stage, json.dumps(config.given), str(note)]
         process = subprocess.Popen(
             [sys.executable, "-m", "ebnerd_lib.pipeline.kernel", *words],
