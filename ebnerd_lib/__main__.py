@@ -11,6 +11,9 @@ from typing import get_args
 
 from ebnerd_lib.errors import EbnerdError
 
+if __name__ == "__main__" and sys.getfilesystemencoding() != "utf-8":  # as which pyarrow takes paths in any locale
+    printed = {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{sys.stdout.encoding}:replace"}
+    os.execve(sys.executable, sys.orig_argv, {**os.environ, **printed})
 if __name__ == "__main__" and isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="replace")  # a locale may lack a character that is printed
 

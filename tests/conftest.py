@@ -207,7 +207,13 @@ def finished(tmp_path_factory, smoke_bundle, canary) -> Path:
         copy_of(ROOT, project)
         shutil.copytree(smoke_bundle, project / "data" / "smoke")
         names = dict.fromkeys(("API_TOKEN", "LOGNAME", "USER"), canary)
-        leaks = {"RANK": "1", "LOCAL_RANK": "1", "PYTHONSTARTUP": "/nowhere", "PYTHONWARNINGS": "error"}
+        leaks = {
+            "RANK": "1",
+            "LOCAL_RANK": "1",
+            "PYTHONSTARTUP": "/nowhere",
+            "PYTHONWARNINGS": "error",
+            "PYTHONSAFEPATH": "1",
+        }
         leaks |= {"PL_TRAINER_LIMIT_TRAIN_BATCHES": "1", "OMP_NUM_THREADS": "2,1"}  # none changes a result
         done = command(project, "run", "--profile", "smoke", **names, **leaks)
         assert done.returncode == 0 and "Exception ignored" not in done.stderr, done.stderr + done.stdout

@@ -107,6 +107,8 @@ def test_a_package_that_cannot_be_loaded_stops_a_run(project, monkeypatch, code)
 def test_a_held_lock_stops_its_profile(project):
     file = project / "outputs/smoke/logs/run.lock"
     file.parent.mkdir(parents=True)
+    (project / "outputs/smoke/index.html").touch()
+    assert found("outputs")["outputs/"].state == OK
     with file.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert found("outputs")["locks"].state == WRONG and found("outputs", "original")["locks"].state == OK

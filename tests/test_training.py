@@ -91,6 +91,28 @@ def test_one_thread_and_two_give_the_same_bytes(smoke_features, tmp_path):
     assert found[0] == found[1]
 
 
+FORKED = """
+import sys; from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from fits import parameters
+from ebnerd_lib.data import dataset
+from ebnerd_lib.features import store
+from ebnerd_lib.models.mf import MFIds
+from ebnerd_lib.pipeline.train import fit, inputs_of
+data = dataset.load(Path(sys.argv[1])); features = {p: store.read(Path(sys.argv[1]), p) for p in data.parts}
+two = {"trainer": {"accelerator": "cpu", "devices": 2, "strategy": "ddp_notebook"}}
+given = parameters("02_train_mf.ids", epochs=2) | two
+print(fit(MFIds, given, inputs_of(given, data, features), Path(sys.argv[2]), "mf_ids").curve["epoch"].tolist())
+"""
+
+
+@pytest.mark.slow
+def test_the_curve_comes_back_from_processes_that_a_notebook_forks(smoke_features, tmp_path):
+    words = [sys.executable, "-c", FORKED, smoke_features, tmp_path, Path(__file__).parent]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "[0, 1]", done.stderr
+
+
 def test_nothing_fitted_changes_when_validation_does(smoke, features, tmp_path):
     slates = smoke.parts["validation"]
     rng = np.random.default_rng(0)

@@ -154,7 +154,7 @@ def check_profile(profile: str) -> Iterator[Finding]:
 def check_outputs(profile: str) -> Iterator[Finding]:
     """See that a run can write to its folders, as far as they are there, and that no process holds its locks."""
     outputs, own = paths.ROOT / "outputs", paths.ROOT / "outputs" / profile
-    there = [folder for folder in (outputs, own, *own.glob("*")) if folder.exists()] or [paths.ROOT]
+    there = [folder for folder in (outputs, own, *own.glob("*")) if folder.is_dir()] or [paths.ROOT]
     closed = [paths.relative(folder) for folder in there if not os.access(folder, os.W_OK | os.X_OK)]
     text = f"{', '.join(closed)} cannot be written" if closed else "can be written"
     yield Finding(WRONG if closed else OK, "outputs/", text, "chmod -R u+rwX outputs, or make it yours")

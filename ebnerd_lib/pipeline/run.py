@@ -48,8 +48,10 @@ _NO_TERMINALS = ("", "dumb", "unknown")
 """Values of ``TERM`` for what cannot move its cursor."""
 _LEFT_OUT = {
     "RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE", "PYTHONSTARTUP", "PYTHONWARNINGS",
+    "PYTHONSAFEPATH",
 }  # fmt: skip
-"""Variables of launchers, by which Lightning takes a process for one of several, and of a user's own set-up."""
+"""Variables of launchers, by which Lightning takes a process for one of several, and of a user's own set-up; with the
+last one ipykernel drops the project's folder from where packages are looked for."""
 _BACKEND = "module://matplotlib_inline.backend_inline"
 _LONGEST_FOLDER = 60
 """Characters of a folder for sockets, whose whole paths may have about a hundred."""
@@ -242,7 +244,6 @@ class _Run:
         batch = {"stage": stage, "fingerprint": wanted, "reads": config.reads}
         own = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}
         own["OMP_NUM_THREADS"] = str(threads(1 if config.trains else os.cpu_count() or 1))
-        own["PYTHONUTF8"] = "1"  # pyarrow takes paths for UTF-8 whatever the locale
         words = [self.profile, stage, json.dumps(config.given), str(note)]
         process = subprocess.Popen(
             [sys.executable, "-m", "ebnerd_lib.pipeline.kernel", *words],

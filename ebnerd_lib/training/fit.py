@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import shutil
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -144,11 +145,13 @@ class EpochLog(Callback):
     def __init__(self, report: EpochReport | None = None) -> None:
         self._report = report
         self._rows: list[dict[str, Any]] = []
+        self._told = tempfile.TemporaryFile("w+")  # noqa: SIM115 also that of the processes which a notebook forks
 
     @property
     def curve(self) -> pd.DataFrame:
         """One row an epoch: its number from 0, train/loss, val/loss, val/auc and val/ndcg."""
-        return pd.DataFrame(self._rows)
+        self._told.seek(0)
+        return pd.DataFrame(self._rows or json.loads(self._told.read() or "[]"))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
@@ -180,11 +183,13 @@ class EpochLog(Callback):
             rates = [f"{name}: {pl_module.hyperparameters[name]:g}" for name in ("learning_rate", "weight_decay")]
             raise ConfigError(
                 f"{', '.join(rates)}, precision: '{trainer.precision}': the loss of epoch {trainer.current_epoch + 1} "
-                "is not finite. Lower the rate, or use precision: '32-true'."
+                "is not finite. Lower the rates, or use precision: '32-true'."
             )
         self._rows.append({"epoch": trainer.current_epoch, **metrics})
         if not trainer.is_global_zero or trainer.logger is None:
             return
+        self._told.seek(0)
+        print(json.dumps(self._rows), file=self._told, flush=True)
         name, done, epochs = str(trainer.logger.name), len(self._rows), trainer.max_epochs or 0
         self.curve.to_csv(Path(str(trainer.logger.save_dir), name, "metrics.csv"), index=False)
         print(
