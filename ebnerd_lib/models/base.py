@@ -21,35 +21,25 @@ CATEGORIES = ("categories", "subcategories")
 
 
 class Batch(NamedTuple):
-    """Some slates, n impressions and m candidates, flat and without padding.
+    """Some slates, n impressions and m candidates, flat and without padding."""
 
-    Attributes:
-        features: float32 (m, columns), raw values, NaN where unknown.
-        user: int64 (n,), index into the model's own users, 0 unknown.
-        article: int64 (m,), index into the model's own articles, 0 unknown.
-        slate: int64 (m,), which of the n slates a candidate belongs to.
-        place: int64 (m,), position of the candidate within its slate.
-        clicked: float32 (m,).
-        vectors: float32 (k, size), of each article of the batch once, the unknown first; zeros where an article has no
-            vector. Empty, as the four that follow, for models that do not look at vectors.
-        views: int64 (k, 2), the categories and subcategories of these articles, indices into the model's own.
-        candidate: int64 (m,), which of the k articles a candidate is.
-        read: int64 (n, history), which of them the user clicked last before the week, oldest first; 0 is none.
-        session: int64 (n, history), the same of the user's clicks in this session, strictly before the impression.
-        log_chance: float32 (m,), where slates are samples of longer ones: the log of each candidate's chance; else 0.
-    """
-
-    features: torch.Tensor
-    user: torch.Tensor
-    article: torch.Tensor
-    slate: torch.Tensor
-    place: torch.Tensor
-    clicked: torch.Tensor
+    features: torch.Tensor  # float32 (m, columns), raw values, NaN where unknown
+    user: torch.Tensor  # int64 (n,), index into the model's own users, 0 unknown
+    article: torch.Tensor  # int64 (m,), index into the model's own articles, 0 unknown
+    slate: torch.Tensor  # int64 (m,), which of the n slates a candidate belongs to
+    place: torch.Tensor  # int64 (m,), position of the candidate within its slate
+    clicked: torch.Tensor  # float32 (m,)
+    # float32 (k, size), of each article of the batch once, the unknown first; zeros where an article has no vector.
+    # Empty, as the four that follow, for models that do not look at vectors
     vectors: torch.Tensor = torch.empty(0, 0)
+    # int64 (k, 2), the categories and subcategories of these articles, indices into the model's own
     views: torch.Tensor = torch.empty(0, 2, dtype=torch.int64)
-    candidate: torch.Tensor = torch.empty(0, dtype=torch.int64)
+    candidate: torch.Tensor = torch.empty(0, dtype=torch.int64)  # int64 (m,), which of the k articles a candidate is
+    # int64 (n, history), which of them the user clicked last before the week, oldest first; 0 is none
     read: torch.Tensor = torch.empty(0, 0, dtype=torch.int64)
+    # int64 (n, history), the same of the user's clicks in this session, strictly before the impression
     session: torch.Tensor = torch.empty(0, 0, dtype=torch.int64)
+    # float32 (m,), where slates are samples of longer ones: the log of each candidate's chance; else 0
     log_chance: torch.Tensor = torch.zeros(())
 
     def with_vector(self, places: torch.Tensor) -> torch.Tensor:

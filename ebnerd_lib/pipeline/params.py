@@ -35,23 +35,15 @@ _PLAIN_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9_]*)?(\.[0-9_]*)?([eE][-+]?[0-9]+)
 
 @dataclass(frozen=True)
 class StageConfig:
-    """The effective parameters of a stage, and those among them that its parameter files give.
+    """The effective parameters of a stage, and those among them that its parameter files give."""
 
-    Attributes:
-        stage: a notebook, and a variant of it after a dot.
-        profile: the folder of ``params``.
-        parameters: all of them, checked.
-        given: those that a file gives.
-        reads: the stages whose artifacts it reads; of a stage that reads models, see ``read_stages``.
-        changes: what its own file changes, see ``differences``.
-    """
-
-    stage: str
-    profile: str
-    parameters: dict[str, Any]
-    given: dict[str, Any]
+    stage: str  # a notebook, and a variant of it after a dot
+    profile: str  # the folder of ``params``
+    parameters: dict[str, Any]  # all of them, checked
+    given: dict[str, Any]  # those that a file gives
+    # the stages whose artifacts it reads; of a stage that reads models, see ``read_stages``
     reads: tuple[str, ...] = ()
-    changes: dict[str, Any] = field(default_factory=dict)
+    changes: dict[str, Any] = field(default_factory=dict)  # what its own file changes, see ``differences``
 
     @property
     def trains(self) -> bool:

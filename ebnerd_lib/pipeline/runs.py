@@ -23,24 +23,17 @@ _TRACEBACK_LINES = 8
 
 @dataclass
 class Run:
-    """What is known of a stage.
+    """What is known of a stage."""
 
-    Attributes:
-        paths: where its files are.
-        manifest: the record of its artifacts, empty if it never ran.
-        metrics: its results, empty if there are none.
-        changes: the parameters that its own file changes, those of a run by hand that were changed there.
-        state: ``complete``, ``out of date``, ``not run`` or ``failed``; of what is no stage of the profile, ``by hand``
-            or ``left over``.
-        message: why it is in this state and what to do; empty if it is complete or was not run.
-    """
-
-    paths: StagePaths
-    manifest: dict[str, Any]
-    metrics: dict[str, Any]
+    paths: StagePaths  # where its files are
+    manifest: dict[str, Any]  # the record of its artifacts, empty if it never ran
+    metrics: dict[str, Any]  # its results, empty if there are none
+    # the parameters that its own file changes, those of a run by hand that were changed there
     changes: dict[str, Any] = field(default_factory=dict)
+    # ``complete``, ``out of date``, ``not run`` or ``failed``; of what is no stage of the profile, ``by hand`` or
+    # ``left over``
     state: str = ""
-    message: str = ""
+    message: str = ""  # why it is in this state and what to do; empty if it is complete or was not run
 
     @property
     def stage(self) -> str:

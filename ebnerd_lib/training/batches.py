@@ -70,34 +70,20 @@ class SlateBatches:
 
     Of every batch the processes take turns to take a slate, so all have equally many batches and none is empty: a last
     batch of fewer slates than processes joins the one before it.
-
-    Attributes:
-        slates: the slates of a part.
-        matrices: the matching features, see ``gather``.
-        columns: positions of the columns a model sees; may be empty.
-        encoder: to the model's own indices.
-        rows: impression rows, in the order in which they are visited.
-        batch_size: slates a batch, over all processes.
-        reader: gives article vectors, where the model looks at them.
-        negatives: candidates beside the clicks that are kept of a slate, sampled at random; 0 keeps all.
-        sample_seed: seed of the samples.
-        rank: number of this process, from 0.
-        ranks: processes that share each batch.
-        log_chance: of each candidate, where slates are samples, see ``Features``.
     """
 
-    slates: Slates
-    matrices: list[np.ndarray]
-    columns: list[int]
-    encoder: IdEncoder
-    rows: np.ndarray
-    batch_size: int
-    reader: HistoryReader | None = None
-    negatives: int = 0
-    sample_seed: tuple[int, ...] = ()
-    rank: int = 0
-    ranks: int = 1
-    log_chance: np.ndarray | None = None
+    slates: Slates  # the slates of a part
+    matrices: list[np.ndarray]  # the matching features, see ``gather``
+    columns: list[int]  # positions of the columns a model sees; may be empty
+    encoder: IdEncoder  # to the model's own indices
+    rows: np.ndarray  # impression rows, in the order in which they are visited
+    batch_size: int  # slates a batch, over all processes
+    reader: HistoryReader | None = None  # gives article vectors, where the model looks at them
+    negatives: int = 0  # candidates beside the clicks that are kept of a slate, sampled at random; 0 keeps all
+    sample_seed: tuple[int, ...] = ()  # seed of the samples
+    rank: int = 0  # number of this process, from 0
+    ranks: int = 1  # processes that share each batch
+    log_chance: np.ndarray | None = None  # of each candidate, where slates are samples, see ``Features``
 
     def __len__(self) -> int:
         """Return the number of batches, the last one maybe smaller, or larger where it took in a smaller one."""

@@ -25,15 +25,10 @@ from ebnerd_lib.models.news import NewsModel
 
 @dataclass(frozen=True)
 class IdEncoder:
-    """Dataset indices to a model's own: what a model has not seen in training becomes its unknown, 0.
+    """Dataset indices to a model's own: what a model has not seen in training becomes its unknown, 0."""
 
-    Attributes:
-        user: int64, by the dataset's user index.
-        article: int64, by the dataset's article index.
-    """
-
-    user: np.ndarray
-    article: np.ndarray
+    user: np.ndarray  # int64, by the dataset's user index
+    article: np.ndarray  # int64, by the dataset's article index
 
     @classmethod
     def between(cls, dataset: Dataset, users: Vocabulary, articles: Vocabulary) -> "IdEncoder":
@@ -46,20 +41,13 @@ class IdEncoder:
 
 @dataclass(frozen=True)
 class HistoryReader:
-    """What gives a model the vectors of candidates and of the articles that users clicked last.
+    """What gives a model the vectors of candidates and of the articles that users clicked last."""
 
-    Attributes:
-        vectors: float32 (articles, size), by the dataset's article index, zeros where there is none.
-        views: int64 (articles, 2), category and subcategory, indices into the model's own; 0 unknown.
-        histories: the clicks before each week.
-        length: clicks of a user's history, and of a session, that are looked at, the latest ones.
-        sessions: the clicks of the log by session, ``None`` for a model that does not look at them.
-    """
-
-    vectors: np.ndarray
-    views: np.ndarray
-    histories: list[History]
-    length: int
+    vectors: np.ndarray  # float32 (articles, size), by the dataset's article index, zeros where there is none
+    views: np.ndarray  # int64 (articles, 2), category and subcategory, indices into the model's own; 0 unknown
+    histories: list[History]  # the clicks before each week
+    length: int  # clicks of a user's history, and of a session, that are looked at, the latest ones
+    # the clicks of the log by session, ``None`` for a model that does not look at them
     sessions: "SessionClicks | None" = None
 
     @classmethod
@@ -121,19 +109,12 @@ class HistoryReader:
 
 @dataclass(frozen=True)
 class SessionClicks:
-    """The clicks of a log by session, those of each in order of time, as they stand in the log where times are equal.
+    """The clicks of a log by session, in order of time, and as they stand in the log where times are equal."""
 
-    Attributes:
-        session: int64 (clicks,), ascending.
-        article: int32 (clicks,).
-        times: int64, the distinct times of clicks, ascending.
-        key: int64 (clicks,), ascending: of the session and the time together, see ``_key``.
-    """
-
-    session: np.ndarray
-    article: np.ndarray
-    times: np.ndarray
-    key: np.ndarray
+    session: np.ndarray  # int64 (clicks,), ascending
+    article: np.ndarray  # int32 (clicks,)
+    times: np.ndarray  # int64, the distinct times of clicks, ascending
+    key: np.ndarray  # int64 (clicks,), ascending: of the session and the time together, see ``_key``
 
     @classmethod
     def of(cls, log: Slates) -> "SessionClicks":
@@ -165,23 +146,14 @@ class SessionClicks:
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """The data of a training. Ids and transform come from the training rows; validation is not looked at.
+    """The data of a training. Ids and transform come from the training rows; validation is not looked at."""
 
-    Attributes:
-        dataset: the slates.
-        features: of the parts ``train`` and ``tuning``, and maybe of others.
-        tier: information tier; it decides which features are seen.
-        rows: int64, the training slates: after the warm-up, with a click and something beside it.
-        users: ids of those rows.
-        articles: ids of those rows.
-    """
-
-    dataset: Dataset
-    features: dict[str, Features]
-    tier: str
-    rows: np.ndarray
-    users: Vocabulary
-    articles: Vocabulary
+    dataset: Dataset  # the slates
+    features: dict[str, Features]  # of the parts ``train`` and ``tuning``, and maybe of others
+    tier: str  # information tier; it decides which features are seen
+    rows: np.ndarray  # int64, the training slates: after the warm-up, with a click and something beside it
+    users: Vocabulary  # ids of those rows
+    articles: Vocabulary  # ids of those rows
 
     @classmethod
     def of(

@@ -26,27 +26,16 @@ SCORE_BATCH = 1024
 
 @dataclass
 class TrainedModel:
-    """A model with all it needs to score slates of any dataset.
+    """A model with all it needs to score slates of any dataset."""
 
-    Attributes:
-        name: its name in tables and files: that of the stage's model, or ``<model>_online``.
-        module: the module of ``ebnerd_lib.models`` that holds its class.
-        tier: its information tier.
-        network: the model, in evaluation mode.
-        columns: names of the feature columns it sees, in its order.
-        users: the users it saw in training.
-        articles: the articles it saw in training.
-        trained_on: ``logged`` slates, which editors put on pages, or samples of what was ``live``.
-    """
-
-    name: str
-    module: str
-    tier: str
-    network: SlateModel
-    columns: list[str]
-    users: Vocabulary
-    articles: Vocabulary
-    trained_on: str = "logged"
+    name: str  # its name in tables and files: that of the stage's model, or ``<model>_online``
+    module: str  # the module of ``ebnerd_lib.models`` that holds its class
+    tier: str  # its information tier
+    network: SlateModel  # the model, in evaluation mode
+    columns: list[str]  # names of the feature columns it sees, in its order
+    users: Vocabulary  # the users it saw in training
+    articles: Vocabulary  # the articles it saw in training
+    trained_on: str = "logged"  # ``logged`` slates, which editors put on pages, or samples of what was ``live``
 
     @classmethod
     def of(cls, name: str, network: SlateModel, inputs: TrainingInputs) -> "TrainedModel":
