@@ -14,7 +14,7 @@ from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline import run as runner
 from ebnerd_lib.pipeline.experiments import clean, keep, select, write_variant
 from ebnerd_lib.pipeline.lab import write_copies
-from ebnerd_lib.pipeline.params import load_config, load_profile, read_assignments
+from ebnerd_lib.pipeline.params import StageConfig, load_config, load_profile, read_assignments
 from ebnerd_lib.pipeline.paths import ROOT, StagePaths, acquire, release
 
 NEW = "03_train_mlp.mine"
@@ -81,39 +81,47 @@ def test_a_run_by_hand_is_kept_as_what_it_changes(project):
             keep(run, new)
 
 
+READS = {
+    "01_a": (),
+    "02_train_b": ("01_a",),
+    "03_train_c": ("01_a",),
+    "03_train_c.wide": ("01_a",),
+    "04_d": ("01_a", "03_train_c"),
+    "05_e": ("01_a", "02_train_b", "03_train_c", "03_train_c.wide"),
+}
+CONFIGS = {stage: StageConfig(stage, "smoke", {}, {}, reads) for stage, reads in READS.items()}
+
+
 def test_a_selection_runs_what_it_names_and_what_that_needs():
-    configs = load_profile("smoke")
-    assert select(configs) == (set(configs), set(configs))
-    assert select(configs, only="03_train_mlp") == ({"03_train_mlp"}, {"01_preprocess", "03_train_mlp"})
-    variants = {stage for stage in configs if stage.startswith("03_train_mlp.")}
-    assert select(configs, only="03_train_mlp.* 06_explore")[0] == variants | {"06_explore"}
-    asked, may_run = select(configs, start="02_train_mf.ids")
-    assert asked == {"02_train_mf.ids", "05_compare"} and may_run == asked | {"01_preprocess"}
-    for choice, named in (({"only": "03_trian_mlp"}, "'03_train_mlp'"), ({"only": "a", "start": "b"}, "ONLY=a")):
+    assert select(CONFIGS) == (set(READS), set(READS))
+    assert select(CONFIGS, only="03_train_c") == ({"03_train_c"}, {"01_a", "03_train_c"})
+    assert select(CONFIGS, only="03_train_c.* 02_train_b")[0] == {"03_train_c.wide", "02_train_b"}
+    asked = {"03_train_c", "04_d", "05_e"}
+    assert select(CONFIGS, start="03_train_c") == (asked, asked | {"01_a"})
+    for choice, named in (({"only": "03_trian_c"}, "'03_train_c'"), ({"only": "a", "start": "b"}, "ONLY=a")):
         with pytest.raises(ConfigError, match=named):
-            select(configs, **choice)
+            select(CONFIGS, **choice)
 
 
 def started(monkeypatch, stale, force=False, **choice):
-    """The stages that a run of the profile smoke starts where some are stale, and those that it leaves."""
-    configs = load_profile("smoke")
+    """The stages that a run starts where some are stale, and those that it leaves."""
     monkeypatch.setattr(runner, "fingerprint", lambda config, hashes: config.stage)
     monkeypatch.setattr(runner, "is_fresh", lambda config, wanted, hashes: config.stage not in stale)
-    asked, may_run = select(configs, **choice)
-    one = runner._Run("smoke", configs, may_run, asked if force else set(), 1, [])
-    return {stage for stage in sorted(configs) if one._stale(stage)}, one.left
+    asked, may_run = select(CONFIGS, **choice)
+    one = runner._Run("smoke", CONFIGS, may_run, asked if force else set(), 1, [])
+    return {stage for stage in CONFIGS if one._stale(stage)}, one.left
 
 
-def test_a_selection_runs_stale_inputs_and_leaves_readers_of_other_stale_stages(monkeypatch, capsys):
-    one, other = "02_train_mf.ids", "03_train_mlp.exposure"
+def test_a_selection_runs_stale_inputs_and_leaves_readers_of_other_stale_stages(project, monkeypatch, capsys):
+    one, other = "03_train_c.wide", "02_train_b"
     assert started(monkeypatch, {one}, start=one) == ({one}, [])
-    assert started(monkeypatch, {one, "01_preprocess"}, only=one) == ({one, "01_preprocess"}, [])
-    assert started(monkeypatch, set(), start=one, force=True) == ({one, "05_compare"}, [])
-    assert started(monkeypatch, {one, other}, only="05_compare", force=True) == ({one, other, "05_compare"}, [])
+    assert started(monkeypatch, {one, "01_a"}, only=one) == ({one, "01_a"}, [])
+    assert started(monkeypatch, set(), start=one, force=True) == ({one, "05_e"}, [])
+    assert started(monkeypatch, {one, other}, only="05_e", force=True) == ({one, other, "05_e"}, [])
     capsys.readouterr()
-    assert started(monkeypatch, {one, other}, start=one) == ({one}, [other, "05_compare"])
+    assert started(monkeypatch, {one, other}, start=one) == ({one}, [other, "05_e"])
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("05_compare: ") and line.endswith(other)
+    assert line.startswith("05_e: ") and line.endswith(other)
 
 
 def cells(file, source=None):
