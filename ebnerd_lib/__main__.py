@@ -3,7 +3,6 @@
 from __future__ import annotations  # the doctor runs on any Python
 
 import importlib.util
-import io
 import os
 import sys
 from pathlib import Path
@@ -11,11 +10,13 @@ from typing import get_args
 
 from ebnerd_lib.errors import EbnerdError
 
-if __name__ == "__main__" and sys.getfilesystemencoding() != "utf-8":  # as which pyarrow takes paths in any locale
+if (
+    __name__ == "__main__" and sys.stdout and sys.stdout.errors != "replace"
+    and {sys.getfilesystemencoding(), sys.stdout.encoding.lower()} != {"utf-8"}
+):  # fmt: skip
+    # pyarrow takes paths for UTF-8 in any locale, whose encoding may lack a character that is printed.
     printed = {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{sys.stdout.encoding}:replace"}
     os.execve(sys.executable, sys.orig_argv, {**os.environ, **printed})
-if __name__ == "__main__" and isinstance(sys.stdout, io.TextIOWrapper):
-    sys.stdout.reconfigure(errors="replace")  # a locale may lack a character that is printed
 
 if sys.argv[1:3] == ["doctor", "--profile"] and importlib.util.find_spec("click") is None:
     from ebnerd_lib.pipeline.doctor import doctor as examine  # `make doctor` before there is a .venv

@@ -133,24 +133,15 @@ def test_a_python_without_packages_says_what_it_can_and_goes_on(project, monkeyp
     assert done.stdout.count("→ there is no .venv yet") == done.stdout.count("Error: No module named")
 
 
-@pytest.mark.parametrize("outputs", ["folder", "file"])
-def test_compiled_code_finds_a_place_where_neither_the_project_nor_a_home_can_be_written(tmp_path, outputs):
+def test_compiled_code_finds_a_place_where_neither_the_project_nor_a_home_can_be_written(tmp_path):
     """Files stand where folders would be made, as to root nothing is read-only."""
     copy_of(paths.ROOT, tmp_path)
     for module in tmp_path.glob("ebnerd_lib/*/__init__.py"):
         shutil.rmtree(module.with_name("__pycache__"), ignore_errors=True)
         module.with_name("__pycache__").touch()
-    (tmp_path / "outputs").mkdir() if outputs == "folder" else (tmp_path / "outputs").touch()
+    (tmp_path / "outputs").mkdir()
     code = "import os, numpy; from ebnerd_lib.data.vocabulary import Vocabulary as V; V(numpy.arange(9)).index_of([3])"
     code += "; print(os.environ['NUMBA_CACHE_DIR'])"
     done = python(tmp_path, "-c", code, HOME="/dev/null", XDG_CACHE_HOME="/dev/null")
     assert done.returncode == 0, done.stderr
-    place = Path(done.stdout.strip())
-    assert any(place.rglob("*.nbi")) and (place.parent == tmp_path / "outputs") is (outputs == "folder")
-    shutil.rmtree(place)
-
-
-def test_what_is_printed_needs_no_encoding():
-    """As in a shell whose locale is not of UTF-8; data that are not there have a remedy, after an arrow."""
-    done = python(paths.ROOT, "-m", "ebnerd_lib", "doctor", "--profile", "ebnerd_large", PYTHONIOENCODING="ascii")
-    assert not done.stderr and done.stdout.endswith("cannot run until what is wrong is fixed.\n")
+    assert Path(done.stdout.strip()).parent == tmp_path / "outputs" and any(tmp_path.glob("outputs/.numba/**/*.nbi"))

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from runs import ROOT, python
 
 from ebnerd_lib import sample
 from ebnerd_lib.__main__ import main
@@ -299,6 +300,12 @@ def test_wrong_arguments(tmp_path, arguments, message):
     with pytest.raises(ConfigError, match=message):
         generate(tmp_path / "bundle", **arguments)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_folder_may_have_any_name_in_any_locale(tmp_path):
+    words = ["-m", "ebnerd_lib", "sample", "--size", "smoke", "--out", str(tmp_path / "æ")]
+    assert python(ROOT, *words, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0").returncode == 0
+    assert (tmp_path / "æ" / "articles.parquet").exists()
 
 
 def test_import_does_without_pandas():

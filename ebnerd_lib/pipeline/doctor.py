@@ -158,12 +158,8 @@ def check_outputs(profile: str) -> Iterator[Finding]:
     closed = [paths.relative(folder) for folder in there if not os.access(folder, os.W_OK | os.X_OK)]
     text = f"{', '.join(closed)} cannot be written" if closed else "can be written"
     yield Finding(WRONG if closed else OK, "outputs/", text, "chmod -R u+rwX outputs, or make it yours")
-    kept = Path(os.environ.get("NUMBA_CACHE_DIR", ""))
-    if kept.name.startswith("ebnerd-numba-"):
-        text = f"kept in {kept} for this process: no folder or home can be written, so each run compiles anew"
-        yield Finding(WARN, "compiled code", text, "set NUMBA_CACHE_DIR to a folder that stays and can be written")
-    elif kept.name:
-        yield Finding(OK, "compiled code", f"kept in {kept}")
+    if kept := os.environ.get("NUMBA_CACHE_DIR"):
+        yield Finding(OK, "compiled code", f"kept in {kept}, which NUMBA_CACHE_DIR names")
     held = [f"{paths.relative(file)}: {who}" for file in own.glob("logs/**/*.lock") if (who := paths.holder(file))]
     yield Finding(WRONG if held else OK, "locks", "; ".join(held) or "none is held", "wait until it ends, or `kill` it")
 
