@@ -85,9 +85,11 @@ reports: $(READY) ## render the pages of all profiles again, without running any
 
 ##@ Explore
 
+# With all cells of a notebook in the page, a cell that failed can be brought into view.
 lab: $(READY) $(STAMP_$(PROFILE)) ## open JupyterLab on the notebooks of PROFILE, on 127.0.0.1 with a token, PORT=8888
 	@$(PY) -m ebnerd_lib lab --profile $(PROFILE)
-	@$(PY) -m jupyterlab --ip=127.0.0.1 --port=$(or $(PORT),8888) $(if $(PORT),--ServerApp.port_retries=0) $(AS_ROOT) \
+	@JUPYTER_CONFIG_PATH="$(CURDIR)/templates/lab$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" \
+	  $(PY) -m jupyterlab --ip=127.0.0.1 --port=$(or $(PORT),8888) $(if $(PORT),--ServerApp.port_retries=0) $(AS_ROOT) \
 	  --ServerApp.kernel_spec_manager_class=ebnerd_lib.pipeline.kernel.LabKernels \
 	  --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/outputs/$(PROFILE)/lab
 

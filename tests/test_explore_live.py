@@ -32,7 +32,9 @@ RUN_ALL = """async () => {
 """Runs all cells of the notebook that is open."""
 
 
-SET = """([name, value]) => {
+SET = """async ([name, value]) => {
+    await jupyterapp.restored;
+    await jupyterapp.shell.currentWidget.context.ready;
     for (const cell of jupyterapp.shell.currentWidget.content.model.cells) {
         if ((cell.getMetadata("tags") || []).includes("injected-parameters")) {
             const line = new RegExp(`^${name} = .*$`, "m");
@@ -50,12 +52,9 @@ def project(finished, tmp_path_factory) -> Path:
     shutil.copytree(finished, root)
     shutil.copy(ROOT / "Makefile", root)
     settings = root / "home" / "config" / "lab" / "user-settings" / "@jupyterlab"
-    for name, value in {
-        "apputils-extension/notification": {"fetchNews": "false"},
-        "notebook-extension/tracker": {"windowingMode": "none"},  # cells out of sight are there too
-    }.items():
-        (settings / name).parent.mkdir(parents=True, exist_ok=True)
-        settings.joinpath(f"{name}.jupyterlab-settings").write_text(json.dumps(value))
+    notification = settings / "apputils-extension" / "notification.jupyterlab-settings"
+    notification.parent.mkdir(parents=True)
+    notification.write_text(json.dumps({"fetchNews": "false"}))
     exposed = "c.LabApp.expose_app_in_browser = True\n"  # to run cells by command, not by a menu that may not be ready
     (root / "home" / "config" / "jupyter_lab_config.py").write_text(exposed)
     return root
@@ -200,4 +199,6 @@ def test_a_changed_parameter_makes_a_run_of_its_own_and_changes_nothing_else(ope
     page.evaluate(RUN_ALL)
     error = page.locator(".jp-OutputArea-output", has_text="ConfigError")
     error.wait_for()
+    page.wait_for_function("e => e.getBoundingClientRect().bottom < innerHeight", arg=error.element_handle())
+    assert error.bounding_box()["y"] > 0, "it is in view, though JupyterLab went to the last cell"
     assert len(error.inner_text().splitlines()) <= 2 and "hidden[0]" in error.inner_text()

@@ -46,6 +46,21 @@ class LiveView:
         self._picture.update(plots.image(lines, "Loss and the metric on the tuning day, by epoch so far."))
 
 
-def hide_tracebacks() -> None:
-    """Have IPython show an error that a user can act on by its message alone, as the last thing of the cell."""
+def show_errors() -> None:
+    """Have IPython show an error that a user can act on by its message alone, and bring the cell that failed into view.
+
+    JupyterLab itself stays at the end of the notebook, where all cells were asked to run.
+    """
+    from IPython import get_ipython
+
     EbnerdError._render_traceback_ = lambda error: [f"{type(error).__name__}: {error}"]  # type: ignore[attr-defined]
+    if (shell := get_ipython()) is not None:
+        shell.events.register("post_run_cell", _bring_into_view)
+
+
+def _bring_into_view(result: Any) -> None:
+    from IPython.display import Javascript, display
+
+    if not result.success:
+        script = "setTimeout(() => element.scrollIntoView({block: 'center'}), 500)"  # after JupyterLab's own move
+        display(Javascript(script))

@@ -14,7 +14,7 @@ from typing import Any
 from ebnerd_lib.data.layout import generated_stamp
 from ebnerd_lib.errors import StageError
 from ebnerd_lib.pipeline.history import check_mlflow, note, send
-from ebnerd_lib.pipeline.live import LiveView, hide_tracebacks
+from ebnerd_lib.pipeline.live import LiveView, show_errors
 from ebnerd_lib.pipeline.params import StageConfig, from_values, load_profile, read_stages, trained_model
 from ebnerd_lib.pipeline.paths import (
     PREPROCESSED,
@@ -228,7 +228,7 @@ def start(notebook: str, **parameters: Any) -> Stage:
     """
     batch = json.loads(os.environ.get(BATCH_VARIABLE, "{}"))
     if not batch:
-        hide_tracebacks()
+        show_errors()
     config = from_values(notebook, parameters)
     if batch.get("stage", "").partition(".")[0] == notebook:
         return Stage(replace(config, stage=batch["stage"], reads=tuple(batch["reads"])), "batch", batch["fingerprint"])
