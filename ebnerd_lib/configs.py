@@ -45,7 +45,15 @@ Stage = Annotated[str, Field(pattern=r"^[0-9]{2}_[a-z0-9_]+(\.[a-z][a-z0-9_]*)?$
 Folder = Annotated[str, Field(pattern=r"^\w[\w .-]*(/\w[\w .-]*)*/?$")]
 """A folder below the project's: no ``..`` and no leading slash. What lies elsewhere can be linked there."""
 Time = Annotated[str, Field(pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2})?)?)?$")]
-Uri = Annotated[str, Field(pattern=r"^([a-z][a-z0-9+.-]*:\S+)?$", max_length=2000)]
+TrackingUri = Annotated[
+    str,
+    Field(
+        pattern=r"^([a-z][a-z0-9+.-]*:\S+)?$",
+        max_length=2000,
+        description="tracking URI of an MLflow server that finished runs are sent to; none is off",
+    ),
+]
+Warmup = Annotated[float, Field(ge=0, le=336, description="hours at the start that are left out of training")]
 Tier = Literal["ids", "content", "exposure", "clicks"]
 SplitName = Literal["official", "quantile"]
 Loss = Literal["listwise", "bce"]
@@ -92,7 +100,7 @@ class Training(Group):
     id_dropout: float = Field(0.9, ge=0, le=1, description="share of ids that training replaces by the unknown id")
     patience: int = Field(4, ge=0, le=1000, description="epochs without a better tuning AUC before training stops")
     negatives: int = Field(0, ge=0, le=1000, description="candidates sampled beside a slate's clicks; 0 keeps all")
-    warmup_hours: float = Field(48.0, ge=0, le=336, description="hours at the start that are left out of training")
+    warmup_hours: Warmup = 48.0
     seeds: int = Field(1, ge=1, le=100, description="networks whose scores are averaged: seed and the numbers after it")
 
 
@@ -123,7 +131,7 @@ class Online(Group):
 class Boosting(Group):
     """How trees are trained, beside what the parameters cell shows."""
 
-    warmup_hours: float = Field(48.0, ge=0, le=336, description="hours at the start that are left out of training")
+    warmup_hours: Warmup = 48.0
     patience: int = Field(50, ge=1, le=10_000, description="trees without a better tuning AUC before training stops")
     min_data_in_leaf: int = Field(100, ge=1, le=1_000_000, description="candidates a leaf, at the least")
     feature_fraction: float = Field(0.5, gt=0, le=1, description="share of the columns that a tree sees")
@@ -154,7 +162,7 @@ class TrainParameters(ReadingParameters):
     update_minutes: Annotated[Literal[0, 1, 15, 60, 1440], BeforeValidator(_whole_number)] = Field(
         description="minutes between online updates, which divide an hour or a day; 0 is off"
     )
-    mlflow: Uri = Field(description="tracking URI of an MLflow server that finished runs are sent to; none is off")
+    mlflow: TrackingUri
     training: Training = Field(description="further settings of training")
     online: Online = Field(description="further settings of online updates")
     trainer: Trainer = Field(description="arguments of Lightning's Trainer")
@@ -223,7 +231,7 @@ class TrainTrees(ReadingParameters):
     leaves: int = Field(ge=2, le=10_000, description="leaves a tree, at the most")
     learning_rate: float = Field(gt=0, le=1, description="share of each tree that counts")
     boosting: Boosting = Field(description="further settings of LightGBM")
-    mlflow: Uri = Field(description="tracking URI of an MLflow server that finished runs are sent to; none is off")
+    mlflow: TrackingUri
 
 
 class Recommend(ListParameters):
