@@ -5,6 +5,7 @@ It is a zip with ``predictions.txt``, one line a row of the test file, in order.
 ``article_ids_inview``: the ranks are a permutation of 1 to the length of the slate.
 """
 
+import contextlib
 import datetime
 import itertools
 import os
@@ -70,10 +71,10 @@ def submit(profile: str, model_name: str, test: Path, out: Path) -> Path:
         print(f"reading {test / TEST} and {before / SPLITS[1]}")
         dataset, left_out = prepare_hidden(open_bundle(before), hidden)
         print("\n".join(_remarks(dataset, left_out)))
-        with step_bar(f"ranking with {model.name}") as bar:
-            impression_id, offsets, ranks = rank(model, dataset, lambda share: bar.update(share - bar.n))
-        with step_bar(f"writing {out.name}") as bar:
-            write_predictions(out, impression_id, offsets, ranks, lambda share: bar.update(share - bar.n))
+        with step_bar(f"ranking with {model.name}") as progress:
+            impression_id, offsets, ranks = rank(model, dataset, progress)
+        with step_bar(f"writing {out.name}") as progress:
+            write_predictions(out, impression_id, offsets, ranks, progress)
     except OSError as error:
         raise SubmissionError(
             f"{out}: cannot be written ({error.strerror or error}). Free space in {out.parent}, and for working files "
@@ -157,9 +158,16 @@ def _remarks(dataset: Dataset, left_out: int) -> list[str]:
     return lines
 
 
-def step_bar(step: str) -> tqdm:
-    """Return a bar of a step: how far it is, and the time left. A log gets a line every five seconds."""
-    return tqdm(total=1.0, desc=step, mininterval=5, bar_format="{desc}: {percentage:.0f} %, {remaining} left")
+@contextlib.contextmanager
+def step_bar(step: str) -> Iterator[Callable[[float], None]]:
+    """Show how far a step is, and the time left; it is told the share done. A log gets a line every five seconds."""
+    form = "{desc}: {percentage:.0f} %, {remaining} left"
+    with tqdm(total=1.0, desc=step, mininterval=5, bar_format=form) as bar:
+
+        def told(share: float) -> None:
+            bar.update(share - bar.n)
+
+        yield told
 
 
 def ranks_of(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -215,14 +223,14 @@ def check_submission(file: Path, test: Path) -> int:
         asked.append(np.stack([rows["impression_id"].to_numpy(), list_lengths(rows["article_ids_inview"])]))
     (ids, lengths), lines = np.concatenate(asked, axis=1), 0
     wrong: dict[str, list[int]] = {}
-    with step_bar(f"checking {file.name}") as bar:
+    with step_bar(f"checking {file.name}") as progress:
         for some in _lines(file):
             rows = slice(lines, lines + len(some))
             for fault, places in _faults(some[: len(ids[rows])], ids[rows], lengths[rows]):
                 if len(places):
                     wrong.setdefault(fault, []).extend((lines + 1 + places).tolist())
             lines += len(some)
-            bar.update(min(1.0, lines / max(len(ids), 1)) - bar.n)
+            progress(min(1.0, lines / max(len(ids), 1)))
     faults = []
     for text, numbers in wrong.items():
         more = f", the first of {len(numbers)} such," if len(numbers) > 1 else ""
