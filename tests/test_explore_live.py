@@ -18,7 +18,7 @@ PATIENCE = 180_000.0
 """Milliseconds that a page of a busy machine may take for anything; whatever takes less goes on at once."""
 FAILED = ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']:has-text('Traceback')"
 FIGURE = ".explorer .js-plotly-plot .main-svg"
-SHOWN = ".jp-NotebookPanel:not(.lm-mod-hidden)"
+IN_FRONT = ".jp-NotebookPanel:not(.lm-mod-hidden)"
 """The notebook in front: Lab opens others that were open before behind it."""
 RUN_ALL = """async () => {
     await jupyterapp.restored;
@@ -71,7 +71,7 @@ def opened(browser, project) -> Iterator[Callable[[str], Page]]:
 
         def open_copy(stage: str) -> Page:
             page.goto(f"http://127.0.0.1:{port}/lab/tree/outputs/smoke/lab/{stage}.ipynb?token={told_token(lines)}")
-            page.wait_for_selector(f"{SHOWN} .jp-Notebook-ExecutionIndicator[data-status='idle']")
+            page.wait_for_selector(f"{IN_FRONT} .jp-Notebook-ExecutionIndicator[data-status='idle']")
             return page
 
         yield open_copy
