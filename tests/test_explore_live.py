@@ -18,8 +18,6 @@ PATIENCE = 180_000.0
 """Milliseconds that a page of a busy machine may take for anything; whatever takes less goes on at once."""
 FAILED = ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']:has-text('Traceback')"
 FIGURE = ".explorer .js-plotly-plot .main-svg"
-IN_FRONT = ".jp-NotebookPanel:not(.lm-mod-hidden)"
-"""The notebook in front: Lab opens others that were open before behind it."""
 RUN_ALL = """async () => {
     await jupyterapp.restored;
     const panel = jupyterapp.shell.currentWidget;
@@ -70,8 +68,9 @@ def opened(browser, project) -> Iterator[Callable[[str], Page]]:
         page.set_default_timeout(PATIENCE)
 
         def open_copy(stage: str) -> Page:
-            page.goto(f"http://127.0.0.1:{port}/lab/tree/outputs/smoke/lab/{stage}.ipynb?token={told_token(lines)}")
-            page.wait_for_selector(f"{IN_FRONT} .jp-Notebook-ExecutionIndicator[data-status='idle']")
+            place = f"workspaces/{stage}/tree/outputs/smoke/lab/{stage}.ipynb"  # no other notebook opens beside it
+            page.goto(f"http://127.0.0.1:{port}/lab/{place}?token={told_token(lines)}")
+            page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
             return page
 
         yield open_copy
