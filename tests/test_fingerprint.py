@@ -231,3 +231,16 @@ def test_the_closure_of_a_notebook_is_what_python_finds(stage, tmp_path):
     found = {Path(m.__file__).resolve() for name, m in finder.modules.items() if name.startswith("ebnerd_lib")}
     assert len(found) > 10
     assert set(stage_modules(config)) == found
+
+
+def test_what_changed_is_told_by_kind(project):
+    config, hashes = project.config(), Hashes(project.root / "hashes.json")
+    inputs = {paths.relative(file): sha256(file) for file in input_files(config)}
+    manifest = {"fingerprint": project.fingerprint(), "parameters": dict(project.parameters), "inputs": inputs}
+    assert fp.changes(config, manifest, hashes) == ""
+    project.cells(CELLS[:2])
+    assert "notebook" in fp.changes(config, manifest, hashes)
+    file = project.write("outputs/test/artifacts/01_first/slates.parquet", "other slates")
+    assert fp.changes(config, manifest, hashes).endswith(f"inputs changed: {paths.relative(file)}")
+    project.parameters["epochs"] = 4
+    assert fp.changes(project.config(), manifest, hashes).endswith("epochs 3, now 4")

@@ -334,16 +334,6 @@ def test_a_run_that_left_no_notebook_is_shown(project):
     assert status_of("01_preprocess")[0] == "failed" and "DeadKernelError: x died" in index_page()
 
 
-def test_artifacts_made_from_other_inputs_are_out_of_date(project):
-    complete("01_preprocess")
-    complete("02_train_mf", inputs={f"outputs/{PROFILE}/artifacts/01_preprocess/scores.parquet": "s1"})
-    report.render_profile(PROFILE)
-    assert status_of("02_train_mf")[0] == "complete"
-    complete("01_preprocess", outputs={"scores.parquet": "s2"})
-    report.render_profile(PROFILE)
-    assert status_of("02_train_mf")[0] == "out of date" and "01_preprocess" in status_of("02_train_mf")[1]
-
-
 def test_a_report_of_an_earlier_run_shows_nothing_of_the_present_one(project):
     metrics = {"models": {"mf_ids": entry("ids", 0.61)}, "headline": [{"what": "n", "value": 7}]}
     page = rendered(run="interactive", started="2031-01-01T00:00:00+00:00", metrics=metrics)

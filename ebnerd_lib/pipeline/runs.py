@@ -92,7 +92,7 @@ def read_runs(profile: str) -> list[Run]:
     for run in runs:
         if run.stage in stages:
             run.changes = configs[run.stage].changes if run.stage in configs else {}
-            run.state, run.message = _state(run, runs, stale.get(run.stage, ""))
+            run.state, run.message = _state(run, stale.get(run.stage, ""))
         else:
             run.state, run.message = _other(run)
     return runs
@@ -110,7 +110,7 @@ def _other(run: Run) -> tuple[str, str]:
     return "left over", f"params/{profile}/{stage}.yaml is gone. Restore it, or remove what it left: {remedy}."
 
 
-def _state(run: Run, runs: list[Run], stale: str) -> tuple[str, str]:
+def _state(run: Run, stale: str) -> tuple[str, str]:
     failure, manifest = run.paths.failure, run.paths.manifest
     told = read_json(failure)
     if told is not None and not (run.manifest and manifest.stat().st_mtime_ns > failure.stat().st_mtime_ns):
@@ -119,20 +119,7 @@ def _state(run: Run, runs: list[Run], stale: str) -> tuple[str, str]:
         return "not run", ""
     if not run.by_hand and not run.paths.is_reported:
         return "out of date", "Its last batch run did not finish; what it left is from an earlier one."
-    if changed := _changed_inputs(run, runs):
-        stale = f"{', '.join(changed)} ran again since"
     return ("out of date", f"{stale}; `make run-all` runs this stage again.") if stale else ("complete", "")
-
-
-def _changed_inputs(run: Run, runs: list[Run]) -> list[str]:
-    """Return the stages whose artifacts are no longer those that a stage read."""
-    inputs, changed = run.manifest.get("inputs", {}), []
-    for other in runs:
-        folder = f"outputs/{other.paths.profile}/artifacts/{other.stage}/"
-        written = other.manifest.get("outputs", {})
-        if any(written.get(name.removeprefix(folder)) != inputs[name] for name in inputs if name.startswith(folder)):
-            changed.append(other.stage)
-    return changed
 
 
 def origin(runs: list[Run]) -> dict[str, Any]:
