@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page
-from runs import artifacts, manifest
+from runs import artifacts, command, manifest
 from test_servers import served, told_token
 
 from ebnerd_lib.pipeline.paths import ROOT
@@ -196,6 +196,14 @@ def test_a_changed_parameter_makes_a_run_of_its_own_and_changes_nothing_else(ope
     assert page.locator(".jupyter-widgets", has_text="passed").count(), "the bar of the training"
     after = artifacts(project)
     assert {name: after[name] for name in before} == before and files_beside_outputs(project) == files
+    both = [f"smoke/03_train_mlp.lab{number}" for number in (1, 2)]
+    told = command(project, "compare", "--runs", " ".join(both))
+    assert told.returncode == 0, told.stderr
+    (compared,) = json.loads(next((project / "outputs" / "compare").glob("*.json")).read_text())["tables"]
+    first, second = (next(row for row in compared["rows"] if row["name"] == name) for name in both)
+    assert first["changes"] == {} and second["changes"] == {"hidden": [8]} and second["difference"], (
+        "paired by impression"
+    )
     page.evaluate(SET, ["hidden", "[0]"])
     page.evaluate(RUN_ALL)
     error = page.locator(".jp-OutputArea-output", has_text="ConfigError")

@@ -57,12 +57,18 @@ _LONGEST_FOLDER = 60
 """Characters of a folder for sockets, whose whole paths may have about a hundred."""
 _LITTLE = 2**20
 """Bytes of free space below which a disk counts as full."""
-_REMEDIES = {
-    (errno.ENOSPC, errno.EDQUOT): "The disk of {outputs}/ is full ({free:,} bytes free): free space",
+_FULL = "The disk of {outputs}/ is full ({free:,} bytes free): free space"
+_REMEDIES: dict[tuple[int | str, ...], str] = {
+    (errno.ENOSPC, errno.EDQUOT): _FULL,
     (errno.EFBIG,): "A limit on the size of files is in force (`ulimit -f`): raise it",
     (errno.ENOTDIR, errno.EEXIST): "{outputs}/ and what is above must be folders: move the file out of the way",
     (errno.EACCES, errno.EPERM, errno.EROFS): "Make {outputs}/ writable",
+    ("died before replying",): "It did not start. See that `python -m ipykernel_launcher` does, and that `ulimit -n` "
+    "is 256 or more",
+    ("Kernel died",): "It was killed, most likely because memory ran out. Free memory or use `--jobs 1`",
+    ("MemoryError",): "Free memory, use `--jobs 1` or use less data",
 }
+"""What to do about a failure, by the error's number or by words of its message."""
 
 
 def run(
@@ -340,25 +346,17 @@ def with_remedy(profile: str, message: str, other: str = "") -> str:
     """
     outputs = StagePaths(profile, "").outputs
     there = next(folder for folder in (outputs, *outputs.parents) if folder.is_dir())
-    free, remedy = shutil.disk_usage(there).free, other
-    for numbers, text in _REMEDIES.items():
-        if any(f"Errno {number}]" in message or os.strerror(number) in message for number in numbers):
-            remedy = text
-            break
-    else:
-        if free < _LITTLE:
-            remedy = _REMEDIES[errno.ENOSPC, errno.EDQUOT]
-        elif "died before replying" in message:
-            remedy = (
-                "It did not start. See that `python -m ipykernel_launcher` does, and that `ulimit -n` is 256 or more"
-            )
-        elif "Kernel died" in message:
-            remedy = "It was killed, most likely because memory ran out. Free memory or use `--jobs 1`"
-        elif "MemoryError" in message:
-            remedy = "Free memory, use `--jobs 1` or use less data"
+    free = shutil.disk_usage(there).free
+    found = (text for causes, text in _REMEDIES.items() if any(_is_cause(cause, message) for cause in causes))
+    remedy = next(found, _FULL if free < _LITTLE else other)
     if not remedy:
         return message
     return f"{message.rstrip('.')}. {remedy.format(outputs=relative(outputs), free=free)}, then rerun the command."
+
+
+def _is_cause(cause: int | str, message: str) -> bool:
+    words = (cause,) if isinstance(cause, str) else (f"Errno {cause}]", os.strerror(cause))
+    return any(word in message for word in words)
 
 
 def say(line: str, error: bool = False) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from ebnerd_lib.data.layout import generated_stamp
 from ebnerd_lib.errors import StageError
 from ebnerd_lib.pipeline.history import check_mlflow, note, send
-from ebnerd_lib.pipeline.live import LiveView, show_errors
+from ebnerd_lib.pipeline.lab import Progress, show_errors
 from ebnerd_lib.pipeline.params import StageConfig, from_values, load_profile, read_stages, trained_model
 from ebnerd_lib.pipeline.paths import (
     PREPROCESSED,
@@ -66,7 +66,7 @@ class Stage:
         self._paths = StagePaths(config.profile, config.stage)
         self._run, self._fingerprint = run, fingerprint
         self._told = 0.0
-        self._live = LiveView() if run == "interactive" else None
+        self._live = Progress() if run == "interactive" else None
         self._start, self._started = time.monotonic(), datetime.datetime.now(datetime.UTC)
         self.folder = self._paths.artifacts.with_name(f".{config.stage}.{os.getpid()}.partial")
         self.logs = self._paths.logs
