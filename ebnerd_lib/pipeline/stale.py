@@ -94,7 +94,7 @@ def fingerprint(config: StageConfig, hashes: Hashes) -> str:
 def stage_modules(config: StageConfig) -> list[Path]:
     """Return the modules that a stage runs: those that its notebook imports, with all they import in turn.
 
-    Of ``03_train_news``, the parameter ``model`` names a module of ``ebnerd_lib.models``, so it counts as imported.
+    The module that the parameter ``model`` of a training stage names counts as imported.
 
     Raises:
         ConfigError: a code cell is not Python.
@@ -108,8 +108,17 @@ def stage_modules(config: StageConfig) -> list[Path]:
             place = f"{relative(notebook)}: code cell {number}"
             raise ConfigError(f"{place} is not Python ({error.msg}). Fix it.") from None
     if config.trains and "model" in config.parameters:
-        files |= module_files(f"{PACKAGE}.models.{config.parameters['model']}")
+        files |= module_files(f"{PACKAGE}.models.{model_module(config.parameters['model'])}")
     return closure(files)
+
+
+def model_module(model: str) -> str:
+    """Return the module of ``ebnerd_lib.models`` with the model of a name: its own, or that of matrix factorisation.
+
+    >>> [model_module(model) for model in ("mf_ids", "mf_features", "nrms")]
+    ['mf', 'mf', 'nrms']
+    """
+    return "mf" if model.startswith("mf_") else model
 
 
 def closure(start: set[Path]) -> list[Path]:

@@ -30,7 +30,7 @@ from ebnerd_lib.pipeline.params import StageConfig, hint, load_profile, read_ass
 from ebnerd_lib.pipeline.paths import StagePaths, relative
 from ebnerd_lib.pipeline.run import end_with_parent, interruptible
 from ebnerd_lib.pipeline.stage import Stage, read_metrics
-from ebnerd_lib.pipeline.stale import Hashes, fingerprint
+from ebnerd_lib.pipeline.stale import Hashes, fingerprint, model_module
 from ebnerd_lib.training.batches import SlateData
 from ebnerd_lib.training.fit import (
     TRAINER,
@@ -173,7 +173,7 @@ def inputs_of(parameters: Mapping[str, Any], data: Dataset, features: dict[str, 
 def model_class(parameters: Mapping[str, Any]) -> type[SlateModel]:
     """Return the class of the model that the parameters of a stage name; ``mlp`` where they name none."""
     name = parameters.get("model", "mlp")
-    return find_model("mf" if name.startswith("mf_") else name, name)
+    return find_model(model_module(name), name)
 
 
 class Fit(NamedTuple):
