@@ -36,7 +36,7 @@ from ebnerd_lib.pipeline.paths import (
 )
 from ebnerd_lib.pipeline.runs import headline, is_number, printable
 from ebnerd_lib.pipeline.stage import BATCH_VARIABLE, ORPHAN_SECONDS, clear_partial
-from ebnerd_lib.pipeline.stale import Hashes, fingerprint, order
+from ebnerd_lib.pipeline.stale import Hashes, behind, fingerprint, order
 
 DETERMINISM = {"PYTHONHASHSEED": "0", "MKL_CBWR": "AVX2,STRICT", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 """What a kernel needs in its environment from the start, for the same bytes on any number of threads."""
@@ -173,6 +173,8 @@ class _Run:
         _clear_temporary(outputs)
         base = "/tmp" if len(tempfile.gettempdir()) > _LONGEST_FOLDER else None
         waiting, running = dict[str, str](), dict[str, _Running]()
+        # What most stages follow on begins first, so that the last ones begin sooner.
+        following = behind({stage: config.reads for stage, config in self.configs.items()})
         with contextlib.ExitStack() as stack:
             folder, show = Path(), None
             while sorter.is_active():
@@ -187,7 +189,7 @@ class _Run:
                     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ek", dir=base)))
                     show = stack.enter_context(_rows(self.profile))
                     stack.callback(self._stop, running)
-                for stage in list(waiting):
+                for stage in sorted(waiting, key=following.__getitem__, reverse=True):
                     if len(running) < self.jobs and not (_needs_gpu(self.configs[stage]) and self._gpu_taken(running)):
                         running[stage] = self._start(stage, waiting.pop(stage), folder)
                 if show is not None:

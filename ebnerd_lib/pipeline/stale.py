@@ -4,7 +4,7 @@ import ast
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -219,3 +219,16 @@ def order(configs: Mapping[str, StageConfig]) -> TopologicalSorter[str]:
         file = relative(parameter_file(configs[circle[0]].profile, circle[0]))
         raise ConfigError(f"{file}: reads: {', '.join(circle[1:])} wait for each other. Name other stages.") from None
     return sorter
+
+
+def behind(reads: Mapping[str, Collection[str]]) -> dict[str, int]:
+    """Return how many stages follow one after the other on each, by what every stage reads; none read in a circle.
+
+    >>> behind({"01": [], "02": ["01"], "03": ["01"], "04": ["03"]})
+    {'01': 2, '02': 0, '03': 1, '04': 0}
+    """
+    found = dict.fromkeys(reads, 0)
+    for stage in reversed([*TopologicalSorter(reads).static_order()]):
+        for earlier in reads[stage]:
+            found[earlier] = max(found[earlier], 1 + found[stage])
+    return found
