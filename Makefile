@@ -21,10 +21,12 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 option = $(if $(filter command,$(origin $(1))),--$(2) "$$$(1)")
 
 # A target takes the variables that its line of help names; another on the command line would be without effect.
+# Make before 4.3, as on macOS, takes a number sign within a function for a comment.
+HASH := \#
 GIVEN := $(filter-out PYTHON SHELL MAKEFLAGS,$(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name))))
 ifneq ($(GIVEN),)
 TAKEN := $(sort $(foreach target,$(or $(MAKECMDGOALS),help),$(shell \
-  sed -n 's|^$(target):.*## ||p' $(firstword $(MAKEFILE_LIST)) | grep -oE '[A-Z_]{2,}')))
+  sed -n 's|^$(target):.*$(HASH)$(HASH) ||p' $(firstword $(MAKEFILE_LIST)) | grep -oE '[A-Z_]{2,}')))
 WRONG := $(firstword $(filter-out $(TAKEN),$(GIVEN)))
 ifneq ($(WRONG),)
 NEAREST := $(shell $(or $(PYTHON),python3) -c "import difflib, sys; print(*difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1))" \
@@ -39,11 +41,10 @@ export MKL_CBWR := AVX2,STRICT
 export CUBLAS_WORKSPACE_CONFIG := :4096:8
 export PYTHONPATH := $(CURDIR)
 
-# Profiles on generated data, and the stamp that the generator writes last.
-STAMP_smoke := data/smoke/generated.json
-STAMP_sample := data/sample/generated.json
-STAMP_original := $(STAMP_sample)
-STAMP_news := $(STAMP_sample)
+# The stamp that the generator writes last, where PROFILE reads a generated bundle.
+FIRST := $(wildcard params/$(PROFILE)/01_preprocess.yaml)
+READS := $(if $(FIRST),$(or $(shell sed -n 's|^bundle: *"*\([^" ]*\).*|\1|p' $(FIRST)),data/sample))
+STAMP := $(addsuffix /generated.json,$(filter data/smoke data/sample,$(READS)))
 GENERATOR := $(wildcard ebnerd_lib/sample/*.py) ebnerd_lib/data/schema.py
 
 # What torch's CUDA build brings by itself; in the lock it would be downloaded where a CPU build is at hand.
@@ -67,9 +68,9 @@ STRIPPED := metadata.papermill cell.metadata.papermill metadata.language_info.co
 # A line of `##@` names a group of targets for `make help`, a group without targets is not shown.
 ##@ Run
 
-run-all: $(READY) $(STAMP_$(PROFILE)) ## run what is stale in PROFILE and render it; JOBS=1 ONLY=03_train_mlp FROM=… FORCE=1; NEW=03_train_mlp.wide SET="hidden=[256]"
+run-all: $(READY) $(STAMP) ## run what is stale in PROFILE and render it; JOBS=1 ONLY=03_train_mlp FROM=… FORCE=1; NEW=03_train_mlp.wide SET="hidden=[256]"
 	@$(PY) -m ebnerd_lib run --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS)) $(call option,NEW,new) \
-	  $(call option,SET,set) $(call option,ONLY,only) $(call option,FROM,from) $(if $(call option,FORCE),--force)
+	  $(call option,SET,set) $(call option,ONLY,only) $(call option,FROM,from) $(if $(filter-out 0 no false,$(FORCE)),--force)
 
 keep: $(READY) ## write the parameters of RUN=smoke/03_train_mlp.lab1 to a variant NEW=03_train_mlp.wide
 	@$(PY) -m ebnerd_lib keep $(call option,RUN,run) $(call option,NEW,new)
@@ -77,7 +78,7 @@ keep: $(READY) ## write the parameters of RUN=smoke/03_train_mlp.lab1 to a varia
 compare: $(READY) ## put RUNS="sample/03_train_mlp sample/03_train_mlp.lab1" side by side on one page, SEEDS=5
 	@$(PY) -m ebnerd_lib compare $(call option,RUNS,runs) $(call option,SEEDS,seeds)
 
-tune: $(READY) $(STAMP_$(PROFILE)) ## search over the parameters of STAGE=03_train_mlp in PROFILE, TRIALS=20
+tune: $(READY) $(STAMP) ## search over the parameters of STAGE=03_train_mlp in PROFILE, TRIALS=20
 	@$(PY) -m ebnerd_lib tune --profile $(PROFILE) $(call option,STAGE,stage) $(call option,TRIALS,trials)
 
 reports: $(READY) ## render the pages of all profiles again, without running anything
@@ -86,7 +87,7 @@ reports: $(READY) ## render the pages of all profiles again, without running any
 ##@ Explore
 
 # With all cells of a notebook in the page, a cell that failed can be brought into view.
-lab: $(READY) $(STAMP_$(PROFILE)) ## open JupyterLab on the notebooks of PROFILE, on 127.0.0.1 with a token, PORT=8888
+lab: $(READY) $(STAMP) ## open JupyterLab on the notebooks of PROFILE, on 127.0.0.1 with a token, PORT=8888
 	@$(PY) -m ebnerd_lib lab --profile $(PROFILE)
 	@JUPYTER_CONFIG_PATH="$(CURDIR)/templates/lab$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" \
 	  $(PY) -m jupyterlab --ip=127.0.0.1 --port=$(or $(PORT),8888) $(if $(PORT),--ServerApp.port_retries=0) $(AS_ROOT) \
@@ -143,7 +144,8 @@ CLEAN := $(filter-out file,$(origin PROFILE))$(call option,STAGE,stage)
 
 clean: $(if $(CLEAN),$(READY)) ## remove all outputs and generated data, or outputs of PROFILE or of a STAGE alone; never touches data/ebnerd_*
 ifeq ($(CLEAN),)
-	@rm -rf $(filter-out outputs/README.md,$(wildcard outputs/*)) data/smoke data/sample data/bench
+	@[ ! -d outputs ] || find outputs/ -mindepth 1 -maxdepth 1 ! -name README.md ! -name '.*' -exec rm -rf {} +
+	@rm -rf data/smoke data/sample data/bench
 else
 	@$(PY) -m ebnerd_lib clean --profile $(PROFILE) $(call option,STAGE,stage)
 endif
@@ -160,7 +162,7 @@ help: ## explain the targets
 	@awk -F ':.*## ' '/^##@ / {group = substr($$0, 5)} /^[a-z-]+:.*## / \
 	  {if (group != "") print "\n" group; group = ""; printf "  %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "Profiles: $(notdir $(wildcard params/*)). Data of ebnerd_* goes to data/<profile>/, see README.md."
+	@echo "Profiles: $(filter-out %.yaml,$(notdir $(wildcard params/*))). Data of ebnerd_* goes to data/<profile>/, see README.md."
 
 .venv/installed: requirements.lock
 	@python3 -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" || { \
@@ -173,10 +175,10 @@ help: ## explain the targets
 	@.venv/bin/python -m jupyter labextension disable --level=sys_prefix $(ANNOUNCEMENTS)
 	@touch $@
 
-$(STAMP_smoke): $(GENERATOR) | $(READY)
+data/smoke/generated.json: $(GENERATOR) | $(READY)
 	@echo "generating data/smoke"
 	@$(PY) -m ebnerd_lib sample --out data/smoke --size smoke
 
-$(STAMP_sample): $(GENERATOR) | $(READY)
+data/sample/generated.json: $(GENERATOR) | $(READY)
 	@echo "generating data/sample"
 	@$(PY) -m ebnerd_lib sample --out data/sample --size demo

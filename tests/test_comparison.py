@@ -131,8 +131,11 @@ def test_seeds_are_trained_once_and_the_run_itself_counts(project, tiny, monkeyp
         page, "with_values", lambda config, values, _: replace(config, parameters=config.parameters | values)
     )
     own = run.metrics["models"]["mlp"]["validation"]["auc"]
+    run.manifest["fingerprint"] = page.fingerprint(SimpleNamespace(parameters=run.manifest["parameters"]), None)
     three = page.repeats(run, 3, aside)
     assert asked == [1, 2] and three["mean"] == pytest.approx((own + 0.1 + 0.2) / 3) and three["seeds"] == 3
     page.repeats(run, 4, aside)
     assert asked == [1, 2, 3]
+    run.manifest["fingerprint"] = "of code that has changed since"
+    assert page.repeats(run, 2, aside)["mean"] == pytest.approx(0.05) and asked == [1, 2, 3, 0]
     assert before == {file.name: sha256(file) for file in files_in(run.paths.artifacts)}

@@ -16,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from runs import copy_of, wait_until
 
+from ebnerd_lib.configs import flat
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.pipeline import paths, tune
 from ebnerd_lib.pipeline.params import base_config, read_assignments, with_values
@@ -113,13 +114,17 @@ def test_the_trial_of_a_process_that_ended_is_marked_as_failed_and_tried_again_f
     assert not list(search.folder.glob("trial-*"))
 
 
-def test_a_trial_that_fails_by_itself_ends_the_search_and_is_not_tried_again(project):
+def test_a_trial_that_cannot_be_trained_is_left_and_the_stage_itself_must_be(project):
     search = Search("smoke", "03_train_mlp", SPACE)
     FakeAside.fault = ConfigError("no memory")
     with pytest.raises(ConfigError, match="no memory"):
         search.run(2)
+    search.run(1)
+    FakeAside.fault = ConfigError("the loss is not finite")
     search.run(2)
-    assert states(search) == [TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
+    assert states(search) == [TrialState.FAIL, TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
+    own = {name: value for name, value in flat(search.base.parameters).items() if name in SPACE}
+    assert search.command(own).startswith("#"), "a command that changes nothing would be refused"
 
 
 def test_a_trial_worse_than_the_median_stops_early_and_counts(project):

@@ -27,7 +27,8 @@ def check_files(path: Path, splits: tuple[str, ...] = SPLITS) -> list[Path]:
             "a bundle", "", "the parameter `bundle`"
         )  # fmt: skip
         fault = "a file where a folder is expected" if path.exists() else "no such folder"
-        get = f"Generate one with `python -m ebnerd_lib sample {option}--out {path}`"
+        size = "--size smoke " if path.name == "smoke" else ""
+        get = f"Generate one with `python -m ebnerd_lib sample {option}{size}--out '{path}'`"
         if path.name.startswith("ebnerd_"):  # generated data in the folder of a real bundle would pass for it
             get = f"Fetch it with `make data BUNDLE={path.name}`"
         if path.name.startswith("mind_"):

@@ -198,8 +198,9 @@ def curves(runs: list[Run]) -> list[str]:
 def repeats(run: Run, seeds: int, aside: Aside) -> dict[str, Any]:
     """Train a run again with other seeds and return the mean and the spread of its metric.
 
-    The run itself counts as the first. Each other result is a line of ``seeds.jsonl`` in the logs of its stage, with
-    the fingerprint of what it was trained on, so nothing is trained twice, and no artifact is written.
+    The run itself counts as the first, unless code or data have changed since. Each other result is a line of
+    ``seeds.jsonl`` in the logs of its stage, with the fingerprint of what it was trained on, so nothing is trained
+    twice, and no artifact is written.
 
     Returns:
         ``mean``, ``sd`` (n - 1), ``low``, ``high`` and ``seeds``, how many: of the AUC on validation, or of the
@@ -209,7 +210,9 @@ def repeats(run: Run, seeds: int, aside: Aside) -> dict[str, Any]:
     config = StageConfig(run.stage, run.paths.profile, parameters, {}, tuple(run.manifest["reads"]))
     hashes = Hashes(StagePaths(run.paths.profile, "").hashes)
     own = next(iter(entries(run, "models").values()), None)
-    values: list[float] = list(filter(None, [own["validation"]["auc"] if own else _kept(run)[1]]))
+    values: list[float] = []
+    if run.manifest["fingerprint"] == fingerprint(config, hashes):
+        values += filter(None, [own["validation"]["auc"] if own else _kept(run)[1]])
     lock, step = run.paths.logs / "seeds.lock", parameters.get("training", {}).get("seeds", 1)
     acquire(lock, f"seeds of {name_of(run)}")
     try:

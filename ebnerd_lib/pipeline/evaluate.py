@@ -47,8 +47,10 @@ def evaluate(
 
     Raises:
         BundleError: the bundle or a scores file is wrong.
-        ConfigError: cut is unknown, or two files have one name.
+        ConfigError: cut is unknown, two files have one name, or scores of the tuning day are given twice.
     """
+    if tuning is not None and part == "tuning":
+        raise ConfigError(f"--tuning {tuning}: {scores} are scores of the tuning day themselves. Leave it out.")
     data = datasets.prepare(open_bundle(bundle), cut)[0]
     scorers = [_scorer(scores, data, part, tier, tuning)]
     if reference is not None:
@@ -108,6 +110,6 @@ def read_scores(path: Path, slates: Slates) -> np.ndarray:
 
 
 def _scorer(file: Path, data: Dataset, part: str, tier: str, tuning: Path | None) -> Scorer:
-    files = {part: file} | ({"tuning": tuning} if tuning is not None and part != "tuning" else {})
+    files = {part: file} | ({"tuning": tuning} if tuning is not None else {})
     name = file.stem.removeprefix("scores_").removeprefix("tuning_") or file.stem
     return Scorer(name, tier, {part: read_scores(path, data.parts[part]) for part, path in files.items()})

@@ -122,9 +122,9 @@ def clean(profile: str, stage: str = "") -> list[str]:
     chosen = [StagePaths(profile, name) for name in sorted(fnmatch.filter(there, stage or "*"))]
     if stage and not chosen:
         raise ConfigError(f"STAGE={stage}: nothing to remove in outputs/{profile}; {hint(stage, sorted(there))}")
-    for own in (whole, *chosen):
-        if told := paths.holder(own.lock):
-            raise LockedError(f"{paths.relative(own.lock)} is held by {told}. Wait until it has ended.")
+    for lock in (whole.lock, *(file for own in chosen for file in sorted(own.logs.rglob("*.lock")))):
+        if told := paths.holder(lock):
+            raise LockedError(f"{paths.relative(lock)} is held by {told}. Wait until it has ended.")
     doomed = [path for path in whole.outputs.glob("*") if path.name != "lab"]
     if stage:
         doomed = [
@@ -133,7 +133,7 @@ def clean(profile: str, stage: str = "") -> list[str]:
             for path in (own.artifacts, own.logs, own.executed, own.failed, own.report, own.failed_report)
         ]
     for path in doomed:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
     report.render_profile(profile)
     report.render_overview()
     return [own.stage for own in chosen]

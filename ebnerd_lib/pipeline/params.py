@@ -122,9 +122,16 @@ def load_profile(profile: str) -> dict[str, StageConfig]:
     """Return the checked parameters of every stage of a profile, in order, with the stages that each reads.
 
     Raises:
-        ConfigError: as ``load_config``; or a stage names a stage or a model that the profile lacks.
+        ConfigError: as ``load_config``; or a stage names a stage or a model that the profile lacks, or two stages train
+            models of one name.
     """
     configs = {stage: load_config(profile, stage) for stage in profile_stages(profile)}
+    trained: dict[str | None, str] = {}
+    for stage, config in configs.items():
+        model = trained_model(stage)
+        if config.trains and trained.setdefault(model, stage) != stage:
+            file = relative(parameter_file(profile, stage))
+            raise ConfigError(f"{file}: trains '{model}', as {trained[model]} does. Give the variant another name.")
     known = {stage: config.parameters for stage, config in configs.items()}
     return {stage: replace(config, reads=read_stages(config, known)) for stage, config in configs.items()}
 

@@ -20,6 +20,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from ebnerd_lib.data.layout import check_files
 from ebnerd_lib.errors import EbnerdError, LockedError, StorageError
 from ebnerd_lib.pipeline import history, report
 from ebnerd_lib.pipeline.experiments import select
@@ -36,7 +37,7 @@ from ebnerd_lib.pipeline.paths import (
 )
 from ebnerd_lib.pipeline.runs import headline, is_number, printable
 from ebnerd_lib.pipeline.stage import BATCH_VARIABLE, ORPHAN_SECONDS, clear_partial
-from ebnerd_lib.pipeline.stale import Hashes, behind, fingerprint, order
+from ebnerd_lib.pipeline.stale import Hashes, behind, fingerprint, order, stage_modules
 
 DETERMINISM = {"PYTHONHASHSEED": "0", "MKL_CBWR": "AVX2,STRICT", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 """What a kernel needs in its environment from the start, for the same bytes on any number of threads."""
@@ -96,7 +97,7 @@ def run(
     Raises:
         ConfigError: the profile, a parameter file or a notebook's parameters are wrong.
         BundleError: the bundle is missing or incomplete.
-        LockedError: another process runs the profile, or one of its stages by hand.
+        LockedError: another process runs the profile.
         StorageError: the outputs cannot be written.
     """
     os.chdir(ROOT)
@@ -107,6 +108,10 @@ def run(
             configs = load_profile(profile) | ({extra.stage: extra} if extra else {})
             waiting = order(configs)
             asked, may_run = select(configs, extra.stage if extra else only, start)
+            for stage in sorted(may_run):  # what is wrong with any of them shows before one runs
+                stage_modules(configs[stage])
+                if "bundle" in configs[stage].parameters:
+                    check_files(ROOT / configs[stage].parameters["bundle"])
             acquire(whole.lock, f"a run of profile {profile}")
             forced = asked if force else set()
             return _Run(profile, configs, may_run, forced, jobs or os.cpu_count() or 1, kept).run(waiting)
@@ -191,7 +196,12 @@ class _Run:
                     stack.callback(self._stop, running)
                 for stage in sorted(waiting, key=following.__getitem__, reverse=True):
                     if len(running) < self.jobs and not (_needs_gpu(self.configs[stage]) and self._gpu_taken(running)):
-                        running[stage] = self._start(stage, waiting.pop(stage), folder)
+                        try:
+                            running[stage] = self._start(stage, waiting.pop(stage), folder)
+                        except LockedError as error:  # somebody runs it by hand: others go on
+                            self.failed.append(stage)
+                            say(f"{stage}: not run: {error}", True)
+                            sorter.done(stage)
                 if show is not None:
                     show(running)
                     time.sleep(0.1 if running else 0)

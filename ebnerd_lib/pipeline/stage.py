@@ -107,7 +107,12 @@ class Stage:
         The learning curve of a model becomes the artifact ``curve_<name>.csv``. From here on another process may run
         the stage. Outside a batch run this renders the pages, after a run in JupyterLab, where somebody waits, the
         indexes alone.
+
+        Raises:
+            StageError: this run is finished already.
         """
+        if self.folder == self._paths.artifacts:
+            raise StageError(f"{self.config.stage} is finished. For a new run, run the cell with `start(...)` again.")
         write_json(self.folder / "metrics.json", self.metrics)
         curve = self.logs / str(self.model) / "metrics.csv"
         if curve.exists():

@@ -13,7 +13,7 @@ from typing import Any
 from ebnerd_lib.configs import WITHOUT_EFFECT
 from ebnerd_lib.data.layout import check_files
 from ebnerd_lib.errors import ConfigError, EbnerdError
-from ebnerd_lib.pipeline.params import StageConfig, code_cells
+from ebnerd_lib.pipeline.params import StageConfig, code_cells, hint, load_profile
 from ebnerd_lib.pipeline.paths import (
     ROOT,
     StagePaths,
@@ -82,12 +82,15 @@ def fingerprint(config: StageConfig, hashes: Hashes) -> str:
     """Return one sum over all that a stage depends on."""
     notebook = notebook_path(config.stage)
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    parts = {
+    parts: dict[str, Any] = {
         "cells": [[cell["cell_type"], "".join(cell["source"])] for cell in cells],
         "parameters": {name: own for name, own in config.parameters.items() if name not in WITHOUT_EFFECT},
         "modules": {relative(file): sha256(file) for file in stage_modules(config)},
         "inputs": {relative(file): hashes.of(file) for file in input_files(config)},
     }
+    if searched := config.parameters.get("training_stage"):
+        known = load_profile(config.profile)
+        parts["searched"] = fingerprint(known[searched], hashes) if searched in known else None
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -97,7 +100,7 @@ def stage_modules(config: StageConfig) -> list[Path]:
     The module that the parameter ``model`` of a training stage names counts as imported.
 
     Raises:
-        ConfigError: a code cell is not Python.
+        ConfigError: a code cell is not Python, or there is no such module.
     """
     notebook = notebook_path(config.stage)
     files: set[Path] = set()
@@ -108,17 +111,18 @@ def stage_modules(config: StageConfig) -> list[Path]:
             place = f"{relative(notebook)}: code cell {number}"
             raise ConfigError(f"{place} is not Python ({error.msg}). Fix it.") from None
     if config.trains and "model" in config.parameters:
-        files |= module_files(f"{PACKAGE}.models.{model_module(config.parameters['model'])}")
+        module = model_module(config.parameters["model"])
+        folder = ROOT / PACKAGE / "models"
+        if not (folder / f"{module}.py").exists():
+            near = hint(module, sorted(file.stem for file in folder.glob("[a-z]*.py")))
+            raise ConfigError(f"{config.stage}: model: there is no {PACKAGE}/models/{module}.py; {near}")
+        files |= module_files(f"{PACKAGE}.models.{module}")
     return closure(files)
 
 
 def model_module(model: str) -> str:
-    """Return the module of ``ebnerd_lib.models`` with the model of a name: its own, or that of matrix factorisation.
-
-    >>> [model_module(model) for model in ("mf_ids", "mf_features", "nrms")]
-    ['mf', 'mf', 'nrms']
-    """
-    return "mf" if model.startswith("mf_") else model
+    """Return the module of ``ebnerd_lib.models`` with the model of a name: its own, or that of matrix factorisation."""
+    return "mf" if model in ("mf_ids", "mf_features") else model
 
 
 def closure(start: set[Path]) -> list[Path]:
@@ -134,10 +138,23 @@ def closure(start: set[Path]) -> list[Path]:
 
 
 def _plain_python(source: str) -> str:
-    """Put ``pass`` in the place of IPython's magics, shell and help lines, which are not Python."""
-    if source.startswith("%%"):
-        return ""
-    return re.sub(r"(?m)^(\s*)([%!].*|[\w.]+\s*=\s*[%!].*|.*\?)$", r"\1pass", source)
+    """Put ``pass`` in the place of IPython's magics, shell and help lines, which are not Python.
+
+    What stands below ``%%time`` is Python, below ``%%bash`` not.
+    """
+    is_magic = source.startswith("%%")
+    source = source.partition("\n")[2] if is_magic else source
+    if not _is_python(source):
+        source = re.sub(r"(?m)^(\s*)([%!].*|[\w.]+\s*=\s*[%!].*|.*\?)$", r"\1pass", source)
+    return "" if is_magic and not _is_python(source) else source
+
+
+def _is_python(source: str) -> bool:
+    try:
+        ast.parse(source)
+    except (SyntaxError, ValueError):
+        return False
+    return True
 
 
 def _imports(source: str) -> set[Path]:

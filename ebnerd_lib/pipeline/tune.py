@@ -191,12 +191,17 @@ class Search:
         return {}
 
     def command(self, values: Mapping[str, Any]) -> str:
-        """Return the command that makes a variant of some parameters: the stage's own, less its online updates."""
+        """Return the command that makes a variant of some parameters: the stage's own, less its online updates.
+
+        It is a comment where no parameter differs from those of the stage.
+        """
         notebook, _, variant = self.base.stage.partition(".")
         new = f"{notebook}.{variant}_tuned" if variant else f"{notebook}.tuned"
         base = params.base_config(self.base.profile, new).parameters
         changed = params.differences(base, self.config(values).parameters)
         kept = {name: own for name, own in changed.items() if name.split(".")[0] not in ("update_minutes", "online")}
+        if not kept:
+            return f"# nothing to do: these are the parameters of {self.base.stage}"
         pairs = "; ".join(f"{name}={_as_yaml(value)}" for name, value in kept.items())
         return f'make run-all PROFILE={self.base.profile} NEW={new} SET="{pairs}"'
 
@@ -219,6 +224,9 @@ class Search:
                 texts = list(dict.fromkeys(map(json.dumps, choices)))
                 found[name] = optuna.distributions.CategoricalDistribution(texts)
             else:
+                if own.log and min(choices) <= 0:
+                    fault = f"{name} of the stage is {min(choices)}, which log: true cannot hold"
+                    raise ConfigError(f"space of {self.base.stage}: {fault}. Leave log out.")
                 is_int = all(isinstance(value, int) for value in choices)
                 kind: Any = optuna.distributions.IntDistribution if is_int else optuna.distributions.FloatDistribution
                 found[name] = kind(min(choices), max(choices), log=own.log)
@@ -285,7 +293,10 @@ class Search:
             self.study.tell(trial, state=TrialState.PRUNED)
         except BaseException as error:
             self._give_up(trial, again=not isinstance(error, Exception))
-            raise
+            if not isinstance(error, ConfigError) or trial.user_attrs.get("own"):
+                raise
+            print(f"trial {trial.number}  failed: {error}", flush=True)  # as where the loss diverges: others go on
+            return
         else:
             value = float(done.curve[self._logged].max())
             result = f"{value:.4f}"
