@@ -139,7 +139,7 @@ def there(monkeypatch):
 
 def test_a_missing_package_is_told_before_training_starts(project, monkeypatch):
     monkeypatch.setattr(history.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install '\.\[mlflow\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[mlflow\]'"):
         finish(mlflow=URI)
     assert not StagePaths("smoke", "03_train_mlp").logs.exists()
     finish(mlflow="")

@@ -97,7 +97,7 @@ def check_mlflow(uri: str) -> None:
     if uri and importlib.util.find_spec("mlflow") is None:
         raise ConfigError(
             f"mlflow: runs are to be sent to {uri}, but the package mlflow is not installed. Install it with "
-            "`pip install '.[mlflow]'`, or leave the parameter empty."
+            "`pip install -e '.[mlflow]'`, or leave the parameter empty."
         )
 
 
