@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from ebnerd_lib.configs import flat
+from ebnerd_lib.data.layout import size_in_words
 from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline import runs as known
 from ebnerd_lib.pipeline.history import last_runs
@@ -88,7 +89,7 @@ def render_overview() -> None:
         rows.append({"profile": profile, **_summary(runs), **known.origin(runs)})
     more = {"rows": rows, "comparisons": comparisons()}
     if overview_file().parent.is_dir():
-        render(overview_file(), _key(_renderer(), more), "index.html.j2", lambda: more)
+        render(overview_file(), _key(_renderer(), more), "index.html.j2", lambda: {**more, "tiers": _tiers()})
 
 
 def comparisons(profile: str = "") -> list[dict[str, Any]]:
@@ -111,8 +112,6 @@ def _profiles() -> list[str]:
 
 def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Path, failed: bool) -> dict[str, Any]:
     import nbformat
-
-    from ebnerd_lib.features.registry import TIERS
 
     executed = nbformat.read(notebook, as_version=4)
     pages = {other.stage: other.page for other in reversed(runs) if other.page}
@@ -139,7 +138,7 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
         "title": " · ".join([body.title or run.stage, *filter(None, [run.stage.partition(".")[2]])]),
         "record": {**record, "parameters": flat(record.get("parameters", {}))},
         "given": flat(given),
-        "tiers": [tier for tier in TIERS if tier in tiers],
+        "tiers": [tier for tier in _tiers() if tier in tiers],
         "generated": record.get("generated", origin["generated"]),
         "bundle": record.get("parameters", {}).get("bundle", origin["bundle"]),
         "state": "failed" if failed else "complete" if earlier else run.state,
@@ -158,8 +157,6 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
 
 
 def _index_page(profile: str, runs: list[Run], origin: dict[str, Any]) -> dict[str, Any]:
-    from ebnerd_lib.features.registry import TIER_MEANINGS
-
     scorers = known.scorers(runs)
     return {
         "profile": profile,
@@ -167,10 +164,16 @@ def _index_page(profile: str, runs: list[Run], origin: dict[str, Any]) -> dict[s
         "others": [run for run in runs if not run.belongs],
         "scorers": scorers,
         "scale": _scale(scorers),
-        "tiers": TIER_MEANINGS,
+        "tiers": _tiers(),
         "summary": _summary(runs),
         **origin,
     }
+
+
+def _tiers() -> dict[str, str]:
+    from ebnerd_lib.features.registry import TIER_MEANINGS
+
+    return TIER_MEANINGS
 
 
 def _summary(runs: list[Run]) -> dict[str, Any]:
@@ -193,13 +196,11 @@ def _summary(runs: list[Run]) -> dict[str, Any]:
     }
 
 
-def _scale(scorers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return a scale that holds every interval and chance: its ends, width in px, and a function from AUC to px."""
+def _scale(scorers: list[dict[str, Any]]) -> tuple[float, float]:
+    """Return the ends of a scale of AUCs that holds every interval and the random level."""
     ends = [0.5, *(end for scorer in scorers for end in (scorer["interval"] or [scorer["auc"]]))]
     margin = max(0.05 * (max(ends) - min(ends)), 0.005)
-    low, high, width = min(ends) - margin, max(ends) + margin, 128
-    per_unit = width / (high - low)
-    return {"low": low, "high": high, "width": width, "x": lambda auc: round((auc - low) * per_unit, 1)}
+    return min(ends) - margin, max(ends) + margin
 
 
 # --- templates and files -----------------------------------------------------------------------------------
@@ -235,6 +236,7 @@ def _ends(interval: Any) -> str:
 
 
 _FILTERS = {
+    "size": size_in_words,
     "duration": _duration,
     "number": _number,
     "ends": _ends,
