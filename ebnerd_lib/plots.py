@@ -345,11 +345,12 @@ def trade_off(tables: Mapping[str, pd.DataFrame]) -> Figure:
         ends = np.array(table["ndcg@10_ci"].tolist(), dtype=float).reshape(-1, 2)
         axis.fill_between(table["diversity"], ends[:, 0], ends[:, 1], color=colour, alpha=0.15, linewidth=0)
         axis.plot(table["diversity"], table["ndcg@10"], marker="o", markersize=4, color=colour, label=name)
-        for row, offset in ((table.iloc[:1], (-4, 5)), (table.iloc[-1:], (4, -11))):
+        for row, above in ((table.iloc[:1], 5), (table.iloc[-1:], -12)):
             for x, y, weight in zip(row["diversity"], row["ndcg@10"], row["diversity_weight"], strict=True):
-                side = "right" if offset[0] < 0 else "left"
-                axis.annotate(f"λ = {weight:g}", (x, y), offset, textcoords="offset points", ha=side, fontsize=8)
-    axis.margins(x=0.1)
+                axis.annotate(
+                    f"λ = {weight:g}", (x, y), (0, above), textcoords="offset points", ha="center", fontsize=8
+                )
+    axis.margins(0.1, 0.15)
     axis.set(xlabel="intra-list diversity of the first ten", ylabel="nDCG@10")
     _name_lines(axis)
     return figure
