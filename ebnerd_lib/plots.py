@@ -16,6 +16,7 @@ import matplotlib.dates as mdates
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from ebnerd_lib.data.slates import HOUR, Slates
@@ -39,7 +40,7 @@ STYLE: dict[Any, Any] = {
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
     # "C0", "C1", … below are the colours of entries in their order; after seven they begin again.
-    "axes.prop_cycle": mpl.cycler(color=(BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER, GREY)),
+    "axes.prop_cycle": cycler(color=(BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER, GREY)),
     "font.size": 10,
     "grid.color": GRID,
     "grid.linewidth": 0.8,
