@@ -139,13 +139,13 @@ def _narrowed(figure: Figure) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def distribution(values: Mapping[str, np.ndarray], label: str, log: bool = False) -> Figure:
-    """Draw the cumulative share of values up to x, one line an entry; ``log`` for a logarithmic x axis."""
+def distribution(values: Mapping[str, np.ndarray], label: str) -> Figure:
+    """Draw the cumulative share of values up to x, one line an entry; the x axis is logarithmic if it can be."""
     figure, (axis,) = _figure()
     for name, own in values.items():
         share = np.arange(1, len(own) + 1) / max(len(own), 1)
         axis.plot(np.sort(own), share, label=name, drawstyle="steps-post")
-    if log and any((own > 0).any() for own in values.values()):
+    if any((own > 0).any() for own in values.values()):
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter(LogFormatter())
         axis.xaxis.set_minor_formatter(LogFormatter())
@@ -233,7 +233,7 @@ def learning_curves(curves: Mapping[str, pd.DataFrame], best: Mapping[str, int],
 def intervals(entries: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Draw each scorer's AUC with its 95 % interval, best on top, the tier beside its name, random level dotted."""
     rows = {name: {**entry["validation"], "tier": entry["tier"]} for name, entry in entries.items()}
-    return _interval_rows(rows, "AUC on validation; dotted: random", 0.5)
+    return _interval_rows(rows, "AUC on validation; dotted: random")
 
 
 @mpl.rc_context(STYLE)
@@ -242,10 +242,10 @@ def differences(entries: Mapping[str, Mapping[str, Any]], reference: str) -> Fig
 
     Grey where the interval holds 0.
     """
-    return _interval_rows(entries, f"ΔAUC vs. {_short(reference, 20)}", 0, "+")
+    return _interval_rows(entries, f"ΔAUC vs. {_short(reference, 20)}", "+")
 
 
-def _interval_rows(entries: Mapping[str, Mapping[str, Any]], label: str, zero: float, sign: str = "") -> Figure:
+def _interval_rows(entries: Mapping[str, Mapping[str, Any]], label: str, sign: str = "") -> Figure:
     """Draw a row an entry, by ``auc``, with ``auc_ci`` and the ``tier``; a difference that may be none is grey.
 
     Where nothing could be evaluated (NaN), the row is at the bottom and says –.
@@ -254,31 +254,28 @@ def _interval_rows(entries: Mapping[str, Mapping[str, Any]], label: str, zero: f
     figure, (axis,) = _figure(0.9 + 0.32 * max(len(ordered), 1))
     for place, (_, entry) in enumerate(ordered):
         auc, (low, high) = entry["auc"], entry["auc_ci"]
-        colour = GREY if sign and low <= zero <= high else BLUE
+        colour = GREY if sign and low <= 0 <= high else BLUE
         axis.plot([low, high], [place, place], color=colour, linewidth=2)
         axis.plot(auc, place, "o", color=colour, markersize=5)
         text = f"{auc:{sign}.4f}" if np.isfinite(auc) else "–"
         axis.text(1.01, place, text, transform=axis.get_yaxis_transform(), va="center", fontsize=9)
-    axis.axvline(zero, color=GREY, linewidth=1, linestyle=":")
+    axis.axvline(0 if sign else 0.5, color=GREY, linewidth=1, linestyle=":")
     _name_rows(axis, [f"{_short(name, 30)} ({entry['tier']})" for name, entry in ordered])
     axis.set_xlabel(label, loc="right")  # names may leave little room below the axis
     return figure
 
 
 @mpl.rc_context(STYLE)
-def category_shares(table: pd.DataFrame, most: int = 12) -> Figure:
+def category_shares(table: pd.DataFrame) -> Figure:
     """Draw the share of each category among what was shown (bars) and in each scorer's lists (dots).
 
-    Args:
-        table: ``value``, ``shown`` and one column of shares a scorer; the first ``most`` rows are drawn.
-        most: categories drawn; the others together are the last row.
+    The table has ``value``, ``shown`` and a column of shares a scorer. Rows after the eleventh are one, the others.
     """
-    shares = table.drop(columns=[name for name in ("kind", "value") if name in table]).astype(float)
+    shares = table.drop(columns=["kind", "value"], errors="ignore").astype(float)
     names = [str(value) for value in table["value"]]
-    if len(table) > most:
-        rest = shares.iloc[most - 1 :].sum().to_frame().T
-        names = [*names[: most - 1], f"{len(table) - most + 1} others"]
-        shares = pd.concat([shares.iloc[: most - 1], rest], ignore_index=True)
+    if len(table) > 12:
+        names = [*names[:11], f"{len(table) - 11} others"]
+        shares = pd.concat([shares.iloc[:11], shares.iloc[11:].sum().to_frame().T], ignore_index=True)
     figure, (axis,) = _figure(1.0 + 0.32 * len(names))
     _bars(axis, names, shares["shown"], FILL, label="shown")
     for number, name in enumerate(shares.columns.drop("shown")):

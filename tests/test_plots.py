@@ -70,7 +70,7 @@ class Flat(NamedTuple):
 
 
 CALLS = {
-    "distribution": lambda v, x: [plots.distribution({x: np.array(v)}, x, log) for log in (False, True)],
+    "distribution": lambda v, x: [plots.distribution({x: np.array(v)}, x)],
     "rate_by_bin": lambda v, x: [plots.rate_by_bin(np.array(v), [x] * len(v), x, x)],
     "concentration": lambda v, x: [plots.concentration({x: np.array(v)})],
     "hour_profile": lambda v, x: [plots.hour_profile({x: np.nan_to_num(v).astype(int) % 24})],
@@ -83,8 +83,8 @@ CALLS = {
     "differences": lambda v, x: [plots.differences(scores(v, x), x)],
     "slate_layout": lambda v, x: [plots.slate_layout(Flat(np.array(v) > 0, np.arange(len(v) + 1)))],
     "category_shares": lambda v, x: [
-        plots.category_shares(frame(value=[x] * len(v), shown=np.array(v, float), **{x: np.array(v, float)}), most)
-        for most in (2, 12)
+        plots.category_shares(frame(value=[x] * len(own), shown=np.array(own, float), **{x: np.array(own, float)}))
+        for own in (v, 7 * v)
     ],
     "slices": lambda v, x: [plots.slices(records(v, x), [x])],
     "calibration": lambda v, x: [plots.calibration(

@@ -181,7 +181,7 @@ def _summary(runs: list[Run]) -> dict[str, Any]:
     runs = [run for run in runs if run.belongs]
     told = {run.stage: run for run in runs if run.metrics.get("answer") and run.state != "failed"}
     seconds = [run.manifest["duration_seconds"] for run in runs if is_number(run.manifest.get("duration_seconds"))]
-    order, scorers = ("failed", "out of date", "not run", "complete"), known.scorers(runs)
+    order = ("failed", "out of date", "not run", "complete")
     return {
         "state": min((run.state for run in runs), key=order.index, default="not run"),
         "complete": sum(run.state == "complete" for run in runs),
@@ -189,8 +189,7 @@ def _summary(runs: list[Run]) -> dict[str, Any]:
         "troubles": [(run.stage, run.state, run.message) for run in runs if run.message],
         "answers": [(stage, told[stage].metrics["answer"]) for stage in _ANSWERS if stage in told],
         "validation": known.validation(runs),
-        "model": next((scorer for scorer in scorers if scorer["kind"] == "model"), None),
-        "baseline": next((scorer for scorer in scorers if scorer["kind"] == "baseline"), None),
+        "model": next((scorer for scorer in known.scorers(runs) if scorer["kind"] == "model"), None),
         "seconds": sum(seconds) if seconds else None,
         "started": max((run.manifest["started"] for run in runs if run.manifest.get("started")), default=None),
     }
@@ -457,14 +456,9 @@ def _csv(table: Any) -> str:
     return stream.getvalue()
 
 
-_NUMBER = r"[-−+]?\d[\d,]*(?:\.\d*)?"
-_NUMBERS = re.compile(
-    rf"{_NUMBER}(?:e[-+]?\d+)?\s*%?(?:\s*(?:±|to|–)\s*[\d.,]+)?"
-    rf"|(?:{_NUMBER}\s+)?[\[(]\s*{_NUMBER}\s*(?:,|to|–)\s*{_NUMBER}\s*[\])]",
-    re.IGNORECASE,
-)
-"""A number, two with a sign between them, or an interval that may follow a number."""
-_WITH_INTERVAL = re.compile(rf"({_NUMBER})\s+(\[.*\])")
+_NUMBER = r"[-−+]?\d[\d,]*(?:\.\d*)?(?:e[-+]?\d+)?(?:\s*%)?"
+_NUMBERS = re.compile(rf"({_NUMBER}(?:\s*(?:±|to|–)\s*{_NUMBER})?)?\s*(\[{_NUMBER}, {_NUMBER}\])?", re.IGNORECASE)
+"""A number or two with a sign between them, an interval, or both."""
 _NOTHING = {"", "–", "-", "nan", "NaN", "None", "<NA>", "NaT"}
 
 
@@ -480,6 +474,7 @@ def _align(table: Any) -> None:
             for row in rows:
                 if place < len(row) and all(cell.get("colspan", "1") == "1" for cell in row):
                     row[place]["data-number"] = ""
-                    if both := _WITH_INTERVAL.fullmatch(row[place].get_text().strip()):
+                    both = _NUMBERS.fullmatch(row[place].get_text().strip())
+                    if both and both[1] and both[2]:
                         row[place].string = f"{both[1]} "
                         row[place].append(BeautifulSoup(f"<small>{both[2]}</small>", "html.parser"))
