@@ -334,8 +334,7 @@ def calibration(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
 def trade_off(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw nDCG@10 vs. intra-list diversity, one line a scorer, the smallest and the largest weight written.
 
-    Args:
-        tables: by scorer, rows with ``diversity_weight``, ``diversity``, ``ndcg@10`` and ``ndcg@10_ci``.
+    Tables have rows with ``diversity_weight``, ``diversity``, ``ndcg@10`` and ``ndcg@10_ci``.
     """
     figure, (axis,) = _figure(3.8)
     for number, (name, table) in enumerate(tables.items()):
@@ -371,10 +370,7 @@ def importance(tables: Mapping[str, pd.DataFrame]) -> Figure:
 def search(trials: pd.DataFrame, importance: Mapping[str, float], metric: str) -> Figure:
     """Draw the metric of each trial with the best so far, and the share of each parameter in how much it varies.
 
-    Args:
-        trials: ``trial``, ``stopped early`` and ``metric``.
-        importance: shares by parameter, largest first.
-        metric: the column that is searched for.
+    Trials have ``trial``, ``stopped early`` and the column of the ``metric``; shares are by parameter, largest first.
     """
     figure, (left, right) = _figure(columns=2)
     ordered = trials.sort_values("trial")
@@ -393,11 +389,8 @@ def search(trials: pd.DataFrame, importance: Mapping[str, float], metric: str) -
 def article_life(hours: pd.DataFrame, moment: int) -> Figure:
     """Draw how often an article was in view and clicked by hour, and the click rate with its 95 % interval below.
 
-    Intervals of hours in which it was hardly in view may run out of the panel.
-
-    Args:
-        hours: ``hour`` (microseconds), ``inviews``, ``clicks``, ``rate``, ``low``, ``high``, in order.
-        moment: microseconds, marked by a dotted line.
+    Hours have ``hour`` (microseconds), ``inviews``, ``clicks``, ``rate``, ``low`` and ``high``, in order; the moment,
+    in microseconds too, is dotted. Intervals of hours in which it was hardly in view may run out of the panel.
     """
     figure, (above, below) = _figure(3.8, rows=2, sharex=True, height_ratios=(3, 2))
     start = int(hours["hour"].min()) if len(hours) else moment

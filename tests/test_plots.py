@@ -3,7 +3,7 @@
 import inspect
 import warnings
 from itertools import combinations
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import numpy as np
@@ -62,13 +62,6 @@ def life(values):
                  rate=values, low=values, high=values)  # fmt: skip
 
 
-class Flat(NamedTuple):
-    """What the picture of a layout looks at."""
-
-    clicked: np.ndarray
-    offsets: np.ndarray
-
-
 CALLS = {
     "distribution": lambda v, x: [plots.distribution({x: np.array(v)}, x)],
     "rate_by_bin": lambda v, x: [plots.rate_by_bin(np.array(v), [x] * len(v), x, x)],
@@ -81,7 +74,7 @@ CALLS = {
         {n: {"tier": "ids", "validation": own} for n, own in scores(v, x).items()}
     )],
     "differences": lambda v, x: [plots.differences(scores(v, x), x)],
-    "slate_layout": lambda v, x: [plots.slate_layout(Flat(np.array(v) > 0, np.arange(len(v) + 1)))],
+    "slate_layout": lambda v, x: [plots.slate_layout(SimpleNamespace(clicked=np.array(v) > 0, offsets=np.arange(len(v) + 1)))],
     "category_shares": lambda v, x: [
         plots.category_shares(frame(value=[x] * len(own), shown=np.array(own, float), **{x: np.array(own, float)}))
         for own in (v, 7 * v)

@@ -41,11 +41,8 @@ _STYLE = """<style>
 class LiveView(widgets.VBox):
     """The explorer with choices. Displaying it shows it; a choice changes what follows from it.
 
-    Args:
-        explorer: what answers; its settings are those of the controls.
-        moment: what is shown first.
-        rows: clicks of the history that are shown.
-        seed: of the users that are suggested, and of those sampled.
+    First it shows ``moment``, of a history so many ``rows``. The settings of the explorer follow the controls. Users
+    are suggested and sampled with the seed.
     """
 
     def __init__(self, explorer: Explorer, moment: Moment, rows: int = 10, seed: int = 0) -> None:
@@ -202,10 +199,9 @@ def _note(text: str) -> str:
 
 
 def _life_figure(hours: pd.DataFrame, moment: int) -> dict[str, Any]:
-    """Draw what ``plots.article_life`` draws, for a pointer to rest on.
+    """Draw what ``plots.article_life`` draws, for a pointer to rest on: a figure for plotly's extension of JupyterLab.
 
-    Returns a figure as plotly's extension of JupyterLab shows it. Its Python library would take longer to make one
-    than all the rest of an answer.
+    Its Python library would take longer to make one than all the rest of an answer.
     """
     middle = pd.to_datetime(hours["hour"] + HOUR // 2, unit="us").dt.strftime("%Y-%m-%d %H:%M").tolist()
     often = hours["high"][hours["inviews"] >= hours["inviews"].max() / 10].max()

@@ -73,9 +73,7 @@ def users(dataset: Dataset) -> np.ndarray:
 def moments(dataset: Dataset, wanted: int | str) -> list[Moment]:
     """Return the impressions on offer that a search finds, in order of time; of each part the last ``FOUND``.
 
-    Args:
-        dataset: with the slates of ``tuning`` and ``validation``.
-        wanted: a user's id, or words: these find impressions with a click on an article that ``matches`` finds.
+    Wanted is a user's id, or words: these find impressions with a click on an article that ``matches`` finds.
 
     Raises:
         ConfigError: there is none.
@@ -150,10 +148,9 @@ def is_id(text: str) -> bool:
 
 
 class ReadTimes:
-    """How long users read what the histories of a bundle's files hold, a row group read when it is asked for.
+    """How long users read what the histories of a bundle's files hold; in memory is only who stands in which row.
 
-    What is held is who stands in which row. Datasets leave read times out: no feature may know them. A person who
-    looks at one user may.
+    Datasets leave read times out: no feature may know them. A person who looks at one user may.
 
     Raises:
         BundleError: a file is missing, or of another form.
@@ -171,13 +168,7 @@ class ReadTimes:
     def of(self, user_id: int, week: int, clicks: int) -> np.ndarray:
         """Return the seconds of each click of a user's history, in the order of ``Dataset.histories[week]``.
 
-        Args:
-            user_id: as in the file.
-            week: 0 for the train file, 1 for the validation file.
-            clicks: how many the dataset knows.
-
-        Returns:
-            float32 (clicks,), NaN where unknown.
+        Week 0 is the train file's. The dataset knows so many ``clicks``; of them float32 (clicks,), NaN where unknown.
 
         Raises:
             BundleError: the file holds values that no history may, or is not the one that the dataset was made of.
@@ -304,8 +295,6 @@ def compared(own: Answer, other: Answer, name: str) -> Answer:
 class Explorer:
     """All that is loaded once, and the answers to what is chosen after.
 
-    The last request is kept: another model asks it of the same features.
-
     Args:
         dataset: of 01_preprocess.
         bundle: the folder that it was made of; tells how long users read.
@@ -337,19 +326,18 @@ class Explorer:
         self.read_times = ReadTimes(bundle)
         self._space = article_space(dataset)
         self._checkpoints: Checkpoints | None = None
-        self._last: tuple[tuple[int, int, float], rec.Requests] | None = None
+        self._last: tuple[tuple[int, int, float], rec.Requests] | None = None  # for another model
 
     @property
     def models(self) -> dict[str, str]:
         """The models on offer by name, in order, each with its tier and whether it makes lists, in words."""
-        kinds = {"live": "", "logged": ", slates only"}
-        return {name: f"{name} ({model.tier}{kinds[model.trained_on]})" for name, model in self._models.items()}
+        more = {"live": "", "logged": ", slates only"}
+        return {name: f"{name} ({model.tier}{more[model.trained_on]})" for name, model in self._models.items()}
 
     def prepare(self) -> None:
         """Get ready for many choices, by one pass along the log; answers do not depend on it."""
-        if self._checkpoints is None:
-            since = min(int(self.dataset.parts[part].time[0]) for part in SCORED)
-            self._checkpoints = Checkpoints(feature_context(self.dataset), since)
+        since = min(int(self.dataset.parts[part].time[0]) for part in SCORED)
+        self._checkpoints = self._checkpoints or Checkpoints(feature_context(self.dataset), since)
         gc.freeze()  # what is loaded stays: to look through it for garbage would take half a second of some answer
 
     def history(self, moment: Moment, most: int) -> Answer:

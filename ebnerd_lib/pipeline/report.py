@@ -38,14 +38,9 @@ _LONG = 8
 
 
 def render_profile(profile: str, reports: bool = True) -> int:
-    """Render what is missing or out of date of a profile's reports, and its index.
+    """Render what is missing or out of date of a profile's reports, which take seconds, and its index.
 
-    Args:
-        profile: a folder of ``outputs``; nothing is written if it holds no outputs.
-        reports: whether to look at reports, which take seconds, or at the index alone.
-
-    Returns:
-        How many reports were rendered; the index does not count.
+    Nothing is written for a profile without outputs. Returns how many reports were rendered.
     """
     runs = read_runs(profile)
     origin = known.origin(runs)
@@ -66,11 +61,7 @@ def render_profile(profile: str, reports: bool = True) -> int:
 
 
 def render_all() -> list[str]:
-    """Render the pages of every profile that has outputs and the index over all, without running anything.
-
-    Returns:
-        A line a profile.
-    """
+    """Render the pages of every profile that has outputs and the index over all; return a line a profile."""
     rendered = {profile: render_profile(profile) for profile in _profiles()}
     render_overview()
     return [f"{name}: {number} reports rendered, index outputs/{name}/index.html" for name, number in rendered.items()]
