@@ -74,7 +74,9 @@ CALLS = {
         {n: {"tier": "ids", "validation": own} for n, own in scores(v, x).items()}
     )],
     "differences": lambda v, x: [plots.differences(scores(v, x), x)],
-    "slate_layout": lambda v, x: [plots.slate_layout(SimpleNamespace(clicked=np.array(v) > 0, offsets=np.arange(len(v) + 1)))],
+    "slate_layout": lambda v, x: [
+        plots.slate_layout(SimpleNamespace(clicked=np.array(v) > 0, offsets=np.arange(len(v) + 1)))
+    ],
     "category_shares": lambda v, x: [
         plots.category_shares(frame(value=[x] * len(own), shown=np.array(own, float), **{x: np.array(own, float)}))
         for own in (v, 7 * v)
