@@ -2,8 +2,7 @@
 
 import html
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as widgets
@@ -181,13 +180,11 @@ class LiveView(widgets.VBox):
 
 
 def _section(heading: str, *answers: Answer) -> str:
-    without = ("article_id", "category", "score") if len(answers) > 1 else ()  # of each there is half a page
-    tables = "".join(_table(answer, without) for answer in answers)
+    tables = "".join(map(_table, answers))
     return f'<h4>{html.escape(heading)}</h4><div class="pair">{tables}</div>'
 
 
-def _table(answer: Answer, without: Sequence[str] = ()) -> str:
-    answer = replace(answer, table=answer.table.drop(columns=[*without]))
+def _table(answer: Answer) -> str:
     kinds = enumerate(answer.table.dtypes)
     numbers = ", ".join(f"th.col{place}, td.col{place}" for place, kind in kinds if pd.api.types.is_numeric_dtype(kind))
     styled = answer.styled().set_table_styles([{"selector": numbers or "th.none", "props": "text-align: right"}])

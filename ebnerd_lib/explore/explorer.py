@@ -273,21 +273,21 @@ class Answer:
 
 
 def compared(own: Answer, other: Answer, name: str) -> Answer:
-    """Return a slate or a list with a column that compares its ranks with those of another model.
+    """Return a slate or a list for half a page, with a column that compares its ranks with those of another model.
 
     The column, ``vs. <name>``, says how many ranks an article stands higher (▲) or lower (▼) than there, ``=`` where
     it stands alike, ``ONLY`` where the other list lacks it, and a dash where either has no score. An empty list is
-    not compared with.
+    not compared with. The article's id, its category and the score are left out.
     """
+    table = own.table.drop(columns=["article_id", "category", "score"], errors="ignore")
     if not len(other.table):
-        return own
+        return replace(own, table=table)
     theirs = other.table.drop_duplicates("article_id").set_index("article_id")["rank"]
     ahead = own.table["article_id"].map(theirs) - own.table["rank"]
     marks = ahead.map(
         lambda more: "–" if pd.isna(more) else f"{'▲' if more > 0 else '▼'} {abs(more):g}" if more else "="
     )
     marks = marks.where(own.table["article_id"].isin(theirs.index), ONLY)
-    table = own.table.copy()
     table.insert(1, _VERSUS + name, marks)
     return replace(own, table=table)
 

@@ -371,8 +371,7 @@ class Body:
         for output in self._soup.select("[data-fold]"):
             framed = output.select_one(".scroll")
             text = str(framed["aria-label"]) if framed else "Output"
-            folded = output.wrap(self._soup.new_tag("details", attrs={"class": "fold"}))
-            folded.insert(0, self._soup.new_tag("summary", string=text))
+            self._fold(output, text)
             del output["data-fold"]
         for stream in self._soup.select("pre.stream"):
             self._fold_lines(stream)
@@ -426,13 +425,17 @@ class Body:
             caption.append(self._soup.new_tag("a", attrs=named, string="CSV"))
             figure.insert(0, caption.extract())
 
+    def _fold(self, element: Any, text: str) -> Any:
+        folded = element.wrap(self._soup.new_tag("details", attrs={"class": "fold"}))
+        folded.insert(0, self._soup.new_tag("summary", string=text))
+        return folded
+
     def _fold_lines(self, stream: Any) -> None:
         """Fold a long text away, under the picture of the next cell where that begins with one."""
         lines = stream.get_text().splitlines()
         if len(lines) <= _LONG:
             return
-        folded = stream.wrap(self._soup.new_tag("details", attrs={"class": "fold"}))
-        folded.insert(0, self._soup.new_tag("summary", string=f"{len(lines)} lines: {lines[0]} … {lines[-1]}"))
+        folded = self._fold(stream, f"{len(lines)} lines: {lines[0]} … {lines[-1]}")
         cell = folded.find_parent("section")
         after = cell.find_next_sibling("section") if cell else None
         if after and (picture := after.select_one(".output:first-of-type > figure.picture")):
