@@ -408,7 +408,7 @@ def article_life(hours: pd.DataFrame, moment: int) -> Figure:
     often = hours["high"][hours["inviews"] >= hours["inviews"].max() / 10].max()
     above.set(ylabel="times an hour", ylim=(0, None))
     below.set(ylabel="click rate", ylim=(0, 1.05 * often if often > 0 else 1))
-    locator = mdates.AutoDateLocator(minticks=3, maxticks=9)
+    locator = mdates.AutoDateLocator(minticks=3, maxticks=6)
     below.xaxis.set_major_locator(locator)
     below.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
     above.legend(fontsize=8, ncols=3, loc="upper right")

@@ -96,7 +96,7 @@ CALLS = {
         frame(trial=np.arange(len(v)), AUC=np.array(v, float), **{"stopped early": np.arange(len(v)) % 2 == 1}),
         named(np.nan_to_num(v), x), "AUC",
     )],
-    "article_life": lambda v, x: [plots.article_life(life(v), 0)],
+    "article_life": lambda v, x: [plots.article_life(life(own), 0) for own in (v, 6 * v)],
 }  # fmt: skip
 """By function, calls of it with some values and a label."""
 
