@@ -7,8 +7,8 @@ whether the reader's system is light or dark.
 import base64
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import cycle, pairwise
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
@@ -16,32 +16,31 @@ import matplotlib.dates as mdates
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
-from ebnerd_lib.data.slates import Slates
+from ebnerd_lib.data.slates import HOUR, Slates
 
 # Okabe and Ito's palette, which colour-blind readers can distinguish too.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#767676"
 SKY, AMBER = "#56b4e9", "#e69f00"
-SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER, GREY)
-"""The colours of entries in their order."""
 INK, GROUND, GRID, FILL = "#1c2430", "#ffffff", "#e3e6ea", "#d5d9de"
 DARK = {
     INK: "#e1e6ec", GROUND: "#14181e", GRID: "#2c343e", FILL: "#48525e", GREY: "#9aa6b4",
     BLUE: "#5db2e8", ORANGE: "#f08a4b", GREEN: "#3cc79b", PURPLE: "#e3a3c6", SKY: "#8fd0f5", AMBER: "#f0bd4d",
 }  # fmt: skip
 """What each colour becomes where the reader's system is dark."""
-_INKED = ("axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "legend.labelcolor", "text.color", "xtick.color",
-          "ytick.color")  # fmt: skip
 STYLE: dict[Any, Any] = {
     # Matplotlib's own settings first: those of the user change nothing. The backend is not ours to choose.
     **{name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"},
-    **dict.fromkeys(_INKED, INK),
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK),
     **dict.fromkeys(("axes.facecolor", "figure.facecolor"), GROUND),
     **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
+    # "C0", "C1", … below are the colours of entries in their order; after seven they begin again.
+    "axes.prop_cycle": cycler(color=(BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER, GREY)),
     "font.size": 10,
     "grid.color": GRID,
     "grid.linewidth": 0.8,
@@ -50,30 +49,15 @@ STYLE: dict[Any, Any] = {
 }
 NARROW = 3.9
 """Inches: the width of a figure on a phone."""
-_LONGEST = 40
-"""Characters of a name; longer ones would leave no room for what is drawn."""
 
 
-def _figure(
-    columns: int = 1, width: float = 9.2, height: float = 3.2, rows: int = 1, sharey: bool = False
-) -> tuple[Figure, list[Any]]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, list(figure.subplots(rows, columns, sharey=sharey, squeeze=False).flat)
+def _figure(height: float = 3.2, rows: int = 1, columns: int = 1, **grid: Any) -> tuple[Figure, list[Any]]:
+    figure = Figure(figsize=(9.2, height), layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **grid).flat)
 
 
-def _coloured(entries: Iterable[Any]) -> Iterator[tuple[Any, str]]:
-    """Yield each entry with its colour; after seven they begin again."""
-    return zip(entries, cycle(SERIES), strict=False)
-
-
-def _lines(axis: Any, lines: Iterable[tuple[str, Any, Any]], **kind: Any) -> None:
-    """Draw a line a name with its x and y, each of its colour."""
-    for (name, x, y), colour in _coloured(lines):
-        axis.plot(x, y, color=colour, label=name, **kind)
-
-
-def _short(name: str, most: int = _LONGEST) -> str:
-    """Cut a name that is too long.
+def _short(name: str, most: int = 40) -> str:
+    """Cut a name that is too long: it would leave no room for what is drawn.
 
     >>> _short("mlp"), _short("a very long name", 9)
     ('mlp', 'a very l…')
@@ -82,9 +66,16 @@ def _short(name: str, most: int = _LONGEST) -> str:
 
 
 def _name_rows(axis: Any, names: list[str]) -> None:
-    """Write names beside rows."""
+    """Write names beside rows, the first one on top."""
     axis.set_yticks(range(len(names)), [_short(name) for name in names])
     axis.grid(axis="y", visible=False)
+    axis.invert_yaxis()
+
+
+def _bars(axis: Any, names: list[str], values: Any, color: str = BLUE, **kind: Any) -> Any:
+    """Draw a bar a row, the first one on top, and return the bars."""
+    _name_rows(axis, names)
+    return axis.barh(range(len(names)), values, color=color, height=0.7, **kind)
 
 
 def _name_lines(axis: Any) -> None:
@@ -148,12 +139,13 @@ def _narrowed(figure: Figure) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def distribution(values: Mapping[str, np.ndarray], label: str, log: bool = False) -> Figure:
-    """Draw the cumulative share of values up to x, one line an entry; ``log`` for a logarithmic x axis."""
+def distribution(values: Mapping[str, np.ndarray], label: str) -> Figure:
+    """Draw the cumulative share of values up to x, one line an entry; the x axis is logarithmic if it can be."""
     figure, (axis,) = _figure()
-    shares = ((name, np.sort(own), np.arange(1, len(own) + 1) / max(len(own), 1)) for name, own in values.items())
-    _lines(axis, shares, drawstyle="steps-post")
-    if log and any((own > 0).any() for own in values.values()):
+    for name, own in values.items():
+        share = np.arange(1, len(own) + 1) / max(len(own), 1)
+        axis.plot(np.sort(own), share, label=name, drawstyle="steps-post")
+    if any((own > 0).any() for own in values.values()):
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter(LogFormatter())
         axis.xaxis.set_minor_formatter(LogFormatter())
@@ -165,11 +157,9 @@ def distribution(values: Mapping[str, np.ndarray], label: str, log: bool = False
 @mpl.rc_context(STYLE)
 def rate_by_bin(rate: np.ndarray, labels: list[str], xlabel: str, ylabel: str) -> Figure:
     """Draw a rate per bin as a row, the first bin on top, its value beside it; NaN bins stay empty."""
-    figure, (axis,) = _figure(height=0.9 + 0.26 * max(len(rate), 1))
-    bars = axis.barh(np.arange(len(rate)), np.nan_to_num(rate), color=BLUE, height=0.7)
+    figure, (axis,) = _figure(0.9 + 0.26 * max(len(rate), 1))
+    bars = _bars(axis, labels, np.nan_to_num(rate))
     axis.bar_label(bars, labels=[f"{r:.3f}" if np.isfinite(r) else "" for r in rate], fontsize=8, padding=3)
-    _name_rows(axis, labels)
-    axis.invert_yaxis()
     axis.margins(x=0.1)
     axis.set(xlabel=ylabel, ylabel=xlabel)
     return figure
@@ -178,8 +168,9 @@ def rate_by_bin(rate: np.ndarray, labels: list[str], xlabel: str, ylabel: str) -
 @mpl.rc_context(STYLE)
 def slate_layout(slates: Slates) -> Figure:
     """Draw how some slates lie one after the other: a box a candidate, clicked ones filled, the offsets below."""
-    figure, (axis,) = _figure(height=1.5)
-    for (place, (start, end)), colour in _coloured(enumerate(pairwise(slates.offsets.tolist()))):
+    figure, (axis,) = _figure(1.5)
+    for place, (start, end) in enumerate(pairwise(slates.offsets.tolist())):
+        colour = f"C{place}"
         inside = np.arange(start, end)
         clicked = slates.clicked[start:end]
         axis.bar(inside + 0.5, 0.8, width=0.9, color=np.where(clicked, colour, GROUND), edgecolor=colour, linewidth=1.2)
@@ -194,11 +185,11 @@ def slate_layout(slates: Slates) -> Figure:
 @mpl.rc_context(STYLE)
 def concentration(counts: Mapping[str, np.ndarray]) -> Figure:
     """Draw which share of events falls on the most popular share of articles, one line an entry."""
-    figure, (axis,) = _figure(height=3.6)
-    for (name, numbers), colour in _coloured(counts.items()):
+    figure, (axis,) = _figure(3.6)
+    for name, numbers in counts.items():
         ordered = np.sort(numbers[numbers > 0])[::-1]
         share = np.append(0, np.cumsum(ordered) / max(ordered.sum(), 1))
-        axis.plot(np.linspace(0, 1, len(share)), share, color=colour, label=name)
+        axis.plot(np.linspace(0, 1, len(share)), share, label=name)
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="all alike")
     axis.set(xlabel="share of articles, most popular first", ylabel="share of events", xlim=(0, 1), ylim=(0, 1.02))
     _name_lines(axis)
@@ -209,8 +200,8 @@ def concentration(counts: Mapping[str, np.ndarray]) -> Figure:
 def hour_profile(hours: Mapping[str, np.ndarray]) -> Figure:
     """Draw the share of impressions in each hour of the day as stored, one line a part."""
     figure, (axis,) = _figure()
-    shares = ((name, np.bincount(own, minlength=24) / max(len(own), 1)) for name, own in hours.items())
-    _lines(axis, ((name, range(24), share) for name, share in shares), marker="o", markersize=3)
+    for name, own in hours.items():
+        axis.plot(np.bincount(own, minlength=24) / max(len(own), 1), label=name, marker="o", markersize=3)
     axis.set(xlabel="hour of day, as stored", ylabel="share of impressions", xlim=(-0.5, 23.5), ylim=(0, None))
     axis.set_xticks(range(0, 24, 3))
     _name_lines(axis)
@@ -222,8 +213,8 @@ def learning_curves(curves: Mapping[str, pd.DataFrame], best: Mapping[str, int],
     """Draw loss and tuning AUC, or ``val/ndcg``, by epoch; the epoch that was kept is marked."""
     metric = {"val/auc": "AUC", "val/ndcg": "next-click nDCG@10"}[best_by]
     figure, (left, right) = _figure(columns=2)
-    for (name, curve), colour in _coloured(curves.items()):
-        epoch = curve["epoch"] + 1
+    for number, (name, curve) in enumerate(curves.items()):
+        epoch, colour = curve["epoch"] + 1, f"C{number}"
         left.plot(epoch, curve["train/loss"], color=colour, linestyle="--")
         left.plot(epoch, curve["val/loss"], color=colour)
         right.plot(epoch, curve[best_by], color=colour, label=name)
@@ -242,7 +233,7 @@ def learning_curves(curves: Mapping[str, pd.DataFrame], best: Mapping[str, int],
 def intervals(entries: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Draw each scorer's AUC with its 95 % interval, best on top, the tier beside its name, random level dotted."""
     rows = {name: {**entry["validation"], "tier": entry["tier"]} for name, entry in entries.items()}
-    return _interval_rows(rows, 0.5, "AUC on validation; dotted: random")
+    return _interval_rows(rows, "AUC on validation; dotted: random")
 
 
 @mpl.rc_context(STYLE)
@@ -251,53 +242,45 @@ def differences(entries: Mapping[str, Mapping[str, Any]], reference: str) -> Fig
 
     Grey where the interval holds 0.
     """
-    label = f"ΔAUC vs. {_short(reference, 20)}"
-    return _interval_rows(entries, 0, label, is_difference=True)
+    return _interval_rows(entries, f"ΔAUC vs. {_short(reference, 20)}", "+")
 
 
-def _interval_rows(
-    entries: Mapping[str, Mapping[str, Any]], zero: float, label: str, is_difference: bool = False
-) -> Figure:
+def _interval_rows(entries: Mapping[str, Mapping[str, Any]], label: str, sign: str = "") -> Figure:
     """Draw a row an entry, by ``auc``, with ``auc_ci`` and the ``tier``; a difference that may be none is grey.
 
     Where nothing could be evaluated (NaN), the row is at the bottom and says –.
     """
-    ordered = sorted(entries.items(), key=lambda item: np.nan_to_num(item[1]["auc"], nan=-np.inf))
-    figure, (axis,) = _figure(height=0.9 + 0.32 * max(len(ordered), 1))
+    ordered = sorted(entries.items(), key=lambda item: -np.nan_to_num(item[1]["auc"], nan=-np.inf))
+    figure, (axis,) = _figure(0.9 + 0.32 * max(len(ordered), 1))
     for place, (_, entry) in enumerate(ordered):
         auc, (low, high) = entry["auc"], entry["auc_ci"]
-        colour = GREY if is_difference and low <= 0 <= high else BLUE
+        colour = GREY if sign and low <= 0 <= high else BLUE
         axis.plot([low, high], [place, place], color=colour, linewidth=2)
         axis.plot(auc, place, "o", color=colour, markersize=5)
-        text = f"{auc:{'+' if is_difference else ''}.4f}" if np.isfinite(auc) else "–"
+        text = f"{auc:{sign}.4f}" if np.isfinite(auc) else "–"
         axis.text(1.01, place, text, transform=axis.get_yaxis_transform(), va="center", fontsize=9)
-    axis.axvline(zero, color=GREY, linewidth=1, linestyle=":")
+    axis.axvline(0 if sign else 0.5, color=GREY, linewidth=1, linestyle=":")
     _name_rows(axis, [f"{_short(name, 30)} ({entry['tier']})" for name, entry in ordered])
     axis.set_xlabel(label, loc="right")  # names may leave little room below the axis
     return figure
 
 
 @mpl.rc_context(STYLE)
-def category_shares(table: pd.DataFrame, most: int = 12) -> Figure:
+def category_shares(table: pd.DataFrame) -> Figure:
     """Draw the share of each category among what was shown (bars) and in each scorer's lists (dots).
 
-    Args:
-        table: ``value``, ``shown`` and one column of shares a scorer; the first ``most`` rows are drawn.
-        most: categories drawn; the others together are the last row.
+    The table has ``value``, ``shown`` and a column of shares a scorer. Rows after the eleventh are one, the others.
     """
-    shares = table.drop(columns=[name for name in ("kind", "value") if name in table]).astype(float)
+    shares = table.drop(columns=["kind", "value"], errors="ignore").astype(float)
     names = [str(value) for value in table["value"]]
-    if len(table) > most:
-        rest = shares.iloc[most - 1 :].sum().to_frame().T
-        names = [*names[: most - 1], f"{len(table) - most + 1} others"]
-        shares = pd.concat([shares.iloc[: most - 1], rest], ignore_index=True)
-    figure, (axis,) = _figure(height=1.0 + 0.32 * len(names))
-    place = np.arange(len(names))
-    axis.barh(place, shares["shown"], color=FILL, height=0.7, label="shown")
-    for (name, colour), mark in zip(_coloured(shares.columns.drop("shown")), cycle("osD^vP"), strict=False):
-        axis.plot(shares[name], place, mark, color=colour, markersize=5, label=_short(name, 18))
-    _name_rows(axis, names)
-    axis.invert_yaxis()
+    if len(table) > 12:
+        names = [*names[:11], f"{len(table) - 11} others"]
+        shares = pd.concat([shares.iloc[:11], shares.iloc[11:].sum().to_frame().T], ignore_index=True)
+    figure, (axis,) = _figure(1.0 + 0.32 * len(names))
+    _bars(axis, names, shares["shown"], FILL, label="shown")
+    for number, name in enumerate(shares.columns.drop("shown")):
+        mark = "osD^vP"[number % 6]
+        axis.plot(shares[name], range(len(names)), f"C{number}{mark}", markersize=5, label=_short(name, 18))
     axis.set_xlabel("share of times shown, and of the lists", loc="right")
     axis.legend(fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
@@ -308,10 +291,11 @@ def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
     """Draw the AUC of up to four scorers by slice with 95 % intervals, one panel a dimension; chance dotted."""
     dimensions, across = list(dict.fromkeys(record["dimension"] for record in records)), 2
     down = max(1, -(-len(dimensions) // across))
-    figure, axes = _figure(across, height=2.1 * down, rows=down, sharey=True)
+    figure, axes = _figure(2.1 * down, down, across, sharey=True)
     for axis, dimension in zip(axes, dimensions, strict=False):
         own = [record for record in records if record["dimension"] == dimension]
-        for number, (name, colour) in enumerate(_coloured(scorers)):
+        for number, name in enumerate(scorers):
+            colour = f"C{number}"
             place = np.arange(len(own)) + 0.12 * (number - (len(scorers) - 1) / 2)
             values = [record["scorers"][name] for record in own]
             axis.plot(place, [one["auc"] for one in values], "o", color=colour, markersize=4, label=name)
@@ -334,11 +318,11 @@ def slices(records: list[dict[str, Any]], scorers: list[str]) -> Figure:
 @mpl.rc_context(STYLE)
 def calibration(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Draw click rate vs. predicted probability in bins of equal count, one line an entry; ideal dotted."""
-    figure, (axis,) = _figure(height=4.4)
-    names = (f"{_short(name, 24)}, error {own['ece']:.4f}" for name, own in curves.items())
-    points = (pd.DataFrame(own["curve"], columns=["probability", "click_rate"]) for own in curves.values())
-    lines = ((name, own["probability"], own["click_rate"]) for name, own in zip(names, points, strict=True))
-    _lines(axis, lines, marker="o", markersize=3)
+    figure, (axis,) = _figure(4.4)
+    for name, own in curves.items():
+        points = pd.DataFrame(own["curve"], columns=["probability", "click_rate"])
+        label = f"{_short(name, 24)}, error {own['ece']:.4f}"
+        axis.plot(points["probability"], points["click_rate"], label=label, marker="o", markersize=3)
     top = max(axis.get_xlim()[1], axis.get_ylim()[1])
     axis.plot([0, top], [0, top], color=GREY, linewidth=1, linestyle=":")
     axis.set(xlabel="predicted probability of a click", ylabel="click rate", xlim=(0, top), ylim=(0, top))
@@ -350,19 +334,20 @@ def calibration(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
 def trade_off(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw nDCG@10 vs. intra-list diversity, one line a scorer, the smallest and the largest weight written.
 
-    Args:
-        tables: by scorer, rows with ``diversity_weight``, ``diversity``, ``ndcg@10`` and ``ndcg@10_ci``.
+    Tables have rows with ``diversity_weight``, ``diversity``, ``ndcg@10`` and ``ndcg@10_ci``.
     """
-    figure, (axis,) = _figure(height=3.8)
-    for (name, table), colour in _coloured(tables.items()):
+    figure, (axis,) = _figure(3.8)
+    for number, (name, table) in enumerate(tables.items()):
+        colour = f"C{number}"
         ends = np.array(table["ndcg@10_ci"].tolist(), dtype=float).reshape(-1, 2)
         axis.fill_between(table["diversity"], ends[:, 0], ends[:, 1], color=colour, alpha=0.15, linewidth=0)
         axis.plot(table["diversity"], table["ndcg@10"], marker="o", markersize=4, color=colour, label=name)
-        for row, offset in ((table.iloc[:1], (-4, 5)), (table.iloc[-1:], (4, -11))):
+        for row, above in ((table.iloc[:1], 5), (table.iloc[-1:], -12)):
             for x, y, weight in zip(row["diversity"], row["ndcg@10"], row["diversity_weight"], strict=True):
-                side = "right" if offset[0] < 0 else "left"
-                axis.annotate(f"λ = {weight:g}", (x, y), offset, textcoords="offset points", ha=side, fontsize=8)
-    axis.margins(x=0.1)
+                axis.annotate(
+                    f"λ = {weight:g}", (x, y), (0, above), textcoords="offset points", ha="center", fontsize=8
+                )
+    axis.margins(0.1, 0.15)
     axis.set(xlabel="intra-list diversity of the first ten", ylabel="nDCG@10")
     _name_lines(axis)
     return figure
@@ -371,14 +356,11 @@ def trade_off(tables: Mapping[str, pd.DataFrame]) -> Figure:
 @mpl.rc_context(STYLE)
 def importance(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw what the AUC loses when a feature group is shuffled, with 95 % intervals, one panel a model."""
-    panels = max(1, len(tables))
-    figure, axes = _figure(columns=panels, height=3.6)
+    figure, axes = _figure(3.6, columns=max(1, len(tables)))
     for axis, (name, table) in zip(axes, tables.items(), strict=False):
-        ordered = table.iloc[::-1]
-        place = np.arange(len(ordered))
-        axis.barh(place, ordered["drop"], color=BLUE, height=0.7)
-        axis.hlines(place, *np.array(ordered["drop_ci"].tolist(), dtype=float).reshape(-1, 2).T, color=INK, linewidth=1)
-        _name_rows(axis, list(ordered["group"]))
+        _bars(axis, list(table["group"]), table["drop"])
+        ends = np.array(table["drop_ci"].tolist(), dtype=float).reshape(-1, 2)
+        axis.hlines(range(len(table)), *ends.T, color=INK, linewidth=1)
         axis.tick_params(axis="y", labelsize=8)
         axis.set(xlabel="AUC lost when shuffled", title=_short(name))
     return figure
@@ -388,10 +370,7 @@ def importance(tables: Mapping[str, pd.DataFrame]) -> Figure:
 def search(trials: pd.DataFrame, importance: Mapping[str, float], metric: str) -> Figure:
     """Draw the metric of each trial with the best so far, and the share of each parameter in how much it varies.
 
-    Args:
-        trials: ``trial``, ``stopped early`` and ``metric``.
-        importance: shares by parameter, largest first.
-        metric: the column that is searched for.
+    Trials have ``trial``, ``stopped early`` and the column of the ``metric``; shares are by parameter, largest first.
     """
     figure, (left, right) = _figure(columns=2)
     ordered = trials.sort_values("trial")
@@ -401,9 +380,7 @@ def search(trials: pd.DataFrame, importance: Mapping[str, float], metric: str) -
     left.step(ordered["trial"], ordered[metric].cummax(), color=ORANGE, where="post", label="best so far")
     left.set(xlabel="trial", ylabel=metric, title="The tuning day")
     figure.legend(fontsize=8, ncols=3, loc="outside lower left")
-    names = list(importance)[::-1]
-    right.barh(range(len(names)), [importance[name] for name in names], color=BLUE, height=0.7)
-    _name_rows(right, names)
+    _bars(right, list(importance), list(importance.values()))
     right.set(xlabel="share of what varies", title="Importance")
     return figure
 
@@ -412,27 +389,16 @@ def search(trials: pd.DataFrame, importance: Mapping[str, float], metric: str) -
 def article_life(hours: pd.DataFrame, moment: int) -> Figure:
     """Draw how often an article was in view and clicked by hour, and the click rate with its 95 % interval below.
 
-    Intervals of hours in which it was hardly in view may run out of the panel.
-
-    Args:
-        hours: ``hour`` (microseconds), ``inviews``, ``clicks``, ``rate``, ``low``, ``high``, in order.
-        moment: microseconds, marked by a dotted line.
+    Hours have ``hour`` (microseconds), ``inviews``, ``clicks``, ``rate``, ``low`` and ``high``, in order; the moment,
+    in microseconds too, is dotted. Intervals of hours in which it was hardly in view may run out of the panel.
     """
-    figure = Figure(figsize=(8.0, 3.8))  # of fixed margins: to find them takes as long as to draw, and a reader waits
-    figure.subplots_adjust(left=0.075, right=0.97, bottom=0.13, top=0.97, hspace=0.12)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    hour = 3_600_000_000
+    figure, (above, below) = _figure(3.8, rows=2, sharex=True, height_ratios=(3, 2))
     start = int(hours["hour"].min()) if len(hours) else moment
-    place = ((hours["hour"].to_numpy(np.int64) - start) // hour).astype(np.int64)
-    edges = (start + hour * np.arange(place.max(initial=0) + 2)).astype("datetime64[us]")
+    place = (hours["hour"].to_numpy(np.int64) - start) // HOUR
+    edges = (start + HOUR * np.arange(place.max(initial=0) + 2)).astype("datetime64[us]")
     for name, colour, label in (("inviews", FILL, "in view"), ("clicks", BLUE, "clicks")):
-        above.stairs(
-            np.bincount(place, hours[name], len(edges) - 1),
-            mdates.date2num(edges),
-            fill=True,
-            color=colour,
-            label=label,
-        )
+        every = np.bincount(place, hours[name], len(edges) - 1)
+        above.stairs(every, mdates.date2num(edges), fill=True, color=colour, label=label)
     middle = edges[place] + np.timedelta64(30, "m")
     below.vlines(middle, hours["low"], hours["high"], color=BLUE, linewidth=1, alpha=0.5)
     below.plot(middle, hours["rate"], "o", color=BLUE, markersize=3)
@@ -442,7 +408,7 @@ def article_life(hours: pd.DataFrame, moment: int) -> Figure:
     often = hours["high"][hours["inviews"] >= hours["inviews"].max() / 10].max()
     above.set(ylabel="times an hour", ylim=(0, None))
     below.set(ylabel="click rate", ylim=(0, 1.05 * often if often > 0 else 1))
-    locator = mdates.AutoDateLocator(minticks=3, maxticks=9)
+    locator = mdates.AutoDateLocator(minticks=3, maxticks=6)
     below.xaxis.set_major_locator(locator)
     below.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
     above.legend(fontsize=8, ncols=3, loc="upper right")

@@ -60,15 +60,6 @@ def test_every_figure_of_a_report_is_recorded(finished, stage):
     assert found > (10 if stage.endswith(".live") else 50)  # a model of what is live is evaluated in 04
 
 
-def test_a_figure_that_is_not_recorded_is_found_out(finished):
-    metrics = sources(finished, "05_compare", "metrics.json")
-    report = finished / "outputs" / "smoke" / "reports" / "05_compare.html"
-    exact = [one for _, numbers in tables(report) for one in numbers if re.fullmatch(r"[-+]?0\.\d{4}", one)]
-    wrong = [f"{float(one) + 1.2345:+.4f}" for one in exact]
-    assert len(exact) > 100
-    assert len(unknown(wrong, metrics)) > 0.95 * len(wrong)
-
-
 def test_no_time_stands_in_the_metrics(finished):
     for stage in STAGES:
         text = (finished / "outputs" / "smoke" / "artifacts" / stage / "metrics.json").read_text()

@@ -3,7 +3,7 @@
 import inspect
 import warnings
 from itertools import combinations
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import numpy as np
@@ -62,15 +62,8 @@ def life(values):
                  rate=values, low=values, high=values)  # fmt: skip
 
 
-class Flat(NamedTuple):
-    """What the picture of a layout looks at."""
-
-    clicked: np.ndarray
-    offsets: np.ndarray
-
-
 CALLS = {
-    "distribution": lambda v, x: [plots.distribution({x: np.array(v)}, x, log) for log in (False, True)],
+    "distribution": lambda v, x: [plots.distribution({x: np.array(v)}, x)],
     "rate_by_bin": lambda v, x: [plots.rate_by_bin(np.array(v), [x] * len(v), x, x)],
     "concentration": lambda v, x: [plots.concentration({x: np.array(v)})],
     "hour_profile": lambda v, x: [plots.hour_profile({x: np.nan_to_num(v).astype(int) % 24})],
@@ -81,17 +74,20 @@ CALLS = {
         {n: {"tier": "ids", "validation": own} for n, own in scores(v, x).items()}
     )],
     "differences": lambda v, x: [plots.differences(scores(v, x), x)],
-    "slate_layout": lambda v, x: [plots.slate_layout(Flat(np.array(v) > 0, np.arange(len(v) + 1)))],
+    "slate_layout": lambda v, x: [
+        plots.slate_layout(SimpleNamespace(clicked=np.array(v) > 0, offsets=np.arange(len(v) + 1)))
+    ],
     "category_shares": lambda v, x: [
-        plots.category_shares(frame(value=[x] * len(v), shown=np.array(v, float), **{x: np.array(v, float)}), most)
-        for most in (2, 12)
+        plots.category_shares(frame(value=[x] * len(own), shown=np.array(own, float), **{x: np.array(own, float)}))
+        for own in (v, 7 * v)
     ],
     "slices": lambda v, x: [plots.slices(records(v, x), [x])],
     "calibration": lambda v, x: [plots.calibration(
         {x: {"ece": np.mean(v) if len(v) else np.nan, "curve": [{"probability": p, "click_rate": p} for p in v]}}
     )],
     "trade_off": lambda v, x: [plots.trade_off(
-        {x: frame(diversity_weight=np.arange(len(v)), diversity=v, **{"ndcg@10": v, "ndcg@10_ci": ends(v)})}
+        {name: frame(diversity_weight=np.arange(len(v)), diversity=np.sort(v),
+                     **{"ndcg@10": less * -np.sort(v), "ndcg@10_ci": ends(v)}) for name, less in ((x, 1), (f"{x}2", 2))}
     )],
     "importance": lambda v, x: [plots.importance(
         {x: frame(group=[f"{x}{place}" for place in range(len(v))], drop=v, drop_ci=ends(v))}
@@ -100,7 +96,7 @@ CALLS = {
         frame(trial=np.arange(len(v)), AUC=np.array(v, float), **{"stopped early": np.arange(len(v)) % 2 == 1}),
         named(np.nan_to_num(v), x), "AUC",
     )],
-    "article_life": lambda v, x: [plots.article_life(life(v), 0)],
+    "article_life": lambda v, x: [plots.article_life(life(own), 0) for own in (v, 6 * v)],
 }  # fmt: skip
 """By function, calls of it with some values and a label."""
 
@@ -143,28 +139,31 @@ def test_settings_of_the_reader_change_nothing(name):
         assert [plots.svg(figure) for figure in CALLS[name]([0.1, 0.4, 0.2], "mlp")] == wanted
 
 
-def texts(figure):
-    """By what it says, the box of every text that is drawn, in pixels."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    found = [text for legend in figure.legends for text in legend.get_texts()]
+def drawn(figure):
+    """The visible axes of a figure that is drawn, the texts of each and those of the figure's own legends."""
+    FigureCanvasAgg(figure).draw()
+    found = [(None, text) for legend in figure.legends for text in legend.get_texts()]
     for axis in (axis for axis in figure.axes if axis.get_visible()):
-        found += [axis.title, axis._left_title, axis.xaxis.label, axis.yaxis.label, *axis.texts]
-        found += axis.get_legend().get_texts() if axis.get_legend() else []
-        found += [tick.label1 for own in (axis.xaxis, axis.yaxis) for tick in own._update_ticks()]
-    shown = [text for text in found if text.get_visible() and text.get_text().strip()]
-    return [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in shown]
+        own = [axis.title, axis._left_title, axis.xaxis.label, axis.yaxis.label, *axis.texts]
+        own += axis.get_legend().get_texts() if axis.get_legend() else []
+        own += [tick.label1 for each in (axis.xaxis, axis.yaxis) for tick in each._update_ticks()]
+        found += [(axis, text) for text in own]
+    return [(axis, text) for axis, text in found if text.get_visible() and text.get_text().strip()]
 
 
 def crowded(figure):
-    """The texts that leave the figure, and the pairs that lie over each other."""
-    boxes, (width, height) = texts(figure), figure.get_size_inches() * figure.dpi
+    """The texts that leave the figure, the pairs that lie over each other, and those that lie over a line."""
+    found, (width, height) = drawn(figure), figure.get_size_inches() * figure.dpi
+    boxes = [(text.get_text(), text.get_window_extent()) for _, text in found]
     out = [name for name, box in boxes if min(box.x0, box.y0) < -2 or box.x1 > width + 2 or box.y1 > height + 2]
-    over = [
+    out += [
         (one, other) for (one, a), (other, b) in combinations(boxes, 2)
         if min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1
     ]  # fmt: skip
-    return out + over
+    for (axis, _), (name, box) in zip(found, boxes, strict=True):
+        paths = [line.get_transform().transform_path(line.get_path()) for line in axis.lines] if axis else []
+        out += [(name, "a line") for path in paths if path.intersects_bbox(box, filled=False)]
+    return out
 
 
 @pytest.mark.parametrize("narrow", [False, True])
@@ -183,3 +182,5 @@ def test_a_crowded_figure_is_noticed():
     figure.axes[0].text(0.5, 0.5, "one")
     figure.axes[0].text(0.51, 0.5, "two")
     assert len(crowded(figure)) == 2
+    figure.axes[0].plot([0, 1], [0, 1])
+    assert crowded(figure)[2:] == [("one", "a line"), ("two", "a line")]

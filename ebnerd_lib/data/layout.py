@@ -70,3 +70,12 @@ def generated_stamp(path: Path) -> dict[str, object] | None:
             "Generate the bundle again; remove the file from real data."
         )
     return entries
+
+
+def size_in_words(size: object) -> str:
+    """Say how large a generated bundle is, so that none is taken for the bundle of EBNeRD that its size is named after.
+
+    >>> size_in_words("demo"), size_in_words("smoke")
+    ('as large as ebnerd_demo', 'size smoke')
+    """
+    return f"as large as ebnerd_{size}" if size in ("demo", "small", "large") else f"size {size}"

@@ -324,12 +324,12 @@ def difference_table(
     Args:
         difference: see ``differences``.
         parameters: of the stage that trained a scorer, by scorer; those that the reference has too and that differ are
-            shown beside it.
+            shown beside it. The tier has a column of its own: an online update may have raised it.
         reference: the name that differences refer to.
     """
-    base = flat(parameters.get(reference, {}))
+    base = {key: value for key, value in flat(parameters.get(reference, {})).items() if key != "tier"}
     changed = {
-        name: ", ".join(f"{key} {value}" for key, value in flat(own).items() if key in base and base[key] != value)
+        name: ", ".join(f"{key} {value}" for key, value in flat(own).items() if base.get(key, value) != value)
         for name, own in parameters.items()
     }
     rows = [

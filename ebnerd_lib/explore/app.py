@@ -2,8 +2,7 @@
 
 import html
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as widgets
@@ -41,11 +40,8 @@ _STYLE = """<style>
 class LiveView(widgets.VBox):
     """The explorer with choices. Displaying it shows it; a choice changes what follows from it.
 
-    Args:
-        explorer: what answers; its settings are those of the controls.
-        moment: what is shown first.
-        rows: clicks of the history that are shown.
-        seed: of the users that are suggested, and of those sampled.
+    First it shows ``moment``, of a history so many ``rows``. The settings of the explorer follow the controls. Users
+    are suggested and sampled with the seed.
     """
 
     def __init__(self, explorer: Explorer, moment: Moment, rows: int = 10, seed: int = 0) -> None:
@@ -184,13 +180,11 @@ class LiveView(widgets.VBox):
 
 
 def _section(heading: str, *answers: Answer) -> str:
-    without = ("article_id", "category", "score") if len(answers) > 1 else ()  # of each there is half a page
-    tables = "".join(_table(answer, without) for answer in answers)
+    tables = "".join(map(_table, answers))
     return f'<h4>{html.escape(heading)}</h4><div class="pair">{tables}</div>'
 
 
-def _table(answer: Answer, without: Sequence[str] = ()) -> str:
-    answer = replace(answer, table=answer.table.drop(columns=[*without]))
+def _table(answer: Answer) -> str:
     kinds = enumerate(answer.table.dtypes)
     numbers = ", ".join(f"th.col{place}, td.col{place}" for place, kind in kinds if pd.api.types.is_numeric_dtype(kind))
     styled = answer.styled().set_table_styles([{"selector": numbers or "th.none", "props": "text-align: right"}])
@@ -202,10 +196,9 @@ def _note(text: str) -> str:
 
 
 def _life_figure(hours: pd.DataFrame, moment: int) -> dict[str, Any]:
-    """Draw what ``plots.article_life`` draws, for a pointer to rest on.
+    """Draw what ``plots.article_life`` draws, for a pointer to rest on: a figure for plotly's extension of JupyterLab.
 
-    Returns a figure as plotly's extension of JupyterLab shows it. Its Python library would take longer to make one
-    than all the rest of an answer.
+    Its Python library would take longer to make one than all the rest of an answer.
     """
     middle = pd.to_datetime(hours["hour"] + HOUR // 2, unit="us").dt.strftime("%Y-%m-%d %H:%M").tolist()
     often = hours["high"][hours["inviews"] >= hours["inviews"].max() / 10].max()

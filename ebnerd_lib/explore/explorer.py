@@ -19,7 +19,6 @@ from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
 from ebnerd_lib.data.layout import SPLITS, check_files
 from ebnerd_lib.data.schema import HISTORY, cast_column, check_schema, flat
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
-from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import BundleError, ConfigError
 from ebnerd_lib.evaluation.diversity import article_space
 from ebnerd_lib.evaluation.evaluate import SCORED, find_scores, load_scores
@@ -74,24 +73,24 @@ def users(dataset: Dataset) -> np.ndarray:
 def moments(dataset: Dataset, wanted: int | str) -> list[Moment]:
     """Return the impressions on offer that a search finds, in order of time; of each part the last ``FOUND``.
 
-    Args:
-        dataset: with the slates of ``tuning`` and ``validation``.
-        wanted: a user's id, or words: these find impressions with a click on an article that ``matches`` finds.
+    Wanted is a user's id, or words: these find impressions with a click on an article that ``matches`` finds.
 
     Raises:
         ConfigError: there is none.
     """
-    match, found = matches(dataset, str(wanted)), []
+    text, found = str(wanted), []
     for part in SCORED:
         slates = dataset.parts[part]
-        hits = np.flatnonzero(slates.clicked & match[slates.article])
-        by_title = np.unique(np.searchsorted(slates.offsets, hits, "right") - 1)
-        rows = np.flatnonzero(slates.user_id == int(wanted)) if is_id(wanted) else by_title
+        if is_id(text):
+            rows = np.flatnonzero(slates.user_id == int(text))
+        else:
+            hits = np.flatnonzero(slates.clicked & matches(dataset, text)[slates.article])
+            rows = np.unique(np.searchsorted(slates.offsets, hits, "right") - 1)
         found += [moment_of(dataset, part, row) for row in rows[-FOUND:].tolist()]
     if not found:
         known = users(dataset)
         raise ConfigError(
-            f"user: nobody on offer has the id '{str(wanted).strip()[:40]}', or clicked an article with that in its "
+            f"user: nobody on offer has the id '{text.strip()[:40]}', or clicked an article with that in its "
             f"title. Sample a user, or choose one of the {len(known):,} on offer, as {', '.join(map(str, known[:3]))}."
         )
     return sorted(found, key=lambda moment: moment.time)
@@ -118,13 +117,13 @@ def matches(dataset: Dataset, text: str) -> np.ndarray:
 
     Case does not count, and a word may be part of a longer one. An empty text finds nothing.
     """
-    title = dataset.articles["title"].fillna("").str.casefold()
-    found = np.full(len(title), bool(text.strip()))
-    for word in text.casefold().split():
-        found &= title.str.contains(word, regex=False).to_numpy(np.bool_)
+    known = np.arange(len(dataset.articles)) > 0
     if is_id(text):
-        found = dataset.articles["article_id"].to_numpy() == int(text)
-    return found & (np.arange(len(found)) > 0)
+        return known & (dataset.articles["article_id"].to_numpy() == int(text))
+    title = dataset.articles["title"].fillna("").str.casefold()
+    for word in text.casefold().split():
+        known &= title.str.contains(word, regex=False).to_numpy(np.bool_)
+    return known & bool(text.strip())
 
 
 def find_articles(dataset: Dataset, text: str) -> pd.DataFrame:
@@ -140,19 +139,18 @@ def find_articles(dataset: Dataset, text: str) -> pd.DataFrame:
     return dataset.articles.iloc[found[np.argsort(-inviews[found], kind="stable")]]
 
 
-def is_id(wanted: int | str) -> bool:
+def is_id(text: str) -> bool:
     """Say whether a search is for an id: one to ten digits."""
-    return re.fullmatch(r"\s*[0-9]{1,10}\s*", str(wanted)) is not None
+    return re.fullmatch(r"\s*[0-9]{1,10}\s*", text) is not None
 
 
 # --- what was read before ------------------------------------------------------------------------------------
 
 
 class ReadTimes:
-    """How long users read what the histories of a bundle's files hold, a row group read when it is asked for.
+    """How long users read what the histories of a bundle's files hold; in memory is only who stands in which row.
 
-    What is held is who stands in which row. Datasets leave read times out: no feature may know them. A person who
-    looks at one user may.
+    Datasets leave read times out: no feature may know them. A person who looks at one user may.
 
     Raises:
         BundleError: a file is missing, or of another form.
@@ -162,23 +160,15 @@ class ReadTimes:
         check_files(bundle)
         self._files = [bundle / split / "history.parquet" for split in SPLITS]
         self._users: list[list[np.ndarray]] = []  # of each row group of each file
-        for file in self._files:
-            opened = open_parquet(file)
-            wanted = ("user_id", *_CLICKS)
-            check_schema(file, opened.schema_arrow, {name: HISTORY[name] for name in wanted})
+        for opened, file in zip(map(open_parquet, self._files), self._files, strict=True):
+            check_schema(file, opened.schema_arrow, {name: HISTORY[name] for name in ("user_id", *_CLICKS)})
             groups = (opened.read_row_group(group, columns=["user_id"]) for group in range(opened.num_row_groups))
             self._users.append([group["user_id"].to_numpy() for group in groups])
 
     def of(self, user_id: int, week: int, clicks: int) -> np.ndarray:
         """Return the seconds of each click of a user's history, in the order of ``Dataset.histories[week]``.
 
-        Args:
-            user_id: as in the file.
-            week: 0 for the train file, 1 for the validation file.
-            clicks: how many the dataset knows.
-
-        Returns:
-            float32 (clicks,), NaN where unknown.
+        Week 0 is the train file's. The dataset knows so many ``clicks``; of them float32 (clicks,), NaN where unknown.
 
         Raises:
             BundleError: the file holds values that no history may, or is not the one that the dataset was made of.
@@ -219,13 +209,9 @@ def history(dataset: Dataset, moment: Moment, read_times: ReadTimes) -> pd.DataF
     read, read_at = own.article[begin:end][past], own.time[begin:end][past]
     seconds = read_times.of(moment.user_id, week, int(end - begin))[past]
     since = log.take((log.user == user) & (log.time < moment.time) & (user > 0))
-    clicked, clicked_at, clicked_in = (
-        values[since.clicked]
-        for values in (since.article, since.per_candidate(since.time), since.per_candidate(since.week))
-    )
-    new = (clicked_in == week) | ~np.isin(clicked, read)
-    article = np.concatenate([read, clicked[new]])
-    time = np.concatenate([read_at, clicked_at[new]])
+    new = since.clicked & ((since.per_candidate(since.week) == week) | ~np.isin(since.article, read))
+    article = np.concatenate([read, since.article[new]])
+    time = np.concatenate([read_at, since.per_candidate(since.time)[new]])
     table = _described(dataset, article, time).assign(
         time=["before the week" if each == UNKNOWN_TIME else in_words(each) for each in time.tolist()],
         read_time=np.concatenate([seconds, np.full(int(new.sum()), np.nan, np.float32)]),
@@ -287,29 +273,27 @@ class Answer:
 
 
 def compared(own: Answer, other: Answer, name: str) -> Answer:
-    """Return a slate or a list with a column that compares its ranks with those of another model.
+    """Return a slate or a list for half a page, with a column that compares its ranks with those of another model.
 
     The column, ``vs. <name>``, says how many ranks an article stands higher (▲) or lower (▼) than there, ``=`` where
     it stands alike, ``ONLY`` where the other list lacks it, and a dash where either has no score. An empty list is
-    not compared with.
+    not compared with. The article's id, its category and the score are left out.
     """
+    table = own.table.drop(columns=["article_id", "category", "score"], errors="ignore")
     if not len(other.table):
-        return own
+        return replace(own, table=table)
     theirs = other.table.drop_duplicates("article_id").set_index("article_id")["rank"]
     ahead = own.table["article_id"].map(theirs) - own.table["rank"]
     marks = ahead.map(
         lambda more: "–" if pd.isna(more) else f"{'▲' if more > 0 else '▼'} {abs(more):g}" if more else "="
     )
     marks = marks.where(own.table["article_id"].isin(theirs.index), ONLY)
-    table = own.table.copy()
     table.insert(1, _VERSUS + name, marks)
     return replace(own, table=table)
 
 
 class Explorer:
     """All that is loaded once, and the answers to what is chosen after.
-
-    The last request is kept: another model asks it of the same features.
 
     Args:
         dataset: of 01_preprocess.
@@ -329,9 +313,8 @@ class Explorer:
         self, dataset: Dataset, bundle: Path, names: list[str], folders: list[Path], settings: Settings
     ) -> None:
         self.dataset, self.settings = dataset, settings
-        loaded = [load_model(find_model_file(name, folders)) for name in names]
-        loaded.sort(key=lambda model: model.trained_on != "live")
-        self._models = dict(zip((model.name for model in loaded), loaded, strict=True))
+        loaded = (load_model(find_model_file(name, folders)) for name in names)
+        self._models = {model.name: model for model in sorted(loaded, key=lambda model: model.trained_on != "live")}
         if late := [model.name for model in self._models.values() if model.is_online]:
             raise ConfigError(
                 f"models: {', '.join(late)} was updated online through all of validation, so at a moment of it the "
@@ -343,19 +326,18 @@ class Explorer:
         self.read_times = ReadTimes(bundle)
         self._space = article_space(dataset)
         self._checkpoints: Checkpoints | None = None
-        self._last: tuple[tuple[int, int, float], rec.Requests] | None = None
+        self._last: tuple[tuple[int, int, float], rec.Requests] | None = None  # for another model
 
     @property
     def models(self) -> dict[str, str]:
         """The models on offer by name, in order, each with its tier and whether it makes lists, in words."""
-        kinds = {"live": "", "logged": ", slates only"}
-        return {name: f"{name} ({model.tier}{kinds[model.trained_on]})" for name, model in self._models.items()}
+        more = {"live": "", "logged": ", slates only"}
+        return {name: f"{name} ({model.tier}{more[model.trained_on]})" for name, model in self._models.items()}
 
     def prepare(self) -> None:
         """Get ready for many choices, by one pass along the log; answers do not depend on it."""
-        if self._checkpoints is None:
-            since = min(int(self.dataset.parts[part].time[0]) for part in SCORED)
-            self._checkpoints = Checkpoints(feature_context(self.dataset), since)
+        since = min(int(self.dataset.parts[part].time[0]) for part in SCORED)
+        self._checkpoints = self._checkpoints or Checkpoints(feature_context(self.dataset), since)
         gc.freeze()  # what is loaded stays: to look through it for garbage would take half a second of some answer
 
     def history(self, moment: Moment, most: int) -> Answer:
@@ -456,19 +438,19 @@ class Explorer:
         Raises:
             ConfigError: the bundle does not know the article.
         """
-        place = int(Vocabulary(self.dataset.articles["article_id"].to_numpy()[1:]).index_of(np.array([article_id]))[0])
-        if not place:
+        place = np.flatnonzero(matches(self.dataset, str(article_id)))
+        if not len(place):
             raise ConfigError(
                 f"article: {article_id} is in no table, slate or history of the bundle. Choose one from the list."
             )
         log = self.dataset.log
-        where = np.flatnonzero(log.article == place)
-        hour, row = np.unique(log.time[np.searchsorted(log.offsets, where, "right") - 1] // HOUR, return_inverse=True)
+        shown = np.flatnonzero(log.article == place[0])
+        hour, row = np.unique(log.time[np.searchsorted(log.offsets, shown, "right") - 1] // HOUR, return_inverse=True)
         inviews = np.bincount(row, minlength=len(hour))
-        clicks = np.bincount(row[log.clicked[where]], minlength=len(hour))
+        clicks = np.bincount(row[log.clicked[shown]], minlength=len(hour))
         low, high = wilson(clicks, inviews)
         counts = {"hour": hour * HOUR, "inviews": inviews, "clicks": clicks, "rate": clicks / np.maximum(inviews, 1)}
-        article = self.dataset.articles.iloc[place]
+        article = self.dataset.articles.iloc[place[0]]
         published = "–" if pd.isna(article["published_time"]) else str(article["published_time"])[:16]
         nameless = "without a title" if article["in_table"] else "not in the articles table"
         title = nameless if pd.isna(article["title"]) else f"“{article['title']}”"

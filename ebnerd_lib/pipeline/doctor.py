@@ -168,7 +168,7 @@ def check_data(profile: str) -> Iterator[Finding]:
     """Describe the bundles in ``data/``, and say how to get the one that the profile reads."""
     from ebnerd_lib.data.bundle import open_parquet
     from ebnerd_lib.data.download import check_bundle
-    from ebnerd_lib.data.layout import generated_stamp
+    from ebnerd_lib.data.layout import generated_stamp, size_in_words
 
     wanted = {paths.ROOT / bundle for bundle in _bundles(profile)}
     found = {folder for folder in (paths.ROOT / "data").glob("[!.]*") if any(folder.rglob("*.parquet"))}
@@ -188,7 +188,7 @@ def check_data(profile: str) -> Iterator[Finding]:
         except EbnerdError as error:
             yield Finding(WRONG if folder in wanted else WARN, name, str(error), f"move {name} away; {remedy}")
             continue
-        origin = f"generated, size {stamp['size']}, seed {stamp['seed']}" if stamp else "not generated"
+        origin = f"generated, {size_in_words(stamp['size'])}, seed {stamp['seed']}" if stamp else "not generated"
         yield Finding(OK, name, f"whole, {origin}{''.join(rows)}")
 
 

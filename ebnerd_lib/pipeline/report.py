@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from ebnerd_lib.configs import flat
+from ebnerd_lib.data.layout import size_in_words
 from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline import runs as known
 from ebnerd_lib.pipeline.history import last_runs
@@ -37,14 +38,9 @@ _LONG = 8
 
 
 def render_profile(profile: str, reports: bool = True) -> int:
-    """Render what is missing or out of date of a profile's reports, and its index.
+    """Render what is missing or out of date of a profile's reports, which take seconds, and its index.
 
-    Args:
-        profile: a folder of ``outputs``; nothing is written if it holds no outputs.
-        reports: whether to look at reports, which take seconds, or at the index alone.
-
-    Returns:
-        How many reports were rendered; the index does not count.
+    Nothing is written for a profile without outputs. Returns how many reports were rendered.
     """
     runs = read_runs(profile)
     origin = known.origin(runs)
@@ -65,11 +61,7 @@ def render_profile(profile: str, reports: bool = True) -> int:
 
 
 def render_all() -> list[str]:
-    """Render the pages of every profile that has outputs and the index over all, without running anything.
-
-    Returns:
-        A line a profile.
-    """
+    """Render the pages of every profile that has outputs and the index over all; return a line a profile."""
     rendered = {profile: render_profile(profile) for profile in _profiles()}
     render_overview()
     return [f"{name}: {number} reports rendered, index outputs/{name}/index.html" for name, number in rendered.items()]
@@ -88,7 +80,7 @@ def render_overview() -> None:
         rows.append({"profile": profile, **_summary(runs), **known.origin(runs)})
     more = {"rows": rows, "comparisons": comparisons()}
     if overview_file().parent.is_dir():
-        render(overview_file(), _key(_renderer(), more), "index.html.j2", lambda: more)
+        render(overview_file(), _key(_renderer(), more), "index.html.j2", lambda: {**more, "tiers": _tiers()})
 
 
 def comparisons(profile: str = "") -> list[dict[str, Any]]:
@@ -111,8 +103,6 @@ def _profiles() -> list[str]:
 
 def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Path, failed: bool) -> dict[str, Any]:
     import nbformat
-
-    from ebnerd_lib.features.registry import TIERS
 
     executed = nbformat.read(notebook, as_version=4)
     pages = {other.stage: other.page for other in reversed(runs) if other.page}
@@ -139,7 +129,7 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
         "title": " · ".join([body.title or run.stage, *filter(None, [run.stage.partition(".")[2]])]),
         "record": {**record, "parameters": flat(record.get("parameters", {}))},
         "given": flat(given),
-        "tiers": [tier for tier in TIERS if tier in tiers],
+        "tiers": [tier for tier in _tiers() if tier in tiers],
         "generated": record.get("generated", origin["generated"]),
         "bundle": record.get("parameters", {}).get("bundle", origin["bundle"]),
         "state": "failed" if failed else "complete" if earlier else run.state,
@@ -158,8 +148,6 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
 
 
 def _index_page(profile: str, runs: list[Run], origin: dict[str, Any]) -> dict[str, Any]:
-    from ebnerd_lib.features.registry import TIER_MEANINGS
-
     scorers = known.scorers(runs)
     return {
         "profile": profile,
@@ -167,10 +155,16 @@ def _index_page(profile: str, runs: list[Run], origin: dict[str, Any]) -> dict[s
         "others": [run for run in runs if not run.belongs],
         "scorers": scorers,
         "scale": _scale(scorers),
-        "tiers": TIER_MEANINGS,
+        "tiers": _tiers(),
         "summary": _summary(runs),
         **origin,
     }
+
+
+def _tiers() -> dict[str, str]:
+    from ebnerd_lib.features.registry import TIER_MEANINGS
+
+    return TIER_MEANINGS
 
 
 def _summary(runs: list[Run]) -> dict[str, Any]:
@@ -178,7 +172,7 @@ def _summary(runs: list[Run]) -> dict[str, Any]:
     runs = [run for run in runs if run.belongs]
     told = {run.stage: run for run in runs if run.metrics.get("answer") and run.state != "failed"}
     seconds = [run.manifest["duration_seconds"] for run in runs if is_number(run.manifest.get("duration_seconds"))]
-    order, scorers = ("failed", "out of date", "not run", "complete"), known.scorers(runs)
+    order = ("failed", "out of date", "not run", "complete")
     return {
         "state": min((run.state for run in runs), key=order.index, default="not run"),
         "complete": sum(run.state == "complete" for run in runs),
@@ -186,20 +180,17 @@ def _summary(runs: list[Run]) -> dict[str, Any]:
         "troubles": [(run.stage, run.state, run.message) for run in runs if run.message],
         "answers": [(stage, told[stage].metrics["answer"]) for stage in _ANSWERS if stage in told],
         "validation": known.validation(runs),
-        "model": next((scorer for scorer in scorers if scorer["kind"] == "model"), None),
-        "baseline": next((scorer for scorer in scorers if scorer["kind"] == "baseline"), None),
+        "model": next((scorer for scorer in known.scorers(runs) if scorer["kind"] == "model"), None),
         "seconds": sum(seconds) if seconds else None,
         "started": max((run.manifest["started"] for run in runs if run.manifest.get("started")), default=None),
     }
 
 
-def _scale(scorers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return a scale that holds every interval and chance: its ends, width in px, and a function from AUC to px."""
+def _scale(scorers: list[dict[str, Any]]) -> tuple[float, float]:
+    """Return the ends of a scale of AUCs that holds every interval and the random level."""
     ends = [0.5, *(end for scorer in scorers for end in (scorer["interval"] or [scorer["auc"]]))]
     margin = max(0.05 * (max(ends) - min(ends)), 0.005)
-    low, high, width = min(ends) - margin, max(ends) + margin, 128
-    per_unit = width / (high - low)
-    return {"low": low, "high": high, "width": width, "x": lambda auc: round((auc - low) * per_unit, 1)}
+    return min(ends) - margin, max(ends) + margin
 
 
 # --- templates and files -----------------------------------------------------------------------------------
@@ -235,6 +226,7 @@ def _ends(interval: Any) -> str:
 
 
 _FILTERS = {
+    "size": size_in_words,
     "duration": _duration,
     "number": _number,
     "ends": _ends,
@@ -379,8 +371,7 @@ class Body:
         for output in self._soup.select("[data-fold]"):
             framed = output.select_one(".scroll")
             text = str(framed["aria-label"]) if framed else "Output"
-            folded = output.wrap(self._soup.new_tag("details", attrs={"class": "fold"}))
-            folded.insert(0, self._soup.new_tag("summary", string=text))
+            self._fold(output, text)
             del output["data-fold"]
         for stream in self._soup.select("pre.stream"):
             self._fold_lines(stream)
@@ -434,13 +425,17 @@ class Body:
             caption.append(self._soup.new_tag("a", attrs=named, string="CSV"))
             figure.insert(0, caption.extract())
 
+    def _fold(self, element: Any, text: str) -> Any:
+        folded = element.wrap(self._soup.new_tag("details", attrs={"class": "fold"}))
+        folded.insert(0, self._soup.new_tag("summary", string=text))
+        return folded
+
     def _fold_lines(self, stream: Any) -> None:
         """Fold a long text away, under the picture of the next cell where that begins with one."""
         lines = stream.get_text().splitlines()
         if len(lines) <= _LONG:
             return
-        folded = stream.wrap(self._soup.new_tag("details", attrs={"class": "fold"}))
-        folded.insert(0, self._soup.new_tag("summary", string=f"{len(lines)} lines: {lines[0]} … {lines[-1]}"))
+        folded = self._fold(stream, f"{len(lines)} lines: {lines[0]} … {lines[-1]}")
         cell = folded.find_parent("section")
         after = cell.find_next_sibling("section") if cell else None
         if after and (picture := after.select_one(".output:first-of-type > figure.picture")):
@@ -455,14 +450,9 @@ def _csv(table: Any) -> str:
     return stream.getvalue()
 
 
-_NUMBER = r"[-−+]?\d[\d,]*(?:\.\d*)?"
-_NUMBERS = re.compile(
-    rf"{_NUMBER}(?:e[-+]?\d+)?\s*%?(?:\s*(?:±|to|–)\s*[\d.,]+)?"
-    rf"|(?:{_NUMBER}\s+)?[\[(]\s*{_NUMBER}\s*(?:,|to|–)\s*{_NUMBER}\s*[\])]",
-    re.IGNORECASE,
-)
-"""A number, two with a sign between them, or an interval that may follow a number."""
-_WITH_INTERVAL = re.compile(rf"({_NUMBER})\s+(\[.*\])")
+_NUMBER = r"[-−+]?\d[\d,]*(?:\.\d*)?(?:e[-+]?\d+)?(?:\s*%)?"
+_NUMBERS = re.compile(rf"({_NUMBER}(?:\s*(?:±|to|–)\s*{_NUMBER})?)?\s*(\[{_NUMBER}, {_NUMBER}\])?", re.IGNORECASE)
+"""A number or two with a sign between them, an interval, or both."""
 _NOTHING = {"", "–", "-", "nan", "NaN", "None", "<NA>", "NaT"}
 
 
@@ -478,6 +468,7 @@ def _align(table: Any) -> None:
             for row in rows:
                 if place < len(row) and all(cell.get("colspan", "1") == "1" for cell in row):
                     row[place]["data-number"] = ""
-                    if both := _WITH_INTERVAL.fullmatch(row[place].get_text().strip()):
+                    both = _NUMBERS.fullmatch(row[place].get_text().strip())
+                    if both and both[1] and both[2]:
                         row[place].string = f"{both[1]} "
                         row[place].append(BeautifulSoup(f"<small>{both[2]}</small>", "html.parser"))

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ebnerd_lib.data.layout import generated_stamp
+from ebnerd_lib.data.layout import generated_stamp, size_in_words
 from ebnerd_lib.errors import StageError
 from ebnerd_lib.pipeline.history import check_mlflow, note, send
 from ebnerd_lib.pipeline.lab import Progress, show_errors
@@ -160,7 +160,7 @@ class Stage:
         commit = "not a git checkout" if git["commit"] is None else git["commit"][:12]
         return {
             "profile and stage": f"{manifest['profile']}, {manifest['stage']} ({manifest['run']} run)",
-            "data": "real data" if self.generated is None else f"generated, size {self.generated['size']}",
+            "data": "real data" if self.generated is None else f"generated, {size_in_words(self.generated['size'])}",
             "commit": commit + (", with uncommitted changes" if git["dirty"] else ""),
             "Python and platform": f"{manifest['python']}, {manifest['platform']}",
             "device and threads": f"{manifest['device']}, {manifest['threads']}",
