@@ -32,7 +32,8 @@ class Trees(SlateModel):
         super().__init__(text=text, **settings)
         if lightgbm is None:
             raise ConfigError(
-                "03_train_trees: LightGBM is not installed. Run `pip install -e '.[trees]'` in the project's environment."
+                "03_train_trees: LightGBM is not installed. "
+                "Run `pip install -e '.[trees]'` in the project's environment."
             )
         self.booster = lightgbm.Booster(model_str=text) if text else None
 
