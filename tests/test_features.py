@@ -18,7 +18,7 @@ from ebnerd_lib.features import store
 from ebnerd_lib.features.build import build, compute_features, write_features
 from ebnerd_lib.features.catalogue import STRENGTH_RATES, behind, relative
 from ebnerd_lib.features.context import FeatureContext
-from ebnerd_lib.features.events import EventCounts, Grouping, Tables, Timeline
+from ebnerd_lib.features.events import EventCounts, Grouping, Tables
 from ebnerd_lib.features.registry import TIERS, Column, allowed, every_column, family, unregister
 
 ARTICLES, USERS, CATEGORIES = 9, 5, 3
@@ -34,7 +34,7 @@ def random_log(rng: np.random.Generator, impressions: int, hours: float = 60.0) 
         impression_id=np.arange(impressions, dtype=np.uint32),
         user_id=np.zeros(impressions, np.uint32),
         user=rng.integers(0, USERS, impressions).astype(np.int32),
-        time=10 * HOUR + rng.choice(instants, impressions),
+        time=10 * HOUR + np.sort(rng.choice(instants, impressions)),
         session=rng.integers(0, 3, impressions),
         device=rng.integers(0, 4, impressions).astype(np.int8),
         subscriber=rng.random(impressions) < 0.5,
@@ -106,7 +106,7 @@ def before(world: FeatureContext, time: int) -> FeatureContext:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40))
-@example(702, 4)  # weeks that overlap in time: the later week's file has a user's earlier impression
+@example(2, 4)  # weeks that overlap in time: the later week's file has a user's earlier impression
 def test_deleting_the_future_leaves_every_feature_unchanged_bit_for_bit(seed, impressions):
     rng, log, world = random_case(seed, impressions)
     whole = compute(log, world)
@@ -201,7 +201,7 @@ def at_times(*hours: float) -> Slates:
 
 def test_windows_are_closed_below_and_open_above():
     log = at_times(0, 1, 2)
-    past = EventCounts("clicks", Timeline.clicks(log), "article", Grouping.one_key(np.arange(2)), Tables())
+    past = EventCounts("clicks", log, "article", Grouping.one_key(np.arange(2)), Tables())
     np.testing.assert_array_equal(past.trailing(log, (1.0, 0.5)), [[0, 0], [1, 0], [1, 0]])
     with pytest.raises(ValueError, match="order of time"):
         past.trailing(log, (1.0, 0.5))
@@ -210,7 +210,7 @@ def test_windows_are_closed_below_and_open_above():
 def test_decayed_sums_of_a_long_log_are_those_of_its_end():
     """Sums are scaled anew every 512 half-lives; nothing of it shows."""
     log = at_times(0, 513, 514, 5_000, 5_001)
-    past = EventCounts("clicks", Timeline.clicks(log), "article", Grouping.one_key(np.arange(2)), Tables())
+    past = EventCounts("clicks", log, "article", Grouping.one_key(np.arange(2)), Tables())
     np.testing.assert_allclose(past.decayed(log, (1.0,)), [[0], [0], [0.5], [0], [0.5]], atol=1e-12)
 
 
@@ -319,7 +319,7 @@ def test_chunks_yield_what_build_fills_in_on_any_number_of_threads(seed, impress
     whole = compute(log, world)
     names = list(rng.permutation(sorted(whole))[: rng.integers(0, 30)])
     seen = np.zeros(impressions, bool)
-    late = np.flatnonzero(log.time >= np.quantile(log.time, rng.random() / 2))
+    late = rng.permutation(np.flatnonzero(log.time >= np.quantile(log.time, rng.random() / 2)))
     queries = log.take(late)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(builds, "_STEP", int(rng.integers(1, 5)))

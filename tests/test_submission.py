@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,8 +138,7 @@ def test_ranks_are_those_of_scores_made_in_memory(submitted, finished, test_set,
     ]
     pq.write_table(pa.table(columns, schema=arrow_schema(BEHAVIORS)), bundle / "validation" / "behaviors.parquet")
     data = datasets.prepare(open_bundle(bundle), "official")[0]
-    data = replace(data, parts={part: slates.take(slates.file_order) for part, slates in data.parts.items()})
-    week = data.parts["validation"]
+    week = data.parts["validation"].take(data.parts["validation"].file_order)
     names = [column.name for column in every_column()]
     expected = ranks_of(model.score(data, week, build(week, feature_context(data)), names), week.offsets)
     found = [r for (_, r), row in zip(read_submission(submitted), rows, strict=True) if not row["is_beyond_accuracy"]]

@@ -139,6 +139,11 @@ class Slates:
             yield order[start:stop]
             start = stop
 
+    def keep(self, kept: np.ndarray) -> "Slates":
+        """Return the same impressions with some of their candidates, bool (m,)."""
+        offsets = np.concatenate(([0], np.cumsum(_count(kept, self.offsets))))
+        return replace(self, offsets=offsets, **{name: getattr(self, name)[kept] for name in _PER_CANDIDATE})
+
     def without_clicks(self) -> "Slates":
         """Return the same slates with no click known: what a scorer may see of the slates it scores."""
         return replace(self, clicked=np.zeros_like(self.clicked))

@@ -46,7 +46,7 @@ class Checkpoints:
         self.context = context
         self._times: list[int] = []
         self._walks: list[EventCursor] = []
-        one, times = context.log.between(0, 1), context.inviews.time
+        one, times = context.log.between(0, 1), context.log.time
         walk, along = EventCursor(context, one), [entry for entry in families() if entry.walk != "slate"]
         place = int(np.searchsorted(times, since))
         while place < len(times):
@@ -203,16 +203,10 @@ def _append(file: io.FileIO, matrix: np.ndarray) -> None:
 
 def _compute(entry: Family, slates: Slates, walk: EventCursor, **read: np.ndarray) -> np.ndarray:
     """Return the columns of a family, which reads others, for slates in order of time: float32 (m, columns)."""
-    by_user = np.lexsort((slates.time, slates.user, slates.week)) if entry.walk == "user" else None
-    seen = slates if by_user is None else slates.take(by_user)
-    values = entry.compute(Chunk(seen, walk.context, walk, read)).astype(np.float32, copy=False)
+    values = entry.compute(Chunk(slates, walk.context, walk, read)).astype(np.float32, copy=False)
     if values.shape != (slates.candidates, len(entry.columns)):
         raise ValueError(f"feature family {entry.name} returned {values.shape} for {slates.candidates} candidates")
-    if by_user is None:
-        return values
-    out = np.empty_like(values)
-    out[candidate_rows(slates.offsets, by_user)] = values
-    return out
+    return values
 
 
 def _completed(
@@ -233,15 +227,14 @@ def _steps_before(queries: Slates, context: FeatureContext, since: int) -> Itera
     """Yield slates without candidates, at steps of the timeline before the first query: they only move a walk on."""
     if not len(queries):
         return
-    one, times = queries.take(queries.by_time[:1]), context.inviews.time
+    one, times = queries.take(queries.by_time[:1]), context.log.time
     for place in range(int(np.searchsorted(times, since)), int(np.searchsorted(times, one.time[0])), _STEP):
         yield _nothing_at(one, int(times[place]))
 
 
 def _nothing_at(one: Slates, time: int) -> Slates:
     """Return an impression at a time, without candidates: it only moves a walk on."""
-    nothing = {name: getattr(one, name)[:0] for name in ("article_id", "article", "clicked")}
-    return replace(one, time=np.array([time]), offsets=np.zeros(2, np.int64), **nothing)
+    return replace(one.keep(np.zeros(one.candidates, bool)), time=np.array([time]))
 
 
 def _needed(names: list[str]) -> list[Family]:

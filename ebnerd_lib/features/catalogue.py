@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
-from ebnerd_lib.data.slates import HOUR
+from ebnerd_lib.data.slates import HOUR, candidate_rows
 from ebnerd_lib.features.context import By, Chunk
 from ebnerd_lib.features.events import Kind
 from ebnerd_lib.features.registry import Column, every_column, family
@@ -231,7 +231,7 @@ def together(chunk: Chunk) -> np.ndarray:
 
 
 @family(
-    "user",
+    "time",
     Column("user_shown", "exposure", "seen before", "times", "times a was shown to u"),
     Column("user_clicked", "clicks", "seen before", "times", "times u clicked a"),
     Column("user_hours_since_shown", "exposure", "seen before", "hours", "t − last time a was shown to u"),
@@ -243,11 +243,17 @@ def together(chunk: Chunk) -> np.ndarray:
 )
 def seen_before(chunk: Chunk) -> np.ndarray:
     """What this user was shown and clicked of the candidate before."""
-    slates, own = chunk.slates, chunk.context.by_user
-    return user_past(
+    order = np.lexsort((chunk.slates.time, chunk.slates.user, chunk.slates.week))
+    slates, own, out = (
+        chunk.slates.take(order),
+        chunk.context.by_user,
+        np.empty((chunk.slates.candidates, 6), np.float32),
+    )
+    out[candidate_rows(chunk.slates.offsets, order)] = user_past(
         slates.user, slates.time, slates.session, slates.offsets, slates.article, own.offsets, own.time, own.session,
         own.slates, own.article, own.clicked, chunk.context.articles,
     )  # fmt: skip
+    return out
 
 
 @family(
