@@ -26,7 +26,7 @@ from ebnerd_lib.features.build import build
 from ebnerd_lib.features.context import feature_context
 from ebnerd_lib.features.registry import every_column
 from ebnerd_lib.pipeline.submission import MEMBER, check_submission, rank, ranks_of, write_predictions
-from ebnerd_lib.sample import generate_test
+from ebnerd_lib.sample import generate
 from ebnerd_lib.training.model_file import load_model
 
 LINE = re.compile(r"(\d+) \[(\d+(?:,\d+)*)\]")
@@ -53,7 +53,7 @@ def read_submission(file: Path) -> list[tuple[int, list[int]]]:
 @pytest.fixture(scope="module")
 def test_set(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("hidden") / "testset"
-    generate_test(folder, seed=0, size="smoke")
+    generate(folder, size="smoke", test=True)
     return folder
 
 
@@ -191,7 +191,7 @@ def test_wrong_words_are_one_clear_error(finished, test_set, tmp_path, word, val
 @pytest.mark.slow
 def test_a_large_submission_is_right_and_stays_within_memory(finished, tmp_path):
     test_set, file = tmp_path / "testset", tmp_path / "predictions.zip"
-    generate_test(test_set, seed=0, size="demo")
+    generate(test_set, test=True)
     words = f"-m ebnerd_lib submit --profile smoke --model {MODEL} --test {test_set} --out {file}".split()
     child = subprocess.Popen([sys.executable, *words], cwd=finished, env={**os.environ, "PYTHONPATH": str(finished)})
     _, status, usage = os.wait4(child.pid, 0)
