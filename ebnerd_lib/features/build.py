@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features import catalogue as catalogue  # registers the features
 from ebnerd_lib.features.context import Chunk, EventCursor, FeatureContext, feature_context
 from ebnerd_lib.features.registry import Family, columns_named, every_column, families
-from ebnerd_lib.features.store import COLUMNS_FILE
+from ebnerd_lib.features.store import COLUMNS_FILE, Features
 
 CHUNK = 1 << 16  # candidates computed at a time: this and the tables of past events bound the memory of a build
 THREADS = 2  # that families are computed on
@@ -68,30 +68,12 @@ class Checkpoints:
         return self._times[place], self._walks[place].copy(queries)
 
 
-@dataclass(frozen=True)
-class FeatureChunk:
-    """Some slates and their features."""
-
-    rows: np.ndarray  # int64 (n,), their positions in the queries, in order of time
-    slates: Slates  # with no click known
-    names: list[str]  # of the columns of ``table``
-    table: np.ndarray  # float32 (m, columns)
-
-    def column(self, name: str) -> np.ndarray:
-        """Return one column: float32 (m,)."""
-        return self.table[:, self.names.index(name)]
-
-    def matrix(self, names: list[str]) -> np.ndarray:
-        """Return columns as float32 (m, len(names)), in the order of ``names``."""
-        if names == self.names:
-            return self.table
-        return np.take(self.table, np.array([self.names.index(name) for name in names], dtype=np.int64), axis=1)
-
-
 def compute_features(
     queries: Slates, context: FeatureContext, names: list[str], checkpoints: Checkpoints | None = None
-) -> Iterator[FeatureChunk]:
+) -> Iterator[tuple[np.ndarray, Slates, Features]]:
     """Yield features of every candidate, a chunk at a time in order of time; some chunks are all that is held.
+
+    A chunk is the positions of its slates in the queries, int64 (n,), the slates without clicks, and their features.
 
     The queries' own clicks are hidden from the feature functions. Columns that the wanted ones are computed from come
     with them. Checkpoints are of the same past, to walk on from; without any the walk starts at its beginning.
@@ -114,7 +96,7 @@ def compute_features(
         for moment in _steps_before(queries, context, since):
             for task in moved_to(moment):
                 task.result()
-        waiting: deque[Future[FeatureChunk]] = deque()
+        waiting: deque[Future[tuple[np.ndarray, Slates, Features]]] = deque()
         for rows in queries.chunks(queries.by_time, CHUNK):
             slates = hidden.take(rows)
             tasks = moved_to(slates)
@@ -130,8 +112,8 @@ def build(queries: Slates, context: FeatureContext, checkpoints: Checkpoints | N
     """Return all registered features, see ``compute_features``: float32 (candidates, columns in registry order)."""
     names = [column.name for column in every_column()]
     out = np.empty((queries.candidates, len(names)), np.float32)
-    for part in compute_features(queries, context, names, checkpoints):
-        out[candidate_rows(queries.offsets, part.rows)] = part.table
+    for rows, _, features in compute_features(queries, context, names, checkpoints):
+        out[candidate_rows(queries.offsets, rows)] = features.matrix
     return out
 
 
@@ -170,15 +152,15 @@ def write_features(
             files.append(opened.enter_context((folder / f"features_{part}.npy").open("wb", buffering=0)))
             about = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False}
             np.lib.format.write_array_header_1_0(files[-1], {**about, "shape": (slates.candidates, len(names))})
-        for chunk in compute_features(dataset.log, feature_context(dataset), names):
-            matrix = chunk.matrix(names)
+        for rows, slates, features in compute_features(dataset.log, feature_context(dataset), names):
+            matrix = features.select(names)
             if half:
                 matrix = halves(matrix)
             # Parts and chunks are both in order of time, so each chunk goes on where its parts' files end.
-            which = np.searchsorted(ends, chunk.rows, side="right")
+            which = np.searchsorted(ends, rows, side="right")
             parts = np.unique(which)
             for part in parts:
-                own = matrix if len(parts) == 1 else matrix[chunk.slates.per_candidate(which == part)]
+                own = matrix if len(parts) == 1 else matrix[slates.per_candidate(which == part)]
                 _append(files[part], own)
             done += len(matrix)
             progress(done / dataset.log.candidates)
@@ -211,7 +193,7 @@ def _compute(entry: Family, slates: Slates, walk: EventCursor, **read: np.ndarra
 
 def _completed(
     members: list[Family], rows: np.ndarray, slates: Slates, values: dict[str, np.ndarray], walk: EventCursor
-) -> FeatureChunk:
+) -> tuple[np.ndarray, Slates, Features]:
     """Return slates with the columns of all families, of which the ``values`` of some are known by family."""
     known: dict[str, np.ndarray] = {}
     for entry in members:
@@ -220,7 +202,7 @@ def _completed(
         known |= {column.name: values[entry.name][:, place] for place, column in enumerate(entry.columns)}
     nothing = np.empty((slates.candidates, 0), np.float32)
     table = np.concatenate([nothing, *(values[entry.name] for entry in members)], axis=1)
-    return FeatureChunk(rows, slates, list(known), table)
+    return rows, slates, Features(table, list(known))
 
 
 def _steps_before(queries: Slates, context: FeatureContext, since: int) -> Iterator[Slates]:

@@ -138,15 +138,15 @@ def training_pools(
     matrix = large_zeros((int(offsets[-1]), len(columns)), np.float16)
     kept, log_chance = np.ones(whole.candidates, bool), np.zeros(whole.candidates, np.float32)
     sampled, rng = int(whole.offsets[cut]), np.random.default_rng(seed)
-    for chunk in compute_features(whole, context, list(dict.fromkeys([*columns, _VIEWS]))):
-        first, end = int(chunk.rows[0]), int(chunk.rows[-1]) + 1
+    for rows, _, found in compute_features(whole, context, list(dict.fromkeys([*columns, _VIEWS]))):
+        first, end = int(rows[0]), int(rows[-1]) + 1
         own = slice(whole.offsets[first], min(whole.offsets[end], sampled))
         if first < cut:
             slates = whole.between(first, min(end, cut))
-            views = chunk.column(_VIEWS)[: slates.candidates]
+            views = found.column(_VIEWS)[: slates.candidates]
             kept[own], log_chance[own] = _sample(slates, views, settings, rng)
         here = kept[whole.offsets[first] : whole.offsets[end]]
-        matrix[offsets[first] : offsets[end]] = halves(chunk.matrix(list(columns))[here])
+        matrix[offsets[first] : offsets[end]] = halves(found.select(list(columns))[here])
     both, log_chance = whole.keep(kept), log_chance[kept]
     parts = {"train": both.between(0, cut), "tuning": both.between(cut, len(both))}
     ends = {"train": slice(0, offsets[cut]), "tuning": slice(offsets[cut], None)}

@@ -1,4 +1,4 @@
-"""Features on disk: one memory-mapped array a part, and the list of its columns beside it."""
+"""Features of slates; on disk one memory-mapped array a part, and the list of its columns beside it."""
 
 import json
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ COLUMNS_FILE = "features.json"
 
 @dataclass(frozen=True)
 class Features:
-    """The features of a part."""
+    """The features of a part, or of a chunk of slates."""
 
-    matrix: np.ndarray  # float32 or float16 (candidates, columns), memory-mapped, in the order of the part's slates
+    matrix: np.ndarray  # float32 or float16 (candidates, columns) in the order of the slates; of a part memory-mapped
     columns: list[str]  # names
     log_chance: np.ndarray | None = None  # float32 (candidates,), where slates are samples: of the candidate's chance
 
@@ -31,6 +31,12 @@ class Features:
                 "parameter leave_out does not name it, and run it again."
             )
         return self.matrix[:, self.columns.index(name)].astype(np.float32)
+
+    def select(self, names: list[str]) -> np.ndarray:
+        """Return columns in the order of ``names``: (candidates, len(names))."""
+        if names == self.columns:
+            return self.matrix
+        return np.take(self.matrix, np.array([self.columns.index(name) for name in names], dtype=np.int64), axis=1)
 
 
 def read(folder: Path, part: str) -> Features:
