@@ -126,15 +126,11 @@ def changed(place, old, new):
     [
         ("train/behaviors", changed(2, "\t\t", "\t"), "line 3"),
         ("train/behaviors", [*TRAIN, ""], "line 5"),
-        ("train/behaviors", changed(1, "11/11", "31/11"), "line 2"),
         ("train/behaviors", changed(1, "11/11", "2/30"), "line 2"),
         ("train/behaviors", changed(1, "12:05:58 AM", "13:05:58"), "line 2"),
-        ("train/behaviors", changed(0, "N20-1", "N20"), "line 1"),
-        ("train/behaviors", changed(0, "N1-0 N20-1", "N1 N20"), "line 1"),
         ("train/behaviors", changed(0, "N20-1", "N20-2"), "line 1"),
         ("train/behaviors", changed(0, "N1-0 N20-1", ""), "line 1"),
         ("train/behaviors", changed(0, "N1 N1", "N1,N1"), "line 1"),
-        ("train/behaviors", changed(0, "U7", "7"), "line 1"),
         ("train/behaviors", changed(0, "U7", "U07"), "line 1"),
         ("train/behaviors", changed(0, "N1-0", f"N{2**31}-0"), "line 1"),
         ("train/behaviors", [*TRAIN, TRAIN[1]], "line 5"),
@@ -144,7 +140,6 @@ def changed(place, old, new):
         ("train/news", [*NEWS, NEWS[0]], "line 4"),
         ("train/news", [NEWS[0], NEWS[1] + "\t"], "line 2"),
         ("dev/news", [NEWS[0].replace("N1", "1")], "line 1"),
-        ("dev/behaviors", [], "0 lines"),
     ],
 )  # fmt: skip
 def test_a_broken_line_is_refused_by_its_number_and_nothing_stays(name, lines, place, folders):
