@@ -13,8 +13,8 @@ from numba import njit
 
 from ebnerd_lib.configs import SplitName
 from ebnerd_lib.data import slates as slates_io
-from ebnerd_lib.data.bundle import ARTICLE_COLUMNS, Bundle, History, build_history, build_slates
 from ebnerd_lib.data.bundle import UNKNOWN_TIME as UNKNOWN_TIME
+from ebnerd_lib.data.bundle import Bundle, History, build_history, build_slates
 from ebnerd_lib.data.layout import SPLITS, TEST
 from ebnerd_lib.data.schema import SENTIMENT_LABELS
 from ebnerd_lib.data.slates import HOUR, Slates
@@ -150,7 +150,7 @@ def prepare(bundle: Bundle, split: SplitName) -> tuple[Dataset, pd.DataFrame]:
         BundleError: see ``ebnerd_lib.data.bundle``; or nothing can be learnt from a part, or evaluated on it, as no
             slate of it has a click and something beside it.
     """
-    table = bundle.articles(ARTICLE_COLUMNS)
+    table = bundle.articles()
     with ThreadPoolExecutor(len(SPLITS)) as pool:  # what they do outside of Python runs at the same time
         behaviors = list(pool.map(bundle.behaviors, SPLITS))
         clicks = list(pool.map(bundle.clicks, SPLITS))
@@ -206,7 +206,7 @@ def prepare_hidden(before: Bundle, test: Bundle) -> tuple[Dataset, int]:
     Raises:
         BundleError: see ``ebnerd_lib.data.bundle``.
     """
-    table = test.articles(ARTICLE_COLUMNS)
+    table = test.articles()
     asked, past, clicks = test.behaviors(TEST), before.behaviors(SPLITS[1]), test.clicks(TEST)
     pa.default_memory_pool().release_unused()  # what reading took
     articles = Vocabulary(np.concatenate([table["article_id"].to_numpy(), asked.seen, past.seen, clicks.seen]))
