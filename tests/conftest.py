@@ -16,8 +16,7 @@ from runs import command, copy_of
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.schema import ARTICLES, BEHAVIORS, HISTORY, arrow_schema
-from ebnerd_lib.features import store
-from ebnerd_lib.features.build import write_features
+from ebnerd_lib.features.build import Features, read_features, write_features
 from ebnerd_lib.pipeline.paths import ROOT
 from ebnerd_lib.sample import generate
 
@@ -184,9 +183,9 @@ def smoke_features(smoke, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def features(smoke, smoke_features) -> dict[str, store.Features]:
+def features(smoke, smoke_features) -> dict[str, Features]:
     """The stored features of the smoke bundle, by part."""
-    return {part: store.read(smoke_features, part) for part in smoke.parts}
+    return {part: read_features(smoke_features, part) for part in smoke.parts}
 
 
 @pytest.fixture(scope="session")

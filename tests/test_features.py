@@ -14,8 +14,7 @@ from ebnerd_lib.data.dataset import UNKNOWN_TIME, Metadata
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features import build as builds
-from ebnerd_lib.features import store
-from ebnerd_lib.features.build import build, compute_features, write_features
+from ebnerd_lib.features.build import build, compute_features, read_features, write_features
 from ebnerd_lib.features.catalogue import STRENGTH_RATES, behind, relative
 from ebnerd_lib.features.context import FeatureContext
 from ebnerd_lib.features.events import EventCounts, Grouping, Tables
@@ -208,7 +207,7 @@ def test_files_depend_on_neither_threads_nor_chunks(smoke, smoke_features, tmp_p
     assert len(files) == 4
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "small" / file).read_bytes(), file
-    full, stored = store.read(smoke_features, "validation"), store.read(tmp_path / "one", "validation")
+    full, stored = read_features(smoke_features, "validation"), read_features(tmp_path / "one", "validation")
     left_out = {"clicks_1h"} | {column.name for column in every_column() if column.group == "page"}
     assert stored.columns == [name for name in full.columns if name not in left_out]
     for name in stored.columns:

@@ -17,8 +17,7 @@ from ebnerd_lib.data.dataset import UNKNOWN_TIME, prepare
 from ebnerd_lib.data.mind import convert
 from ebnerd_lib.data.schema import ARTICLES, BEHAVIORS, HISTORY, arrow_schema
 from ebnerd_lib.errors import BundleError
-from ebnerd_lib.features import store
-from ebnerd_lib.features.build import write_features
+from ebnerd_lib.features.build import read_features, write_features
 from ebnerd_lib.features.catalogue import left_out
 from ebnerd_lib.features.registry import every_column
 from ebnerd_lib.pipeline.paths import ROOT
@@ -224,7 +223,7 @@ def test_features_of_what_mind_lacks_are_left_out_and_the_others_say_something(m
         "is_subscriber", "session_id",
     }  # fmt: skip
     write_features(made_up, tmp_path)
-    stored = [store.read(tmp_path, part) for part in ("train", "validation")]
+    stored = [read_features(tmp_path, part) for part in ("train", "validation")]
     names = {name for own in lacking.values() for name in own}
     assert [column.name for column in every_column() if column.name not in names] == stored[0].columns
     values = np.concatenate([own.matrix for own in stored])

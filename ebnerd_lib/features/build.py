@@ -1,4 +1,4 @@
-"""Compute registered features of slates in one pass along the log, chunk by chunk, on two threads, and write them.
+"""Compute registered features of slates in one pass along the log, chunk by chunk, on two threads; write and read them.
 
 ``queries`` are the slates to describe; the ``FeatureContext`` holds the past events they may look at. In preprocessing
 both come from the same log; for a recommendation the queries are slates that nobody was shown.
@@ -14,24 +14,49 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates, candidate_rows
-from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.features import catalogue as catalogue  # registers the features
 from ebnerd_lib.features.context import Chunk, EventCursor, FeatureContext, feature_context
-from ebnerd_lib.features.registry import Family, columns_named, every_column, families
-from ebnerd_lib.features.store import COLUMNS_FILE, Features
+from ebnerd_lib.features.registry import Family, allowed, columns_named, every_column, families
 
+COLUMNS_FILE = "features.json"
 CHUNK = 1 << 16  # candidates computed at a time: this and the tables of past events bound the memory of a build
 THREADS = 2  # that families are computed on
 _WAITING = 2  # chunks that are completed while the past moves on
 _BEGINNING = np.iinfo(np.int64).min
 _STEP = 1 << 16  # impressions of a timeline that are walked over at a time where nothing is asked
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of a part, or of a chunk of slates."""
+
+    matrix: np.ndarray  # float32 or float16 (candidates, columns) in the order of the slates; of a part memory-mapped
+    columns: list[str]  # names
+    log_chance: np.ndarray | None = None  # float32 (candidates,), where slates are samples: of the candidate's chance
+
+    def column(self, name: str) -> np.ndarray:
+        """Return one column, float32 (candidates,). Raises ``StageError`` where there is none of that name."""
+        if name not in self.columns:
+            raise StageError(
+                f"feature '{name}' is not among the {len(self.columns)} that 01_preprocess wrote. See that its "
+                "parameter leave_out does not name it, and run it again."
+            )
+        return self.matrix[:, self.columns.index(name)].astype(np.float32)
+
+    def select(self, names: list[str]) -> np.ndarray:
+        """Return columns in the order of ``names``: (candidates, len(names))."""
+        if names == self.columns:
+            return self.matrix
+        return np.take(self.matrix, np.array([self.columns.index(name) for name in names], dtype=np.int64), axis=1)
 
 
 class Checkpoints:
@@ -166,6 +191,36 @@ def write_features(
             progress(done / dataset.log.candidates)
     text = json.dumps([vars(column) for column in columns], indent=1, ensure_ascii=False)
     (folder / COLUMNS_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_features(folder: Path, part: str) -> Features:
+    """Map the features of a part. Raises ``StageError`` where the folder lacks them or holds something else."""
+    path = folder / f"features_{part}.npy"
+    if not path.exists():
+        raise StageError(f"{path}: no such file. Run 01_preprocess for this profile first.")
+    columns = json.loads((folder / COLUMNS_FILE).read_text(encoding="utf-8"))
+    try:
+        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise StageError(f"{path}: not an array of numbers ({error}). Run 01_preprocess again.") from error
+    return Features(matrix, [column["name"] for column in columns])
+
+
+def columns_table(names: Sequence[str]) -> pd.DataFrame:
+    """Return what the registry says of some columns: name, tier, group, unit and formula, in order of registration."""
+    return pd.DataFrame([vars(column) for column in every_column() if column.name in names])
+
+
+def usable(features: Features, tier: str) -> list[int]:
+    """Return the positions of the stored columns, of any part, that a model of a tier may see.
+
+    The registry decides, not the file: columns that are not registered are ignored.
+
+    Raises:
+        ConfigError: the tier is unknown.
+    """
+    names = set(allowed(tier))
+    return [place for place, name in enumerate(features.columns) if name in names]
 
 
 def halves(values: np.ndarray) -> np.ndarray:

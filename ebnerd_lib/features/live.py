@@ -16,9 +16,8 @@ from ebnerd_lib.configs import Pools
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows, concatenate, large_zeros
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.features.build import compute_features, halves
+from ebnerd_lib.features.build import Features, compute_features, halves
 from ebnerd_lib.features.context import FeatureContext, feature_context
-from ebnerd_lib.features.store import Features
 
 POOL_HOURS = 24.0
 """An article is live as long as this after it was in view."""
