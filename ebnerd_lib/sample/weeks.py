@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ebnerd_lib.data.layout import SPLITS, TEST
-from ebnerd_lib.data.schema import BEHAVIORS, HISTORY, TEST_BEHAVIORS, arrow_schema
+from ebnerd_lib.data.schema import BEHAVIORS, HISTORY, TEST_BEHAVIORS, arrow_schema, table_of
 from ebnerd_lib.sample import simulate
-from ebnerd_lib.sample.articles import TRAIN_BEGIN, WEEK, Articles, Floats, Places, list_column, starts_of, table_of
+from ebnerd_lib.sample.articles import TRAIN_BEGIN, WEEK, Articles, Floats, Places, list_column, starts_of
 from ebnerd_lib.sample.pools import TRAFFIC, Pools
 from ebnerd_lib.sample.readers import Readers, evenly
 

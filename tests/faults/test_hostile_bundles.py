@@ -24,7 +24,7 @@ from rows import Article, Rows, read_rows
 from ebnerd_lib.data import summary
 from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset, prepare
-from ebnerd_lib.data.schema import ARTICLES, arrow_schema
+from ebnerd_lib.data.schema import ARTICLES, table_of
 from ebnerd_lib.errors import EbnerdError
 from ebnerd_lib.features.build import build
 from ebnerd_lib.features.context import feature_context
@@ -433,9 +433,7 @@ def pilot(tmp_path_factory) -> Path:
         pq.write_table(history, folder / split / "history.parquet")
     lists = [*behaviors["article_ids_inview"].to_pylist(), *history["article_id_fixed"].to_pylist()]
     half = sorted({number for own in lists for number in own})[::2]
-    nulls = {name: pa.nulls(len(half), kind) for name, kind in ARTICLES.items()}
-    table = pa.table(nulls | {"article_id": pa.array(half, pa.int32())}, schema=arrow_schema(ARTICLES))
-    pq.write_table(table, folder / "articles.parquet")
+    pq.write_table(table_of({"article_id": half}, ARTICLES), folder / "articles.parquet")
     return folder
 
 
