@@ -127,8 +127,7 @@ class EventCounts:
             ],
         )  # fmt: skip
         out = np.full((slates.candidates, len(spans)), self._grouping.missing, dtype=np.float32)
-        lengths = self._events.lengths if self._kind == "chances" else np.zeros(0, np.int64)
-        _decayed(*self._query(slates), lengths, spans, *state, out)
+        _decayed(*self._query(slates), self._kind == "chances", spans, *state, out)
         return out
 
     def hours_since(self, slates: Slates, first: bool) -> np.ndarray:
@@ -183,7 +182,7 @@ def _trailing(time, offsets, article, side, log_time, log_offsets, log_article, 
 
 
 @njit(cache=True, nogil=True)
-def _decayed(time, offsets, article, side, log_time, log_offsets, log_article, log_side, starts, keys, lengths, spans,
+def _decayed(time, offsets, article, side, log_time, log_offsets, log_article, log_side, starts, keys, chances, spans,
              at, origin, value, out):  # fmt: skip
     # ``value`` holds Σ weight · 2^((event - origin) / span): one power an impression, not one an event, and it depends
     # on events alone, never on queries.
@@ -199,7 +198,7 @@ def _decayed(time, offsets, article, side, log_time, log_offsets, log_article, l
                     value[:, h] *= 2.0 ** (-_REBASE * steps)
                     origin[h] += np.int64(_REBASE * steps) * spans[h]
                     age = (log_time[row] - origin[h]) / spans[h]
-                factor[h] = 2.0**age / lengths[row] if len(lengths) else 2.0**age
+                factor[h] = 2.0**age / (log_offsets[row + 1] - log_offsets[row]) if chances else 2.0**age
             for e in range(log_offsets[row], log_offsets[row + 1]):
                 for place in range(starts[log_article[e]], starts[log_article[e] + 1]):
                     k = _row(keys[place], log_side, row)
