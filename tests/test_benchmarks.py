@@ -13,7 +13,7 @@ from ebnerd_lib.models.base import one_thread
 
 @pytest.fixture(scope="module")
 def stored(smoke, smoke_features):
-    return {part: inputs.store.read(smoke_features, part) for part in smoke.parts}
+    return {part: inputs.read_features(smoke_features, part) for part in smoke.parts}
 
 
 def check_slates(labels, sentiment, smoke):

@@ -21,7 +21,7 @@ from runs import artifacts, manifest, metrics
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
-from ebnerd_lib.features import store
+from ebnerd_lib.features.build import read_features
 from ebnerd_lib.models.base import Batch, listwise
 from ebnerd_lib.models.mf import MFIds
 from ebnerd_lib.models.mlp import MLP
@@ -99,7 +99,7 @@ def ready(project):
     """The dataset and its features, as the processes read them."""
     folder = project / "outputs" / "smoke" / "artifacts" / "01_preprocess"
     data = datasets.load(folder)
-    return data, {part: store.read(folder, part) for part in data.parts}
+    return data, {part: read_features(folder, part) for part in data.parts}
 
 
 @pytest.mark.slow

@@ -17,8 +17,7 @@ from fits import fitted
 
 import ebnerd_lib
 from ebnerd_lib.data import dataset as datasets
-from ebnerd_lib.features import store
-from ebnerd_lib.features.store import Features
+from ebnerd_lib.features.build import Features, read_features
 from ebnerd_lib.models.base import SlateModel
 from ebnerd_lib.training.fit import EpochSeed
 
@@ -29,7 +28,7 @@ SETTINGS = {
     "learning_rate": 1e-2,
 }  # fmt: skip
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["ebnerd_lib.pipeline.train", "ebnerd_lib.features.store"])
+SERVER.set_forkserver_preload(["ebnerd_lib.pipeline.train", "ebnerd_lib.features.build"])
 
 
 def stage(folder: Path, out: Path, death: tuple[str, int] | None) -> None:
@@ -39,7 +38,7 @@ def stage(folder: Path, out: Path, death: tuple[str, int] | None) -> None:
     if death is not None:
         kill_before(*death)
     data = datasets.load(folder)
-    features = {part: store.read(folder, part) for part in data.parts}
+    features = {part: read_features(folder, part) for part in data.parts}
     result = fitted(data, features, out / "logs", **SETTINGS)
     table = result.curve.assign(best=result.best_epoch, weights=sum(p.sum().item() for p in weights(result)))
     table.to_csv(out / f"{result.model.name}.csv", index=False)
