@@ -136,7 +136,7 @@ def test_an_unknown_reference_is_refused_with_the_names_there_are(smoke, evaluat
 def test_saved_scores_give_the_metrics_that_their_stage_reported(smoke, tmp_path):
     rng = np.random.default_rng(1)
     scores = {part: rng.normal(size=smoke.parts[part].candidates) for part in ("tuning", "validation")}
-    entry = save_scorer(Scorer("x", "ids", scores, 5), smoke.parts, tmp_path, seed=3)
+    entry = save_scorer(Scorer("x", "ids", scores, 5), smoke.parts, tmp_path, seed=3).metrics
     (tmp_path / "metrics.json").write_text(json.dumps({"models": {"x": entry}}))
     (saved,) = compare.saved_scorers(tmp_path, smoke)
     assert evaluate_scorer(saved, smoke.parts, seed=3).metrics == entry

@@ -23,8 +23,8 @@ from ebnerd_lib.models.mf import MFIds
 from ebnerd_lib.models.mlp import MLP
 from ebnerd_lib.models.nrms import NRMS
 from ebnerd_lib.models.pprec import PPRec
-from ebnerd_lib.training.batches import SlateData
 from ebnerd_lib.training.inputs import HistoryReader, IdEncoder, SessionClicks, TrainingInputs, training_rows
+from ebnerd_lib.training.lightning import SlateData
 from ebnerd_lib.training.model_file import load_model, save_model
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning.utilities import rank_zero_only
 
 from ebnerd_lib.configs import Pools
 from ebnerd_lib.data.bundle import History
@@ -239,7 +238,7 @@ class TrainingInputs:
             torch.manual_seed(number)
             networks.append(kind(**sizes, **settings))
         transform = networks[0].transform
-        if columns and rank_zero_only.rank == 0:  # other processes get it when training starts
+        if columns:
             where = candidate_rows(self.dataset.parts["train"].offsets, self.rows)
             transform.fit(self.features["train"].matrix, where, columns)
         if isinstance(networks[0], NewsModel):
