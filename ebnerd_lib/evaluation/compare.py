@@ -20,7 +20,6 @@ from ebnerd_lib.evaluation.evaluate import SCORED, Evaluated, Scorer, find_score
 from ebnerd_lib.evaluation.intervals import FEW_USERS, user_bootstrap, with_interval
 from ebnerd_lib.evaluation.metrics import METRICS, per_slate
 from ebnerd_lib.features.build import Features
-from ebnerd_lib.features.registry import every_column
 from ebnerd_lib.training.model_file import TrainedModel
 
 _HISTORY = (1, 10, 50, 200)
@@ -154,10 +153,7 @@ def _shuffles(
     model: TrainedModel, slates: Slates, matrix: np.ndarray, names: list[str], seed: int
 ) -> Iterator[tuple[str, int, Slates, np.ndarray]]:
     """Yield each group's name and number of columns, and slates and features with that group shuffled."""
-    groups: dict[str, list[int]] = {}
-    for column in every_column():
-        if column.name in model.columns:
-            groups.setdefault(column.group, []).append(names.index(column.name))
+    groups = model.groups(names)
     for number, (group, places) in enumerate(groups.items()):
         rng = np.random.default_rng((seed, number))
         changed = matrix.copy()

@@ -1,7 +1,5 @@
 """The k best of the live articles for a request: with reasons, re-ranked for diversity, and those of many users."""
 
-# mypy: disable-error-code="no-untyped-def"
-
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
@@ -26,7 +24,6 @@ from ebnerd_lib.evaluation.diversity import (
 )
 from ebnerd_lib.evaluation.intervals import user_bootstrap
 from ebnerd_lib.features.build import CHUNK
-from ebnerd_lib.features.registry import every_column
 from ebnerd_lib.recommend.next_click import DEPTH, RULES, NextClicks, by_rule
 from ebnerd_lib.recommend.requests import Requests, shown_between
 from ebnerd_lib.training.model_file import TrainedModel
@@ -94,7 +91,7 @@ def rerank(
 
 
 @njit(cache=True, nogil=True)
-def _pick(scores, relevance, ends, article, similar, weight, out):
+def _pick(scores, relevance, ends, article, similar, weight, out):  # type: ignore[no-untyped-def]
     """Pick for some slates, see ``rerank``, into ``out``; ``article`` are rows of ``similar``, NaN where unknown."""
     for slate in range(len(out)):
         begin, size = ends[slate], ends[slate + 1] - ends[slate]
@@ -213,12 +210,8 @@ def group_effects(model: TrainedModel, dataset: Dataset, requests: Requests) -> 
     One column a group, one row a candidate: the score less the score with the group's features at their means over
     the pool, unknown values left out.
     """
-    groups: dict[str, list[int]] = {}
-    for column in every_column():
-        if column.name in model.columns:
-            groups.setdefault(column.group, []).append(requests.columns.index(column.name))
     base, effects = score(model, dataset, requests), {}
-    for group, places in groups.items():
+    for group, places in model.groups(requests.columns).items():
         changed = requests.matrix.copy()
         changed[:, places] = _slate_means(changed[:, places], requests.slates)
         effects[group] = base - score(model, dataset, replace(requests, matrix=changed))

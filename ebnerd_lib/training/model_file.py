@@ -14,7 +14,7 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import StageError
-from ebnerd_lib.features.registry import allowed
+from ebnerd_lib.features.registry import allowed, every_column
 from ebnerd_lib.models.base import SlateModel, find_model, one_thread
 from ebnerd_lib.models.ensemble import Ensemble
 from ebnerd_lib.training.batches import SlateBatches
@@ -54,6 +54,14 @@ class TrainedModel:
     def parameters(self) -> int:
         """The number of trained parameters."""
         return self.network.trained_parameters
+
+    def groups(self, names: list[str]) -> dict[str, list[int]]:
+        """Return the feature groups that the model looks at, with the places of their columns among ``names``."""
+        found: dict[str, list[int]] = {}
+        for column in every_column():
+            if column.name in self.columns:
+                found.setdefault(column.group, []).append(names.index(column.name))
+        return found
 
     @one_thread()
     def score(self, dataset: Dataset, slates: Slates, matrix: np.ndarray, names: list[str]) -> np.ndarray:
