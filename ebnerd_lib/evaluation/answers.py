@@ -51,7 +51,7 @@ def save_results(
     evaluated = []
     for each, scores in [(model, static), *([(online.model, online.scores)] if online else [])]:
         save_model(each, folder)
-        scorer = Scorer(each.name, each.tier, scores, each.parameters)
+        scorer = Scorer(each.name, each.tier, scores, each.network.trained_parameters)
         evaluated.append(save_scorer(scorer, data.parts, folder, seed))
     return {
         "models": {each.scorer.name: each.metrics for each in evaluated},
@@ -93,11 +93,7 @@ def ranking_answer(
 ) -> str:
     """Say which scorer ranks validation best, and by how much more than the reference, or than the next one.
 
-    Args:
-        entries: of ``metrics.json``, by name.
-        differences: to the ``reference``, see ``compare.differences``.
-        reference: its name.
-        slates: of validation.
+    ``entries`` are those of ``metrics.json``, ``differences`` those to the reference, see ``compare.differences``.
     """
     best = max(entries, key=lambda name: entries[name]["validation"]["auc"])
     if best in differences:

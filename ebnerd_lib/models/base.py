@@ -118,10 +118,6 @@ class RowwiseAdamW(torch.optim.AdamW):
     A parameter with a sparse gradient, as of ``nn.Embedding(sparse=True)``, is updated by row: the moments and the
     decay of a row stand still while no batch has it, as in ``torch.optim.SparseAdam``. All others are updated by
     torch's fused kernel. The state is that of AdamW, so checkpoints hold one optimizer and one schedule.
-
-    Args:
-        groups: of parameters, with their ``weight_decay``.
-        lr: learning rate.
     """
 
     def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
@@ -254,12 +250,6 @@ class SlateModel(nn.Module):
         taken = {name for kind in kinds for name in inspect.signature(kind).parameters}
         return {name: value for name, value in settings.items() if name in taken}
 
-    def copy(self) -> "SlateModel":
-        """Return a model of the same settings and weights, free of what training has attached to this one."""
-        copy = type(self)(**self.hyperparameters)
-        copy.load_state_dict(self.state_dict())
-        return copy.train(self.training)
-
     def adamw(self, parameters: list[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
         """Return AdamW over some of the parameters, with decay on matrices only."""
         matrices, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
@@ -296,10 +286,10 @@ class SlateModel(nn.Module):
         return index * (torch.rand(index.shape, device=index.device) >= share)
 
 
-def embedding(size: int, width: int, spread: float = 0.01) -> nn.Embedding:
+def embedding(size: int, width: int) -> nn.Embedding:
     """Return an embedding table of small normal weights, the unknown id's row included; its gradients are sparse."""
     table = nn.Embedding(size, width, sparse=True)
-    nn.init.normal_(table.weight, std=spread)
+    nn.init.normal_(table.weight, std=0.01)
     return table
 
 

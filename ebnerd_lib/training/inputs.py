@@ -158,13 +158,9 @@ class TrainingInputs:
     def of(
         cls, dataset: Dataset, features: dict[str, Features], tier: str, warmup_hours: float = 0.0
     ) -> "TrainingInputs":
-        """Return what may be learned from in a tier.
+        """Return what may be learned from in a tier, with the features of ``train`` and ``tuning``, and maybe others.
 
-        Args:
-            dataset: the slates.
-            features: of the parts ``train`` and ``tuning``.
-            tier: information tier.
-            warmup_hours: leave out this much of the start of training, where windows of past events are not full.
+        ``warmup_hours`` leaves out this much of the start of training, where windows of past events are not full.
 
         Raises:
             ConfigError: no training slate is left after the warm-up.

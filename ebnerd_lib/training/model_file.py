@@ -50,11 +50,6 @@ class TrainedModel:
         """Whether the model was updated online: its file has seen the clicks of validation."""
         return self.name.endswith(ONLINE)
 
-    @property
-    def parameters(self) -> int:
-        """The number of trained parameters."""
-        return self.network.trained_parameters
-
     def groups(self, names: list[str]) -> dict[str, list[int]]:
         """Return the feature groups that the model looks at, with the places of their columns among ``names``."""
         found: dict[str, list[int]] = {}
@@ -65,13 +60,9 @@ class TrainedModel:
 
     @one_thread()
     def score(self, dataset: Dataset, slates: Slates, matrix: np.ndarray, names: list[str]) -> np.ndarray:
-        """Score every candidate of slates: float32 (m,).
+        """Score every candidate of slates, which use the indices of the dataset: float32 (m,).
 
-        Args:
-            dataset: whose indices the slates use.
-            slates: what to score.
-            matrix: float32 (m, len(names)), their features.
-            names: the names of the matrix's columns.
+        ``matrix`` holds their features, float32 (m, len(names)), in columns of these ``names``.
 
         Raises:
             StageError: a column that the model sees is not in the matrix, or the model may not see it.

@@ -8,6 +8,7 @@ One thing is as in static training: the tuning day has chosen the epoch that onl
 that day are slightly too high, and those of validation are not.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -116,7 +117,7 @@ class OnlineUpdater:
         self.name = f"{model.name}{ONLINE}"
         self._trained, self._dataset, self._log = model, dataset, dataset.log
         self._config, self._seed = config, seed
-        self._network = model.network.copy()
+        self._network = copy.deepcopy(model.network)
         self._encoder = IdEncoder.between(dataset, model.users, model.articles)
         self._reader = HistoryReader.of(dataset, model.network)
         self._new: dict[str, list[np.ndarray]] = {"user": [], "article": []}
