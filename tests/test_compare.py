@@ -212,7 +212,7 @@ def test_shuffling_clicks_costs_a_model_of_clicks_and_repeats_by_seed(smoke, fea
 def test_a_model_without_features_and_ids_has_no_groups(smoke, features, model):
     size = smoke.metadata.vectors.shape[1]
     network = find_model("nrms", "nrms")(columns=0, users=1, articles=1, vector_size=size)
-    nrms = replace(model, name="nrms", module="nrms", tier="content", network=network, columns=[])
+    nrms = replace(model, name="nrms", tier="content", network=network, columns=[])
     table = permutation_importance(nrms, smoke, features["validation"], "validation", np.arange(5))
     assert table.empty and {"group", "drop", "drop_ci"} <= set(table.columns)
 

@@ -316,7 +316,7 @@ def test_unknown_models_are_refused_and_the_known_ones_named():
 def trained(module="mlp", name="mlp", tier="clicks"):
     columns = ["age_hours", "clicks_24h", "inviews_1h"]
     ids = Vocabulary(np.array([5, 7, 2**31 + 5], dtype=np.uint32))
-    return TrainedModel(name, module, tier, build(module, name), columns, ids, Vocabulary(np.arange(5, dtype=np.int32)))
+    return TrainedModel(name, tier, build(module, name), columns, ids, Vocabulary(np.arange(5, dtype=np.int32)))
 
 
 @pytest.mark.parametrize("module, name", MODELS)

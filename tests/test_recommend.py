@@ -35,7 +35,7 @@ def make_model(
     train = data.parts["train"]
     users, articles = Vocabulary(train.user_id), Vocabulary(train.article_id)
     network = find_model(module, name)(columns=len(columns), users=len(users), articles=len(articles), **layers)
-    return TrainedModel(name, module, tier, network.eval(), columns, users, articles, trained_on)
+    return TrainedModel(name, tier, network.eval(), columns, users, articles, trained_on)
 
 
 def linear_model(data: Dataset, weights: dict[str, float], tier="clicks") -> TrainedModel:

@@ -29,7 +29,6 @@ class TrainedModel:
     """A model with all it needs to score slates of any dataset."""
 
     name: str  # its name in tables and files: that of the stage's model, or ``<model>_online``
-    module: str  # the module of ``ebnerd_lib.models`` that holds its class
     tier: str  # its information tier
     network: SlateModel  # the model, in evaluation mode
     columns: list[str]  # names of the feature columns it sees, in its order
@@ -40,10 +39,8 @@ class TrainedModel:
     @classmethod
     def of(cls, name: str, network: SlateModel, inputs: TrainingInputs) -> "TrainedModel":
         """Return a network that was trained on some inputs under the name that its files get."""
-        kind = network.members[0] if isinstance(network, Ensemble) else network
-        module = type(kind).__module__.rpartition(".")[2]
         names = inputs.names(network)
-        return cls(name, module, inputs.tier, network, names, inputs.users, inputs.articles, inputs.slates)
+        return cls(name, inputs.tier, network, names, inputs.users, inputs.articles, inputs.slates)
 
     @property
     def is_online(self) -> bool:
@@ -91,10 +88,11 @@ class TrainedModel:
 
 def save_model(model: TrainedModel, folder: Path) -> None:
     """Write ``model_<name>.pt`` into an existing folder; the same model gives the same bytes."""
+    kind = model.network.members[0] if isinstance(model.network, Ensemble) else model.network
     plain: dict[str, Any] = {
         "name": model.name,
         "model": model.network.name,
-        "module": model.module,
+        "module": type(kind).__module__.rpartition(".")[2],
         "tier": model.tier,
         "columns": model.columns,
         "hyperparameters": _interned(model.network.hyperparameters),
@@ -142,6 +140,6 @@ def load_model(path: Path) -> TrainedModel:
         ) from error
     network.eval()
     return TrainedModel(
-        plain["name"], plain["module"], plain["tier"], network, plain["columns"],
+        plain["name"], plain["tier"], network, plain["columns"],
         Vocabulary(plain["users"].numpy()), Vocabulary(plain["articles"].numpy()), plain["trained_on"],
     )  # fmt: skip
