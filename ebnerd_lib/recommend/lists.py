@@ -86,7 +86,7 @@ def rerank(
         similar = np.round(unit @ unit.T, 9)  # so that articles alike tie, in whatever order a library adds
         unknown = ~unit.any(axis=1)
         similar[unknown], similar[:, unknown] = np.nan, np.nan
-        _pick(scores, relevance, ends, place, similar, diversity, out[start : start + len(ends) - 1])
+        _pick(scores, relevance, ends, place, similar, float(diversity), out[start : start + len(ends) - 1])
     return out
 
 
