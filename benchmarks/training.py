@@ -16,7 +16,6 @@ from ebnerd_lib.data.slates import candidate_rows
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features.build import Features, usable
 from ebnerd_lib.models.base import LOSSES, SlateModel, slate_auc
-from ebnerd_lib.pipeline.train import inputs_of
 from ebnerd_lib.training.inputs import training_rows
 from ebnerd_lib.training.lightning import SlateData
 
@@ -40,11 +39,7 @@ def _epoch(run: Run, size: str, data: Dataset, features: dict[str, Features], mo
     """Time each epoch of a training and, at the end of each, one of the bare loop."""
     # The loop goes on from a trained network and its batches: an epoch takes as long from any weights.
     network = inputs.fitted(size, data, features, model, run.work, epochs=1).model.network
-    given = inputs.parameters(size, model)
-    slates = SlateData(
-        inputs_of(given, data, features), network, given["batch_size"], given["training"]["negatives"], given["seed"]
-    )
-    bare = bare_loop(network, slates, RUNS + 1)
+    bare = bare_loop(network, inputs.batches(size, data, features, model, network), RUNS + 1)
     ours, theirs = list[float](), list[float]()
     start = time.perf_counter()
 
