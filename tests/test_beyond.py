@@ -316,11 +316,10 @@ def test_lists_shorter_than_k_have_a_price_too(tiny, asked):
 
 
 def test_categories_beyond_the_most_shown_are_one():
-    table = pd.DataFrame(
-        {"kind": "category", "value": list("abcd"), "shown": [0.4, 0.3, 0.2, 0.1], "mlp": [0.0, 0.5, 0.3, 0.2]}
-    )
-    (axis,) = plots.category_shares(table, most=3).axes
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "2 others"]
-    assert [bar.get_width() for bar in axis.patches] == pytest.approx([0.4, 0.3, 0.3])
+    shares = np.arange(13, 0, -1) / 91
+    table = pd.DataFrame({"kind": "category", "value": list("abcdefghijklm"), "shown": shares, "mlp": shares[::-1]})
+    (axis,) = plots.category_shares(table).axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == [*"abcdefghijk", "2 others"]
+    assert [bar.get_width() for bar in axis.patches] == pytest.approx([*shares[:11], 3 / 91])
     (dots,) = (line for line in axis.lines if line.get_label() == "mlp")
-    assert list(dots.get_xdata()) == pytest.approx([0.0, 0.5, 0.5])
+    assert dots.get_xdata()[-1] == pytest.approx(25 / 91)
