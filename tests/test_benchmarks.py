@@ -57,8 +57,7 @@ def test_the_bare_loop_comes_to_the_same_weights(smoke, stored, tmp_path):
     seed = torch.manual_seed(inputs.parameters("smoke", "mlp")["seed"]).initial_seed()
     network = type(trained)(**trained.hyperparameters)
     network.transform.load_state_dict(trained.transform.state_dict())
-    data = trained.trainer.datamodule
-    data.trainer = None  # without one, batches are those of the first epoch
+    data = inputs.batches("smoke", smoke, stored, "mlp", network)  # without a trainer, those of the first epoch
     dropout = np.random.SeedSequence((seed, 0)).generate_state(1, np.uint64)  # of the seed and the epoch
     torch.manual_seed(int(dropout[0] >> np.uint64(1)))
     training.bare_loop(network, data, 1)()

@@ -26,8 +26,8 @@ from ebnerd_lib.models.base import Batch, listwise
 from ebnerd_lib.models.mf import MFIds
 from ebnerd_lib.models.mlp import MLP
 from ebnerd_lib.pipeline import train as verb
-from ebnerd_lib.training.batches import SlateData
 from ebnerd_lib.training.inputs import TrainingInputs
+from ebnerd_lib.training.lightning import SlateData, SlateTraining
 from ebnerd_lib.training.model_file import load_model
 
 WORDS = ["train", "--profile", "smoke", "--stage", "03_train_mlp", "--set", "update_minutes=0"]
@@ -47,16 +47,16 @@ import json, os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from test_train import signature
 from ebnerd_lib.__main__ import main
-from ebnerd_lib.models.base import SlateModel
+from ebnerd_lib.training.lightning import SlateTraining
 
 def noting(name):
-    real = getattr(SlateModel, name)
+    real = getattr(SlateTraining, name)
     def step(self, batch, number):
         noted[name].append(signature(batch))
         if len(noted["training_step"]) == int(os.environ.get("DEATH", 0)) and os.environ["RANK"] == "1":
             os.kill(os.getpid(), signal.SIGKILL)
         return real(self, batch, number)
-    setattr(SlateModel, name, step)
+    setattr(SlateTraining, name, step)
 
 noted = {"training_step": [], "validation_step": []}
 for name in noted:
@@ -232,14 +232,14 @@ def test_more_processes_than_a_batch_has_slates_are_refused(smoke, features):
 
 @pytest.mark.parametrize("loss", ["listwise", "bce"])
 def test_the_tuning_metrics_of_shares_add_up_to_those_of_the_batch(smoke, features, monkeypatch, loss):
-    monkeypatch.setattr(MFIds, "log", lambda *_, **__: None)
+    monkeypatch.setattr(SlateTraining, "log", lambda *_, **__: None)
     inputs = TrainingInputs.of(smoke, features, "ids")
-    networks = [inputs.new(MFIds, loss=loss).eval() for _ in range(3)]
-    for network, (rank, world) in zip(networks, [(0, 1), (0, 2), (1, 2)], strict=True):
+    trainings = [SlateTraining(inputs.new(MFIds, loss=loss)).eval() for _ in range(3)]
+    for training, (rank, world) in zip(trainings, [(0, 1), (0, 2), (1, 2)], strict=True):
         for batch in data_of(smoke, features, 7, rank, world).val_dataloader():
-            network.validation_step(batch, 0)
+            training.validation_step(batch, 0)
     for metric in ("tuning_loss", "tuning_auc"):
-        whole, *shares = (getattr(network, metric) for network in networks)
+        whole, *shares = (getattr(training, metric) for training in trainings)
         together = sum(share.total for share in shares) / sum(share.terms for share in shares)
         assert together.item() == pytest.approx(whole.compute().item(), abs=1e-12)
         assert whole.compute() > 0

@@ -18,8 +18,8 @@ from fits import fitted
 import ebnerd_lib
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.features.build import Features, read_features
-from ebnerd_lib.models.base import SlateModel
 from ebnerd_lib.training.fit import EpochSeed
+from ebnerd_lib.training.lightning import SlateTraining
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def weights(result) -> list[torch.Tensor]:
 
 def kill_before(what: str, call: int) -> None:
     """Kill this process before the given call of a training step or of what writes a checkpoint, counted from 1."""
-    holder, name = {"step": (SlateModel, "training_step"), "checkpoint": (torch, "save"), "move": (shutil, "move")}[
+    holder, name = {"step": (SlateTraining, "training_step"), "checkpoint": (torch, "save"), "move": (shutil, "move")}[
         what
     ]
     calls, real = [0], getattr(holder, name)
