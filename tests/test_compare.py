@@ -209,12 +209,12 @@ def test_shuffling_clicks_costs_a_model_of_clicks_and_repeats_by_seed(smoke, fea
     np.testing.assert_allclose(table["auc"] + table["drop"], whole)
 
 
-def test_a_model_without_features_and_ids_has_no_groups(smoke, features, model):
+def test_of_a_model_without_features_and_ids_histories_and_vectors_are_shuffled(smoke, features, model):
     size = smoke.metadata.vectors.shape[1]
     network = find_model("nrms", "nrms")(columns=0, users=1, articles=1, vector_size=size)
     nrms = replace(model, name="nrms", tier="content", network=network, columns=[])
     table = permutation_importance(nrms, smoke, features["validation"], "validation", np.arange(5))
-    assert table.empty and {"group", "drop", "drop_ci"} <= set(table.columns)
+    assert {*table["group"]} == {"histories", "article vectors"} and {"drop", "drop_ci"} <= {*table.columns}
 
 
 def test_a_model_updated_online_is_refused(smoke, features, model):

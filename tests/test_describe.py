@@ -101,17 +101,20 @@ def test_cold_start_by_hand(tiny):
 
 
 def test_seen_candidates_by_hand(tiny):
-    # in view in train: 1001 to 1005. Tuning: 1005 and 1006, clicked 1006; 1004, 1006 and 1007
-    assert seen_candidates(tiny, "tuning") == {
+    rows = np.arange(
+        len(tiny.parts["train"])
+    )  # in view in train: 1001 to 1005. Tuning: 1005 and 1006, clicked 1006; 1004, 1006 and 1007
+    assert seen_candidates(tiny, "tuning", rows) == {
         "candidates that training has seen": pytest.approx(2 / 5),
         "clicks on articles that training has seen": 0.0,
         "slates in which training has seen nothing": 0.0,
         "slates in which training has seen everything": 0.0,
     }
-    assert seen_candidates(tiny, "validation") == {
+    assert seen_candidates(tiny, "validation", rows) == {
         "candidates that training has seen": pytest.approx(1 / 11),
         "clicks on articles that training has seen": 0.0,
         "slates in which training has seen nothing": 0.75,
         "slates in which training has seen everything": 0.0,
     }
-    assert set(seen_candidates(tiny, "train").values()) == {1.0, 0.0}
+    assert set(seen_candidates(tiny, "train", rows).values()) == {1.0, 0.0}
+    assert seen_candidates(tiny, "train", rows[:0])["candidates that training has seen"] == 0

@@ -72,3 +72,12 @@ def test_the_same_bytes_by_seed_for_any_number_of_threads(log):
     assert one == two != ""
     values, user = log
     assert (user_bootstrap(values, user, seed=1) != user_bootstrap(values, user, seed=2)).any()
+
+
+@pytest.mark.parametrize("varying", [1, 3])
+def test_where_few_users_vary_the_interval_is_not_as_wide_as_their_values(varying):
+    user = np.repeat(np.arange(100), 3)
+    values = np.zeros((300, 1))
+    values[3 * np.arange(varying)] = -0.16
+    ((low, high),) = user_bootstrap(values, user, 0)
+    assert 8 * values.mean() <= low <= values.mean() <= high <= 0

@@ -101,12 +101,13 @@ def cold_start(dataset: Dataset) -> dict[str, float]:
     }
 
 
-def seen_candidates(dataset: Dataset, part: str) -> dict[str, float]:
+def seen_candidates(dataset: Dataset, part: str, rows: np.ndarray) -> dict[str, float]:
     """Return how much of a part's slates a model can tell apart that knows articles by id alone.
 
-    An article is known if it was in view in the train part; all others are one and the same unknown to the model.
+    An article is known if it was in view in ``rows`` of the train part, those that the model is trained on; all others
+    are one and the same unknown to the model.
     """
-    seen = marked(dataset.parts["train"].article, len(dataset.articles))
+    seen = marked(dataset.parts["train"].take(rows).article, len(dataset.articles))
     slates = dataset.parts[part]
     known = np.add.reduceat(seen[slates.article].astype(np.int64), slates.offsets[:-1])
     return {

@@ -56,7 +56,7 @@ def save_results(
     return {
         "models": {each.scorer.name: each.metrics for each in evaluated},
         "learned_from": learned_from,
-        "ids": {**cold_start(data), **seen_candidates(data, "validation")},
+        "ids": {**cold_start(data), **seen_candidates(data, "validation", inputs.rows)},
         **_vs_baselines(evaluated, baselines, inputs, seed),
     }
 

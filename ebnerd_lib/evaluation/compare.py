@@ -153,10 +153,11 @@ def _shuffles(
         changed[:, places] = matrix[_order(matrix[:, places], slates, rng)][:, places]
         yield group, len(places), slates, changed
     rng = np.random.default_rng((seed, len(groups)))
-    if model.network.id_tables("user"):
-        yield "user ids", 0, replace(slates, user=rng.permutation(slates.user)), matrix
-    if model.network.id_tables("article"):
-        yield "article ids", 0, replace(slates, article=rng.permutation(slates.article)), matrix
+    reads = model.network.hyperparameters["vector_size"] > 0  # then another user has another history
+    for side, with_it in (("user", "histories"), ("article", "article vectors")):
+        what = [f"{side} ids"] * bool(model.network.id_tables(side)) + [with_it] * reads
+        if what:
+            yield " and ".join(what), 0, replace(slates, **{side: rng.permutation(getattr(slates, side))}), matrix
 
 
 def _order(group: np.ndarray, slates: Slates, rng: np.random.Generator) -> np.ndarray:

@@ -58,6 +58,9 @@ def user_bootstrap(values: np.ndarray, user: np.ndarray, seed: int = 0) -> np.nd
     # With B draws, the level of the i-th smallest is i / (B + 1).
     low, high = np.quantile(t, TAILS, axis=0, method="weibull")
     ends = np.stack([mean - high * whole, mean - low * whole])
+    # Where so few users vary that samples without any of them reach the tails, t is 0 / 0 there: percentiles again.
+    flat = (error <= 1e-6 * whole).mean(axis=0) > TAILS[0]
+    ends = np.where(flat, mean + np.quantile(shift, TAILS, axis=0), ends)
     # Where few users vary, samples without them have an error of almost 0: a mean cannot leave the values.
     return np.clip(ends, values.min(axis=0), values.max(axis=0)).T
 

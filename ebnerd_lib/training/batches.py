@@ -102,7 +102,7 @@ class SlateBatches:
         place = where - np.repeat(slates.offsets[rows], lengths)
         clicked = slates.clicked[where].astype(np.float32)
         if self.negatives:
-            rng = np.random.default_rng((*self.sample_seed, number, self.rank))
+            rng = np.random.default_rng((*self.sample_seed, 1 + number, self.rank))  # not that of the shuffle
             kept, place = keep_some(slate, place, clicked, len(rows), self.negatives, rng)
             where, slate, clicked = where[kept], slate[kept], clicked[kept]
         article = slates.article[where]

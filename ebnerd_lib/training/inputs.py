@@ -73,9 +73,10 @@ class HistoryReader:
         return cls(vectors, views, dataset.histories, network.hyperparameters["history_length"], sessions)
 
     def latest(self, slates: Slates, rows: np.ndarray) -> np.ndarray:
-        """Return the articles clicked last in the history of the week, strictly before each impression.
+        """Return the articles clicked last in the history of the week, of these all strictly before each impression.
 
-        int32 (len(rows), length), the oldest first, 0 in places before a user's first click.
+        int32 (len(rows), length), the oldest first, 0 in places before a user's first click and of clicks that are not
+        before the impression.
         """
         user, week, time = slates.user[rows], slates.week[rows], slates.time[rows]
         out = np.zeros((len(rows), self.length), dtype=np.int32)

@@ -106,9 +106,9 @@ class OnlineUpdater:
     """A model that is updated online. ``rows`` are impressions by their position in ``dataset.log``.
 
     Two kinds of parameters learn in two ways. Tables of ids take each slate of a step once, in order of time, by plain
-    gradient steps on the summed loss: an online estimate for each id, in which a slate taken twice would count
-    twice. All other weights take small steps of AdamW on the step's slates mixed with replayed ones, so that a quiet
-    hour does not overwrite what days have taught, and the running average of these weights scores.
+    gradient steps on the loss times the number of slates: an online estimate for each id, in which a slate taken twice
+    would count twice. All other weights take small steps of AdamW on the step's slates mixed with replayed ones, so
+    that a quiet hour does not overwrite what days have taught, and the running average of these weights scores.
     """
 
     def __init__(self, model: TrainedModel, inputs: TrainingInputs, config: Online, seed: int) -> None:
