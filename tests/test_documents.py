@@ -12,7 +12,6 @@ from ebnerd_lib.pipeline.paths import ROOT
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/*.md"), *ROOT.glob("outputs/*.md")])
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-LONGEST_ANSWER = 6
 
 
 def name_of(path: Path) -> str:
@@ -29,12 +28,6 @@ def anchors(document: Path) -> set[str]:
 
 def links(document: Path) -> list[str]:
     return re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8"))
-
-
-def test_there_are_documents_with_links():
-    names = set(map(name_of, DOCUMENTS))
-    wanted = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/design.md", "docs/extending.md", "docs/faq.md"}
-    assert wanted <= names and sum(len(links(document)) for document in DOCUMENTS) >= 20
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
@@ -60,53 +53,11 @@ def test_every_verb_and_option_that_a_document_names_exists(document):
     assert "python -m ebnerd_lib" not in text or ".venv/bin/python" in text or document.name == "CHANGELOG.md"
 
 
-def test_documents_name_most_verbs():
-    text = "\n".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
-    named = set(re.findall(r"-m ebnerd_lib ([a-z][\w-]*)", text))
-    assert {"train", "sample", "unpack", "evaluate", "submit", "check-submission"} <= named
-
-
-def test_every_question_has_an_answer_of_a_few_lines():
-    text = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
-    parts = re.split(r"^(#{2,3}) (.*)\n", text, flags=re.MULTILINE)[1:]
-    questions = [
-        (title, body) for level, title, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True) if level == "###"
-    ]
-    assert len(questions) >= 20
-    for title, body in questions:
-        lines = [
-            line for line in body.splitlines() if line.strip() and not line.startswith("|")
-        ]  # tables may be longer
-        assert 1 <= len(lines) <= LONGEST_ANSWER, title
-
-
-def test_answers_name_values_and_files_that_exist():
-    text = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
-    for name in re.findall(r"`((?:docs|ebnerd_lib|params|tests)/[\w./]+)`", text):
-        assert (ROOT / name).exists(), name
-    declared = [*(ROOT / "notebooks").glob("*.ipynb"), ROOT / "ebnerd_lib" / "configs.py"]
-    source = "\n".join(path.read_text(encoding="utf-8") for path in declared)
-    for key, value in re.findall(r'`(\w+): "?(\w+)"?`', text):
-        assert re.search(rf"\b{key}: \w.*\b{value}\b", source), f"{key}: {value}"
-
-
-def test_the_citation_is_of_this_version_and_of_form_1_2_0():
+def test_citation_and_changelog_are_of_this_version():
     found = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert found["cff-version"] == "1.2.0" and found["type"] == "software" and found["message"]
-    assert found["version"] == PROJECT["version"] and found["license"] == PROJECT["license"]
-    assert found["authors"] == [{"name": "The ebnerd-lib contributors"}]
-    for work in found["references"]:
-        assert work["type"] == "conference-paper" and work["authors"][0]["family-names"] == "Kruse"
-        assert re.fullmatch(r"10\.\d{4,9}/\S+", work["doi"]) and work["start"] < work["end"]
-
-
-def test_the_newest_entry_of_the_changelog_is_of_this_version():
-    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    entries = re.findall(r"^## \[([^\]]+)\](?: - (\d{4}-\d{2}-\d{2}))?$", text, re.MULTILINE)
-    released = [version for version, day in entries if day]
-    assert released and released[0] == PROJECT["version"] and all(day or name == "Unreleased" for name, day in entries)
-    kinds = set(re.findall(r"^### (.*)$", text, re.MULTILINE))
-    assert kinds and kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert (found["version"], found["license"]) == (PROJECT["version"], PROJECT["license"])
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"(?m)^## \[([\d.]+)\] - \d{4}-\d{2}-\d{2}$", changes)[1] == PROJECT["version"]
 
 
 def test_the_results_of_the_readme_name_a_tier_in_every_row():

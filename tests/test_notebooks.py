@@ -74,14 +74,3 @@ def test_every_notebook_is_run_by_a_profile_but_the_search_and_what_needs_an_ext
     stages = {stage.partition(".")[0] for profile in profiles() for stage in profile_stages(profile)}
     others = {"03_train_trees", "07_tune"}
     assert stages | others == {path.stem for path in NOTEBOOKS} and not stages & others
-
-
-def test_a_notebook_starts_with_the_parameters_of_its_cell(notebook):
-    calls = [
-        node for cell in code_cells(notebook) for node in ast.walk(ast.parse(cell["source"]))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "start"
-    ]  # fmt: skip
-    (call,) = calls
-    assert ast.literal_eval(call.args[0]) == notebook.stem
-    given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-    assert given == {name: name for name in read_schema(notebook)}

@@ -1,8 +1,6 @@
 """The project's own files: they agree with each other and say nothing about the machine they were written on."""
 
-import os
 import re
-import shutil
 import subprocess
 import tomllib
 
@@ -47,11 +45,6 @@ def test_the_lock_meets_the_declared_ranges_on_every_python(python):
         assert wanted.specifier.contains(pinned), (wanted, pinned)
 
 
-def test_pytorch_lightning_excludes_the_compromised_releases():
-    lightning = next(r for r in DECLARED if r.name == "pytorch-lightning")
-    assert not any(lightning.specifier.contains(version) for version in ("2.6.2", "2.6.3"))
-
-
 def test_conda_gives_python_make_and_pip_and_installs_the_lock():
     conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     assert conda["channels"][0] == "conda-forge"
@@ -77,28 +70,15 @@ def test_no_data_is_tracked():
     assert {p.name for p in tracked() if p.parent in (ROOT / "data", ROOT / "outputs")} == {"README.md"}
 
 
-def phony() -> list[str]:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
-    return next(line for line in makefile.splitlines() if line.startswith(".PHONY:")).split()[1:]
-
-
-@pytest.mark.parametrize("awk", ["awk", "original-awk", "mawk", "gawk", "busybox"])
-def test_make_explains_every_target_in_a_group(awk, tmp_path):
-    found = shutil.which(awk)
-    if found is None:
-        pytest.skip(f"{awk} is not installed")
-    (tmp_path / "awk").symlink_to(found)
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    told = subprocess.run(["make"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    assert not told.stderr
+def test_make_explains_every_target_in_a_group():
+    told = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
     head, *groups = told.stdout.split("\n\n")[:-1]
-    assert head.startswith("make TARGET")
-    names = [group.splitlines()[0] for group in groups]
-    order = ["Run", "Explore", "Data", "Check", "Maintain"]
-    assert names == [name for name in order if name in names] and {"Run", "Explore", "Check", "Maintain"} <= set(names)
+    assert head.startswith("make TARGET") and not told.stderr
+    assert [group.splitlines()[0] for group in groups] == ["Run", "Explore", "Data", "Check", "Maintain"]
     targets = [re.match(r"  ([a-z-]+) +\w", line) for group in groups for line in group.splitlines()[1:]]
-    assert all(targets) and sorted(target[1] for target in targets) == sorted(phony())
-    assert len(set(phony())) == len(phony()) > 10
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    phony = next(line for line in makefile.splitlines() if line.startswith(".PHONY:")).split()[1:]
+    assert all(targets) and sorted(target[1] for target in targets) == sorted(phony)
 
 
 def test_every_make_target_that_a_document_names_exists():
