@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import evaluation, features, inputs, measure, slates, training
+from benchmarks import features, inputs, measure, slates, training
 from ebnerd_lib.models.base import one_thread
 
 
@@ -31,24 +31,10 @@ def test_pandas_finds_the_same_labels_and_sentiment(smoke, smoke_bundle):
     check_slates(np.concatenate(found["labels"].to_list()), sentiment, smoke)
 
 
-def test_polars_finds_the_same_labels_indices_histories_and_sentiment(smoke, smoke_bundle):
-    pytest.importorskip("polars")
-    found, clicks = slates.exploded(smoke_bundle)
-    ours = check_slates(found["labels"].explode(), found.select(slates.SENTIMENTS).to_numpy(), smoke)
-    assert np.array_equal(found["article"].explode(), ours.article) and np.array_equal(found["user"], ours.user)
-    assert np.array_equal(clicks["article"], np.concatenate([each.article for each in smoke.histories]))
-
-
 def test_searchsorted_counts_the_same(smoke, stored):
     ours = dict(zip(stored["train"].columns, np.concatenate([each.matrix for each in stored.values()]).T, strict=True))
     for name, values in features.counts(smoke).items():
         np.testing.assert_allclose(values, ours[name], rtol=1e-4, atol=1e-5, err_msg=name)
-
-
-def test_scikit_learn_finds_the_same_metrics(smoke):
-    some = smoke.parts["validation"].take(np.arange(100))
-    given = np.random.default_rng(0).random(some.candidates), some.clicked, some.offsets
-    np.testing.assert_allclose(evaluation.one_by_one(*given), evaluation.per_slate(*given)[:, :4], atol=1e-9)
 
 
 @one_thread()
@@ -63,12 +49,6 @@ def test_the_bare_loop_comes_to_the_same_weights(smoke, stored, tmp_path):
     torch.manual_seed(int(dropout[0] >> np.uint64(1)))
     training.bare_loop(network, data, 1)()
     torch.testing.assert_close(network.state_dict(), trained.state_dict(), rtol=1e-5, atol=1e-6)
-
-
-def test_lightgbm_learns_from_the_same_columns(smoke, stored):
-    pytest.importorskip("lightgbm")
-    scores = training.boosted(smoke, stored, inputs.parameters("smoke", "mlp"), trees=3)
-    assert training._auc(scores, smoke, "validation") > 0.55
 
 
 def test_a_row_knows_its_ratio_and_whether_its_bar_is_met():
