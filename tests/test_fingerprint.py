@@ -13,7 +13,7 @@ from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline import stale as fp
 from ebnerd_lib.pipeline.params import StageConfig, base_config, code_cells
 from ebnerd_lib.pipeline.paths import notebook_path
-from ebnerd_lib.pipeline.stale import Hashes, fingerprint, input_files, sha256, stage_modules
+from ebnerd_lib.pipeline.stale import Hashes, fingerprint, sha256, stage_modules
 
 REPO = Path(__file__).resolve().parents[1]
 MODULES = {
@@ -124,14 +124,10 @@ def test_any_parameter_counts_and_their_order_does_not(project):
     assert not changes(project, lambda: setattr(project, "parameters", backwards))
 
 
-def test_the_closure_by_hand_with_and_without_ipython_syntax(project):
-    assert project.closure() == IN_CLOSURE
-    for source in ("%%bash\nfor f in *; do echo $f; done", "files = !ls", "data?", "if True:\n    %time 1 + 1\n"):
+def test_modules_of_the_closure_count_with_and_without_ipython_syntax_and_others_do_not(project):
+    for source in ("1 + 1", "%%bash\nfor f in *; do echo $f; done", "files = !ls", "data?", "if True:\n    %time 1\n"):
         project.cells([*CELLS, ("code", source)])
         assert project.closure() == IN_CLOSURE
-
-
-def test_modules_of_the_closure_count_and_others_do_not(project):
     for name in (*IN_CLOSURE, "models/other.py", "plots.py", "brand_new.py"):
         text = MODULES.get(name, "") + "# edited\n"
         counts = changes(project, lambda name=name, text=text: project.write(f"ebnerd_lib/{name}", text))
@@ -157,6 +153,9 @@ def test_bytes_of_the_bundle_count_and_times_and_other_files_do_not(project):
     assert changes(project, lambda: project.write("data/real/articles.parquet", "Articles.parquet, other")), "same size"
     assert not changes(project, lambda: project.write("data/real/notes.txt", "x"))
     assert not changes(project, touch)
+    (project.root / "data/real/articles.parquet").unlink()
+    with pytest.raises(BundleError, match=r"articles\.parquet"):
+        project.fingerprint()
 
 
 def test_artifacts_read_count_but_their_manifest_does_not(project):
@@ -166,26 +165,6 @@ def test_artifacts_read_count_but_their_manifest_does_not(project):
     assert changes(project, lambda: project.write(f"{folder}/more.parquet", "more"))
     project.parameters["reads"] = []
     assert not changes(project, lambda: project.write(f"{folder}/slates.parquet", "slates once more"))
-
-
-def test_the_place_of_the_project_does_not_count(project, tmp_path, monkeypatch):
-    before = project.fingerprint()
-    other = tmp_path / "elsewhere"
-    monkeypatch.setattr(paths, "ROOT", other)
-    monkeypatch.setattr(fp, "ROOT", other)
-    assert Project(other).fingerprint() == before
-
-
-def test_inputs_come_in_order_and_an_incomplete_bundle_is_refused(project):
-    names = [path.relative_to(project.root).as_posix() for path in input_files(project.config())]
-    assert names == [
-        "data/real/articles.parquet", "data/real/train/behaviors.parquet", "data/real/train/history.parquet",
-        "data/real/validation/behaviors.parquet", "data/real/validation/history.parquet",
-        "outputs/test/artifacts/01_first/slates.parquet",
-    ]  # fmt: skip
-    (project.root / "data/real/articles.parquet").unlink()
-    with pytest.raises(BundleError, match=r"articles\.parquet"):
-        project.fingerprint()
 
 
 def test_checksums_are_remembered_until_size_or_time_of_a_file_changes(project, monkeypatch):
