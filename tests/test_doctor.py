@@ -77,22 +77,16 @@ def test_parameters_that_do_not_fit_stop_a_run_and_a_check_that_raises_does_not(
     assert found("profile", "smok")["parameters"].state == WRONG
 
 
-@pytest.mark.parametrize(
-    ("line", "state"),
-    [("numpy==1.0.0", WARN), (f"numpy=={NUMPY}+cpu", OK), ("nowhere==1", WARN), ("nowhere==1 ; os_name == 'x'", OK)],
-)
-def test_packages_are_compared_with_the_lock(project, line, state):
-    (project / "requirements.lock").write_text(f"{line}\n")
-    assert found("packages")["packages"].state == state
-
-
-def test_a_declared_package_that_is_missing_stops_a_run_unless_make_installs_it(project, monkeypatch):
-    (project / "requirements.lock").write_text("nowhere-lib==1.0\n")
+def test_packages_are_compared_with_the_lock_and_declared_ones_must_be_there(project, monkeypatch):
+    lines = {"numpy==1.0.0": WARN, f"numpy=={NUMPY}+cpu": OK, "nowhere==1": WARN, "nowhere==1 ; os_name == 'x'": OK}
+    for line, state in lines.items():
+        (project / "requirements.lock").write_text(f"{line}\n")
+        assert found("packages")["packages"].state == state, line
     declared = project / "pyproject.toml"
     declared.write_text(declared.read_text().replace('"numpy>=', '"nowhere-lib",\n    "numpy>='))
     assert found("packages")["packages"].state == WRONG
     monkeypatch.delenv("PYTHON")
-    assert found("packages")["packages"].state == WARN and ".venv" in found("packages")["packages"].remedy
+    assert found("packages")["packages"].state == WARN, "make installs it"
 
 
 @pytest.mark.parametrize("code", ["raise OSError('lib.so')", "import os; os.abort()"])

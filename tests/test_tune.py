@@ -150,21 +150,12 @@ def test_the_command_for_the_winner_makes_its_parameters(project):
         assert {**made, "update_minutes": None, "online": None} == {**wanted, "update_minutes": None, "online": None}
 
 
-@pytest.mark.parametrize(
-    "space",
-    [{"droput": [0.1]}, {"dropout": [0.1, 2.0]}, {"dropout": {"low": 0.5, "high": 0.1}}, {"dropout": {"low": 0.1}}],
-)
-def test_a_space_that_the_stage_refuses_is_refused_before_anything_is_tried(project, space):
-    with pytest.raises(ConfigError, match="drop"):
-        Search("smoke", "03_train_mlp", space)
-
-
-def test_what_is_no_training_stage_is_refused(project):
+def test_a_space_that_fits_no_stage_is_refused_and_every_training_notebook_has_one_that_does(project):
+    for space in ({"droput": [0.1]}, {"dropout": [0.1, 2.0]}, {"dropout": {"low": 0.5, "high": 0.1}}):
+        with pytest.raises(ConfigError, match="drop"):
+            Search("smoke", "03_train_mlp", space)
     with pytest.raises(ConfigError, match="03_train_mlp"):
         Search("smoke", "03_train_mpl")
-
-
-def test_every_training_notebook_has_a_space_that_its_stages_take(project):
     (project / "params" / "smoke" / "03_train_trees.yaml").touch()
     stages = [("smoke", "02_train_mf.ids"), ("smoke", "03_train_mlp"), ("smoke", "03_train_trees")]
     for profile, stage in [*stages, ("news", "03_train_news.nrms")]:
@@ -177,10 +168,9 @@ def test_of_two_processes_one_is_killed_and_restarted_and_no_trial_is_lost_or_ru
     words = ["-m", "ebnerd_lib", "tune", "--profile", "smoke", "--stage", "03_train_mlp", "--trials", str(trials)]
 
     def start():
+        environment = {**os.environ, "PYTHONPATH": str(project)}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen(
-            [sys.executable, *words], cwd=project, env={**os.environ, "PYTHONPATH": str(project)}, **pipes
-        )
+        return subprocess.Popen([sys.executable, *words], cwd=project, env=environment, **pipes)
 
     def running(process):
         for journal in (project / "outputs" / "smoke" / "logs" / "tune").glob("*/journal.log"):

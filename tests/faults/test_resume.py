@@ -1,10 +1,6 @@
 """An interrupted training resumes from its last epoch, to the same metrics as one that nothing disturbed."""
 
-import multiprocessing
-import os
 import shutil
-import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +11,6 @@ import torch
 from fits import fitted
 
 import ebnerd_lib
-from ebnerd_lib.data import dataset as datasets
-from ebnerd_lib.features import store
 from ebnerd_lib.features.store import Features
 from ebnerd_lib.models.base import SlateModel
 from ebnerd_lib.training.fit import EpochSeed
@@ -27,81 +21,16 @@ SETTINGS = {
     "epochs": 3, "batch_size": 700, "embedding_size": 4, "hidden": [16], "dropout": 0.2, "schedule": "constant",
     "learning_rate": 1e-2,
 }  # fmt: skip
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["ebnerd_lib.pipeline.train", "ebnerd_lib.features.store"])
+PLACES = {"step": (SlateModel, "training_step"), "checkpoint": (torch, "save"), "move": (shutil, "move")}
 
 
-def stage(folder: Path, out: Path, death: tuple[str, int] | None) -> None:
-    """Train a model, as a stage does; ``death`` says before which call it is killed."""
-    out.mkdir(parents=True, exist_ok=True)
-    sys.stdout = (out / "said.txt").open("w", encoding="utf-8")
-    if death is not None:
-        kill_before(*death)
-    data = datasets.load(folder)
-    features = {part: store.read(folder, part) for part in data.parts}
-    result = fitted(data, features, out / "logs", **SETTINGS)
-    table = result.curve.assign(best=result.best_epoch, weights=sum(p.sum().item() for p in weights(result)))
-    table.to_csv(out / f"{result.model.name}.csv", index=False)
-    sys.stdout.close()
-
-
-def weights(result) -> list[torch.Tensor]:
-    return [weight.detach().double().abs() for weight in result.model.network.parameters()]
-
-
-def kill_before(what: str, call: int) -> None:
-    """Kill this process before the given call of a training step or of what writes a checkpoint, counted from 1."""
-    places = {"step": (SlateModel, "training_step"), "checkpoint": (torch, "save"), "move": (shutil, "move")}
-    holder, name = places[what]
-    calls, real = [0], getattr(holder, name)
-
-    def counted(*args, **kwargs):
-        calls[0] += 1
-        if calls[0] == call:
-            sys.stdout.flush()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args, **kwargs)
-
-    setattr(holder, name, counted)
-
-
-def run(folder: Path, out: Path, death: tuple[str, int] | None = None) -> int:
-    """Run ``stage`` in a process; returns its exit code."""
-    process = SERVER.Process(target=stage, args=(folder, out, death))
-    process.start()
-    process.join(120)
-    return process.exitcode
-
-
-def tables(out: Path) -> dict[str, str]:
-    """The metrics of all epochs, the best one and the sum of its weights."""
-    return {file.name: file.read_text() for file in sorted(out.glob("*.csv"))}
-
-
-@pytest.fixture(scope="module")
-def undisturbed(smoke_features, tmp_path_factory) -> dict[str, str]:
-    out = tmp_path_factory.mktemp("undisturbed")
-    assert run(smoke_features, out) == 0
-    assert set(tables(out)) == {"mlp.csv"}
-    return tables(out)
-
-
-# An epoch writes two checkpoints at most.
-@pytest.mark.parametrize("death", [("step", 3), ("checkpoint", 4), ("move", 2), ("move", 3)], ids=str)
-def test_killed_and_resumed_gives_the_same_metrics(smoke_features, undisturbed, tmp_path, death):
-    assert run(smoke_features, tmp_path, death=death) == -signal.SIGKILL
-    assert not tables(tmp_path)
-    assert run(smoke_features, tmp_path) == 0
-    assert tables(tmp_path) == undisturbed
-
-
-class Cut(Exception):
+class Cut(BaseException):
     pass
 
 
 @pytest.fixture
 def trained(smoke, features, tmp_path):
-    """A function that trains in this process, cut off in epoch ``at`` if that is given; returns the epochs trained."""
+    """A function that trains, cut off in epoch ``at`` if that is given; returns the epochs trained."""
 
     def go(at: int | None = None, data=smoke, given=features, **settings):
         heard = []
@@ -114,13 +43,43 @@ def trained(smoke, features, tmp_path):
                 raise Cut
 
         try:
-            fitted(data, given, tmp_path, report=report, **{**SETTINGS, **settings})
+            go.result = fitted(data, given, tmp_path, report=report, **{**SETTINGS, **settings})
         except Cut:
             assert at is not None
         return heard
 
     go.features = features
     return go
+
+
+def outcome(result) -> list[torch.Tensor]:
+    """The metrics of all epochs, the best one and its weights."""
+    return [torch.tensor(result.curve.to_numpy(float)), result.best_epoch, *result.model.network.parameters()]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(smoke, features, tmp_path_factory) -> list[torch.Tensor]:
+    return outcome(fitted(smoke, features, tmp_path_factory.mktemp("undisturbed"), **SETTINGS))
+
+
+# An epoch writes two checkpoints at most.
+@pytest.mark.parametrize(("what", "last"), [("step", 3), ("checkpoint", 4), ("move", 2), ("move", 3)])
+def test_cut_off_before_a_call_and_resumed_gives_the_same_metrics(trained, undisturbed, monkeypatch, what, last):
+    owner, name = PLACES[what]
+    calls, real = [], getattr(owner, name)
+
+    def counted(*args, **kwargs):
+        calls.append(name)
+        if len(calls) == last:
+            raise Cut
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, counted)
+        trained(at=0)
+    assert len(calls) == last and not hasattr(trained, "result")
+    trained()
+    torch.testing.assert_close(outcome(trained.result), undisturbed, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
