@@ -14,7 +14,7 @@ from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline import stale as fp
 from ebnerd_lib.pipeline.params import base_config, code_cells, load_profile, with_values
 from ebnerd_lib.pipeline.paths import notebook_path
-from ebnerd_lib.pipeline.stale import Hashes, fingerprint, sha256, stage_modules
+from ebnerd_lib.pipeline.stale import Hashes, fingerprint, input_files, sha256, stage_modules
 
 REPO = paths.ROOT
 BUNDLE = ("articles", *(f"{week}/{table}" for week in ("train", "validation") for table in ("behaviors", "history")))
@@ -175,13 +175,13 @@ def test_the_closure_of_a_notebook_is_what_python_finds(stage, tmp_path):
 
 
 def test_what_changed_is_told_by_kind(project):
-    config, hashes = project.config(), Hashes(project.root / "hashes.json")
-    inputs = {paths.relative(file): sha256(file) for file in input_files(config)}
-    manifest = {"fingerprint": project.fingerprint(), "parameters": dict(project.parameters), "inputs": inputs}
-    assert fp.changes(config, manifest, hashes) == ""
-    project.cells(CELLS[:2])
-    assert "notebook" in fp.changes(config, manifest, hashes)
-    file = project.write("outputs/test/artifacts/01_first/slates.parquet", "other slates")
-    assert fp.changes(config, manifest, hashes).endswith(f"inputs changed: {paths.relative(file)}")
-    project.parameters["epochs"] = 4
-    assert fp.changes(project.config(), manifest, hashes).endswith("epochs 3, now 4")
+    hashes = Hashes(project.root / "hashes.json")
+    inputs = {paths.relative(file): sha256(file) for file in input_files(project.stage)}
+    own = {"fingerprint": project.fingerprint(), "parameters": dict(project.stage.parameters), "inputs": inputs}
+    assert fp.changes(project.stage, own, hashes) == ""
+    project.cells(list.pop)
+    assert "notebook" in fp.changes(project.stage, own, hashes)
+    project.write(f"{ARTIFACTS}/slates.parquet", "other slates")
+    assert fp.changes(project.stage, own, hashes).endswith(f"inputs changed: {ARTIFACTS}/slates.parquet")
+    project.stage.parameters["epochs"] = 400
+    assert fp.changes(project.stage, own, hashes).endswith(", now 400")
