@@ -89,23 +89,14 @@ def test_without_its_notebook_a_stage_leaves_the_same_bytes(finished, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_give_a_model_that_is_read_and_as_good(project, finished):
-    parameters = manifest(project, "03_train_mlp")["parameters"]
-    trainer = parameters["trainer"]
-    assert (trainer["devices"], trainer["num_nodes"], trainer["strategy"]) == (2, 1, "ddp")
-    assert parameters["batch_size"] == BATCH
-    assert load_model(project / "outputs" / "smoke" / "artifacts" / "03_train_mlp" / "model_mlp.pt").columns
-    together, alone = (
-        metrics(where, "03_train_mlp")["models"]["mlp"]["validation"]["auc"] for where in (project, finished)
-    )
-    # The smoke bundle is so small that another order of dropout alone moves its AUC by .003.
-    assert together == pytest.approx(alone, abs=0.005) and together != alone
-    assert (project.parent / "said.txt").read_text().count("mlp  epoch  1/2") == 1
-
-
-@pytest.mark.slow
-def test_two_processes_share_the_slates_and_their_tuning_metrics_are_those_of_one(project):
+def test_two_processes_share_slates_have_the_tuning_metrics_of_one_and_train_as_good_a_model(project, finished):
     outputs, stage = project / "outputs" / "smoke", "03_train_mlp"
+    trainer = manifest(project, stage)["parameters"]["trainer"]
+    assert (trainer["devices"], trainer["num_nodes"], trainer["strategy"]) == (2, 1, "ddp")
+    assert (project.parent / "said.txt").read_text().count("mlp  epoch  1/2") == 1
+    # The smoke bundle is so small that another order of dropout alone moves its AUC by .003.
+    together, alone = (metrics(at, stage)["models"]["mlp"]["validation"]["auc"] for at in (project, finished))
+    assert together == pytest.approx(alone, abs=0.005) and together != alone
     folder = outputs / "artifacts" / "01_preprocess"
     data = datasets.load(folder)
     features = {part: store.read(folder, part) for part in data.parts}
