@@ -103,10 +103,8 @@ def test_two_processes_share_slates_have_the_tuning_metrics_of_one_and_train_as_
     model = load_model(outputs / "artifacts" / stage / "model_mlp.pt")
     slates = SlateData(TrainingInputs.of(data, features, "clicks", 48.0), model.network, BATCH)
     noted = [json.loads((project.parent / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
-    for step, loader in (
-        ("training_step", slates.train_dataloader()),
-        ("validation_step", slates.val_dataloader()),
-    ):
+    loaders = {"training_step": slates.train_dataloader(), "validation_step": slates.val_dataloader()}
+    for step, loader in loaders.items():
         ours, theirs = (rank[step] for rank in noted)
         assert {one - other for one, other in zip(ours, theirs, strict=True)} <= {0, 1}
         assert sum(ours) + sum(theirs) == 2 * sum(len(batch.user) for batch in loader)
@@ -171,27 +169,9 @@ def test_more_processes_than_a_batch_has_slates_are_refused(smoke, features):
         data_of(smoke, features, 3, 0, 4).train_dataloader()
 
 
-@pytest.mark.parametrize("loss", ["listwise", "bce"])
-def test_the_tuning_metrics_of_shares_add_up_to_those_of_the_batch(smoke, features, monkeypatch, loss):
-    monkeypatch.setattr(MFIds, "log", lambda *_, **__: None)
-    inputs = TrainingInputs.of(smoke, features, "ids")
-    networks = [inputs.new(MFIds, loss=loss).eval() for _ in range(3)]
-    for network, (rank, world) in zip(networks, [(0, 1), (0, 2), (1, 2)], strict=True):
-        for batch in data_of(smoke, features, 7, rank, world).val_dataloader():
-            network.validation_step(batch, 0)
-    for metric in ("tuning_loss", "tuning_auc"):
-        whole, *shares = (getattr(network, metric) for network in networks)
-        together = sum(share.total for share in shares) / sum(share.terms for share in shares)
-        assert together.item() == pytest.approx(whole.compute().item(), abs=1e-12)
-        assert whole.compute() > 0
-
-
-def test_a_stage_that_trains_nothing_is_refused():
+def test_a_stage_that_trains_nothing_and_several_devices_without_a_launcher_are_refused():
     with pytest.raises(ConfigError, match=r"--stage: '03_train_mpl'.*'03_train_mlp"):
         verb.train("smoke", "03_train_mpl")
-
-
-def test_several_devices_without_a_launcher_are_refused_with_its_command():
     with pytest.raises(ConfigError, match=r"`torchrun --nnodes 1 --nproc-per-node 2 -m ebnerd_lib train"):
         verb.train("smoke", "03_train_mlp", "trainer.devices=2; trainer.strategy=ddp")
 

@@ -65,19 +65,16 @@ def states(search):
 
 
 def test_a_search_is_of_one_stage_on_one_data_set_over_one_space(project, monkeypatch):
-    folder = Search("smoke", "03_train_mlp", SPACE).folder
-    assert folder == Search("smoke", "03_train_mlp", SPACE, seed=7).folder
-    others = [
-        Search("smoke", "03_train_mlp.exposure", SPACE).folder,
-        Search("smoke", "03_train_mlp", {**SPACE, "dropout": {"low": 0.0, "high": 0.4}}).folder,
-        Search("smoke", "03_train_mlp").folder,
-    ]
+    def folder(stage="03_train_mlp", space=SPACE, seed=0):
+        return Search("smoke", stage, space, seed).folder
+
+    folders = [folder(), folder("03_train_mlp.exposure"), folder(space={"dropout": [0.1]}), folder(space={})]
+    assert folder(seed=7) == folders[0]
     file = project / "params" / "smoke" / "03_train_mlp.yaml"
     file.write_text(file.read_text() + "learning_rate: 3.0e-3\n")
-    others.append(Search("smoke", "03_train_mlp", SPACE).folder)
+    folders.append(folder())
     monkeypatch.setattr(tune, "fingerprint", lambda config, hashes: "other data")
-    others.append(Search("smoke", "03_train_mlp", SPACE).folder)
-    assert len({folder, *others}) == 6
+    assert len({*folders, folder()}) == 6
 
 
 def test_trials_count_over_runs_and_the_first_has_the_stages_own_parameters(project):
