@@ -63,7 +63,7 @@ def was_hit(project: Project, process: subprocess.Popen[str], whom: str, number:
     if process.returncode == 0:  # it was through before it heard, or on its way out
         return False
     if whom == "kernel":
-        assert "was killed, most likely because memory ran out. Free memory" in text, text
+        assert re.search(r"FAILED: .*Kernel died.*then rerun the command", text), text
     if number == signal.SIGKILL:
         return True
     assert process.returncode == 130 and "FAILED" not in text and "Error" not in text, text
