@@ -40,13 +40,6 @@ def test_a_notebook_opened_in_lab_runs_the_sample(notebook):
     assert read_schema(notebook)["profile"].default == "sample"
 
 
-def test_every_picture_has_a_text_for_those_who_cannot_see_it(notebook):
-    for cell in code_cells(notebook):
-        for node in ast.walk(ast.parse(cell["source"])):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "plots.image":
-                assert len(node.args) == 2, ast.unparse(node)
-
-
 def test_what_the_prose_claims_is_checked_whatever_the_shell_says(notebook):
     nodes = [node for cell in code_cells(notebook) for node in ast.walk(ast.parse(cell["source"]))]
     assert any(isinstance(node, ast.Call) and ast.unparse(node.func) == "check" for node in nodes)

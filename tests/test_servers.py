@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -42,12 +41,6 @@ def project(tmp_path):
     return tmp_path
 
 
-def free_port() -> int:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def wait_for(found: Callable[[], Any], lines: list[str]) -> Any:
     """Return what is found as soon as it is true."""
     deadline = time.monotonic() + START
@@ -57,29 +50,21 @@ def wait_for(found: Callable[[], Any], lines: list[str]) -> Any:
     return value
 
 
-def answers(port: int) -> bool:
-    with contextlib.closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 @contextlib.contextmanager
 def served(project: Path, *target: str) -> Iterator[tuple[int, list[str], psutil.Process]]:
-    """Start a target of Make on a free port; yield port, lines told so far, and the process, once it answers."""
-    port = free_port()
+    """Start a target of Make on a free port; yield port, lines told so far, and the process, once it listens."""
     home = project / "home"
     folders = {f"JUPYTER_{name.upper()}_DIR": str(home / name) for name in ("config", "runtime", "data")}
     environment = {**os.environ, "HOME": str(home), "BROWSER": "true", **folders}
     environment.pop("JUPYTER_TOKEN", None)
-    words = [*MAKE, *target, f"PORT={port}"]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    process = subprocess.Popen(words, cwd=project, env=environment, text=True, **streams)
+    process = subprocess.Popen([*MAKE, *target], cwd=project, env=environment, text=True, **streams)
     lines: list[str] = []
     threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True).start()
     handle = psutil.Process(process.pid)
     try:
-        wait_for(lambda: process.poll() is not None or answers(port), lines)
-        assert process.poll() is None, "".join(lines)
-        yield port, lines, handle
+        told = wait_for(lambda: re.search(r"http://127\.0\.0\.1:(\d+)/", "".join(lines)), lines)
+        yield int(told[1]), lines, handle
     finally:
         for each in (*handle.children(recursive=True), handle):
             with contextlib.suppress(psutil.Error):
