@@ -193,11 +193,6 @@ def test_a_large_submission_is_right_and_stays_within_memory(finished, tmp_path)
     child.returncode = os.waitstatus_to_exitcode(status)
     assert child.returncode == 0
     assert usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10) <= MEMORY_MB
-    asked = pq.read_table(test_set / "test" / "behaviors.parquet", columns=["impression_id", "article_ids_inview"])
-    lines = read_submission(file)
-    assert [number for number, _ in lines] == asked["impression_id"].to_pylist()
-    for (_, ranks), slate in zip(lines, asked["article_ids_inview"].to_pylist(), strict=True):
-        assert sorted(ranks) == list(range(1, len(slate) + 1))
     assert command(finished, "check-submission", f"--file={file}", f"--test={test_set}").returncode == 0
 
 
