@@ -56,13 +56,10 @@ def test_nothing_is_wrong_with_a_sound_project(project, capsys):
     assert str(project) not in told
 
 
-def test_a_missing_bundle_is_generated_or_fetched(project):
+def test_a_missing_bundle_is_made_or_fetched_and_a_broken_one_stops_only_the_profile_that_reads_it(project):
     generated, fetched = found("data", "original")["data/sample"], found("data", "ebnerd_demo")["data/ebnerd_demo"]
     assert generated.state == OK and "make run-all PROFILE=sample" in generated.text
     assert fetched.state == WRONG and fetched.remedy == "make data BUNDLE=ebnerd_demo"
-
-
-def test_a_broken_bundle_stops_only_the_profile_that_reads_it(project):
     (project / "data/smoke/validation/behaviors.parquet").write_bytes(b"PAR1")
     broken = found("data")["data/smoke"]
     assert broken.state == WRONG and "validation/behaviors.parquet" in broken.text and broken.remedy
@@ -98,7 +95,7 @@ def test_a_package_that_cannot_be_loaded_stops_a_run(project, monkeypatch, code)
     assert finding.state == WRONG and "broken" in finding.text
 
 
-def test_a_held_lock_stops_its_profile(project):
+def test_a_held_lock_stops_its_profile_and_a_failed_stage_is_named(project):
     file = project / "outputs/smoke/logs/run.lock"
     file.parent.mkdir(parents=True)
     (project / "outputs/smoke/index.html").touch()
@@ -107,12 +104,9 @@ def test_a_held_lock_stops_its_profile(project):
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert found("outputs")["locks"].state == WRONG and found("outputs", "original")["locks"].state == OK
     assert found("outputs")["locks"].state == OK
-
-
-def test_a_failed_stage_is_named(project):
-    logs = project / "outputs/smoke/logs/03_train_mlp"
-    logs.mkdir(parents=True)
-    (logs / "failure.json").write_text('{"message": "x"}')
+    failure = file.parent / "03_train_mlp" / "failure.json"
+    failure.parent.mkdir()
+    failure.write_text('{"message": "x"}')
     finding = found("profile")["stages"]
     assert finding.state == WARN and "failed: 03_train_mlp" in finding.text
 
