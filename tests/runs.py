@@ -46,6 +46,16 @@ def start_holder(file: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code, str(file)], text=True, env=environment, **pipes)
 
 
+class Payload:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
 def artifacts(project: Path, below: str = "") -> dict[str, bytes]:
     """The artifacts of the profile smoke, those of one stage if ``below`` names it; without manifests."""
     root = project / "outputs" / "smoke" / "artifacts" / below

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from page import Page
-from runs import command, copy_of
+from runs import Payload, command, copy_of
 
 from ebnerd_lib import plots, tables
 from ebnerd_lib.__main__ import main
@@ -22,16 +22,6 @@ from ebnerd_lib.features import store
 from ebnerd_lib.pipeline.paths import ROOT
 from ebnerd_lib.pipeline.report import Body
 from ebnerd_lib.training.model_file import load_model
-
-
-class Payload:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self):
-        return Path.touch, (self.trace,)
 
 
 def test_files_with_a_payload_are_refused_and_do_not_run(tmp_path):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from fits import fitted
+from runs import Payload
 
 import ebnerd_lib
 from ebnerd_lib.features.store import Features
@@ -48,7 +49,6 @@ def trained(smoke, features, tmp_path):
             assert at is not None
         return heard
 
-    go.features = features
     return go
 
 
@@ -101,41 +101,20 @@ def test_a_training_that_had_stopped_early_trains_no_further(trained, tmp_path):
     assert next((tmp_path / "mlp").glob("*/best.ckpt")).read_bytes() == best
 
 
-def other_clicks(go, smoke, monkeypatch):
-    slates = smoke.parts["tuning"]
-    return {"data": replace(smoke, parts={**smoke.parts, "tuning": replace(slates, clicked=slates.clicked[::-1])})}
-
-
-def other_features(go, smoke, monkeypatch):
-    matrix = np.array(go.features["train"].matrix)
+def test_anything_changed_is_trained_anew(trained, smoke, features, capsys, monkeypatch):
+    tuning, matrix = smoke.parts["tuning"], np.array(features["train"].matrix)
     matrix[-1, 0] += 1
-    return {"given": {**go.features, "train": Features(matrix, go.features["train"].columns)}}
-
-
-def other_code(go, smoke, monkeypatch):
-    monkeypatch.setattr(ebnerd_lib, "__path__", ["nowhere"])  # a package of no files
-    return {}
-
-
-def other_parameters(*_):
-    return {"learning_rate": 2e-3}
-
-
-@pytest.mark.parametrize("change", [other_parameters, other_clicks, other_features, other_code])
-def test_anything_changed_is_trained_anew(trained, smoke, capsys, monkeypatch, change):
-    trained(at=2)
-    assert trained(**change(trained, smoke, monkeypatch))[0] == 1
-    assert "mlp  trained anew: " in capsys.readouterr().out
-
-
-class Bomb:
-    """Code in a pickle: it would write a file where it is unpickled."""
-
-    def __init__(self, file: Path):
-        self.file = file
-
-    def __reduce__(self):
-        return Path.touch, (self.file,)
+    clicks = {**smoke.parts, "tuning": replace(tuning, clicked=tuning.clicked[::-1])}
+    one_value = {**features, "train": Features(matrix, features["train"].columns)}
+    changes = [{"learning_rate": 2e-3}, {"data": replace(smoke, parts=clicks)}, {"given": one_value}, {}]
+    for change in changes:
+        trained(at=2)
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            if not change:
+                patch.setattr(ebnerd_lib, "__path__", ["nowhere"])  # a package of no files: other code
+            assert trained(**change)[0] == 1
+        assert "mlp  trained anew: " in capsys.readouterr().out
 
 
 def turn_a_bit(checkpoint: Path) -> None:
@@ -149,7 +128,7 @@ def lose_the_best(checkpoint: Path) -> None:
 
 
 def plant_code(checkpoint: Path) -> None:
-    torch.save(Bomb(checkpoint.parents[2] / "exploded"), checkpoint)
+    torch.save(Payload(checkpoint.parents[2] / "exploded"), checkpoint)
 
 
 @pytest.mark.parametrize("spoil", [turn_a_bit, lose_the_best, plant_code])
