@@ -36,18 +36,6 @@ def evaluated(smoke):
 # --- slices ------------------------------------------------------------------------------------------------
 
 
-def test_the_slices_of_a_dimension_are_all_impressions_once(smoke):
-    slices = slices_of(smoke)
-    dimensions = {piece.dimension for piece in slices}
-    assert dimensions == {
-        "clicked article", "age of the clicked article", "user", "history clicks", "subscriber", "slate length",
-        "page", "device", "hour of day, as stored",
-    }  # fmt: skip
-    for dimension in dimensions:
-        times = sum(piece.rows.astype(int) for piece in slices if piece.dimension == dimension)
-        assert (times == 1).all(), dimension
-
-
 def test_slices_of_the_tiny_bundle_are_those_counted_by_hand(tiny, by_hand):
     ids = tiny.parts["validation"].impression_id
     found = {(piece.dimension, piece.label): sorted(ids[piece.rows].tolist()) for piece in slices_of(tiny)}
@@ -191,19 +179,15 @@ def test_shuffling_clicks_costs_a_model_of_clicks_and_repeats_by_seed(smoke, fea
     np.testing.assert_allclose(table["auc"] + table["drop"], whole)
 
 
-def test_a_model_without_features_and_ids_has_no_groups(smoke, features, model):
+def test_a_model_without_features_and_ids_has_no_groups_and_one_updated_online_is_refused(smoke, features, model):
     size = smoke.metadata.vectors.shape[1]
     network = find_model("nrms", "nrms")(columns=0, users=1, articles=1, vector_size=size)
     nrms = replace(model, name="nrms", module="nrms", tier="content", network=network, columns=[])
-    table = permutation_importance(nrms, smoke, features["validation"], "validation", np.arange(5))
-    assert table.empty and {"group", "drop", "drop_ci"} <= set(table.columns)
-
-
-def test_a_model_updated_online_is_refused(smoke, features, model):
+    given = smoke, features["validation"], "validation", np.arange(5)
     with pytest.raises(ConfigError, match=r"mlp_online .*, mlp\."):
-        permutation_importance(
-            replace(model, name="mlp_online"), smoke, features["validation"], "validation", np.arange(5)
-        )
+        permutation_importance(replace(model, name="mlp_online"), *given)
+    table = permutation_importance(nrms, *given)
+    assert table.empty and {"group", "drop", "drop_ci"} <= set(table.columns)
 
 
 def test_beside_a_difference_stand_the_parameters_of_both_that_differ():
