@@ -34,6 +34,7 @@ def test_runs_that_are_hit_at_random_moments_lose_nothing_and_a_rerun_gives_the_
     while ways:
         complete = min(project.complete() + rng.randint(0, 2), len(STAGES))
         with project.start(make=ways[0][0] == "make") as process:
+            assert f"profile smoke: {len(STAGES)} stages" in process.stdout.readline()  # it has begun
             wait_until(lambda complete=complete: project.complete() >= complete, process)
             time.sleep(rng.uniform(0, 0.5 if complete == len(STAGES) else 5.0))
             if was_hit(project, process, *ways[0]):
