@@ -105,6 +105,7 @@ def test_the_module_named_by_the_parameter_counts_and_no_other(project):
     naml = with_values(nrms, {"model": "naml"}, "here")
     only = [{file.stem for file in stage_modules(config)} for config in (nrms, naml)]
     assert only[0] - only[1] == {"nrms"} and only[1] - only[0] == {"naml"}
+    assert project.root / "ebnerd_lib/models/mf.py" in stage_modules(base_config("smoke", "02_train_mf.ids"))
 
 
 def test_bytes_of_the_bundle_count_and_times_and_other_files_do_not(project):
