@@ -111,16 +111,12 @@ def test_a_line_that_declares_nothing_or_a_wrong_default_is_named(project, line,
     assert "notebooks/01_stage.ipynb" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "content", [None, "{}", notebook(([], PARAMETERS)), notebook(*[(["parameters"], PARAMETERS)] * 2)]
-)
-def test_a_notebook_needs_one_cell_of_parameters(project, content):
-    path = notebook_path("01_stage")
-    path.unlink()
-    if content is not None:
-        path.write_text(content, encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"notebooks/01_stage\.ipynb"):
-        read_schema(path)
+def test_a_notebook_needs_one_cell_of_parameters(project):
+    for content in ("{}", notebook(([], PARAMETERS)), notebook(*[(["parameters"], PARAMETERS)] * 2), None):
+        path = notebook_path("01_stage")
+        path.unlink() if content is None else path.write_text(content, encoding="utf-8")
+        with pytest.raises(ConfigError, match=r"notebooks/01_stage\.ipynb"):
+            read_schema(path)
 
 
 def test_an_empty_file_gives_the_defaults_and_given_values_take_their_place(project):

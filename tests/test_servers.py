@@ -9,14 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import requests
 from jupyter_client import BlockingKernelClient
 from jupyter_client.kernelspec import KernelSpecManager
 from runs import copy_of
@@ -80,12 +79,7 @@ def addresses(handle: psutil.Process) -> set[str]:
 
 
 def status(address: str, **headers: str) -> int:
-    request = urllib.request.Request(address, headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return 302 if "/login" in answer.url else int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
+    return requests.get(address, headers=headers, timeout=30, allow_redirects=False).status_code
 
 
 def told_token(lines: list[str]) -> str:
@@ -105,13 +99,10 @@ def elsewhere(project, monkeypatch):
 
 
 @contextlib.contextmanager
-def opened_kernel(project: Path, port: int, token: str, folder: Path) -> Iterator[Callable[[str], str]]:
+def opened_kernel(project: Path, port: int, token: str) -> Iterator[Callable[[str], str]]:
     """Start a kernel as JupyterLab does for a notebook; yield what runs a cell and returns what it prints."""
-    body = json.dumps({"name": "python3", "path": folder.as_posix()}).encode()
-    headers = {"Authorization": f"token {token}"}
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/api/kernels", body, headers)
-    with urllib.request.urlopen(request, timeout=START) as answer:
-        name = json.loads(answer.read())["id"]
+    address, headers = f"http://127.0.0.1:{port}/api/kernels", {"Authorization": f"token {token}"}
+    name = requests.post(address, json={"name": "python3"}, headers=headers, timeout=START).json()["id"]
     client = BlockingKernelClient(connection_file=str(project / "home" / "runtime" / f"kernel-{name}.json"))
     client.load_connection_file()
     client.start_channels()
@@ -137,7 +128,7 @@ def test_jupyterlab_listens_here_only_wants_its_token_and_has_the_projects_kerne
     module.write_text("def answer():\n    return 'before'\n")
     with (
         served(project, "lab") as (port, lines, handle),
-        opened_kernel(project, port, told_token(lines), Path()) as run,
+        opened_kernel(project, port, told_token(lines)) as run,
     ):
         assert addresses(handle) == {"127.0.0.1"}
         contents, token = f"http://127.0.0.1:{port}/api/contents", f"token {told_token(lines)}"
