@@ -146,17 +146,16 @@ def test_checksums_are_remembered_until_size_or_time_of_a_file_changes(project, 
         assert hashes.of(file) == sha256(file) and reads.pop() == file
 
 
-@pytest.mark.parametrize("content", ["", "{", "\xff", "null", '{"FILE": 7}', '{"FILE": [SIZE, TIME]}'])
-def test_a_corrupt_store_only_costs_time(project, content):
+def test_a_corrupt_store_only_costs_time(project):
     store, file = project.root / "hashes.json", project.root / "data/smoke/articles.parquet"
-    known = {"FILE": "data/smoke/articles.parquet", "SIZE": file.stat().st_size, "TIME": file.stat().st_mtime_ns}
-    for name, value in known.items():
-        content = content.replace(name, str(value))
-    store.write_text(content, encoding="latin-1")
-    hashes = Hashes(store)
-    assert hashes.of(file) == sha256(file)
-    hashes.save()
-    assert Hashes(store).of(file) == sha256(file)
+    name, status = "data/smoke/articles.parquet", file.stat()
+    odd = ({name: 7}, {name: [status.st_size, status.st_mtime_ns]}, None)
+    for content in ("", "{", "\xff", *map(json.dumps, odd)):
+        store.write_text(content, encoding="latin-1")
+        hashes = Hashes(store)
+        assert hashes.of(file) == sha256(file)
+        hashes.save()
+        assert Hashes(store).of(file) == sha256(file)
 
 
 @pytest.mark.parametrize("stage", sorted(path.stem for path in (REPO / "notebooks").glob("*.ipynb")))
