@@ -143,6 +143,7 @@ def test_an_empty_file_gives_the_defaults_and_given_values_take_their_place(proj
         ("learning_rate: 1e-3", "1.0e-3"),  # a text in YAML 1.1
         ("shares: [0.5, .inf]", "shares[1]"),
         ("epochs: 010", "010"),  # 8 in YAML 1.1
+        ("epochs: &a 3\nhidden: [*a]", "alias *a"),
         ("split: 2023-05-30", "split"),
         ("hidden: [64, big]", "hidden[1]"),
     ],
