@@ -21,6 +21,7 @@ WRITE = """
 import sys
 from pathlib import Path
 from ebnerd_lib.pipeline.history import append_line
+print("ready", flush=True)
 sys.stdin.read()
 for number in range(300):
     append_line(Path(sys.argv[1]), {"writer": sys.argv[2], "number": number, "text": "æ" * 20_000})
@@ -53,10 +54,10 @@ def finish(name="03_train_mlp", how="batch", **parameters):
 def test_lines_of_two_writers_at_once_stay_whole(tmp_path):
     file = tmp_path / "new" / "history.jsonl"
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    writers = [
-        subprocess.Popen([sys.executable, "-c", WRITE, str(file), name], stdin=subprocess.PIPE, env=environment)
-        for name in "ab"
-    ]
+    pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+    words = [[sys.executable, "-c", WRITE, str(file), name] for name in "ab"]
+    writers = [subprocess.Popen(each, env=environment, **pipes) for each in words]
+    assert [writer.stdout.readline() for writer in writers] == [b"ready\n"] * 2
     for writer in writers:
         writer.stdin.close()
     assert [writer.wait() for writer in writers] == [0, 0]
