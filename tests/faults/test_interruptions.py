@@ -29,10 +29,10 @@ def project(finished, tmp_path):
 
 
 def test_runs_that_are_hit_at_random_moments_lose_nothing_and_a_rerun_gives_the_same_bytes(project):
-    """Each run goes on from what the one before left; the last moments that are tried are those of rendering."""
+    """Each run goes on from what the one before left; the last one is hit while it renders."""
     rng, ways = random.Random(21), list(WAYS)
     while ways:
-        complete = min(project.complete() + rng.randint(0, 2), len(STAGES))
+        complete = min(project.complete() + rng.randint(0, 1), len(STAGES) - 1) if ways[1:] else len(STAGES)
         with project.start(make=ways[0][0] == "make") as process:
             assert f"profile smoke: {len(STAGES)} stages" in process.stdout.readline()  # it has begun
             wait_until(lambda complete=complete: project.complete() >= complete, process)
@@ -41,7 +41,7 @@ def test_runs_that_are_hit_at_random_moments_lose_nothing_and_a_rerun_gives_the_
                 ways.pop(0)
             project.assert_no_orphans()
         project.assert_nothing_half_done()
-        if project.complete() == len(STAGES):
+        if ways and project.complete() == len(STAGES):
             shutil.rmtree(project.outputs)
     project.assert_reruns()
 
