@@ -113,6 +113,7 @@ def test_a_trial_that_cannot_be_trained_is_left_and_the_stage_itself_must_be(pro
     FakeAside.fault = ConfigError("the loss is not finite")
     search.run(2)
     assert states(search) == [TrialState.FAIL, TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
+    assert search.study.trials[2].params != search.study.trials[3].params, "not tried again"
     own = {name: value for name, value in flat(search.base.parameters).items() if name in SPACE}
     assert search.command(own).startswith("#"), "a command that changes nothing would be refused"
 
