@@ -9,9 +9,7 @@ from benchmarks.measure import FOLDER
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.dataset import Dataset
-from ebnerd_lib.features import store
-from ebnerd_lib.features.build import write_features
-from ebnerd_lib.features.store import Features
+from ebnerd_lib.features.build import Features, read_features, write_features
 from ebnerd_lib.pipeline.params import load_config
 from ebnerd_lib.pipeline.paths import read_json
 from ebnerd_lib.pipeline.train import Fit, fit, inputs_of, model_class
@@ -47,7 +45,7 @@ def preprocess(size: str, folder: Path) -> Dataset:
 def prepared(size: str, folder: Path) -> tuple[Dataset, dict[str, Features]]:
     """Preprocess a bundle and return its slates, and its features by part."""
     data = preprocess(size, folder / size)
-    return data, {part: store.read(folder / size, part) for part in data.parts}
+    return data, {part: read_features(folder / size, part) for part in data.parts}
 
 
 def parameters(size: str, model: str) -> dict[str, Any]:

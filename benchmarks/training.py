@@ -14,7 +14,7 @@ from benchmarks.measure import RUNS, Row, Run, alternate, seconds
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import candidate_rows
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
-from ebnerd_lib.features.store import Features, usable
+from ebnerd_lib.features.build import Features, usable
 from ebnerd_lib.models.base import LOSSES, SlateModel, slate_auc
 from ebnerd_lib.training.batches import SlateData
 from ebnerd_lib.training.inputs import training_rows

@@ -25,7 +25,7 @@ if sys.argv[1:3] == ["doctor", "--profile"] and importlib.util.find_spec("click"
 
 import click
 
-from ebnerd_lib.configs import Tier
+from ebnerd_lib.configs import SplitName, Tier
 
 INTERRUPTED = 130
 """Exit code of a program that was interrupted, as shells have it: 128 + SIGINT."""
@@ -176,9 +176,9 @@ def compare(runs: str, seeds: int) -> None:
 @click.option("--test", is_flag=True, help="generate the hidden test week that follows the bundle")
 def sample(out: Path, seed: int, size: str, test: bool) -> None:
     """Generate a bundle in EBNeRD's schema by simulating a news site."""
-    from ebnerd_lib.sample import generate, generate_test
+    from ebnerd_lib.sample import generate
 
-    (generate_test if test else generate)(out, seed=seed, size=size)
+    generate(out, seed, size, test)
 
 
 @verbs.command()
@@ -259,10 +259,13 @@ def unpack(archive: Path, out: Path) -> None:
 @click.option("--tuning", type=Path, help="its scores of the tuning day, for log loss and calibration")
 @click.option("--reference", type=Path, help="scores to compare with, impression by impression")
 @click.option("--out", type=Path, help="folder to write (default: outputs/evaluate/<name of the file>)")
-@click.option("--cut", default="official", show_default=True, help="how it is split into parts: official or quantile")
+@click.option(
+    "--cut", default="official", show_default=True, type=click.Choice(get_args(SplitName)),
+    help="how it is split into parts",
+)  # fmt: skip
 def evaluate(
     scores: Path, bundle: Path, split: str, tier: str, tuning: Path | None, reference: Path | None, out: Path | None,
-    cut: str,
+    cut: SplitName,
 ) -> None:  # fmt: skip
     """Evaluate scores that come from elsewhere, as 05_compare does."""
     from ebnerd_lib.pipeline.evaluate import evaluate

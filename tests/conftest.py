@@ -15,9 +15,8 @@ from runs import command, copy_of
 
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.bundle import open_bundle
-from ebnerd_lib.data.schema import ARTICLES, BEHAVIORS, HISTORY, arrow_schema
-from ebnerd_lib.features import store
-from ebnerd_lib.features.build import write_features
+from ebnerd_lib.data.schema import ARTICLES, BEHAVIORS, HISTORY, table_of
+from ebnerd_lib.features.build import Features, read_features, write_features
 from ebnerd_lib.pipeline.paths import ROOT
 from ebnerd_lib.sample import generate
 
@@ -84,7 +83,7 @@ def behaviors(rows: list[tuple]) -> pa.Table:
         "article_ids_clicked": clicks, "user_id": users, "is_sso_user": [False] * len(rows),
         "is_subscriber": subscribers, "session_id": sessions,
     }  # fmt: skip
-    return in_schema(known, len(rows), BEHAVIORS)
+    return table_of(known, BEHAVIORS)
 
 
 def history(rows: list[tuple]) -> pa.Table:
@@ -96,7 +95,7 @@ def history(rows: list[tuple]) -> pa.Table:
         "scroll_percentage_fixed": [[None] * len(own) for own in articles],
         "read_time_fixed": [[2.0] * len(own) for own in articles],
     }
-    return in_schema(known, len(rows), HISTORY)
+    return table_of(known, HISTORY)
 
 
 def articles(rows: list[tuple]) -> pa.Table:
@@ -112,14 +111,7 @@ def articles(rows: list[tuple]) -> pa.Table:
         "sentiment_label": label,
         "topics": [["Sport", "Livsstil"]] * len(rows),
     }
-    return in_schema(known, len(rows), ARTICLES)
-
-
-def in_schema(known: dict[str, object], rows: int, schema: dict[str, pa.DataType]) -> pa.Table:
-    return pa.table(
-        [pa.array(known.get(name, [None] * rows), type=kind) for name, kind in schema.items()],
-        schema=arrow_schema(schema),
-    )
+    return table_of(known, ARTICLES)
 
 
 def write_tiny(folder: Path, row_group_size: int | None = None, **changes: Change | None) -> Path:
@@ -184,9 +176,9 @@ def smoke_features(smoke, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def features(smoke, smoke_features) -> dict[str, store.Features]:
+def features(smoke, smoke_features) -> dict[str, Features]:
     """The stored features of the smoke bundle, by part."""
-    return {part: store.read(smoke_features, part) for part in smoke.parts}
+    return {part: read_features(smoke_features, part) for part in smoke.parts}
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ebnerd_lib.data.dataset import Dataset
-from ebnerd_lib.features.store import Features
+from ebnerd_lib.features.build import Features
 from ebnerd_lib.pipeline.params import load_config
 from ebnerd_lib.pipeline.train import Fit, fit, inputs_of, model_class
 

@@ -103,22 +103,12 @@ def no_history_rows(tables: Tables) -> None:
         tables[f"{week}/history"] = tables[f"{week}/history"].slice(0, 0)
 
 
-def _share_users(tables: Tables, users: int) -> None:
-    for week in WEEKS:
-        rows = tables[f"{week}/behaviors"].num_rows
-        _set(tables, f"{week}/behaviors", user_id=np.arange(rows) % users + 1)
-        tables[f"{week}/history"] = tables[f"{week}/history"].slice(0, users)
-        _set(tables, f"{week}/history", user_id=np.arange(users) + 1)
-
-
 def one_user(tables: Tables) -> None:
     """All impressions are of one user: the site keeps no accounts."""
-    _share_users(tables, 1)
-
-
-def three_users(tables: Tables) -> None:
-    """All impressions are of three users."""
-    _share_users(tables, 3)
+    for week in WEEKS:
+        _set(tables, f"{week}/behaviors", user_id=[1] * tables[f"{week}/behaviors"].num_rows)
+        tables[f"{week}/history"] = tables[f"{week}/history"].slice(0, 1)
+        _set(tables, f"{week}/history", user_id=[1])
 
 
 def one_readers_export(tables: Tables) -> None:
@@ -136,20 +126,11 @@ def other_users_later(tables: Tables) -> None:
         _set(tables, name, user_id=tables[name]["user_id"].to_numpy().astype(np.int64) + 40_000_000)
 
 
-def _click_only(tables: Tables, every: int) -> None:
-    _, clicks = _lists(tables, "validation")
-    own = [click if place % every == every // 2 else [] for place, click in enumerate(clicks)]
-    _set(tables, "validation/behaviors", article_ids_clicked=own)
-
-
 def one_click_later(tables: Tables) -> None:
     """One impression of validation has a click."""
-    _click_only(tables, tables["validation/behaviors"].num_rows)
-
-
-def hardly_clicked_later(tables: Tables) -> None:
-    """Few impressions of validation have a click."""
-    _click_only(tables, 80)
+    clicks = _lists(tables, "validation")[1]
+    own = [click if place == len(clicks) // 2 else [] for place, click in enumerate(clicks)]
+    _set(tables, "validation/behaviors", article_ids_clicked=own)
 
 
 def never_clicked_later(tables: Tables) -> None:

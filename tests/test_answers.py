@@ -9,13 +9,13 @@ from ebnerd_lib.evaluation.answers import ranking_answer, training_answer
 from ebnerd_lib.evaluation.baselines import baseline_scorers, evaluate_baselines
 from ebnerd_lib.evaluation.evaluate import save_scorer
 from ebnerd_lib.evaluation.intervals import FEW_USERS
-from ebnerd_lib.features import store
+from ebnerd_lib.features.build import read_features
 
 
 @pytest.fixture(scope="module")
 def baselines(smoke, smoke_features):
     """The features of each part, the baselines' scorers and what is found of them."""
-    features = {part: store.read(smoke_features, part) for part in smoke.parts}
+    features = {part: read_features(smoke_features, part) for part in smoke.parts}
     scorers = {each.name: each for each in baseline_scorers(smoke, features)}
     return features["validation"], scorers, evaluate_baselines(smoke, features)
 

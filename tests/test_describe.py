@@ -58,10 +58,10 @@ def test_quantiles_by_hand():
         "none": np.array([np.nan]),
         "empty": np.empty(0, dtype=np.int64),
     }
-    table = quantiles(values, (0.25, 0.5, 0.995)).set_index("")
-    assert list(table.columns) == ["mean", "min", "p25", "p50", "p99.5", "max"]
-    assert table.loc["whole"].tolist() == pytest.approx([5, 0, 2.5, 5, 9.95, 10])
-    assert table.loc["gaps"].tolist() == pytest.approx([3, 2, 2.5, 3, 3.99, 4])
+    table = quantiles(values).set_index("")
+    assert list(table.columns) == ["mean", "min", "p10", "p25", "p50", "p75", "p90", "p99", "max"]
+    assert table.loc["whole"].tolist() == pytest.approx([5, 0, 1, 2.5, 5, 7.5, 9, 9.9, 10])
+    assert table.loc["gaps"].tolist() == pytest.approx([3, 2, 2.2, 2.5, 3, 3.5, 3.8, 3.98, 4])
     assert table.loc[["none", "empty"]].isna().all().all()
 
 

@@ -196,16 +196,6 @@ def test_parts_of_two_versions_are_never_glued(server, bundle, tmp_path, how):
     assert_whole(get(server, tmp_path), bundle)
 
 
-def test_a_server_that_fails_is_asked_again_and_one_that_refuses_is_not(server, bundle, tmp_path):
-    server.instead = [(503, {}), (500, {})]
-    assert_whole(get(server, tmp_path / "a"), bundle)
-    for answer in ((404, {}), (403, {}), (200, {"Content-Type": "text/html; charset=utf-8"})):
-        server.instead, server.asked = [answer], []
-        with pytest.raises(DownloadError, match=str(answer[0])):
-            get(server, tmp_path / "b")
-        assert len(server.asked) == 1 and not (tmp_path / "b" / NAME).exists()
-
-
 def test_wrong_archives_and_names_leave_nothing(server, bundle, tmp_path):
     files = contents(bundle)
     part = {name: content for name, content in files.items() if name != "train/history.parquet"}

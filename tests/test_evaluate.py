@@ -86,10 +86,9 @@ def test_files_that_are_no_parquet_and_unknown_words_are_refused(ours, smoke_bun
     file.write_text("impression_id,article_id,score\n")
     assert main(["evaluate", "--scores", str(file), "--bundle", str(smoke_bundle)]) == 1
     assert "other.parquet" in capsys.readouterr().err
-    for wrong in ("--split=test", "--tier=all"):
+    for wrong in ("--split=test", "--tier=all", "--cut=half"):
         assert main(["evaluate", "--scores", str(file), "--bundle", str(smoke_bundle), wrong]) == 2
     own = ours.folder / "scores_x.parquet"
-    for wrong in ({"cut": "half"}, {"reference": own}):
-        with pytest.raises(ConfigError):
-            evaluate(own, smoke_bundle, out=tmp_path / "o", **wrong)
+    with pytest.raises(ConfigError):
+        evaluate(own, smoke_bundle, out=tmp_path / "o", reference=own)
     assert not (tmp_path / "o").exists()

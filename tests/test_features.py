@@ -11,14 +11,13 @@ from oracle import oracle
 
 from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Metadata
-from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows, concatenate
+from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features import build as builds
-from ebnerd_lib.features import store
-from ebnerd_lib.features.build import build, compute_features, write_features
+from ebnerd_lib.features.build import build, compute_features, read_features, write_features
 from ebnerd_lib.features.catalogue import STRENGTH_RATES, behind, relative
 from ebnerd_lib.features.context import FeatureContext
-from ebnerd_lib.features.events import EventCounts, Grouping, Tables, Timeline
+from ebnerd_lib.features.events import EventCounts, Grouping, Tables
 from ebnerd_lib.features.registry import TIERS, Column, allowed, every_column, family, unregister
 
 ARTICLES, USERS, CATEGORIES = 9, 5, 3
@@ -34,7 +33,7 @@ def random_log(rng: np.random.Generator, impressions: int, hours: float = 60.0) 
         impression_id=np.arange(impressions, dtype=np.uint32),
         user_id=np.zeros(impressions, np.uint32),
         user=rng.integers(0, USERS, impressions).astype(np.int32),
-        time=10 * HOUR + rng.choice(instants, impressions),
+        time=10 * HOUR + np.sort(rng.choice(instants, impressions)),
         session=rng.integers(0, 3, impressions),
         device=rng.integers(0, 4, impressions).astype(np.int8),
         subscriber=rng.random(impressions) < 0.5,
@@ -106,7 +105,7 @@ def before(world: FeatureContext, time: int) -> FeatureContext:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40))
-@example(702, 4)  # weeks that overlap in time: the later week's file has a user's earlier impression
+@example(2, 4)  # weeks that overlap in time: the later week's file has a user's earlier impression
 def test_deleting_the_future_leaves_every_feature_unchanged_bit_for_bit(seed, impressions):
     rng, log, world = random_case(seed, impressions)
     whole = compute(log, world)
@@ -115,23 +114,6 @@ def test_deleting_the_future_leaves_every_feature_unchanged_bit_for_bit(seed, im
         alone = compute(log.take(np.array([row])), before(world, int(log.time[row])))
         for name, values in alone.items():
             np.testing.assert_array_equal(values, whole[name][mine], err_msg=name)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32 - 1))
-def test_events_added_at_or_after_t_change_nothing(seed):
-    rng, log, world = random_case(seed, 25)
-    moment = int(np.median(log.time))
-    early = log.take(log.time <= moment)
-    # Among the added ones are clicks at the very moment of the latest queries.
-    late = log.take(log.time >= moment)
-    noisy = replace(late, clicked=rng.random(late.candidates) < 0.8)
-    merged = FeatureContext(concatenate([log.take(log.time < moment), noisy]), world.metadata, world.histories, USERS)
-    plain = FeatureContext(log.take(log.time < moment), world.metadata, world.histories, USERS)
-    wanted = compute(early, plain)
-    for name, values in compute(early, merged).items():
-        if not name.startswith("history"):
-            np.testing.assert_array_equal(values, wanted[name], err_msg=name)
 
 
 @settings(max_examples=25, deadline=None)
@@ -201,7 +183,7 @@ def at_times(*hours: float) -> Slates:
 
 def test_windows_are_closed_below_and_open_above():
     log = at_times(0, 1, 2)
-    past = EventCounts("clicks", Timeline.clicks(log), "article", Grouping.one_key(np.arange(2)), Tables())
+    past = EventCounts("clicks", log, "article", Grouping.one_key(np.arange(2)), Tables())
     np.testing.assert_array_equal(past.trailing(log, (1.0, 0.5)), [[0, 0], [1, 0], [1, 0]])
     with pytest.raises(ValueError, match="order of time"):
         past.trailing(log, (1.0, 0.5))
@@ -210,7 +192,7 @@ def test_windows_are_closed_below_and_open_above():
 def test_decayed_sums_of_a_long_log_are_those_of_its_end():
     """Sums are scaled anew every 512 half-lives; nothing of it shows."""
     log = at_times(0, 513, 514, 5_000, 5_001)
-    past = EventCounts("clicks", Timeline.clicks(log), "article", Grouping.one_key(np.arange(2)), Tables())
+    past = EventCounts("clicks", log, "article", Grouping.one_key(np.arange(2)), Tables())
     np.testing.assert_allclose(past.decayed(log, (1.0,)), [[0], [0], [0.5], [0], [0.5]], atol=1e-12)
 
 
@@ -225,7 +207,7 @@ def test_files_depend_on_neither_threads_nor_chunks(smoke, smoke_features, tmp_p
     assert len(files) == 4
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "small" / file).read_bytes(), file
-    full, stored = store.read(smoke_features, "validation"), store.read(tmp_path / "one", "validation")
+    full, stored = read_features(smoke_features, "validation"), read_features(tmp_path / "one", "validation")
     left_out = {"clicks_1h"} | {column.name for column in every_column() if column.group == "page"}
     assert stored.columns == [name for name in full.columns if name not in left_out]
     for name in stored.columns:
@@ -319,14 +301,14 @@ def test_chunks_yield_what_build_fills_in_on_any_number_of_threads(seed, impress
     whole = compute(log, world)
     names = list(rng.permutation(sorted(whole))[: rng.integers(0, 30)])
     seen = np.zeros(impressions, bool)
-    late = np.flatnonzero(log.time >= np.quantile(log.time, rng.random() / 2))
+    late = rng.permutation(np.flatnonzero(log.time >= np.quantile(log.time, rng.random() / 2)))
     queries = log.take(late)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(builds, "_STEP", int(rng.integers(1, 5)))
         patch.setattr(builds, "CHUNK", chunk)
         patch.setattr(builds, "THREADS", int(rng.integers(1, 4)))
         parts = compute_features(queries, world, names)
-        found = [(part.rows, part.slates, part.matrix(names)) for part in parts]
+        found = [(rows, slates, features.select(names)) for rows, slates, features in parts]
     for rows, slates, matrix in found:
         rows = late[rows]
         assert not seen[rows].any() and not slates.clicked.any()

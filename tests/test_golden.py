@@ -14,7 +14,7 @@ import pytest
 from runs import command, copy_of
 
 from ebnerd_lib.data.dataset import PARTS
-from ebnerd_lib.features import store
+from ebnerd_lib.features.build import read_features
 from ebnerd_lib.pipeline.paths import ROOT, profile_stages
 
 TOLERANCES = {"measured": 1e-6, "trained": 0.002}
@@ -29,7 +29,7 @@ def found_in(artifacts: Path) -> dict[str, dict[str, float]]:
     ]
     measured = {f"counts/{name}": count for name, count in first["counts"].items()}
     for part in PARTS:
-        features = store.read(artifacts / "01_preprocess", part)
+        features = read_features(artifacts / "01_preprocess", part)
         for name in features.columns:
             values = features.column(name).astype(np.float64)
             known = values[~np.isnan(values)]

@@ -1,13 +1,14 @@
 """MIND as a bundle: every row and id as in its files, and broken files refused by line."""
 
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from mind import write_mind
 from runs import copy_of, python
 
 from ebnerd_lib.__main__ import main
@@ -16,8 +17,7 @@ from ebnerd_lib.data.dataset import UNKNOWN_TIME, prepare
 from ebnerd_lib.data.mind import convert
 from ebnerd_lib.data.schema import ARTICLES, BEHAVIORS, HISTORY, arrow_schema
 from ebnerd_lib.errors import BundleError
-from ebnerd_lib.features import store
-from ebnerd_lib.features.build import write_features
+from ebnerd_lib.features.build import read_features, write_features
 from ebnerd_lib.features.catalogue import left_out
 from ebnerd_lib.features.registry import every_column
 from ebnerd_lib.pipeline.paths import ROOT
@@ -126,15 +126,11 @@ def changed(place, old, new):
     [
         ("train/behaviors", changed(2, "\t\t", "\t"), "line 3"),
         ("train/behaviors", [*TRAIN, ""], "line 5"),
-        ("train/behaviors", changed(1, "11/11", "31/11"), "line 2"),
         ("train/behaviors", changed(1, "11/11", "2/30"), "line 2"),
         ("train/behaviors", changed(1, "12:05:58 AM", "13:05:58"), "line 2"),
-        ("train/behaviors", changed(0, "N20-1", "N20"), "line 1"),
-        ("train/behaviors", changed(0, "N1-0 N20-1", "N1 N20"), "line 1"),
         ("train/behaviors", changed(0, "N20-1", "N20-2"), "line 1"),
         ("train/behaviors", changed(0, "N1-0 N20-1", ""), "line 1"),
         ("train/behaviors", changed(0, "N1 N1", "N1,N1"), "line 1"),
-        ("train/behaviors", changed(0, "U7", "7"), "line 1"),
         ("train/behaviors", changed(0, "U7", "U07"), "line 1"),
         ("train/behaviors", changed(0, "N1-0", f"N{2**31}-0"), "line 1"),
         ("train/behaviors", [*TRAIN, TRAIN[1]], "line 5"),
@@ -144,7 +140,6 @@ def changed(place, old, new):
         ("train/news", [*NEWS, NEWS[0]], "line 4"),
         ("train/news", [NEWS[0], NEWS[1] + "\t"], "line 2"),
         ("dev/news", [NEWS[0].replace("N1", "1")], "line 1"),
-        ("dev/behaviors", [], "0 lines"),
     ],
 )  # fmt: skip
 def test_a_broken_line_is_refused_by_its_number_and_nothing_stays(name, lines, place, folders):
@@ -163,6 +158,37 @@ def test_what_is_there_is_left_alone(folders):
     with pytest.raises(BundleError, match="out"):
         convert(train, dev, out)
     assert [file.name for file in out.iterdir()] == ["mine"]
+
+
+def write_mind(bundle: Path, out: Path) -> tuple[Path, Path]:
+    """Write the impressions of a bundle as ``MINDsmall_train`` and ``MINDsmall_dev``; return the two folders.
+
+    The last article of each part's slates is left out of its news.tsv, as real ones lack some.
+    """
+    articles = pd.read_parquet(bundle / "articles.parquet").set_index("article_id")
+    articles["topic"] = [topics[0] if topics is not None and len(topics) else "" for topics in articles["topics"]]
+    folders = []
+    for split, name in (("train", "MINDsmall_train"), ("validation", "MINDsmall_dev")):
+        rows = pd.read_parquet(bundle / split / "behaviors.parquet")
+        past = pd.read_parquet(bundle / split / "history.parquet").set_index("user_id")["article_id_fixed"]
+        folder = out / name
+        folder.mkdir(parents=True)
+        with (folder / "behaviors.tsv").open("w", encoding="utf-8", newline="") as stream:
+            for number, row in enumerate(rows.itertuples(), 1):
+                read = " ".join(f"N{article}" for article in past.get(row.user_id, []))
+                clicked = set(row.article_ids_clicked)
+                pairs = " ".join(f"N{article}-{int(article in clicked)}" for article in row.article_ids_inview)
+                time = f"{row.impression_time:%-m/%-d/%Y %-I:%M:%S %p}"
+                stream.write(f"{number}\tU{row.user_id}\t{time}\t{read}\t{pairs}\n")
+        lost = max(article for slate in rows["article_ids_inview"] for article in slate)
+        entities = json.dumps([{"Label": 'A "quoted" name', "Type": "P", "WikidataId": "Q1"}])
+        with (folder / "news.tsv").open("w", encoding="utf-8", newline="") as stream:
+            for article, row in (
+                articles.drop(lost)[["category_str", "topic", "title", "subtitle", "url"]].fillna("").iterrows()
+            ):
+                stream.write("\t".join([f"N{article}", *row, entities, "[]"]) + "\n")
+        folders.append(folder)
+    return folders[0], folders[1]
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +223,7 @@ def test_features_of_what_mind_lacks_are_left_out_and_the_others_say_something(m
         "is_subscriber", "session_id",
     }  # fmt: skip
     write_features(made_up, tmp_path)
-    stored = [store.read(tmp_path, part) for part in ("train", "validation")]
+    stored = [read_features(tmp_path, part) for part in ("train", "validation")]
     names = {name for own in lacking.values() for name in own}
     assert [column.name for column in every_column() if column.name not in names] == stored[0].columns
     values = np.concatenate([own.matrix for own in stored])

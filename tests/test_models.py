@@ -375,9 +375,9 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
 
 
 def test_a_model_that_would_see_more_than_its_tier_is_refused(smoke, smoke_features):
-    from ebnerd_lib.features import store
+    from ebnerd_lib.features.build import read_features
 
-    features, slates = store.read(smoke_features, "tuning"), smoke.parts["tuning"]
+    features, slates = read_features(smoke_features, "tuning"), smoke.parts["tuning"]
     with pytest.raises(StageError, match="tier exposure may not see clicks_24h"):
         trained(tier="exposure").score(smoke, slates, features.matrix, features.columns)
     with pytest.raises(StageError, match="features lack age_hours"):

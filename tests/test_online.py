@@ -12,7 +12,7 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, candidate_rows
 from ebnerd_lib.evaluation.evaluate import load_scores, save_results
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
-from ebnerd_lib.features.store import Features
+from ebnerd_lib.features.build import Features
 from ebnerd_lib.models.base import Batch
 from ebnerd_lib.training import online
 from ebnerd_lib.training.inputs import IdEncoder, TrainingInputs

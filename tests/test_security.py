@@ -18,7 +18,7 @@ from runs import Payload, command, copy_of
 from ebnerd_lib import plots, tables
 from ebnerd_lib.__main__ import main
 from ebnerd_lib.errors import StageError
-from ebnerd_lib.features import store
+from ebnerd_lib.features.build import COLUMNS_FILE, read_features
 from ebnerd_lib.pipeline.paths import ROOT
 from ebnerd_lib.pipeline.report import Body
 from ebnerd_lib.training.model_file import load_model
@@ -37,9 +37,9 @@ def test_files_with_a_payload_are_refused_and_do_not_run(tmp_path):
         with pytest.raises(StageError, match=re.escape(file)):
             load_model(tmp_path / file)
     np.save(tmp_path / "features_train.npy", np.array([Payload(trace)], dtype=object), allow_pickle=True)
-    (tmp_path / store.COLUMNS_FILE).write_text("[]")
+    (tmp_path / COLUMNS_FILE).write_text("[]")
     with pytest.raises(StageError, match=r"features_train\.npy"):
-        store.read(tmp_path, "train")
+        read_features(tmp_path, "train")
     assert not trace.exists()
 
 

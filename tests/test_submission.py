@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ from ebnerd_lib.features.context import feature_context
 from ebnerd_lib.features.registry import every_column
 from ebnerd_lib.pipeline import paths, submission
 from ebnerd_lib.pipeline.submission import MEMBER, check_submission, rank, ranks_of, write_predictions
-from ebnerd_lib.sample import generate_test
+from ebnerd_lib.sample import generate
 from ebnerd_lib.training.model_file import load_model
 
 LINE = re.compile(r"(\d+) \[(\d+(?:,\d+)*)\]")
@@ -50,7 +49,7 @@ def read_submission(file: Path) -> list[tuple[int, list[int]]]:
 @pytest.fixture(scope="module")
 def test_set(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("hidden") / "testset"
-    generate_test(folder, seed=0, size="smoke")
+    generate(folder, size="smoke", test=True)
     return folder
 
 
@@ -136,8 +135,7 @@ def test_ranks_are_those_of_scores_made_in_memory(submitted, finished, test_set,
     ]
     pq.write_table(pa.table(columns, schema=arrow_schema(BEHAVIORS)), bundle / "validation" / "behaviors.parquet")
     data = datasets.prepare(open_bundle(bundle), "official")[0]
-    data = replace(data, parts={part: slates.take(slates.file_order) for part, slates in data.parts.items()})
-    week = data.parts["validation"]
+    week = data.parts["validation"].take(data.parts["validation"].file_order)
     names = [column.name for column in every_column()]
     expected = ranks_of(model.score(data, week, build(week, feature_context(data)), names), week.offsets)
     found = [r for (_, r), row in zip(read_submission(submitted), rows, strict=True) if not row["is_beyond_accuracy"]]
@@ -186,7 +184,7 @@ def test_what_cannot_be_submitted_is_one_clear_error(
 @pytest.mark.slow
 def test_a_large_submission_is_right_and_stays_within_memory(finished, tmp_path):
     test_set, file = tmp_path / "testset", tmp_path / "predictions.zip"
-    generate_test(test_set, seed=0, size="demo")
+    generate(test_set, test=True)
     words = f"-m ebnerd_lib submit --profile smoke --model {MODEL} --test {test_set} --out {file}".split()
     child = subprocess.Popen([sys.executable, *words], cwd=finished, env={**os.environ, "PYTHONPATH": str(finished)})
     _, status, usage = os.wait4(child.pid, 0)

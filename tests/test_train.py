@@ -18,7 +18,7 @@ from runs import artifacts, command, manifest, metrics, python
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
-from ebnerd_lib.features import store
+from ebnerd_lib.features.build import read_features
 from ebnerd_lib.models.base import listwise
 from ebnerd_lib.models.mf import MFIds
 from ebnerd_lib.pipeline import train as verb
@@ -99,7 +99,7 @@ def test_two_processes_share_slates_have_the_tuning_metrics_of_one_and_train_as_
     assert together == pytest.approx(alone, abs=0.005) and together != alone
     folder = outputs / "artifacts" / "01_preprocess"
     data = datasets.load(folder)
-    features = {part: store.read(folder, part) for part in data.parts}
+    features = {part: read_features(folder, part) for part in data.parts}
     model = load_model(outputs / "artifacts" / stage / "model_mlp.pt")
     slates = SlateData(TrainingInputs.of(data, features, "clicks", 48.0), model.network, BATCH)
     noted = [json.loads((project.parent / f"rank_{rank}.json").read_text()) for rank in (0, 1)]

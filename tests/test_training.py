@@ -16,8 +16,8 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
+from ebnerd_lib.features.build import Features
 from ebnerd_lib.features.registry import allowed, columns_named
-from ebnerd_lib.features.store import Features
 from ebnerd_lib.models.din import DIN
 from ebnerd_lib.models.mf import MFIds
 from ebnerd_lib.models.mlp import MLP
@@ -62,9 +62,9 @@ import sys; from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from fits import fitted
 from ebnerd_lib.data import dataset
-from ebnerd_lib.features import store
+from ebnerd_lib.features.build import read_features
 from ebnerd_lib.training.model_file import save_model
-data = dataset.load(Path(sys.argv[1])); features = {p: store.read(Path(sys.argv[1]), p) for p in data.parts}
+data = dataset.load(Path(sys.argv[1])); features = {p: read_features(Path(sys.argv[1]), p) for p in data.parts}
 for stage in ("03_train_mlp", "02_train_mf.features"):
     more = {"hidden": [128, 64]} if stage == "03_train_mlp" else {}
     fit = fitted(data, features, Path(sys.argv[2]) / "logs", stage, embedding_size=16, batch_size=256, **more)
@@ -96,10 +96,10 @@ import sys; from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from fits import parameters
 from ebnerd_lib.data import dataset
-from ebnerd_lib.features import store
+from ebnerd_lib.features.build import read_features
 from ebnerd_lib.models.mf import MFIds
 from ebnerd_lib.pipeline.train import fit, inputs_of
-data = dataset.load(Path(sys.argv[1])); features = {p: store.read(Path(sys.argv[1]), p) for p in data.parts}
+data = dataset.load(Path(sys.argv[1])); features = {p: read_features(Path(sys.argv[1]), p) for p in data.parts}
 two = {"trainer": {"accelerator": "cpu", "devices": 2, "strategy": "ddp_notebook"}}
 given = parameters("02_train_mf.ids", epochs=2) | two
 print(fit(MFIds, given, inputs_of(given, data, features), Path(sys.argv[2]), "mf_ids").curve["epoch"].tolist())

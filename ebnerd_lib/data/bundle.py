@@ -87,10 +87,10 @@ class Bundle:
     path: Path
     generated: dict[str, object] | None
 
-    def articles(self, columns: tuple[str, ...]) -> pa.Table:
-        """Read columns of the articles table. Raises ``BundleError`` on a null or repeated article id."""
+    def articles(self) -> pa.Table:
+        """Read ``ARTICLE_COLUMNS`` of the articles table. Raises ``BundleError`` on a null or repeated article id."""
         path = self.path / "articles.parquet"
-        table = _read(path, schema.ARTICLES, columns)
+        table = _read(path, schema.ARTICLES, ARTICLE_COLUMNS)
         _refuse_repeats(path, "article_id", table["article_id"].to_numpy())
         return table
 
@@ -383,6 +383,5 @@ def _refuse_repeats(path: Path, name: str, ids: np.ndarray) -> None:
 
 def microseconds(times: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """Return timestamps of microseconds as int64."""
-    return np.array(
-        times.cast(pa.int64()).to_numpy()
-    )  # a copy: kernels compile anew for arrays that may not be written
+    # A copy: kernels compile anew for arrays that may not be written.
+    return np.array(times.cast(pa.int64()).to_numpy())

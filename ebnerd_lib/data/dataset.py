@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numba import njit
 
+from ebnerd_lib.configs import SplitName
 from ebnerd_lib.data import slates as slates_io
-from ebnerd_lib.data.bundle import ARTICLE_COLUMNS, Bundle, History, build_history, build_slates
 from ebnerd_lib.data.bundle import UNKNOWN_TIME as UNKNOWN_TIME
+from ebnerd_lib.data.bundle import Bundle, History, build_history, build_slates
 from ebnerd_lib.data.layout import SPLITS, TEST
 from ebnerd_lib.data.schema import SENTIMENT_LABELS
 from ebnerd_lib.data.slates import HOUR, Slates
 from ebnerd_lib.data.vocabulary import Vocabulary
-from ebnerd_lib.errors import BundleError, ConfigError, StageError
+from ebnerd_lib.errors import BundleError, StageError
 
 PARTS = ("train", "tuning", "validation")
 BEYOND = "beyond_accuracy"
@@ -27,19 +27,16 @@ BEYOND = "beyond_accuracy"
 HIDDEN_PARTS = ("validation", "test", BEYOND)
 
 
-def split_parts(name: str, train_time: np.ndarray, validation_time: np.ndarray) -> np.ndarray:
+def split_parts(name: SplitName, train_time: np.ndarray, validation_time: np.ndarray) -> np.ndarray:
     """Assign every impression of both weeks, of which the times are given in any order (int64, µs), to a part.
 
     Returns int8 (n,), the train file first: 0 train, 1 tuning, 2 validation. Parts are half-open intervals of time.
 
     Raises:
-        ConfigError: the name is unknown.
         BundleError: a part would be empty, or the weeks overlap under ``official``.
     """
-    cuts = {"official": _official, "quantile": _quantile}
-    if name not in cuts:
-        raise ConfigError(f"split: '{name}' is unknown. Use one of {', '.join(cuts)}.")
-    found = cuts[name](train_time, validation_time)
+    cut = _official if name == "official" else _quantile
+    found = cut(train_time, validation_time)
     counts = np.bincount(found, minlength=len(PARTS))
     if not counts.all():
         empty = ", ".join(part for part, count in zip(PARTS, counts, strict=True) if not count)
@@ -94,13 +91,6 @@ class Metadata:
         """Number of topics."""
         return int(self.topics.max(initial=-1)) + 1
 
-    @cached_property
-    def published_angle(self) -> tuple[np.ndarray, np.ndarray]:
-        """Sine and cosine of the hour of publication on a clock of a day: float64 (articles,), NaN where unknown."""
-        angle = (self.published % (24 * HOUR)) / (24 * HOUR) * 2 * np.pi
-        angle[self.published == UNKNOWN_TIME] = np.nan
-        return np.sin(angle), np.cos(angle)
-
 
 @dataclass(frozen=True)
 class Dataset:
@@ -146,7 +136,7 @@ class Dataset:
         )
 
 
-def prepare(bundle: Bundle, split: str) -> tuple[Dataset, pd.DataFrame]:
+def prepare(bundle: Bundle, split: SplitName) -> tuple[Dataset, pd.DataFrame]:
     """Build a dataset from a bundle, with the ``official`` or the ``quantile`` split.
 
     Every article that is in the table, in a slate or in a history gets an index, so counts of past events work
@@ -159,9 +149,8 @@ def prepare(bundle: Bundle, split: str) -> tuple[Dataset, pd.DataFrame]:
     Raises:
         BundleError: see ``ebnerd_lib.data.bundle``; or nothing can be learnt from a part, or evaluated on it, as no
             slate of it has a click and something beside it.
-        ConfigError: the split is unknown.
     """
-    table = bundle.articles(ARTICLE_COLUMNS)
+    table = bundle.articles()
     with ThreadPoolExecutor(len(SPLITS)) as pool:  # what they do outside of Python runs at the same time
         behaviors = list(pool.map(bundle.behaviors, SPLITS))
         clicks = list(pool.map(bundle.clicks, SPLITS))
@@ -217,7 +206,7 @@ def prepare_hidden(before: Bundle, test: Bundle) -> tuple[Dataset, int]:
     Raises:
         BundleError: see ``ebnerd_lib.data.bundle``.
     """
-    table = test.articles(ARTICLE_COLUMNS)
+    table = test.articles()
     asked, past, clicks = test.behaviors(TEST), before.behaviors(SPLITS[1]), test.clicks(TEST)
     pa.default_memory_pool().release_unused()  # what reading took
     articles = Vocabulary(np.concatenate([table["article_id"].to_numpy(), asked.seen, past.seen, clicks.seen]))
@@ -254,13 +243,8 @@ def save(dataset: Dataset, folder: Path) -> None:
     dataset.articles.to_parquet(folder / "articles.parquet", index=False)
     dataset.users.to_parquet(folder / "users.parquet", index=False)
     for name, history in zip(SPLITS, dataset.histories, strict=True):
-        offsets = pa.array(history.offsets)
-        columns = {
-            "article": pa.LargeListArray.from_arrays(offsets, pa.array(history.article)),
-            "time": pa.LargeListArray.from_arrays(offsets, pa.array(history.time).view(pa.timestamp("us"))),
-        }
-        path = folder / f"history_{name}.parquet"
-        pq.write_table(pa.table(columns), path, row_group_size=_GROUP, compression="zstd")
+        columns = {"article": history.article, "time": history.time}
+        slates_io.write_columns(folder / f"history_{name}.parquet", columns, history.offsets, tuple(columns), _GROUP)
     for part, slates in dataset.parts.items():
         slates_io.save(slates, folder / f"slates_{part}.parquet")
     if dataset.vectors is not None:

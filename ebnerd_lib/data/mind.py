@@ -20,7 +20,7 @@ from ebnerd_lib.data import schema
 from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.download import writing
 from ebnerd_lib.data.layout import SPLITS, VECTORS
-from ebnerd_lib.data.schema import flat, list_lengths, refuse
+from ebnerd_lib.data.schema import flat, list_lengths, refuse, table_of
 from ebnerd_lib.data.vocabulary import distinct
 from ebnerd_lib.errors import BundleError
 
@@ -160,7 +160,7 @@ def _read_behaviors(lines: _Lines) -> tuple[pa.Table, pa.Table]:
         "article_ids_clicked": _lists(pairs[1][clicked], shown[clicked], lines.size, once=True),
     }
     read_lists = _lists(past[1], read, lines.size)
-    return _table(schema.BEHAVIORS, ids | known), _table(schema.HISTORY, ids | {"article_id_fixed": read_lists})
+    return table_of(ids | known, schema.BEHAVIORS), table_of(ids | {"article_id_fixed": read_lists}, schema.HISTORY)
 
 
 def _write_articles(files: list[Path], seen: np.ndarray, bundle: Path) -> np.ndarray:
@@ -184,7 +184,7 @@ def _write_articles(files: list[Path], seen: np.ndarray, bundle: Path) -> np.nda
         "topics": news["subcategory"].map(lambda one: [one]).where(named, None),
     }  # fmt: skip
     arrays = {name: pa.array(values, schema.ARTICLES[name], from_pandas=True) for name, values in columns.items()}
-    pq.write_table(_table(schema.ARTICLES, arrays), bundle / "articles.parquet")
+    pq.write_table(table_of(arrays, schema.ARTICLES), bundle / "articles.parquet")
     return news.index.to_numpy()
 
 
@@ -227,9 +227,3 @@ def _lists(line: np.ndarray, ids: np.ndarray, lines: int, once: bool = False) ->
         line, ids = line[first], ids[first]
     offsets = np.concatenate(([0], np.cumsum(np.bincount(line, minlength=lines))))
     return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(ids, pa.int32()))
-
-
-def _table(kinds: dict[str, pa.DataType], known: dict[str, pa.Array]) -> pa.Table:
-    """Return a table in a schema, null where nothing is known."""
-    rows = len(next(iter(known.values())))
-    return pa.table([known.get(name, pa.nulls(rows, kind)) for name, kind in kinds.items()], schema.arrow_schema(kinds))

@@ -1,8 +1,9 @@
 """Columns of a bundle: their types, what they may hold, and how they are cast."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -117,6 +118,13 @@ def accepts(wanted: pa.DataType, found: pa.DataType) -> bool:
 def arrow_schema(table: dict[str, pa.DataType]) -> pa.Schema:
     """Return the Arrow schema of a table, columns in file order."""
     return pa.schema(list(table.items()))
+
+
+def table_of(columns: Mapping[str, Any], table: dict[str, pa.DataType]) -> pa.Table:
+    """Return columns as a table, in its order and types: null where a column is not given; others are left out."""
+    rows = len(next(iter(columns.values())))
+    arrays = [pa.array(columns[n], kind) if n in columns else pa.nulls(rows, kind) for n, kind in table.items()]
+    return pa.table(arrays, schema=arrow_schema(table))
 
 
 def refuse(fault: object, message: str) -> None:

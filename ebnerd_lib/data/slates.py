@@ -139,6 +139,11 @@ class Slates:
             yield order[start:stop]
             start = stop
 
+    def keep(self, kept: np.ndarray) -> "Slates":
+        """Return the same impressions with some of their candidates, bool (m,)."""
+        offsets = np.concatenate(([0], np.cumsum(_count(kept, self.offsets))))
+        return replace(self, offsets=offsets, **{name: getattr(self, name)[kept] for name in _PER_CANDIDATE})
+
     def without_clicks(self) -> "Slates":
         """Return the same slates with no click known: what a scorer may see of the slates it scores."""
         return replace(self, clicked=np.zeros_like(self.clicked))
@@ -236,11 +241,18 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
 
 def save(slates: Slates, path: Path) -> None:
     """Write slates as parquet: one row an impression, candidates as lists, times as timestamps."""
-    columns = {name: pa.array(getattr(slates, name)) for name in _COLUMNS}
+    write_columns(path, {name: getattr(slates, name) for name in _COLUMNS}, slates.offsets, _PER_CANDIDATE, _GROUP)
+
+
+def write_columns(
+    path: Path, arrays: dict[str, np.ndarray], offsets: np.ndarray, listed: tuple[str, ...], group: int
+) -> None:
+    """Write arrays as columns, ``listed`` ones as lists, ``time`` as timestamps, so many rows in a row group."""
+    columns = {name: pa.array(values) for name, values in arrays.items()}
     columns["time"] = columns["time"].view(pa.timestamp("us"))
-    for name in _PER_CANDIDATE:
-        columns[name] = pa.LargeListArray.from_arrays(pa.array(slates.offsets), columns[name])
-    pq.write_table(pa.table(columns), path, row_group_size=_GROUP, compression="zstd")
+    for name in listed:
+        columns[name] = pa.LargeListArray.from_arrays(pa.array(offsets), columns[name])
+    pq.write_table(pa.table(columns), path, row_group_size=group, compression="zstd")
 
 
 def load(paths: list[Path]) -> list[Slates]:

@@ -9,6 +9,7 @@ from ebnerd_lib.data.layout import SPLITS
 from ebnerd_lib.data.slates import HOUR, concatenate, large_zeros, marked
 
 _AT_A_TIME = 1 << 17  # slates: memory is bounded by these, not by all
+_LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 AGE_EDGES = (0, 1, 2, 4, 8, 16, 24, 48, 96, 240, 720, np.inf)
 AGE_LABELS = ("<1 h", "1–2 h", "2–4 h", "4–8 h", "8–16 h", "16–24 h", "1–2 d", "2–4 d", "4–10 d", "10–30 d", ">30 d")
 
@@ -45,15 +46,13 @@ def part_counts(dataset: Dataset) -> pd.DataFrame:
     )
 
 
-def quantiles(
-    values: dict[str, np.ndarray], levels: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
-) -> pd.DataFrame:
+def quantiles(values: dict[str, np.ndarray]) -> pd.DataFrame:
     """Return mean, extremes and quantiles of several quantities, one row each; empty ones are all NaN."""
     rows = []
     for name, numbers in values.items():
         known = numbers[~np.isnan(numbers)]
         known = known if len(known) else np.full(1, np.nan)
-        spread = dict(zip((f"p{level * 100:g}" for level in levels), np.quantile(known, levels), strict=True))
+        spread = dict(zip((f"p{level * 100:g}" for level in _LEVELS), np.quantile(known, _LEVELS), strict=True))
         row = {"mean": known.mean(), "min": known.min(), **spread, "max": known.max()}
         rows.append({"": name, **{key: float(value) for key, value in row.items()}})
     return pd.DataFrame(rows)

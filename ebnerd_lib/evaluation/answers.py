@@ -12,8 +12,8 @@ from ebnerd_lib.evaluation.baselines import BASELINES
 from ebnerd_lib.evaluation.evaluate import find_scores, load_scores, with_intervals
 from ebnerd_lib.evaluation.intervals import FEW_USERS, with_interval
 from ebnerd_lib.evaluation.metrics import per_slate
+from ebnerd_lib.features.build import Features
 from ebnerd_lib.features.registry import TIERS
-from ebnerd_lib.features.store import Features
 
 
 def gap(difference: float, interval: list[float], other: str) -> str:

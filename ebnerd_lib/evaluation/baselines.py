@@ -8,8 +8,8 @@ import numpy as np
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.evaluation.evaluate import SCORED, Scorer, evaluate_scorer
+from ebnerd_lib.features.build import Features
 from ebnerd_lib.features.catalogue import PRIOR_INVIEWS
-from ebnerd_lib.features.store import Features
 
 Baseline = Callable[[Dataset, Features, str, int], np.ndarray]
 _BEFORE = {"tuning": ("train",), "validation": ("train", "tuning")}

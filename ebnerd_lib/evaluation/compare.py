@@ -19,8 +19,8 @@ from ebnerd_lib.evaluation.calibration import expected_calibration_error, reliab
 from ebnerd_lib.evaluation.evaluate import SCORED, Evaluated, Scorer, find_scores, load_scores, with_intervals
 from ebnerd_lib.evaluation.intervals import FEW_USERS, user_bootstrap, with_interval
 from ebnerd_lib.evaluation.metrics import METRICS, per_slate
+from ebnerd_lib.features.build import Features
 from ebnerd_lib.features.registry import every_column
-from ebnerd_lib.features.store import Features
 from ebnerd_lib.training.model_file import TrainedModel
 
 _HISTORY = (1, 10, 50, 200)

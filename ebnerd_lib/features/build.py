@@ -1,4 +1,4 @@
-"""Compute registered features of slates in one pass along the log, chunk by chunk, on two threads, and write them.
+"""Compute registered features of slates in one pass along the log, chunk by chunk, on two threads; write and read them.
 
 ``queries`` are the slates to describe; the ``FeatureContext`` holds the past events they may look at. In preprocessing
 both come from the same log; for a recommendation the queries are slates that nobody was shown.
@@ -18,20 +18,45 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates, candidate_rows
-from ebnerd_lib.errors import ConfigError
+from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.features import catalogue as catalogue  # registers the features
 from ebnerd_lib.features.context import Chunk, EventCursor, FeatureContext, feature_context
-from ebnerd_lib.features.registry import Family, columns_named, every_column, families
-from ebnerd_lib.features.store import COLUMNS_FILE
+from ebnerd_lib.features.registry import Family, allowed, columns_named, every_column, families
 
+COLUMNS_FILE = "features.json"
 CHUNK = 1 << 16  # candidates computed at a time: this and the tables of past events bound the memory of a build
 THREADS = 2  # that families are computed on
 _WAITING = 2  # chunks that are completed while the past moves on
 _BEGINNING = np.iinfo(np.int64).min
 _STEP = 1 << 16  # impressions of a timeline that are walked over at a time where nothing is asked
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of a part, or of a chunk of slates."""
+
+    matrix: np.ndarray  # float32 or float16 (candidates, columns) in the order of the slates; of a part memory-mapped
+    columns: list[str]  # names
+    log_chance: np.ndarray | None = None  # float32 (candidates,), where slates are samples: of the candidate's chance
+
+    def column(self, name: str) -> np.ndarray:
+        """Return one column, float32 (candidates,). Raises ``StageError`` where there is none of that name."""
+        if name not in self.columns:
+            raise StageError(
+                f"feature '{name}' is not among the {len(self.columns)} that 01_preprocess wrote. See that its "
+                "parameter leave_out does not name it, and run it again."
+            )
+        return self.matrix[:, self.columns.index(name)].astype(np.float32)
+
+    def select(self, names: list[str]) -> np.ndarray:
+        """Return columns in the order of ``names``: (candidates, len(names))."""
+        if names == self.columns:
+            return self.matrix
+        return np.take(self.matrix, np.array([self.columns.index(name) for name in names], dtype=np.int64), axis=1)
 
 
 class Checkpoints:
@@ -46,7 +71,7 @@ class Checkpoints:
         self.context = context
         self._times: list[int] = []
         self._walks: list[EventCursor] = []
-        one, times = context.log.between(0, 1), context.inviews.time
+        one, times = context.log.between(0, 1), context.log.time
         walk, along = EventCursor(context, one), [entry for entry in families() if entry.walk != "slate"]
         place = int(np.searchsorted(times, since))
         while place < len(times):
@@ -68,30 +93,12 @@ class Checkpoints:
         return self._times[place], self._walks[place].copy(queries)
 
 
-@dataclass(frozen=True)
-class FeatureChunk:
-    """Some slates and their features."""
-
-    rows: np.ndarray  # int64 (n,), their positions in the queries, in order of time
-    slates: Slates  # with no click known
-    names: list[str]  # of the columns of ``table``
-    table: np.ndarray  # float32 (m, columns)
-
-    def column(self, name: str) -> np.ndarray:
-        """Return one column: float32 (m,)."""
-        return self.table[:, self.names.index(name)]
-
-    def matrix(self, names: list[str]) -> np.ndarray:
-        """Return columns as float32 (m, len(names)), in the order of ``names``."""
-        if names == self.names:
-            return self.table
-        return np.take(self.table, np.array([self.names.index(name) for name in names], dtype=np.int64), axis=1)
-
-
 def compute_features(
     queries: Slates, context: FeatureContext, names: list[str], checkpoints: Checkpoints | None = None
-) -> Iterator[FeatureChunk]:
+) -> Iterator[tuple[np.ndarray, Slates, Features]]:
     """Yield features of every candidate, a chunk at a time in order of time; some chunks are all that is held.
+
+    A chunk is the positions of its slates in the queries, int64 (n,), the slates without clicks, and their features.
 
     The queries' own clicks are hidden from the feature functions. Columns that the wanted ones are computed from come
     with them. Checkpoints are of the same past, to walk on from; without any the walk starts at its beginning.
@@ -114,7 +121,7 @@ def compute_features(
         for moment in _steps_before(queries, context, since):
             for task in moved_to(moment):
                 task.result()
-        waiting: deque[Future[FeatureChunk]] = deque()
+        waiting: deque[Future[tuple[np.ndarray, Slates, Features]]] = deque()
         for rows in queries.chunks(queries.by_time, CHUNK):
             slates = hidden.take(rows)
             tasks = moved_to(slates)
@@ -130,8 +137,8 @@ def build(queries: Slates, context: FeatureContext, checkpoints: Checkpoints | N
     """Return all registered features, see ``compute_features``: float32 (candidates, columns in registry order)."""
     names = [column.name for column in every_column()]
     out = np.empty((queries.candidates, len(names)), np.float32)
-    for part in compute_features(queries, context, names, checkpoints):
-        out[candidate_rows(queries.offsets, part.rows)] = part.table
+    for rows, _, features in compute_features(queries, context, names, checkpoints):
+        out[candidate_rows(queries.offsets, rows)] = features.matrix
     return out
 
 
@@ -170,20 +177,50 @@ def write_features(
             files.append(opened.enter_context((folder / f"features_{part}.npy").open("wb", buffering=0)))
             about = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False}
             np.lib.format.write_array_header_1_0(files[-1], {**about, "shape": (slates.candidates, len(names))})
-        for chunk in compute_features(dataset.log, feature_context(dataset), names):
-            matrix = chunk.matrix(names)
+        for rows, slates, features in compute_features(dataset.log, feature_context(dataset), names):
+            matrix = features.select(names)
             if half:
                 matrix = halves(matrix)
             # Parts and chunks are both in order of time, so each chunk goes on where its parts' files end.
-            which = np.searchsorted(ends, chunk.rows, side="right")
+            which = np.searchsorted(ends, rows, side="right")
             parts = np.unique(which)
             for part in parts:
-                own = matrix if len(parts) == 1 else matrix[chunk.slates.per_candidate(which == part)]
+                own = matrix if len(parts) == 1 else matrix[slates.per_candidate(which == part)]
                 _append(files[part], own)
             done += len(matrix)
             progress(done / dataset.log.candidates)
     text = json.dumps([vars(column) for column in columns], indent=1, ensure_ascii=False)
     (folder / COLUMNS_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_features(folder: Path, part: str) -> Features:
+    """Map the features of a part. Raises ``StageError`` where the folder lacks them or holds something else."""
+    path = folder / f"features_{part}.npy"
+    if not path.exists():
+        raise StageError(f"{path}: no such file. Run 01_preprocess for this profile first.")
+    columns = json.loads((folder / COLUMNS_FILE).read_text(encoding="utf-8"))
+    try:
+        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise StageError(f"{path}: not an array of numbers ({error}). Run 01_preprocess again.") from error
+    return Features(matrix, [column["name"] for column in columns])
+
+
+def columns_table(names: Sequence[str]) -> pd.DataFrame:
+    """Return what the registry says of some columns: name, tier, group, unit and formula, in order of registration."""
+    return pd.DataFrame([vars(column) for column in every_column() if column.name in names])
+
+
+def usable(features: Features, tier: str) -> list[int]:
+    """Return the positions of the stored columns, of any part, that a model of a tier may see.
+
+    The registry decides, not the file: columns that are not registered are ignored.
+
+    Raises:
+        ConfigError: the tier is unknown.
+    """
+    names = set(allowed(tier))
+    return [place for place, name in enumerate(features.columns) if name in names]
 
 
 def halves(values: np.ndarray) -> np.ndarray:
@@ -203,21 +240,15 @@ def _append(file: io.FileIO, matrix: np.ndarray) -> None:
 
 def _compute(entry: Family, slates: Slates, walk: EventCursor, **read: np.ndarray) -> np.ndarray:
     """Return the columns of a family, which reads others, for slates in order of time: float32 (m, columns)."""
-    by_user = np.lexsort((slates.time, slates.user, slates.week)) if entry.walk == "user" else None
-    seen = slates if by_user is None else slates.take(by_user)
-    values = entry.compute(Chunk(seen, walk.context, walk, read)).astype(np.float32, copy=False)
+    values = entry.compute(Chunk(slates, walk.context, walk, read)).astype(np.float32, copy=False)
     if values.shape != (slates.candidates, len(entry.columns)):
         raise ValueError(f"feature family {entry.name} returned {values.shape} for {slates.candidates} candidates")
-    if by_user is None:
-        return values
-    out = np.empty_like(values)
-    out[candidate_rows(slates.offsets, by_user)] = values
-    return out
+    return values
 
 
 def _completed(
     members: list[Family], rows: np.ndarray, slates: Slates, values: dict[str, np.ndarray], walk: EventCursor
-) -> FeatureChunk:
+) -> tuple[np.ndarray, Slates, Features]:
     """Return slates with the columns of all families, of which the ``values`` of some are known by family."""
     known: dict[str, np.ndarray] = {}
     for entry in members:
@@ -226,22 +257,21 @@ def _completed(
         known |= {column.name: values[entry.name][:, place] for place, column in enumerate(entry.columns)}
     nothing = np.empty((slates.candidates, 0), np.float32)
     table = np.concatenate([nothing, *(values[entry.name] for entry in members)], axis=1)
-    return FeatureChunk(rows, slates, list(known), table)
+    return rows, slates, Features(table, list(known))
 
 
 def _steps_before(queries: Slates, context: FeatureContext, since: int) -> Iterator[Slates]:
     """Yield slates without candidates, at steps of the timeline before the first query: they only move a walk on."""
     if not len(queries):
         return
-    one, times = queries.take(queries.by_time[:1]), context.inviews.time
+    one, times = queries.take(queries.by_time[:1]), context.log.time
     for place in range(int(np.searchsorted(times, since)), int(np.searchsorted(times, one.time[0])), _STEP):
         yield _nothing_at(one, int(times[place]))
 
 
 def _nothing_at(one: Slates, time: int) -> Slates:
     """Return an impression at a time, without candidates: it only moves a walk on."""
-    nothing = {name: getattr(one, name)[:0] for name in ("article_id", "article", "clicked")}
-    return replace(one, time=np.array([time]), offsets=np.zeros(2, np.int64), **nothing)
+    return replace(one.keep(np.zeros(one.candidates, bool)), time=np.array([time]))
 
 
 def _needed(names: list[str]) -> list[Family]:

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
-from ebnerd_lib.data.slates import HOUR
+from ebnerd_lib.data.slates import HOUR, candidate_rows
 from ebnerd_lib.features.context import By, Chunk
 from ebnerd_lib.features.events import Kind
 from ebnerd_lib.features.registry import Column, every_column, family
@@ -42,12 +42,11 @@ _SHORT = 64  # values of which each is faster compared with all than all are sor
 )
 def age(chunk: Chunk) -> np.ndarray:
     """Age of the candidate and its hour of publication; NaN where the table has no time of publication."""
-    meta, article = chunk.context.metadata, chunk.slates.article
-    published = meta.published[article]
+    published = chunk.context.metadata.published[chunk.slates.article]
     hours = np.maximum(chunk.slates.per_candidate(chunk.slates.time) - published, 0) / HOUR
-    hours[published == UNKNOWN_TIME] = np.nan
-    sin, cos = meta.published_angle
-    return np.stack([hours, sin[article], cos[article]], axis=1)
+    angle = (published % DAY) / DAY * 2 * np.pi
+    hours[published == UNKNOWN_TIME] = angle[published == UNKNOWN_TIME] = np.nan
+    return np.stack([hours, np.sin(angle), np.cos(angle)], axis=1)
 
 
 @family(
@@ -231,7 +230,7 @@ def together(chunk: Chunk) -> np.ndarray:
 
 
 @family(
-    "user",
+    "time",
     Column("user_shown", "exposure", "seen before", "times", "times a was shown to u"),
     Column("user_clicked", "clicks", "seen before", "times", "times u clicked a"),
     Column("user_hours_since_shown", "exposure", "seen before", "hours", "t − last time a was shown to u"),
@@ -243,11 +242,17 @@ def together(chunk: Chunk) -> np.ndarray:
 )
 def seen_before(chunk: Chunk) -> np.ndarray:
     """What this user was shown and clicked of the candidate before."""
-    slates, own = chunk.slates, chunk.context.by_user
-    return user_past(
+    order = np.lexsort((chunk.slates.time, chunk.slates.user, chunk.slates.week))
+    slates, own, out = (
+        chunk.slates.take(order),
+        chunk.context.by_user,
+        np.empty((chunk.slates.candidates, 6), np.float32),
+    )
+    out[candidate_rows(chunk.slates.offsets, order)] = user_past(
         slates.user, slates.time, slates.session, slates.offsets, slates.article, own.offsets, own.time, own.session,
         own.slates, own.article, own.clicked, chunk.context.articles,
     )  # fmt: skip
+    return out
 
 
 @family(
@@ -273,44 +278,33 @@ RATES = ("1h", "6h", "24h", "week", "decay_1h", "decay_6h", "decay_24h", "page_d
 
 
 def quotient(
-    column: Column, above: str, below: str, prior: tuple[float, float] = CLICK_PRIOR, below_hours: float = 1.0
-) -> None:
+    column: str, formula: str, above: str, below: str, group: str = "click rate", tier: str = "clicks",
+    unit: str = "share", prior: tuple[float, float] = CLICK_PRIOR, below_hours: float = 1.0,
+) -> None:  # fmt: skip
     """Register (above + prior) / (below / hours + prior): a share or a trend, near the prior where there is little."""
 
     def compute(chunk: Chunk) -> np.ndarray:
         return (chunk.columns[above] + prior[0])[:, None] / (chunk.columns[below] / below_hours + prior[1])[:, None]
 
-    family("slate", column, reads=(above, below), name=column.name)(compute)
+    family("slate", Column(column, tier, group, unit, formula), reads=(above, below), name=column)(compute)
 
 
 for w in RATES:
-    quotient(
-        Column(f"rate_{w}", "clicks", "click rate", "share", f"(clicks_{w} + 1.8) / (inviews_{w} + 20)"),
-        f"clicks_{w}", f"inviews_{w}",
-    )  # fmt: skip
+    quotient(f"rate_{w}", f"(clicks_{w} + 1.8) / (inviews_{w} + 20)", f"clicks_{w}", f"inviews_{w}")
 for h in HALF_LIVES:
-    quotient(
-        Column(f"lift_{h}", "clicks", "click rate", "", f"(clicks_decay_{h} + 2) / (chances_decay_{h} + 2)"),
-        f"clicks_decay_{h}", f"chances_decay_{h}", LIFT_PRIOR,
-    )  # fmt: skip
-for h in ("6h", "24h"):
-    quotient(
-        Column(f"category_rate_{h}", "clicks", "trends", "share", f"(category clicks + 1.8) / (in-views + 20), {h}"),
-        f"category_clicks_decay_{h}", f"category_inviews_decay_{h}",
-    )  # fmt: skip
-quotient(
-    Column(
-        "topic_rate_6h", "clicks", "trends", "share", "(topic clicks + 1.8) / (topic in-views + 20), decayed over 6h"
-    ),
-    "topic_clicks_decay_6h", "topic_inviews_decay_6h",
-)  # fmt: skip
-quotient(
-    Column("audience_rate_6h", "clicks", "click rate", "share", "(audience clicks + 1.8) / (audience in-views + 20)"),
-    "audience_clicks_decay_6h", "audience_inviews_decay_6h",
-)  # fmt: skip
+    formula = f"(clicks_decay_{h} + 2) / (chances_decay_{h} + 2)"
+    quotient(f"lift_{h}", formula, f"clicks_decay_{h}", f"chances_decay_{h}", unit="", prior=LIFT_PRIOR)
+for of, h, formula in (
+    ("category", "6h", "(category clicks + 1.8) / (in-views + 20), 6h"),
+    ("category", "24h", "(category clicks + 1.8) / (in-views + 20), 24h"),
+    ("topic", "6h", "(topic clicks + 1.8) / (topic in-views + 20), decayed over 6h"),
+    ("audience", "6h", "(audience clicks + 1.8) / (audience in-views + 20)"),
+):
+    group = "click rate" if of == "audience" else "trends"
+    quotient(f"{of}_rate_{h}", formula, f"{of}_clicks_decay_{h}", f"{of}_inviews_decay_{h}", group)
 for kind, tier, prior in (("inviews", "exposure", 2.0), ("clicks", "clicks", 1.0)):
     formula = f"({kind}_1h + {prior:g}) / ({kind}_6h / 6 + {prior:g})"
-    quotient(Column(f"{kind}_trend", tier, tier, "", formula), f"{kind}_1h", f"{kind}_6h", (prior, prior), 6.0)
+    quotient(f"{kind}_trend", formula, f"{kind}_1h", f"{kind}_6h", tier, tier, "", (prior, prior), 6.0)
 
 
 @njit(cache=True, nogil=True)

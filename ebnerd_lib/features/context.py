@@ -10,7 +10,7 @@ from numba import njit
 from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Dataset, Metadata
 from ebnerd_lib.data.slates import Slates
-from ebnerd_lib.features.events import EventCounts, Grouping, Kind, Tables, Timeline
+from ebnerd_lib.features.events import EventCounts, Grouping, Kind, Tables
 from ebnerd_lib.features.users import About, UserEvents, own_past, user_events
 
 RECENT = 5  # clicks of a user that count as the last ones
@@ -22,12 +22,18 @@ not), or the article with this kind of reader (subscriber or not)."""
 
 @dataclass
 class FeatureContext:
-    """Everything that features may look at. Past events are put in order once, when first needed."""
+    """Everything that features may look at."""
 
-    log: Slates  # impressions of all parts with their clicks; queries only see those strictly before their time
+    # impressions of all parts with their clicks, in order of time; queries only see those strictly before their time
+    log: Slates
     metadata: Metadata  # the articles table
     histories: list[History]  # the clicks before each week, week 0 first
     users: int  # number of users, index 0 included
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` where the log is not in order of time."""
+        if (np.diff(self.log.time) < 0).any():
+            raise ValueError("the log must be in order of time: walks go along it")
 
     @property
     def articles(self) -> int:
@@ -52,14 +58,9 @@ class FeatureContext:
         }
 
     @cached_property
-    def inviews(self) -> Timeline:
-        """What was in view, in order of time."""
-        return Timeline.inviews(self.log)
-
-    @cached_property
-    def clicks(self) -> Timeline:
-        """What was clicked, in order of time."""
-        return Timeline.clicks(self.log)
+    def clicks(self) -> Slates:
+        """The impressions of the log with a click, and of their candidates those clicked."""
+        return self.log.keep(self.log.clicked).take(self.log.clicks > 0)
 
     @cached_property
     def by_user(self) -> UserEvents:
@@ -89,7 +90,7 @@ class EventCursor:
 
     def past(self, kind: Kind, by: By = "article") -> EventCounts:
         """Return the past events of a kind by key."""
-        events = self.context.clicks if kind == "clicks" else self.context.inviews
+        events = self.context.clicks if kind == "clicks" else self.context.log
         return EventCounts(kind, events, by, self.context.groupings[by], self._tables)
 
     @cached_property
@@ -114,8 +115,8 @@ class EventCursor:
             ("strength", rate), slates, lambda: [np.zeros(self.context.articles), np.zeros(1, dtype=np.int64)]
         )
         _strength(
-            slates.time, slates.offsets, slates.article, log.by_time, log.time, log.offsets, log.article, log.clicked,
-            rate, value, at, out,
+            slates.time, slates.offsets, slates.article, log.time, log.offsets, log.article, log.clicked, rate, value,
+            at, out,
         )  # fmt: skip
         return out
 
@@ -137,8 +138,8 @@ class EventCursor:
         query = 0
         while query < len(slates):
             query = _together(
-                slates.time, slates.offsets, slates.article, slates.user, slates.page, log.by_time, log.time,
-                log.offsets, log.article, log.clicked, log.user, context.articles, *tables, query, out,
+                slates.time, slates.offsets, slates.article, slates.user, slates.page, log.time, log.offsets,
+                log.article, log.clicked, log.user, context.articles, *tables, query, out,
             )  # fmt: skip
             if query < len(slates):
                 tables[:2] = _enlarged(*tables[:2])
@@ -156,8 +157,8 @@ class EventCursor:
             ],
         )  # fmt: skip
         own_past(
-            slates.user, slates.time, slates.offsets, slates.article, log.by_time, log.time, log.offsets, log.article,
-            log.clicked, log.user, context.about, *tables, out,
+            slates.user, slates.time, slates.offsets, slates.article, log.time, log.offsets, log.article, log.clicked,
+            log.user, context.about, *tables, out,
         )  # fmt: skip
         return out
 
@@ -178,11 +179,10 @@ def feature_context(dataset: Dataset) -> FeatureContext:
 
 
 @njit(cache=True, nogil=True)
-def _strength(time, offsets, article, order, log_time, log_offsets, log_article, log_clicked, rate, value, at, out):  # type: ignore[no-untyped-def]
+def _strength(time, offsets, article, log_time, log_offsets, log_article, log_clicked, rate, value, at, out):  # type: ignore[no-untyped-def]
     for query in range(len(time)):
-        while at[0] < len(order) and log_time[order[at[0]]] < time[query]:
-            row = order[at[0]]
-            begin, end = log_offsets[row], log_offsets[row + 1]
+        while at[0] < len(log_time) and log_time[at[0]] < time[query]:
+            begin, end = log_offsets[at[0]], log_offsets[at[0] + 1]
             clicks = total = 0.0
             for c in range(begin, end):
                 clicks += log_clicked[c]
@@ -224,15 +224,15 @@ def _enlarged(pairs, counts):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _together(  # type: ignore[no-untyped-def]
-    time, offsets, article, user, page, order, log_time, log_offsets, log_article, log_clicked, log_user, articles,
-    pairs, counts, recent, at, first, out,
+    time, offsets, article, user, page, log_time, log_offsets, log_article, log_clicked, log_user, articles, pairs,
+    counts, recent, at, first, out,
 ):  # fmt: skip
     # Returns the query to go on with: one more than the last, or fewer where the table of pairs is half full. at[0]
     # is the first impression that is not counted, at[1] the number of pairs.
     width = recent.shape[1]
     for query in range(first, len(time)):
-        while at[0] < len(order) and log_time[order[at[0]]] < time[query]:
-            row = order[at[0]]
+        while at[0] < len(log_time) and log_time[at[0]] < time[query]:
+            row = at[0]
             u = log_user[row]
             if 2 * (at[1] + width * (log_offsets[row + 1] - log_offsets[row])) > len(pairs):
                 return query

@@ -17,45 +17,12 @@ from typing import Literal
 import numpy as np
 from numba import njit
 
-from ebnerd_lib.data.slates import HOUR, Slates, lists_of
+from ebnerd_lib.data.slates import HOUR, Slates
 
 Kind = Literal["clicks", "inviews", "chances"]
 """Clicks; times in view; or times in view, each worth what chance gives it, 1 / the length of its slate."""
 _NEVER = np.iinfo(np.int64).min
 _REBASE = 512.0  # half-lives after which decayed sums are scaled anew: powers of two stay well within float64
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """Events in order of time, several of one impression together."""
-
-    time: np.ndarray  # int64 (n,), ascending
-    offsets: np.ndarray  # int64 (n + 1,), impression ``i`` has ``article[offsets[i]:offsets[i + 1]]``
-    article: np.ndarray  # int32 (m,), index of the article in view, or clicked
-    length: np.ndarray  # int32 (n,), candidates of the impression's slate
-    front_page: np.ndarray  # bool (n,)
-    subscriber: np.ndarray  # bool (n,)
-
-    @classmethod
-    def inviews(cls, log: Slates) -> "Timeline":
-        """Return all that was in view, from impressions in any order."""
-        log = log if (log.time[1:] >= log.time[:-1]).all() else log.take(log.by_time)
-        return cls(log.time, log.offsets, log.article, log.lengths.astype(np.int32), log.front_page, log.subscriber)
-
-    @classmethod
-    def clicks(cls, log: Slates) -> "Timeline":
-        """Return the clicks alone, from impressions in any order."""
-        counts = log.clicks
-        clicks = np.concatenate(([0], np.cumsum(counts)))
-        order = log.by_time[counts[log.by_time] > 0]
-        return cls(
-            time=log.time[order],
-            offsets=np.concatenate(([0], np.cumsum(counts[order]))).astype(np.int64),
-            article=lists_of(log.article[log.clicked], clicks, order),
-            length=log.lengths[order].astype(np.int32),
-            front_page=log.front_page[order],
-            subscriber=log.subscriber[order],
-        )
 
 
 @dataclass(frozen=True)
@@ -80,7 +47,7 @@ class Grouping:
         """Rows of a table: one a key and side."""
         return self.size * (2 if self.side else 1)
 
-    def sides(self, of: Slates | Timeline) -> np.ndarray:
+    def sides(self, of: Slates) -> np.ndarray:
         """Return the side of each impression: bool (n,), or empty where keys are counted together."""
         return getattr(of, self.side) if self.side else np.zeros(0, np.bool_)
 
@@ -122,12 +89,13 @@ class Tables:
 class EventCounts:
     """Answers queries on events, chunk after chunk in order of time.
 
-    Each kind of query keeps its own tables, so a family may ask for several. Asking for a chunk that lies before
-    the last one raises ``ValueError``. Events of the kind ``chances`` weigh 1 / the length of their slate in decayed
-    sums. ``by`` is the name of the grouping; counts are kept in ``tables``.
+    Events are the candidates of some slates in order of time. Each kind of query keeps its own tables, so a family may
+    ask for several. Asking for a chunk that lies before the last one raises ``ValueError``. Events of the kind
+    ``chances`` weigh 1 / the length of their slate in decayed sums. ``by`` is the name of the grouping; counts are kept
+    in ``tables``.
     """
 
-    def __init__(self, kind: Kind, events: Timeline, by: str, grouping: Grouping, tables: Tables) -> None:
+    def __init__(self, kind: Kind, events: Slates, by: str, grouping: Grouping, tables: Tables) -> None:
         self._kind, self._events, self._by, self._grouping, self._tables = kind, events, by, grouping, tables
 
     def trailing(self, slates: Slates, hours: tuple[float, ...]) -> np.ndarray:
@@ -159,8 +127,7 @@ class EventCounts:
             ],
         )  # fmt: skip
         out = np.full((slates.candidates, len(spans)), self._grouping.missing, dtype=np.float32)
-        weights = self._events.length if self._kind == "chances" else self._events.length[:0]
-        _decayed(*self._query(slates), weights, spans, *state, out)
+        _decayed(*self._query(slates), self._kind == "chances", spans, *state, out)
         return out
 
     def hours_since(self, slates: Slates, first: bool) -> np.ndarray:
@@ -215,7 +182,7 @@ def _trailing(time, offsets, article, side, log_time, log_offsets, log_article, 
 
 
 @njit(cache=True, nogil=True)
-def _decayed(time, offsets, article, side, log_time, log_offsets, log_article, log_side, starts, keys, lengths, spans,
+def _decayed(time, offsets, article, side, log_time, log_offsets, log_article, log_side, starts, keys, chances, spans,
              at, origin, value, out):  # fmt: skip
     # ``value`` holds Σ weight · 2^((event - origin) / span): one power an impression, not one an event, and it depends
     # on events alone, never on queries.
@@ -231,7 +198,7 @@ def _decayed(time, offsets, article, side, log_time, log_offsets, log_article, l
                     value[:, h] *= 2.0 ** (-_REBASE * steps)
                     origin[h] += np.int64(_REBASE * steps) * spans[h]
                     age = (log_time[row] - origin[h]) / spans[h]
-                factor[h] = 2.0**age / lengths[row] if len(lengths) else 2.0**age
+                factor[h] = 2.0**age / (log_offsets[row + 1] - log_offsets[row]) if chances else 2.0**age
             for e in range(log_offsets[row], log_offsets[row + 1]):
                 for place in range(starts[log_article[e]], starts[log_article[e] + 1]):
                     k = _row(keys[place], log_side, row)

@@ -16,9 +16,8 @@ from ebnerd_lib.configs import Pools
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows, concatenate, large_zeros
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.features.build import compute_features, halves
+from ebnerd_lib.features.build import Features, compute_features, halves
 from ebnerd_lib.features.context import FeatureContext, feature_context
-from ebnerd_lib.features.store import Features
 
 POOL_HOURS = 24.0
 """An article is live as long as this after it was in view."""
@@ -46,13 +45,13 @@ def pools(
     if (np.diff(requests.time) < 0).any():
         raise ValueError("requests must come in order of time: they are met along the log")
     context, span = context or feature_context(dataset), int(hours * HOUR)
-    shown, last = context.inviews, np.full(context.articles, _NEVER)
-    at = np.searchsorted(shown.time, requests.time[:1] - span)
+    log, last = context.log, np.full(context.articles, _NEVER)
+    at = np.searchsorted(log.time, requests.time[:1] - span)
     lengths, articles, clicked = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, bool)]
     for start in range(0, len(requests), _AT_A_TIME):
         own = requests.between(start, min(start + _AT_A_TIME, len(requests)))
         live = np.zeros((len(own), context.articles), dtype=bool)
-        _mark_live(own.time, span, shown.time, shown.offsets, shown.article, at, last, live)
+        _mark_live(own.time, span, log.time, log.offsets, log.article, at, last, live)
         offsets, read = read_before(context, own)
         live[np.repeat(np.arange(len(own)), np.diff(offsets)), read] = False
         chosen = np.zeros_like(live)
@@ -138,17 +137,16 @@ def training_pools(
     matrix = large_zeros((int(offsets[-1]), len(columns)), np.float16)
     kept, log_chance = np.ones(whole.candidates, bool), np.zeros(whole.candidates, np.float32)
     sampled, rng = int(whole.offsets[cut]), np.random.default_rng(seed)
-    for chunk in compute_features(whole, context, list(dict.fromkeys([*columns, _VIEWS]))):
-        first, end = int(chunk.rows[0]), int(chunk.rows[-1]) + 1
+    for rows, _, found in compute_features(whole, context, list(dict.fromkeys([*columns, _VIEWS]))):
+        first, end = int(rows[0]), int(rows[-1]) + 1
         own = slice(whole.offsets[first], min(whole.offsets[end], sampled))
         if first < cut:
             slates = whole.between(first, min(end, cut))
-            views = chunk.column(_VIEWS)[: slates.candidates]
+            views = found.column(_VIEWS)[: slates.candidates]
             kept[own], log_chance[own] = _sample(slates, views, settings, rng)
         here = kept[whole.offsets[first] : whole.offsets[end]]
-        matrix[offsets[first] : offsets[end]] = halves(chunk.matrix(list(columns))[here])
-    of_kept = {name: getattr(whole, name)[kept] for name in ("article", "article_id", "clicked")}
-    both, log_chance = replace(whole, offsets=offsets, **of_kept), log_chance[kept]
+        matrix[offsets[first] : offsets[end]] = halves(found.select(list(columns))[here])
+    both, log_chance = whole.keep(kept), log_chance[kept]
     parts = {"train": both.between(0, cut), "tuning": both.between(cut, len(both))}
     ends = {"train": slice(0, offsets[cut]), "tuning": slice(offsets[cut], None)}
     features = {part: Features(matrix[own], list(columns), log_chance[own]) for part, own in ends.items()}

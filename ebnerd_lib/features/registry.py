@@ -3,8 +3,7 @@
 A **family** is one function that computes one or several columns. It declares the order in which it wants to
 walk over the slates; the builder calls it chunk by chunk in that order:
 
-- ``time``: impressions in order of time, for state kept per article;
-- ``user``: impressions user by user, each user's in order of time, for state kept per user;
+- ``time``: impressions in order of time, for what depends on past events;
 - ``slate``: any order, for what depends on the slate alone or on columns computed before.
 
 Adding a feature is one such function, in any module of this package that ``catalogue`` imports.
@@ -36,7 +35,7 @@ BARRED = {
     "last_modified_time": "articles were reprocessed in bulk months later",
 }
 """Columns of a bundle that know the future, and why; no feature may be registered on them."""
-Order = Literal["time", "user", "slate"]
+Order = Literal["time", "slate"]
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ class UserEvents:
 
 
 def user_events(log: Slates, users: int) -> UserEvents:
-    """Index a log by user. Impressions of the unknown user (index 0) belong to no user."""
-    order = np.lexsort((log.time, log.user))
+    """Index a log in order of time by user. Impressions of the unknown user (index 0) belong to no user."""
+    order = np.argsort(log.user, kind="stable")
     counts = np.bincount(log.user, minlength=users)
     known = order[counts[0] :]
     counts[0] = 0
@@ -176,20 +176,20 @@ def history_past(users, week, time, offsets, article, number, starts, clicks, cl
 
 
 @njit(cache=True, nogil=True)
-def own_past(users, time, offsets, article, order, log_time, log_offsets, log_article, log_clicked, log_user, about,
-             at, impressions, shown, profiles, out):  # fmt: skip
+def own_past(users, time, offsets, article, log_time, log_offsets, log_article, log_clicked, log_user, about, at,
+             impressions, shown, profiles, out):  # fmt: skip
     """How a candidate relates to what its user did in the log, for queries in order of time.
 
     ``profiles``, ``impressions`` and ``shown`` (candidates) are by user and move along the log with the queries:
-    ``at[0]`` is the first impression of ``order`` that is not in them.
+    ``at[0]`` is the first impression that is not in them.
 
     Fills float32 (candidates, 6), all strictly before the query's time: the user's impressions so far; clicks a
     candidate shown so far (NaN before the first); the share of the candidate's category among the user's clicks so
     far (NaN before the first); and the match of its sentiment, topics and vector with them, see ``_match``.
     """
     for query in range(len(users)):
-        while at[0] < len(order) and log_time[order[at[0]]] < time[query]:
-            row = order[at[0]]
+        while at[0] < len(log_time) and log_time[at[0]] < time[query]:
+            row = at[0]
             u = log_user[row]
             if u > 0:
                 impressions[u] += 1

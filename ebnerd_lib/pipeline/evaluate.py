@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from ebnerd_lib.configs import SplitName
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.dataset import Dataset
@@ -30,7 +31,7 @@ def evaluate(
     tuning: Path | None = None,
     reference: Path | None = None,
     out: Path | None = None,
-    cut: str = "official",
+    cut: SplitName = "official",
 ) -> dict[str, Any]:
     """Evaluate a scores file, print its table, and write ``metrics.json`` in the form of 05_compare.
 
@@ -43,11 +44,11 @@ def evaluate(
             F1, accuracy and calibration. Scores of the tuning day itself are calibrated on themselves.
         reference: scores of the part by a scorer to compare with, impression by impression.
         out: folder to write; ``outputs/evaluate/<name of the file>`` if not given.
-        cut: how the bundle is split into parts, ``official`` or ``quantile``.
+        cut: how the bundle is split into parts.
 
     Raises:
         BundleError: the bundle or a scores file is wrong.
-        ConfigError: cut is unknown, two files have one name, or scores of the tuning day are given twice.
+        ConfigError: two files have one name, or scores of the tuning day are given twice.
     """
     if tuning is not None and part == "tuning":
         raise ConfigError(f"--tuning {tuning}: {scores} are scores of the tuning day themselves. Leave it out.")

@@ -112,14 +112,14 @@ def rank(
     offsets = np.concatenate(([0], np.cumsum(asked.lengths[order])))
     ranks = large_zeros(asked.candidates, np.min_scalar_type(int(asked.lengths.max())))
     done = 0
-    for part in compute_features(asked, feature_context(dataset), model.columns):
-        scores = model.score(dataset, part.slates, part.matrix(model.columns), model.columns)
+    for _, slates, features in compute_features(asked, feature_context(dataset), model.columns):
+        scores = model.score(dataset, slates, features.select(model.columns), model.columns)
         lost = int((~np.isfinite(scores)).sum())
         if lost:
             raise SubmissionError(
                 f"model {model.name}: {lost} of {len(scores)} scores are no finite numbers. Train it again."
             )
-        ranks[candidate_rows(offsets, part.slates.row)] = ranks_of(scores, part.slates.offsets)
+        ranks[candidate_rows(offsets, slates.row)] = ranks_of(scores, slates.offsets)
         done += len(scores)
         progress(done / asked.candidates)
     return asked.impression_id[order], offsets, ranks

@@ -22,8 +22,7 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.answers import training_answer
 from ebnerd_lib.evaluation.evaluate import save_results
-from ebnerd_lib.features import store
-from ebnerd_lib.features.store import Features
+from ebnerd_lib.features.build import Features, read_features
 from ebnerd_lib.models.base import SlateModel, find_model, one_thread
 from ebnerd_lib.pipeline.history import send
 from ebnerd_lib.pipeline.params import StageConfig, hint, load_profile, read_assignments, trained_model, with_values
@@ -143,7 +142,7 @@ def _run(config: StageConfig, stage: Stage | None) -> None:
     parameters, paths = config.parameters, StagePaths(config.profile, config.stage)
     folder = StagePaths(config.profile, config.reads[0]).artifacts
     data = datasets.load(folder)
-    features = {part: store.read(folder, part) for part in data.parts}
+    features = {part: read_features(folder, part) for part in data.parts}
     inputs = inputs_of(parameters, data, features)
     model = fit(model_class(parameters), parameters, inputs, paths.logs, str(trained_model(config.stage))).model
     if stage is None:

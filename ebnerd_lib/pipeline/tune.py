@@ -33,8 +33,7 @@ from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.evaluation.metrics import per_slate
-from ebnerd_lib.features import store
-from ebnerd_lib.features.store import Features
+from ebnerd_lib.features.build import Features, read_features
 from ebnerd_lib.pipeline import params
 from ebnerd_lib.pipeline.params import StageConfig, trained_model, with_values
 from ebnerd_lib.pipeline.paths import StagePaths, acquire, holder, release
@@ -66,7 +65,7 @@ class Aside:
     @cached_property
     def features(self) -> dict[str, Features]:
         """The features of each part."""
-        return {part: store.read(self._folder, part) for part in self.data.parts}
+        return {part: read_features(self._folder, part) for part in self.data.parts}
 
     def train(
         self, parameters: Mapping[str, Any], logs: Path, name: str, report: EpochReport | None = None

@@ -132,12 +132,12 @@ def next_clicks(
     columns = {column for model in models for column in model.columns} | {*_COLUMNS.values()}
     scores = {name: np.empty(live.candidates, np.float32) for name in (*(model.name for model in models), *RULES)}
     scores["random"] = np.random.default_rng(seed).random(live.candidates, np.float32)
-    for chunk in compute_features(live, context, sorted(columns)):
-        own = slice(live.offsets[chunk.rows[0]], live.offsets[chunk.rows[-1] + 1])
+    for rows, slates, features in compute_features(live, context, sorted(columns)):
+        own = slice(live.offsets[rows[0]], live.offsets[rows[-1] + 1])
         for model in models:
-            scores[model.name][own] = model.score(dataset, chunk.slates, chunk.table, chunk.names)
+            scores[model.name][own] = model.score(dataset, slates, features.matrix, features.columns)
         for rule in _COLUMNS:
-            scores[rule][own] = by_rule(rule, chunk.column)
+            scores[rule][own] = by_rule(rule, features.column)
     # Clicks, and what is clicked of the pools: both in order of impression and article.
     request = requests.per_candidate(np.arange(len(requests)))[requests.clicked]
     article = requests.article[requests.clicked]

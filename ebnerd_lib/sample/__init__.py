@@ -7,10 +7,7 @@ EBNeRD.
 """
 
 import json
-import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,36 +48,45 @@ SIZES: dict[str, Size] = {
 }
 
 
-def generate(out: Path, seed: int = 0, size: str = "demo") -> None:
+def generate(out: Path, seed: int = 0, size: str = "demo", test: bool = False) -> None:
     """Write a made-up bundle: articles, both splits, article vectors, and ``generated.json`` last of all.
 
     It is written beside ``out`` and takes its name when it is whole; ``out`` may exist if it is empty or holds a
     generated bundle. The same seed and size give the same bytes. Of the ``SIZES``, ``demo``, ``small`` and ``large``
     have the counts of EBNeRD's bundles, ``tenth`` a tenth of the last one's rows.
 
+    With ``test`` it is the hidden-test bundle that continues the site. It holds the week after the validation week,
+    without its clicks, of most of the same readers and some new ones; the articles of the former bundle and those
+    published since; article vectors; and the histories of the three weeks before. Rows for beyond-accuracy measures
+    stand at the end. ``test/truth.parquet`` tells what was clicked in the other rows, in the order of the file: it is
+    there to evaluate a submission and is no part of EBNeRD's bundle.
+
     Raises:
         ConfigError: If ``size`` is unknown or ``seed`` is negative.
         BundleError: If ``out`` holds something that was not generated.
     """
-    with _replaced(Path(out), seed, size) as bundle:
-        _write(bundle, seed, SIZES[size], test=False)
+    if size not in SIZES:
+        raise ConfigError(f"size: there is no sample size {size!r}. Use one of {', '.join(SIZES)}.")
+    if seed < 0:
+        raise ConfigError(f"seed: {seed} is negative. Use 0 or more.")
+    if out.is_file() or (any(out.glob("*")) and not (out / STAMP).is_file()):
+        raise BundleError(
+            f"{out}: is a file, or holds files but no {STAMP}, so it may be real data and is left alone. "
+            "Name another folder, or empty this one."
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as holder:
+        bundle = Path(holder) / "bundle"
+        bundle.mkdir()
+        _write(bundle, seed, SIZES[size], test)
+        stamp = {"generator_version": GENERATOR_VERSION, "seed": seed, "size": size} | ({"split": TEST} if test else {})
+        (bundle / STAMP).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
+        if out.exists():
+            out.rename(Path(holder) / "replaced")
+        bundle.rename(out)
 
 
-def generate_test(out: Path, seed: int = 0, size: str = "demo") -> None:
-    """Write the hidden-test bundle that continues the site of ``generate`` with the same seed and size.
-
-    It holds the week after the validation week, without its clicks, of most of the same readers and some new ones; the
-    articles of the former bundle and those published since; article vectors; and the histories of the three weeks
-    before. Rows for beyond-accuracy measures stand at the end. ``test/truth.parquet`` tells what was clicked in the
-    other rows, in the order of the file: it is there to evaluate a submission and is no part of EBNeRD's bundle.
-
-    Arguments and errors are those of ``generate``; ``large`` has the counts of EBNeRD's test set.
-    """
-    with _replaced(Path(out), seed, size, split=TEST) as bundle:
-        _write(bundle, seed, SIZES[size], test=True)
-
-
-def _write(bundle: Path, seed: int, size: Size, *, test: bool) -> None:
+def _write(bundle: Path, seed: int, size: Size, test: bool) -> None:
     """Write the files of a bundle: of the hidden test week, or of the two weeks before it."""
     articles = sample_articles(seed, size.articles, size.daily_articles)
     readers = sample_readers(seed, size.users, size.distinct_users, size.impressions)
@@ -100,30 +106,3 @@ def _write(bundle: Path, seed: int, size: Size, *, test: bool) -> None:
     pq.write_table(vector_table(seed, articles), bundle / VECTORS)
     simulation = Simulation(seed, articles, readers, pools)
     write_weeks(bundle, simulation, (2,) if test else (0, 1), size.beyond_accuracy if test else 0)
-
-
-@contextmanager
-def _replaced(out: Path, seed: int, size: str, **mark: str) -> Iterator[Path]:
-    """Yield a new folder beside ``out``; when it is filled, mark it as generated and give it its name."""
-    if size not in SIZES:
-        raise ConfigError(f"size: there is no sample size {size!r}. Use one of {', '.join(SIZES)}.")
-    if seed < 0:
-        raise ConfigError(f"seed: {seed} is negative. Use 0 or more.")
-    if out.is_file() or (any(out.glob("*")) and not (out / STAMP).is_file()):
-        raise BundleError(
-            f"{out}: is a file, or holds files but no {STAMP}, so it may be real data and is left alone. "
-            "Name another folder, or empty this one."
-        )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    holder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        bundle = holder / "bundle"
-        bundle.mkdir()
-        yield bundle
-        stamp = {"generator_version": GENERATOR_VERSION, "seed": seed, "size": size} | mark
-        (bundle / STAMP).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
-        if out.exists():
-            out.rename(holder / "replaced")
-        bundle.rename(out)
-    finally:
-        shutil.rmtree(holder)

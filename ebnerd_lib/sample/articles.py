@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ebnerd_lib.data.schema import ARTICLES, SENTIMENT_LABELS, arrow_schema
+from ebnerd_lib.data.schema import ARTICLES, SENTIMENT_LABELS, table_of
 
 HOUR, DAY, WEEK = 3_600, 86_400, 604_800  # seconds
 TRAIN_BEGIN = int(np.datetime64("2023-05-18T07:00:00", "s").astype(np.int64))
@@ -226,11 +226,6 @@ def vector_table(seed: int, articles: Articles) -> pa.Table:
     offsets = np.arange(articles.published.size + 1, dtype=np.int32) * VECTOR_SIZE
     values = pa.ListArray.from_arrays(offsets, pa.array(vectors.astype(np.float32).ravel()))
     return pa.table({"article_id": articles.article_id, "contrastive_vector": values})
-
-
-def table_of(columns: dict[str, NDArray | pa.Array], schema: dict[str, pa.DataType]) -> pa.Table:
-    """Return the columns of a schema, in its order and of its types; others are left out."""
-    return pa.table([pa.array(columns[name], kind) for name, kind in schema.items()], schema=arrow_schema(schema))
 
 
 def starts_of(sizes: NDArray[np.integer]) -> Places:

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ebnerd_lib.data.layout import SPLITS, TEST
-from ebnerd_lib.data.schema import BEHAVIORS, HISTORY, TEST_BEHAVIORS, arrow_schema
+from ebnerd_lib.data.schema import BEHAVIORS, HISTORY, TEST_BEHAVIORS, arrow_schema, table_of
 from ebnerd_lib.sample import simulate
-from ebnerd_lib.sample.articles import TRAIN_BEGIN, WEEK, Articles, Floats, Places, list_column, starts_of, table_of
+from ebnerd_lib.sample.articles import TRAIN_BEGIN, WEEK, Articles, Floats, Places, list_column, starts_of
 from ebnerd_lib.sample.pools import TRAFFIC, Pools
 from ebnerd_lib.sample.readers import Readers, evenly
 
@@ -167,14 +167,9 @@ class Simulation:
         luck = self._uniforms(14, ordinal)
         on_front, on_article = (np.interp(luck, READ_PROBABILITIES, read) for read in (READ_FRONT, READ_ARTICLE))
         other = (self._uniforms(15, visit) < OTHER_DEVICE) & (second[user] > 0)
-        impression_id = simulate.scramble(ordinal, self._key(16), 32)
-        if split == 2:
-            # The rows for beyond-accuracy measures have the id 0, so another row has that of no row.
-            spare = simulate.scramble(self.first_row[-1, -1:], self._key(16), 32)
-            impression_id = np.where(impression_id == 0, spare, impression_id)
         next_read, next_scroll = self._outcome((user << 32) + week.times)
         return self._people(user) | {
-            "impression_id": impression_id,
+            "impression_id": simulate.scramble(ordinal, self._key(16), 32),
             "article_id": pa.array(ids[week.pages], mask=front),
             "impression_time": week.times * MICRO,
             "read_time": np.rint(np.where(front, on_front, on_article)).astype(np.float32),

@@ -14,10 +14,10 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
 from ebnerd_lib.data.vocabulary import Vocabulary, distinct
 from ebnerd_lib.errors import ConfigError, StageError
+from ebnerd_lib.features.build import Features, usable
 from ebnerd_lib.features.catalogue import left_out
 from ebnerd_lib.features.live import training_pools
 from ebnerd_lib.features.registry import TIERS, allowed
-from ebnerd_lib.features.store import Features, usable
 from ebnerd_lib.models.base import CATEGORIES, Batch, SlateModel
 from ebnerd_lib.models.ensemble import Ensemble
 from ebnerd_lib.models.news import NewsModel

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 
 HOUR = 3_600_000_000
 UNKNOWN = -(2**63)  # the time of what has none
-UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
 @dataclass
@@ -56,18 +55,11 @@ class Rows:
 def _columns(path: Path, names: tuple[str, ...], time: str) -> zip:
     """The rows of some columns, with whole microseconds, or lists of them, as the last."""
     table = pq.ParquetFile(path).read([*names, time])
-    kind = table[time].type
-    nested = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    unit = kind.value_type if nested else kind
-    times = table[time].to_pylist()
-    if not pa.types.is_null(unit):
-        wide = table[time].cast(pa.large_list(pa.int64()) if nested else pa.int64()).to_pylist()
-        times = [[_micros(t, unit.unit) for t in own or []] if nested else _micros(own, unit.unit) for own in wide]
+    micros, whole = pa.timestamp("us"), pa.int64()
+    if time.endswith("fixed"):
+        micros, whole = pa.large_list(micros), pa.large_list(whole)
+    times = table[time].cast(micros, safe=False).cast(whole).to_pylist()
     return zip(*(table[name].to_pylist() for name in names), times, strict=True)
-
-
-def _micros(ticks: int | None, unit: str) -> int | None:
-    return None if ticks is None else ticks // 1000 if unit == "ns" else ticks * UNITS[unit]
 
 
 def _sentiment(label: str | None, score: float | None) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ from fits import fitted
 from runs import Payload
 
 import ebnerd_lib
-from ebnerd_lib.features.store import Features
+from ebnerd_lib.features.build import Features
 from ebnerd_lib.models.base import SlateModel
 from ebnerd_lib.training.fit import EpochSeed
 
