@@ -10,10 +10,12 @@ from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.features.build import Features, read_features, write_features
+from ebnerd_lib.models.base import SlateModel
 from ebnerd_lib.pipeline.params import load_config
 from ebnerd_lib.pipeline.paths import read_json
 from ebnerd_lib.pipeline.train import Fit, fit, inputs_of, model_class
 from ebnerd_lib.sample import GENERATOR_VERSION, generate
+from ebnerd_lib.training.lightning import SlateData
 
 PROFILES = {"smoke": "smoke", "demo": "sample", "small": "ebnerd_small", "large": "ebnerd_large"}
 """The profile whose parameters a size of a generated bundle is preprocessed and trained with."""
@@ -52,6 +54,13 @@ def parameters(size: str, model: str) -> dict[str, Any]:
     """Return the effective parameters of the stage that trains a model, in the profile of a size."""
     stage = "03_train_mlp" if model == "mlp" else model.replace("mf_", "02_train_mf.")
     return load_config(PROFILES[size], stage).parameters
+
+
+def batches(size: str, data: Dataset, features: dict[str, Features], model: str, network: SlateModel) -> SlateData:
+    """Return the batches on which a model is trained in the profile of a size, for a network of it."""
+    given = parameters(size, model)
+    learned_from, negatives = inputs_of(given, data, features), given["training"]["negatives"]
+    return SlateData(learned_from, network, given["batch_size"], negatives, given["seed"])
 
 
 def fitted(

@@ -16,8 +16,8 @@ from ebnerd_lib.data.slates import candidate_rows
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features.build import Features, usable
 from ebnerd_lib.models.base import LOSSES, SlateModel, slate_auc
-from ebnerd_lib.training.batches import SlateData
 from ebnerd_lib.training.inputs import training_rows
+from ebnerd_lib.training.lightning import SlateData
 
 LIGHTGBM = {
     "objective": "lambdarank", "lambdarank_truncation_level": 100, "learning_rate": 0.05, "num_leaves": 15,
@@ -39,7 +39,7 @@ def _epoch(run: Run, size: str, data: Dataset, features: dict[str, Features], mo
     """Time each epoch of a training and, at the end of each, one of the bare loop."""
     # The loop goes on from a trained network and its batches: an epoch takes as long from any weights.
     network = inputs.fitted(size, data, features, model, run.work, epochs=1).model.network
-    bare = bare_loop(network, network.trainer.datamodule, RUNS + 1)
+    bare = bare_loop(network, inputs.batches(size, data, features, model, network), RUNS + 1)
     ours, theirs = list[float](), list[float]()
     start = time.perf_counter()
 

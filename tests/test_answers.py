@@ -5,53 +5,63 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ebnerd_lib.evaluation.answers import ranking_answer, training_answer
+from ebnerd_lib.evaluation.answers import ranking_answer, save_results
 from ebnerd_lib.evaluation.baselines import baseline_scorers, evaluate_baselines
-from ebnerd_lib.evaluation.evaluate import save_scorer
 from ebnerd_lib.evaluation.intervals import FEW_USERS
 from ebnerd_lib.features.build import read_features
+from ebnerd_lib.models.mf import MFFeatures
+from ebnerd_lib.training.inputs import TrainingInputs
+from ebnerd_lib.training.model_file import TrainedModel
+from ebnerd_lib.training.online import OnlineResult
 
 
 @pytest.fixture(scope="module")
 def baselines(smoke, smoke_features):
-    """The features of each part, the baselines' scorers and what is found of them."""
+    """What is learned from, the baselines' scorers and what is found of them."""
     features = {part: read_features(smoke_features, part) for part in smoke.parts}
     scorers = {each.name: each for each in baseline_scorers(smoke, features)}
-    return features["validation"], scorers, evaluate_baselines(smoke, features)
+    inputs = TrainingInputs.of(smoke, features, "clicks", 24.0)
+    return inputs, scorers, evaluate_baselines(smoke, features)
 
 
-def test_a_model_is_compared_in_pairs_with_the_best_baseline_that_knows_no_more(smoke, baselines, tmp_path):
-    features, scorers, known = baselines
-    entries = {
-        "same": save_scorer(replace(scorers["clicks_6h"], name="same", tier="content"), smoke.parts, tmp_path),
-        "poor": save_scorer(replace(scorers["popularity"], name="poor", tier="clicks"), smoke.parts, tmp_path),
-    }
-    told = training_answer(entries, known, smoke, features, tmp_path, 0)
-    auc = {name: entry["validation"]["auc"] for name, entry in {**known, **entries}.items()}
+def published(baselines, known, folder, scorer, name, tier, online=None):
+    """What is found of a model that scores as a baseline does, and of one that is updated online."""
+    inputs, scorers, _ = baselines
+    model = TrainedModel.of(name, inputs.new(MFFeatures), replace(inputs, tier=tier))
+    model.score = lambda data, slates, *_: scorers[scorer].scores[part_of(data, slates)]
+    if online is not None:
+        online = OnlineResult(replace(model, name="online", tier="clicks"), scorers[online].scores)
+    return save_results(model, online, inputs, known, folder, 0)
+
+
+def part_of(data, slates):
+    return next(part for part, own in data.parts.items() if own is slates)
+
+
+def test_a_model_is_compared_in_pairs_with_the_best_baseline_that_knows_no_more(baselines, tmp_path):
+    known = baselines[-1]
+    told = published(baselines, known, tmp_path, "clicks_6h", "same", "content", online="popularity")
+    auc = {name: entry["validation"]["auc"] for name, entry in {**known, **told["models"]}.items()}
     found = told["vs_baseline"]
     assert found["same"]["baseline"] == max((n for n in known if known[n]["tier"] in ("ids", "content")), key=auc.get)
-    assert found["poor"]["baseline"] == max(known, key=auc.get)
+    assert found["online"]["baseline"] == max(known, key=auc.get)
     for name, own in found.items():
         assert own["auc"] == pytest.approx(auc[name] - auc[own["baseline"]]), name
         assert own["auc_ci"][0] < own["auc"] < own["auc_ci"][1]
     low, high = found["same"]["auc_ci"]
     assert f"{found['same']['auc']:.4f} [{low:.4f}, {high:.4f}] above {found['same']['baseline']}" in told["answer"]
-    copy = {"copy": save_scorer(replace(scorers[found["poor"]["baseline"]], name="copy"), smoke.parts, tmp_path)}
-    own = training_answer(copy, known, smoke, features, tmp_path, 0)
+    own = published(baselines, known, tmp_path, found["online"]["baseline"], "copy", "clicks")
     assert own["vs_baseline"]["copy"]["auc_ci"] == [0, 0] and "no clear difference" in own["answer"]
 
 
 def test_what_is_missing_is_said(smoke, baselines, tmp_path):
-    features, scorers, known = baselines
-    entries = {"new": save_scorer(replace(scorers["newest"], name="new"), smoke.parts, tmp_path)}
-    told = training_answer(entries, {}, smoke, features, tmp_path, 0)
+    told = published(baselines, {}, tmp_path, "newest", "new", "content")
     assert told["vs_baseline"] == {} and "no baseline" in told["answer"]
-    assert training_answer({}, known, smoke, features, tmp_path, 0) == {}
     few = smoke.parts["validation"]
     few = replace(few, user_id=np.arange(len(few)) % (FEW_USERS - 1))
-    assert f"{FEW_USERS - 1} users" in ranking_answer(entries, {}, "new", few)
+    assert f"{FEW_USERS - 1} users" in ranking_answer(told["models"], {}, "new", few)
     clicked = smoke.parts["validation"].clicked & (np.arange(few.candidates) == np.flatnonzero(few.clicked)[0])
-    assert "1 user cannot" in ranking_answer(entries, {}, "new", replace(smoke.parts["validation"], clicked=clicked))
+    assert "1 user cannot" in ranking_answer(told["models"], {}, "new", replace(few, clicked=clicked))
 
 
 def test_the_best_scorer_is_compared_with_the_reference_or_the_next_one(smoke):

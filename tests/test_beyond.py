@@ -172,7 +172,7 @@ def test_an_article_without_a_vector_is_as_similar_as_the_mean_of_the_others():
     assert alone.tolist() == [[0, 2, 1]], "nothing is known of the first, so the score decides"
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)  # the first example compiles
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=4), st.integers(0, 2**20), st.sampled_from([0, 0.3, 0.5, 1]))
 def test_reranking_against_the_algorithm_as_a_loop(lengths, seed, weight):
     rng = np.random.default_rng(seed)
@@ -229,17 +229,6 @@ def asked(tiny) -> rec.Requests:
     return rec.make_requests(tiny, np.array([9, 8, 123_456], np.uint32), at("26T10:00"), 48.0)
 
 
-def test_more_weight_makes_lists_more_diverse(smoke, served, scores):
-    space = article_space(smoke)
-    diversity = []
-    for weight in (0.0, 0.3, 0.7):
-        picked = lists.pick(served, scores, space, 10, weight)
-        assert all(len(set(own)) == 10 for own in picked.tolist())
-        articles = lists.articles_of(served, picked)
-        diversity.append(beyond.intralist_diversity(articles, space.vectors).mean())
-    assert diversity[0] < diversity[1] < diversity[2] and diversity[2] > diversity[0] + 0.02
-
-
 def test_rules_by_hand(tiny, asked):
     rules, space = lists.rules(asked, 0), article_space(tiny)
     tiers = {name: tier for name, (tier, _) in rules.items()}
@@ -267,15 +256,9 @@ def test_beyond_table_by_hand(tiny, asked):
     # of the seven days before: 1001, 1004, 1005, 1006 and 1007
     assert row["novelty_week"] == pytest.approx(-np.log2(2 / 19))
     assert row["unclicked"] == pytest.approx(3 / 5)
-
-
-def test_articles_without_a_vector_are_counted(tiny, asked):
-    space = article_space(tiny)
     blind = ArticleSpace("none", np.zeros_like(space.vectors))
-    own = ("ids", lists.pick(asked, np.zeros(6), space, 2))
-    row = lists.beyond_table(tiny, asked, {"any": own}, blind, 0).iloc[0]
-    assert row["without_vector"] == 5
-    assert np.isnan(row["diversity"]) and row["diversity_ci"] is None and row["diversity_users"] == 0
+    row = lists.beyond_table(tiny, asked, {"newest": newest}, blind, 0).iloc[0]
+    assert row["without_vector"] == 5 and np.isnan(row["diversity"]) and row["diversity_ci"] is None
 
 
 def test_distribution_by_hand(tiny, asked):
@@ -333,11 +316,10 @@ def test_lists_shorter_than_k_have_a_price_too(tiny, asked):
 
 
 def test_categories_beyond_the_most_shown_are_one():
-    table = pd.DataFrame(
-        {"kind": "category", "value": list("abcd"), "shown": [0.4, 0.3, 0.2, 0.1], "mlp": [0.0, 0.5, 0.3, 0.2]}
-    )
-    (axis,) = plots.category_shares(table, most=3).axes
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "2 others"]
-    assert [bar.get_width() for bar in axis.patches] == pytest.approx([0.4, 0.3, 0.3])
+    shares = np.arange(13, 0, -1) / 91
+    table = pd.DataFrame({"kind": "category", "value": list("abcdefghijklm"), "shown": shares, "mlp": shares[::-1]})
+    (axis,) = plots.category_shares(table).axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == [*"abcdefghijk", "2 others"]
+    assert [bar.get_width() for bar in axis.patches] == pytest.approx([*shares[:11], 3 / 91])
     (dots,) = (line for line in axis.lines if line.get_label() == "mlp")
-    assert list(dots.get_xdata()) == pytest.approx([0.0, 0.5, 0.5])
+    assert dots.get_xdata()[-1] == pytest.approx(25 / 91)

@@ -118,7 +118,7 @@ def test_an_unknown_reference_is_refused_with_the_names_there_are(smoke, evaluat
 def test_saved_scores_give_the_metrics_that_their_stage_reported(smoke, tmp_path):
     rng = np.random.default_rng(1)
     scores = {part: rng.normal(size=smoke.parts[part].candidates) for part in ("tuning", "validation")}
-    entry = save_scorer(Scorer("x", "ids", scores, 5), smoke.parts, tmp_path, seed=3)
+    entry = save_scorer(Scorer("x", "ids", scores, 5), smoke.parts, tmp_path, seed=3).metrics
     (tmp_path / "metrics.json").write_text(json.dumps({"models": {"x": entry}}))
     (saved,) = compare.saved_scorers(tmp_path, smoke)
     assert evaluate_scorer(saved, smoke.parts, seed=3).metrics == entry
@@ -182,7 +182,7 @@ def test_shuffling_clicks_costs_a_model_of_clicks_and_repeats_by_seed(smoke, fea
 def test_a_model_without_features_and_ids_has_no_groups_and_one_updated_online_is_refused(smoke, features, model):
     size = smoke.metadata.vectors.shape[1]
     network = find_model("nrms", "nrms")(columns=0, users=1, articles=1, vector_size=size)
-    nrms = replace(model, name="nrms", module="nrms", tier="content", network=network, columns=[])
+    nrms = replace(model, name="nrms", tier="content", network=network, columns=[])
     given = smoke, features["validation"], "validation", np.arange(5)
     with pytest.raises(ConfigError, match=r"mlp_online .*, mlp\."):
         permutation_importance(replace(model, name="mlp_online"), *given)

@@ -58,7 +58,7 @@ def trained(root, data, profile, stage, seed, live=False):
     outputs = json.loads((read / "manifest.json").read_text())["outputs"]
     name, rng = "_".join(stage[3:].replace("train_", "").split(".")), np.random.default_rng(seed)
     scores = {part: rng.random(data.parts[part].candidates) for part in ("tuning", "validation")}
-    entry = {} if live else save_scorer(Scorer(name, "clicks", scores), data.parts, folder)
+    entry = {} if live else save_scorer(Scorer(name, "clicks", scores), data.parts, folder).metrics
     write_json(folder / "metrics.json", {"live": {name: {"tier": "clicks"}}} if live else {"models": {name: entry}})
     curve = pd.DataFrame({"epoch": [0, 1], "train/loss": [2.0, 1.0], "val/loss": [2.0, 1.5], "val/auc": [0.5, 0.6]})
     curve.assign(**{"val/ndcg": [0.2, 0.1]}).to_csv(folder / f"curve_{name}.csv", index=False)

@@ -19,7 +19,7 @@ def ours(smoke, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ours")
     rng = np.random.default_rng(0)
     scores = {part: rng.normal(size=s.candidates) + s.clicked for part, s in smoke.parts.items()}
-    entry = save_scorer(Scorer("x", "clicks", scores), smoke.parts, folder)
+    entry = save_scorer(Scorer("x", "clicks", scores), smoke.parts, folder).metrics
     return SimpleNamespace(folder=folder, entry=entry, frame=pd.read_parquet(folder / "scores_x.parquet"))
 
 

@@ -101,7 +101,7 @@ def test_metrics_are_those_of_the_scores_as_saved(smoke, tmp_path):
     # Differences beyond float32 vanish in the file, so they must not count in the metrics either.
     fine = 1.0 + np.random.default_rng(0).random(validation.candidates) * 1e-12
     scores = {"tuning": np.arange(tuning.candidates, dtype=float), "validation": fine}
-    entry = save_scorer(Scorer("fine", "ids", scores), smoke.parts, tmp_path)
+    entry = save_scorer(Scorer("fine", "ids", scores), smoke.parts, tmp_path).metrics
     assert entry["validation"]["auc"] == 0.5
 
 

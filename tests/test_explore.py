@@ -54,7 +54,7 @@ def make_model(data, name="mlp", tier="clicks", module="mlp", trained_on="live",
     columns, train = allowed(tier), data.parts["train"]
     users, known = Vocabulary(train.user_id), Vocabulary(train.article_id)
     network = find_model(module, module)(columns=len(columns), users=len(users), articles=len(known), **layers)
-    return TrainedModel(name, module, tier, network.eval(), columns, users, known, trained_on)
+    return TrainedModel(name, tier, network.eval(), columns, users, known, trained_on)
 
 
 def keep_model(model: TrainedModel, data, folder) -> None:

@@ -110,16 +110,8 @@ def tables(project: Path, stage: str) -> list[list[list[str]]]:
 def test_an_example_is_short_and_touches_one_module(example):
     lines = [line for block in example if block.path for line in block.code.splitlines() if line.strip()]
     assert 10 < len(lines) < LONGEST
-    places = [block.path for block in example if block.path]
-    assert len(places) == len(set(places))
-    assert sum(path.startswith("ebnerd_lib/") for path in places) == 1
-    assert sum(path.startswith("tests/") for path in places) == 1
-    assert all(path.startswith(("ebnerd_lib/", "tests/", "params/")) for path in places)
-
-
-def test_an_experiment_is_one_parameter_file():
-    (file,) = [block.path for block in EXPERIMENT if block.path]
-    assert file.startswith("params/mine/03_train_news.linear_")
+    folders = [block.path.partition("/")[0] for block in example if block.path and not block.path.startswith("params/")]
+    assert sorted(folders) == ["ebnerd_lib", "tests"]
 
 
 def test_every_block_of_the_text_is_used():
@@ -150,13 +142,6 @@ def test_the_model_and_the_experiment_are_trained_and_stand_in_report_and_index(
     assert name in (extended / "outputs/mine/index.html").read_text(encoding="utf-8")
     shown = [row[0] for table in tables(extended, stage) for row in table]
     assert shown.count(name) >= 2, "validation and tuning day"
-
-
-def test_the_column_of_the_example_is_among_those_of_its_tier(extended):
-    clicks, content = (
-        metrics(extended, f"03_train_news.{name}", "mine")["models"][name] for name in ("linear", "linear_content")
-    )
-    assert clicks["parameters"] > content["parameters"]
 
 
 @pytest.mark.parametrize("stage", ["01_preprocess", "03_train_news.linear"])

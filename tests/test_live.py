@@ -21,8 +21,8 @@ from ebnerd_lib.models.base import Batch, slate_ndcg
 from ebnerd_lib.models.mlp import MLP
 from ebnerd_lib.pipeline.params import base_config, load_profile, with_values
 from ebnerd_lib.recommend.next_click import RULES, NextClicks, click_ranks, next_click_table, next_clicks
-from ebnerd_lib.training.batches import SlateData
 from ebnerd_lib.training.inputs import TrainingInputs
+from ebnerd_lib.training.lightning import SlateData
 
 EVERY = 10**9
 FEW = Pools(impressions=80, evenly=5, by_views=4, tuning_impressions=20)

@@ -1,5 +1,6 @@
 """Models, losses and the transform, by hand and against independent formulae."""
 
+import copy
 import itertools
 from dataclasses import replace
 from importlib import import_module
@@ -18,7 +19,7 @@ from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.metrics import per_slate
 from ebnerd_lib.models.base import Batch, bce, find_model, listwise, pad, slate_auc, slate_mean
 from ebnerd_lib.models.ensemble import Ensemble
-from ebnerd_lib.models.layers import AttentionPooling, Centred, FeatureTransform, LastState
+from ebnerd_lib.models.layers import Centred, FeatureTransform, LastState
 from ebnerd_lib.models.news import NewsModel
 from ebnerd_lib.training.model_file import TrainedModel, find_model_file, load_model, save_model
 
@@ -80,12 +81,8 @@ def test_listwise_loss_counts_several_clicks_and_skips_slates_without():
     loss.backward()
     assert torch.isfinite(scores.grad).all()
     assert (scores.grad[2:] == 0).all()
-
-
-def test_losses_without_any_click_are_finite():
-    batch = batch_of([2], [0, 0])
-    assert listwise(torch.tensor([1.0, 2.0]), batch).item() == 0
-    assert bce(torch.zeros(2), batch).item() == pytest.approx(np.log(2))
+    nothing = batch_of([2], [0, 0])
+    assert listwise(scores[:2], nothing) == 0 and bce(torch.zeros(2), nothing).item() == pytest.approx(np.log(2))
 
 
 def test_pad_puts_each_candidate_in_its_place():
@@ -246,16 +243,6 @@ def test_centred_vectors_have_the_training_mean_taken_off_and_one_length():
     torch.testing.assert_close(found, torch.tensor([[0.0, 1.0], [0.0, 0.0], [0.6, 0.8]]) * 2**0.5)
 
 
-def test_additive_attention_by_hand():
-    pool = AttentionPooling(1, 1)
-    with torch.no_grad():
-        for weight, value in zip(pool.parameters(), (5.0, 1.0, 0.5, 2.0), strict=True):
-            weight.fill_(value)  # empty; key and its bias; query
-    values, known = torch.tensor([[[1.0], [2.0], [9.0]]] * 2), torch.tensor([[True, True, False], [False] * 3])
-    shares = np.exp(2 * np.tanh([1.5, 2.5]))
-    assert pool(values, known)[:, 0].tolist() == pytest.approx([(shares / shares.sum()) @ [1, 2], 5.0])
-
-
 def test_a_last_state_is_that_of_a_unit_that_saw_the_known_places_alone():
     torch.manual_seed(0)
     layer, values, first = LastState(3), torch.randn(3, 4, 3), torch.randn(3, 3)
@@ -285,14 +272,14 @@ def test_the_mean_of_networks_scores_their_mean_and_comes_back_from_its_file(mod
     wanted = sum(member(batch) for member in members) / 3
     torch.testing.assert_close(model.network(batch), wanted)
     assert not torch.equal(members[0](batch), members[1](batch))
-    assert model.parameters == 3 * sum(p.numel() for p in members[0].parameters())
+    assert model.network.trained_parameters == 3 * sum(p.numel() for p in members[0].parameters())
     save_model(model, tmp_path)
     loaded = load_model(tmp_path / f"model_{name}.pt").network
     assert torch.equal(loaded(batch), model.network(batch)) and loaded.size == 3
-    copy = loaded.copy()
-    copy.reindex("article", np.array([0, 1, 2, 3, 4, 5, 0]))
-    assert torch.equal(copy(batch), loaded(batch))
-    copy.reindex("article", np.array([0]))
+    other = copy.deepcopy(loaded)
+    other.reindex("article", np.array([0, 1, 2, 3, 4, 5, 0]))
+    assert torch.equal(other(batch), loaded(batch))
+    other.reindex("article", np.array([0]))
     assert torch.equal(loaded(batch), model.network(batch)), "a copy shares no weights"
 
 
@@ -329,7 +316,7 @@ def test_unknown_models_are_refused_and_the_known_ones_named():
 def trained(module="mlp", name="mlp", tier="clicks"):
     columns = ["age_hours", "clicks_24h", "inviews_1h"]
     ids = Vocabulary(np.array([5, 7, 2**31 + 5], dtype=np.uint32))
-    return TrainedModel(name, module, tier, build(module, name), columns, ids, Vocabulary(np.arange(5, dtype=np.int32)))
+    return TrainedModel(name, tier, build(module, name), columns, ids, Vocabulary(np.arange(5, dtype=np.int32)))
 
 
 @pytest.mark.parametrize("module, name", MODELS)
@@ -343,15 +330,8 @@ def test_a_model_file_gives_the_model_back_and_repeats_byte_for_byte(module, nam
     loaded = load_model(path)
     batch = batch_of([3, 4], [0] * 7)
     assert torch.equal(loaded.network(batch), model.network(batch))
-    assert (loaded.columns, loaded.tier, loaded.parameters) == (model.columns, model.tier, model.parameters)
+    assert (loaded.columns, loaded.tier) == (model.columns, model.tier)
     np.testing.assert_array_equal(loaded.users.ids, model.users.ids)
-
-
-def test_model_files_hold_plain_types_and_no_path(tmp_path):
-    save_model(trained(), tmp_path)
-    content = torch.load(tmp_path / "model_mlp.pt", weights_only=True)
-    assert content["hyperparameters"]["hidden"] == [128, 64]
-    assert str(tmp_path).encode() not in (tmp_path / "model_mlp.pt").read_bytes()
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", None])

@@ -57,3 +57,23 @@ def test_din_weighs_each_click_by_the_candidate():
                 total + model.weight(torch.tanh(model.of_read(h) + model.of_candidate(e) + model.of_both(h * e))) * h
             )
         torch.testing.assert_close(found[at], total / max(len(clicks), 1))
+
+
+def pooled(pool, values):
+    weights = (torch.tanh(values @ pool.key.weight.T + pool.key.bias) @ pool.query.weight[0]).softmax(dim=0)
+    return weights @ values
+
+
+def test_naml_weighs_the_views_of_an_article_and_the_articles_of_a_user():
+    model = build("naml", "naml")
+    articles, known = model.encode(BATCH), BATCH.with_vector(BATCH.read)
+    vectors = model.centred(BATCH.vectors)
+    for place in (0, 1, 5):  # the unknown article, one without a vector, and one with all views
+        views = [model.of_vector(vectors[place])]
+        views += [
+            layer(table(kind))
+            for layer, table, kind in zip(model.of_view, model.of_categories, BATCH.views[place], strict=True)
+        ]
+        torch.testing.assert_close(articles[place], pooled(model.views, torch.tanh(torch.stack(views))))
+    user = pooled(model.pool, articles[BATCH.read[1][known[1]]])
+    torch.testing.assert_close(model(BATCH)[BATCH.slate == 1], articles[BATCH.candidate[BATCH.slate == 1]] @ user)

@@ -10,7 +10,8 @@ from fits import fitted
 from ebnerd_lib.configs import Online
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, candidate_rows
-from ebnerd_lib.evaluation.evaluate import load_scores, save_results
+from ebnerd_lib.evaluation.answers import save_results
+from ebnerd_lib.evaluation.evaluate import load_scores
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features.build import Features
 from ebnerd_lib.models.base import Batch
@@ -216,7 +217,7 @@ def test_what_is_published_are_the_scores_given_on_the_way_and_a_model_that_load
     smoke, features, fits, daily, name, tmp_path
 ):
     learned, inputs = daily[name], TrainingInputs.of(smoke, features, fits[name].tier)
-    entry = save_results(fits[name], learned, inputs, tmp_path, 0)["models"][f"{name}_online"]
+    entry = save_results(fits[name], learned, inputs, {}, tmp_path, 0)["models"][f"{name}_online"]
     assert entry["tier"] == learned.model.tier == "clicks"
     for part, kind in (("validation", "scores"), ("tuning", "tuning")):
         np.testing.assert_array_equal(

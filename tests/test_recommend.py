@@ -35,7 +35,7 @@ def make_model(
     train = data.parts["train"]
     users, articles = Vocabulary(train.user_id), Vocabulary(train.article_id)
     network = find_model(module, name)(columns=len(columns), users=len(users), articles=len(articles), **layers)
-    return TrainedModel(name, module, tier, network.eval(), columns, users, articles, trained_on)
+    return TrainedModel(name, tier, network.eval(), columns, users, articles, trained_on)
 
 
 def linear_model(data: Dataset, weights: dict[str, float], tier="clicks") -> TrainedModel:
@@ -208,10 +208,9 @@ def test_everything_read(tiny):
     all_clicked = replace(validation, clicked=np.ones_like(validation.clicked))
     data = replace(tiny, parts={**tiny.parts, "validation": all_clicked})  # 1010 and 1011 by user 8
     both, moment = np.array([7, 8], dtype=np.uint32), at("31T20:00", 1)
-    with pytest.raises(rec.NothingLeftError, match="1 of 2 users, the first of them 8"):
-        rec.make_requests(data, both, moment, 1.0)
-    assert rec.with_something_left(data, both, moment, 1.0).tolist() == [7]
-    assert rec.with_something_left(data, both[1:], moment, 1.0).tolist() == [rec.UNKNOWN_READER]
+    assert rec.make_requests(data, np.append(both, rec.UNKNOWN_READER), moment, 1.0).slates.user_id.tolist() == [7, 0]
+    with pytest.raises(rec.NothingLeftError, match="user 8: all that is live"):
+        rec.make_requests(data, both[1:], moment, 1.0)
 
 
 @pytest.mark.parametrize("split", ["official", "quantile"])

@@ -22,8 +22,8 @@ from ebnerd_lib.features.build import read_features
 from ebnerd_lib.models.base import listwise
 from ebnerd_lib.models.mf import MFIds
 from ebnerd_lib.pipeline import train as verb
-from ebnerd_lib.training.batches import SlateData
 from ebnerd_lib.training.inputs import TrainingInputs
+from ebnerd_lib.training.lightning import SlateData
 from ebnerd_lib.training.model_file import load_model
 
 WORDS = ["train", "--profile", "smoke", "--stage", "03_train_mlp", "--set", "update_minutes=0"]
@@ -34,16 +34,16 @@ BATCH = 64  # of profile smoke
 SCRIPT = """
 import json, os, signal, sys
 from ebnerd_lib.__main__ import main
-from ebnerd_lib.models.base import SlateModel
+from ebnerd_lib.training.lightning import SlateTraining
 
 def noting(name):
-    real = getattr(SlateModel, name)
+    real = getattr(SlateTraining, name)
     def step(self, batch, number):
         noted[name].append(len(batch.user))
         if len(noted["training_step"]) == int(os.environ.get("DEATH", 0)) and os.environ["RANK"] == "1":
             os.kill(os.getpid(), signal.SIGKILL)
         return real(self, batch, number)
-    setattr(SlateModel, name, step)
+    setattr(SlateTraining, name, step)
 
 noted = {"training_step": [], "validation_step": []}
 for name in noted:

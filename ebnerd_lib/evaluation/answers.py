@@ -1,79 +1,83 @@
-"""Sentences that answer the question of a notebook with its numbers; ``metrics.json`` holds them as ``answer``."""
+"""The results of a stage: files, entries of ``metrics.json``, and the sentence that answers the notebook's question."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates
+from ebnerd_lib.data.summary import cold_start, seen_candidates
 from ebnerd_lib.evaluation.baselines import BASELINES
-from ebnerd_lib.evaluation.evaluate import find_scores, load_scores, with_intervals
-from ebnerd_lib.evaluation.intervals import FEW_USERS, with_interval
+from ebnerd_lib.evaluation.evaluate import SCORED, Evaluated, Scorer, save_scorer, with_intervals
+from ebnerd_lib.evaluation.intervals import gap, trust, with_interval
 from ebnerd_lib.evaluation.metrics import per_slate
-from ebnerd_lib.features.build import Features
 from ebnerd_lib.features.registry import TIERS
+from ebnerd_lib.training.inputs import TrainingInputs
+from ebnerd_lib.training.model_file import TrainedModel, save_model
+from ebnerd_lib.training.online import OnlineResult
 
 
-def gap(difference: float, interval: list[float], other: str) -> str:
-    """Say in words by how much something lies above or below another one, or that no difference is shown.
-
-    >>> gap(0.0808, [0.0775, 0.0841], "clicks_24h"), gap(-0.01, [-0.02, -0.005], "popularity")
-    ('0.0808 [0.0775, 0.0841] above clicks_24h', '0.0100 [0.0050, 0.0200] below popularity')
-    >>> gap(0.001, [-0.002, 0.004], "mlp")
-    'no clear difference to mlp (Δ +0.0010 [-0.0020, +0.0040])'
-    """
-    low, high = interval
-    if low > 0 or high < 0:
-        ends = sorted(map(abs, interval))
-        return f"{with_interval(abs(difference), ends)} {'above' if low > 0 else 'below'} {other}"
-    return f"no clear difference to {other} (Δ {with_interval(difference, interval, '+')})"
-
-
-def trust(slates: Slates) -> str:
-    """Return a sentence that intervals over so few users cannot be trusted; nothing where there are enough."""
-    users = len(np.unique(slates.user_id[slates.has_choice]))  # of others nothing is evaluated
-    return f" Intervals over {users} user{'s'[: users != 1]} cannot be trusted." if users < FEW_USERS else ""
-
-
-def training_answer(
-    entries: Mapping[str, Mapping[str, Any]],
+def save_results(
+    model: TrainedModel,
+    online: OnlineResult | None,
+    inputs: TrainingInputs,
     baselines: Mapping[str, Mapping[str, Any]],
-    data: Dataset,
-    features: Features,
     folder: Path,
     seed: int,
 ) -> dict[str, Any]:
-    """Compare each model of a training stage with the best baseline of the same or a lower tier, in pairs.
+    """Publish a trained model, and the one updated online: ``model_<name>.pt`` and the files of ``save_scorer``.
 
-    Args:
-        entries: the stage's ``models``, the trained one first, then maybe the one updated online.
-        baselines: of 01.
-        data: whose validation was scored.
-        features: of validation.
-        folder: with the saved scores of the models.
-        seed: of the bootstrap over users, and of the baseline ``random``.
+    The model scores the tuning day and validation here. Of the one updated online the scores are those that it gave on
+    the way: its file holds the last state, which has seen what it would score. Each is compared in pairs with the best
+    of the ``baselines`` of 01 that have the same or a lower tier.
 
     Returns:
-        For ``metrics.json``, nothing where no model was evaluated: ``vs_baseline``, by model the ``baseline``, its
-        ``tier``, and the mean difference of each metric with its ``<metric>_ci``; and the ``answer``.
+        What the stage's ``metrics.json`` holds: ``models``, an entry a model; ``learned_from``, see
+        ``TrainingInputs.counts``; ``ids``, what is new on validation and what ids can tell apart; ``vs_baseline``, by
+        model the ``baseline``, its ``tier``, and the mean difference of each metric with its ``<metric>_ci``; and the
+        ``answer``. A model trained on what is live scores no logged slates: ``live`` names it in place of ``models``,
+        and beside it stands ``learned_from`` alone.
+
+    Raises:
+        ValueError: scores are missing or not finite.
     """
-    slates, found = data.parts["validation"], dict[str, dict[str, Any]]()
-    for model, entry in entries.items():
-        known = [name for name, own in baselines.items() if TIERS.index(own["tier"]) <= TIERS.index(entry["tier"])]
+    data, learned_from = inputs.dataset, inputs.counts(model.network)
+    if inputs.slates == "live":
+        save_model(model, folder)
+        return {"live": {model.name: {"tier": model.tier}}, "learned_from": learned_from}
+    seen = {part: (data.parts[part], inputs.features[part]) for part in SCORED}
+    static = {part: model.score(data, slates, own.matrix, own.columns) for part, (slates, own) in seen.items()}
+    evaluated = []
+    for each, scores in [(model, static), *([(online.model, online.scores)] if online else [])]:
+        save_model(each, folder)
+        scorer = Scorer(each.name, each.tier, scores, each.network.trained_parameters)
+        evaluated.append(save_scorer(scorer, data.parts, folder, seed))
+    return {
+        "models": {each.scorer.name: each.metrics for each in evaluated},
+        "learned_from": learned_from,
+        "ids": {**cold_start(data), **seen_candidates(data, "validation")},
+        **_vs_baselines(evaluated, baselines, inputs, seed),
+    }
+
+
+def _vs_baselines(
+    evaluated: Sequence[Evaluated], baselines: Mapping[str, Mapping[str, Any]], inputs: TrainingInputs, seed: int
+) -> dict[str, Any]:
+    """Return ``vs_baseline`` and ``answer``, see ``save_results``."""
+    data, slates, found = inputs.dataset, inputs.dataset.parts["validation"], dict[str, dict[str, Any]]()
+    for each in evaluated:
+        tier = TIERS.index(each.scorer.tier)
+        known = [name for name, own in baselines.items() if TIERS.index(own["tier"]) <= tier]
         if baseline := max(known, key=lambda name: baselines[name]["validation"]["auc"], default=None):
-            own = load_scores(find_scores(model, "validation", [folder]), slates)
-            other = BASELINES[baseline][2](data, features, "validation", seed).astype(np.float32)
-            values = [per_slate(scores, slates.clicked, slates.offsets) for scores in (own, other)]
-            difference = with_intervals(values[0] - values[1], slates.user_id, seed)
-            found[model] = {"baseline": baseline, "tier": baselines[baseline]["tier"], **difference}
-    if not entries:
-        return {}
-    model, more = next(iter(entries)), "there is no baseline to compare it with"
-    if best := found.get(model):
+            other = BASELINES[baseline][2](data, inputs.features["validation"], "validation", seed).astype(np.float32)
+            more = each.parts["validation"].values - per_slate(other, slates.clicked, slates.offsets)
+            difference = with_intervals(more, slates.user_id, seed)
+            found[each.scorer.name] = {"baseline": baseline, "tier": baselines[baseline]["tier"], **difference}
+    name, more = evaluated[0].scorer.name, "there is no baseline to compare it with"
+    if best := found.get(name):
         more = gap(best["auc"], best["auc_ci"], f"{best['baseline']}, the best baseline of the same or a lower tier")
-    answer = f"{model} has AUC {_auc(entries[model])} on validation: {more}.{trust(slates)}"
+    answer = f"{name} has AUC {_auc(evaluated[0].metrics)} on validation: {more}.{trust(slates)}"
     return {"vs_baseline": found, "answer": answer}
 
 
@@ -89,11 +93,7 @@ def ranking_answer(
 ) -> str:
     """Say which scorer ranks validation best, and by how much more than the reference, or than the next one.
 
-    Args:
-        entries: of ``metrics.json``, by name.
-        differences: to the ``reference``, see ``compare.differences``.
-        reference: its name.
-        slates: of validation.
+    ``entries`` are those of ``metrics.json``, ``differences`` those to the reference, see ``compare.differences``.
     """
     best = max(entries, key=lambda name: entries[name]["validation"]["auc"])
     if best in differences:

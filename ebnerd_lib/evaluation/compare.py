@@ -20,7 +20,6 @@ from ebnerd_lib.evaluation.evaluate import SCORED, Evaluated, Scorer, find_score
 from ebnerd_lib.evaluation.intervals import FEW_USERS, user_bootstrap, with_interval
 from ebnerd_lib.evaluation.metrics import METRICS, per_slate
 from ebnerd_lib.features.build import Features
-from ebnerd_lib.features.registry import every_column
 from ebnerd_lib.training.model_file import TrainedModel
 
 _HISTORY = (1, 10, 50, 200)
@@ -109,15 +108,8 @@ def permutation_importance(
     All columns of a group move together, over the candidates of all ``rows``: a candidate gets values from another
     slate. A group that is constant within every slate is shuffled over slates instead, and stays constant. Ids are
     groups of their own. Groups that say the same cover for each other: a small drop does not mean that a group holds
-    nothing.
-
-    Args:
-        model: one that was not updated online.
-        dataset: with the slates of the part.
-        features: of the part.
-        part: whose slates to score.
-        rows: impressions of the part, see ``sample_impressions``.
-        seed: of the shuffles and of the bootstrap over users.
+    nothing. ``rows`` are impressions of the part, see ``sample_impressions``; the seed is of the shuffles and of the
+    bootstrap over users.
 
     Returns:
         One row a group, largest drop first: ``group``, ``columns`` (0 for ids), ``auc`` when shuffled, ``drop`` and
@@ -154,10 +146,7 @@ def _shuffles(
     model: TrainedModel, slates: Slates, matrix: np.ndarray, names: list[str], seed: int
 ) -> Iterator[tuple[str, int, Slates, np.ndarray]]:
     """Yield each group's name and number of columns, and slates and features with that group shuffled."""
-    groups: dict[str, list[int]] = {}
-    for column in every_column():
-        if column.name in model.columns:
-            groups.setdefault(column.group, []).append(names.index(column.name))
+    groups = model.groups(names)
     for number, (group, places) in enumerate(groups.items()):
         rng = np.random.default_rng((seed, number))
         changed = matrix.copy()
@@ -179,11 +168,7 @@ def _order(group: np.ndarray, slates: Slates, rng: np.random.Generator) -> np.nd
 
 
 def saved_scorers(folder: Path, dataset: Dataset) -> list[Scorer]:
-    """Read every model that a training stage left: its scores, tier and number of parameters.
-
-    Args:
-        folder: artifacts of the stage; one without models gives none.
-        dataset: whose slates were scored.
+    """Read the scores, tier and number of parameters of every model in the artifacts of a stage, which may have none.
 
     Raises:
         StageError: a scores file is missing or is not of these slates.
@@ -293,11 +278,8 @@ def comparison_table(
 ) -> pd.DataFrame:
     """Tabulate scorers, best AUC first: tier, parameters, AUC of the tuning day, all metrics with 95 % intervals.
 
-    Args:
-        entries: of ``metrics.json``, by name.
-        difference: see ``differences``; empty where nothing is compared.
-        reference: the name that differences refer to.
-        part: whose metrics to show.
+    ``entries`` are those of ``metrics.json``; ``difference`` is what ``differences`` returns for the reference, empty
+    where nothing is compared.
     """
     rows = []
     for name, entry in sorted(entries.items(), key=lambda item: -item[1][part]["auc"]):
@@ -319,13 +301,10 @@ def comparison_table(
 def difference_table(
     difference: Mapping[str, Mapping[str, Any]], parameters: Mapping[str, Mapping[str, Any]], reference: str
 ) -> pd.DataFrame:
-    """Tabulate paired differences of all metrics with 95 % intervals, largest in AUC first.
+    """Tabulate paired differences to the reference, see ``differences``, with 95 % intervals, largest in AUC first.
 
-    Args:
-        difference: see ``differences``.
-        parameters: of the stage that trained a scorer, by scorer; those that the reference has too and that differ are
-            shown beside it. The tier has a column of its own: an online update may have raised it.
-        reference: the name that differences refer to.
+    Of the ``parameters`` of the stage that trained a scorer, by scorer, those that the reference has too and that
+    differ are shown beside it. The tier has a column of its own: an online update may have raised it.
     """
     base = {key: value for key, value in flat(parameters.get(reference, {})).items() if key != "tier"}
     changed = {
@@ -341,12 +320,7 @@ def difference_table(
 
 
 def slice_table(records: list[dict[str, Any]], scorers: list[str]) -> pd.DataFrame:
-    """Tabulate slices with their 95 % intervals: the AUC of the first of some scorers, the differences of the others.
-
-    Args:
-        records: see ``compare_slices``.
-        scorers: the reference first.
-    """
+    """Tabulate slices: the AUC of the first of some scorers, the reference, and the differences of the others."""
     rows = []
     for record in records:
         row = {"slice": f"{record['dimension']}: {record['slice']}", "impressions": record["impressions"]}

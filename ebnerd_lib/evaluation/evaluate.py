@@ -1,7 +1,7 @@
 """Evaluate the scores of one scorer: every metric that a table shows of it, in the form of ``metrics.json``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ebnerd_lib.data.slates import Slates, lists_of
-from ebnerd_lib.data.summary import cold_start, seen_candidates
 from ebnerd_lib.errors import StageError
 from ebnerd_lib.evaluation.calibration import classification, fit_calibration
 from ebnerd_lib.evaluation.intervals import user_bootstrap, with_interval
 from ebnerd_lib.evaluation.metrics import METRICS, mean_metrics, per_slate
-from ebnerd_lib.training.inputs import TrainingInputs
-from ebnerd_lib.training.model_file import TrainedModel, save_model
-from ebnerd_lib.training.online import OnlineResult
 
 Metrics = dict[str, float | int | list[float]]
 SCORED = {"tuning": "tuning", "validation": "scores"}
@@ -99,8 +95,8 @@ def evaluate_scorer(scorer: Scorer, parts: Mapping[str, Slates], seed: int = 0) 
     return Evaluated(scorer, found)
 
 
-def save_scorer(scorer: Scorer, parts: Mapping[str, Slates], folder: Path, seed: int = 0) -> dict[str, Any]:
-    """Write the scores of a scorer and return its entry of ``metrics.json``: of the scores as saved, float32.
+def save_scorer(scorer: Scorer, parts: Mapping[str, Slates], folder: Path, seed: int = 0) -> Evaluated:
+    """Write the scores of a scorer and evaluate them as saved, float32.
 
     Writes ``scores_<name>.parquet`` (validation) and ``tuning_<name>.parquet``; ``seed`` is of the bootstrap.
 
@@ -111,38 +107,7 @@ def save_scorer(scorer: Scorer, parts: Mapping[str, Slates], folder: Path, seed:
     for part, kind in SCORED.items():
         saved[part] = np.asarray(scorer.scores[part], dtype=np.float32)
         save_scores(folder / f"{kind}_{scorer.name}.parquet", parts[part], saved[part])
-    return evaluate_scorer(Scorer(scorer.name, scorer.tier, saved, scorer.parameters), parts, seed).metrics
-
-
-def save_results(
-    model: TrainedModel, online: OnlineResult | None, inputs: TrainingInputs, folder: Path, seed: int
-) -> dict[str, Any]:
-    """Publish a trained model, and the one updated online: ``model_<name>.pt`` and the files of ``save_scorer``.
-
-    The model scores the tuning day and validation here. Of the one updated online the scores are those that it gave on
-    the way: its file holds the last state, which has seen what it would score.
-
-    Returns:
-        What the stage's ``metrics.json`` holds: ``models``, an entry a model; ``learned_from``, see
-        ``TrainingInputs.counts``; and ``ids``, what is new on validation and what ids can tell apart. A model trained
-        on what is live scores no logged slates: ``live`` names it in place of ``models``.
-
-    Raises:
-        ValueError: scores are missing or not finite.
-    """
-    data, learned_from = inputs.dataset, inputs.counts(model.network)
-    if inputs.slates == "live":
-        save_model(model, folder)
-        return {"live": {model.name: {"tier": model.tier}}, "learned_from": learned_from}
-    seen = {part: (data.parts[part], inputs.features[part]) for part in SCORED}
-    static = {part: model.score(data, slates, own.matrix, own.columns) for part, (slates, own) in seen.items()}
-    entries = {}
-    for each, scores in [(model, static), *([(online.model, online.scores)] if online else [])]:
-        save_model(each, folder)
-        scorer = Scorer(each.name, each.tier, scores, each.parameters)
-        entries[each.name] = save_scorer(scorer, data.parts, folder, seed)
-    known = {**cold_start(data), **seen_candidates(data, "validation")}
-    return {"models": entries, "learned_from": learned_from, "ids": known}
+    return evaluate_scorer(replace(scorer, scores=saved), parts, seed)
 
 
 def save_scores(path: Path, slates: Slates, scores: np.ndarray) -> None:

@@ -5,6 +5,8 @@
 import numpy as np
 from numba import njit
 
+from ebnerd_lib.data.slates import Slates
+
 DRAWS = 1000
 TAILS = (1 - 0.95) / 2, (1 + 0.95) / 2
 FEW_USERS = 20
@@ -71,6 +73,27 @@ def with_interval(value: float, interval: list[float] | None, sign: str = "", di
     # Adding 0.0 after rounding: there is no -0.0000.
     mean, *ends = (f"{round(each, digits) + 0.0:{sign}.{digits}f}" for each in (value, *(interval or ())))
     return f"{mean} [{', '.join(ends)}]" if ends else mean
+
+
+def gap(difference: float, interval: list[float], other: str) -> str:
+    """Say in words by how much something lies above or below another one, or that no difference is shown.
+
+    >>> gap(0.0808, [0.0775, 0.0841], "clicks_24h"), gap(-0.01, [-0.02, -0.005], "popularity")
+    ('0.0808 [0.0775, 0.0841] above clicks_24h', '0.0100 [0.0050, 0.0200] below popularity')
+    >>> gap(0.001, [-0.002, 0.004], "mlp")
+    'no clear difference to mlp (Δ +0.0010 [-0.0020, +0.0040])'
+    """
+    low, high = interval
+    if low > 0 or high < 0:
+        ends = sorted(map(abs, interval))
+        return f"{with_interval(abs(difference), ends)} {'above' if low > 0 else 'below'} {other}"
+    return f"no clear difference to {other} (Δ {with_interval(difference, interval, '+')})"
+
+
+def trust(slates: Slates) -> str:
+    """Return a sentence that intervals over so few users cannot be trusted; nothing where there are enough."""
+    users = len(np.unique(slates.user_id[slates.has_choice]))  # of others nothing is evaluated
+    return f" Intervals over {users} user{'s'[: users != 1]} cannot be trusted." if users < FEW_USERS else ""
 
 
 def _resample(counts: np.ndarray, residual: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

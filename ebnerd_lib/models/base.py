@@ -1,4 +1,4 @@
-"""What every model shares: batches, padding, losses, the tuning day's AUC, the optimiser, the LightningModule."""
+"""What every model shares: batches, padding, losses, AUC and nDCG of slates, tables of ids, the optimiser."""
 
 import importlib
 import inspect
@@ -7,11 +7,9 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchmetrics import Metric
 
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.models.layers import FeatureTransform
@@ -114,38 +112,12 @@ def slate_ndcg(scores: torch.Tensor, batch: Batch) -> torch.Tensor:
     return nothing.index_add(0, row, gain)[clicks > 0] / clicks[clicks > 0]
 
 
-class Mean(Metric):
-    """Mean in 64 bits, however processes share its terms; torchmetrics' own rounds to 32. 0 where there are none."""
-
-    full_state_update = False
-    total: torch.Tensor
-    terms: torch.Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in ("total", "terms"):
-            self.add_state(name, torch.zeros((), dtype=WIDE), dist_reduce_fx="sum")
-
-    def update(self, total: torch.Tensor, terms: torch.Tensor | int) -> None:
-        """Add the sum of some terms."""
-        self.total += total
-        self.terms += terms
-
-    def compute(self) -> torch.Tensor:
-        """Return the mean so far."""
-        return self.total / self.terms.clamp(min=1)
-
-
 class RowwiseAdamW(torch.optim.AdamW):
     """AdamW (Loshchilov and Hutter, 2019) that moves only those rows of a table that the batch has looked at.
 
     A parameter with a sparse gradient, as of ``nn.Embedding(sparse=True)``, is updated by row: the moments and the
     decay of a row stand still while no batch has it, as in ``torch.optim.SparseAdam``. All others are updated by
     torch's fused kernel. The state is that of AdamW, so checkpoints hold one optimizer and one schedule.
-
-    Args:
-        groups: of parameters, with their ``weight_decay``.
-        lr: learning rate.
     """
 
     def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
@@ -190,7 +162,7 @@ class RowwiseAdamW(torch.optim.AdamW):
         table.index_copy_(0, rows, own.addcdiv_(mean, deviation, value=-group["lr"] / (1 - beta**step)))
 
 
-class SlateModel(pl.LightningModule):
+class SlateModel(nn.Module):
     """A model that scores the candidates of a batch of slates.
 
     A subclass sets ``name``, builds its layers in ``__init__`` after calling this one, and implements ``score``. It
@@ -245,7 +217,6 @@ class SlateModel(pl.LightningModule):
             "weight_decay": weight_decay, "schedule": schedule, "id_dropout": id_dropout, **layers,
         }  # fmt: skip
         self.transform = FeatureTransform(columns)
-        self.tuning_auc, self.tuning_ndcg, self.tuning_loss = Mean(), Mean(), Mean()
 
     @property
     def trained_parameters(self) -> int:
@@ -278,54 +249,6 @@ class SlateModel(pl.LightningModule):
         kinds = [kind for kind in cls.__mro__ if issubclass(kind, SlateModel)]
         taken = {name for kind in kinds for name in inspect.signature(kind).parameters}
         return {name: value for name, value in settings.items() if name in taken}
-
-    def copy(self) -> "SlateModel":
-        """Return a model of the same settings and weights, free of what training has attached to this one."""
-        copy = type(self)(**self.hyperparameters)
-        copy.load_state_dict(self.state_dict())
-        return copy.train(self.training)
-
-    def on_train_epoch_start(self) -> None:
-        """Start the sums of the epoch's mean loss."""
-        self._losses: list[torch.Tensor] = []
-        self._slates: list[int] = []
-
-    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
-        """Return the loss of a batch; the mean is logged once an epoch, as to log takes longer than a small step."""
-        loss = self.loss(batch)
-        self._losses.append(loss.detach())
-        self._slates.append(len(batch.user))
-        if self.trainer.is_last_batch:
-            slates = torch.tensor(self._slates, dtype=loss.dtype, device=loss.device)
-            mean = (torch.stack(self._losses) * slates).sum() / slates.sum()
-            self.log("train/loss", mean, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
-        return loss
-
-    def validation_step(self, batch: Batch, _: int) -> None:
-        """Collect AUC and next-click nDCG of the tuning day's slates, and the loss of its clicks or candidates."""
-        scores, loss = self(batch), self.hyperparameters["loss"]
-        wide = batch._replace(clicked=batch.clicked.to(WIDE))
-        terms = wide.clicked.sum() if loss == "listwise" else len(scores)
-        aucs, ndcgs = slate_auc(scores, batch), slate_ndcg(scores, batch)
-        self.tuning_loss.update(LOSSES[loss](scores.to(WIDE), wide) * terms, terms)
-        self.tuning_auc.update(aucs.sum(), len(aucs))
-        self.tuning_ndcg.update(ndcgs.sum(), len(ndcgs))
-        self.log("val/loss", self.tuning_loss, on_step=False, on_epoch=True, batch_size=len(batch.user))
-        self.log("val/auc", self.tuning_auc, on_step=False, on_epoch=True, batch_size=len(batch.user))
-        self.log("val/ndcg", self.tuning_ndcg, on_step=False, on_epoch=True, batch_size=len(batch.user))
-
-    def configure_optimizers(self) -> Any:
-        """AdamW, with decay on matrices only, and the schedule."""
-        settings = self.hyperparameters
-        optimizer = self.adamw(list(self.parameters()), settings["learning_rate"])
-        if settings["schedule"] == "constant":
-            return optimizer
-        # Of five steps, a fifth is one: the schedule would divide by the length 0 of its way up.
-        steps = max(int(self.trainer.estimated_stepping_batches), 6)
-        one_cycle = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, settings["learning_rate"], total_steps=steps, pct_start=0.2, cycle_momentum=False
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": one_cycle, "interval": "step"}}
 
     def adamw(self, parameters: list[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
         """Return AdamW over some of the parameters, with decay on matrices only."""
@@ -363,10 +286,10 @@ class SlateModel(pl.LightningModule):
         return index * (torch.rand(index.shape, device=index.device) >= share)
 
 
-def embedding(size: int, width: int, spread: float = 0.01) -> nn.Embedding:
+def embedding(size: int, width: int) -> nn.Embedding:
     """Return an embedding table of small normal weights, the unknown id's row included; its gradients are sparse."""
     table = nn.Embedding(size, width, sparse=True)
-    nn.init.normal_(table.weight, std=spread)
+    nn.init.normal_(table.weight, std=0.01)
     return table
 
 

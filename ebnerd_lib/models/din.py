@@ -23,9 +23,6 @@ class DIN(NewsModel):
     Args:
         query_size: width of the attention.
         settings: see ``NewsModel``.
-
-    Raises:
-        ConfigError: there are no article vectors.
     """
 
     name: ClassVar[str] = "din"

@@ -38,8 +38,3 @@ class Ensemble(SlateModel):
     def loss(self, batch: Batch) -> torch.Tensor:
         """Return the mean of the members' losses."""
         return torch.stack([member.loss(batch) for member in self.members]).mean()  # type: ignore[operator]
-
-    def copy(self) -> "Ensemble":
-        """Return an ensemble of copies of the members."""
-        copy = Ensemble([member.copy() for member in self.members])  # type: ignore[operator]
-        return copy.train(self.training)

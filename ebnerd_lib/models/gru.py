@@ -18,11 +18,7 @@ class SessionGRU(NewsModel):
     Hierarchical Recurrent Neural Networks, 2017), so a session without a click yet is served by the history. Clicks of
     the week put it into tier ``clicks``. Items are known by their vectors instead of their ids.
 
-    Args:
-        settings: see ``NewsModel``; ``history_length`` counts the clicks of a session too.
-
-    Raises:
-        ConfigError: there are no article vectors.
+    The settings are those of ``NewsModel``; ``history_length`` counts the clicks of a session too.
     """
 
     name: ClassVar[str] = "gru"

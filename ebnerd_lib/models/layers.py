@@ -54,10 +54,7 @@ class Dropout(nn.Module):
     """Zero a share of the units in training, and scale the others up by what is missing (Srivastava et al., 2014).
 
     ``torch.nn.Dropout`` samples a number a unit, which on a CPU takes longer than the layers of a small network. Here
-    one number of 64 bits decides over four units, so the share is exact to 1 / 65536.
-
-    Args:
-        share: of the units that are dropped, in [0, 1).
+    one number of 64 bits decides over four units, so the share, in [0, 1), is exact to 1 / 65536.
     """
 
     def __init__(self, share: float) -> None:
@@ -106,9 +103,7 @@ class Centred(nn.Module):
 class AttentionPooling(nn.Module):
     """Additive attention: Σ_i softmax_i(q · tanh(W x_i + b)) x_i (Bahdanau et al., 2015; Yang et al., 2016).
 
-    Args:
-        width: of x.
-        query_size: length of q.
+    ``width`` is the length of x, ``query_size`` that of q.
     """
 
     def __init__(self, width: int, query_size: int) -> None:
@@ -124,11 +119,7 @@ class AttentionPooling(nn.Module):
 
 
 class LastState(nn.Module):
-    """The last state of a gated recurrent unit over the known places of a sequence (Cho et al., 2014).
-
-    Args:
-        width: of the sequence and of the state.
-    """
+    """The last state of a gated recurrent unit over the known places of a sequence (Cho et al., 2014)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

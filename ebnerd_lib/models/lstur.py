@@ -17,11 +17,7 @@ class LSTUR(NewsModel):
     categories. Training replaces most ids by the unknown one (``id_dropout``), as the paper does, so that a user who
     is not in training starts from an embedding that was trained too.
 
-    Args:
-        settings: see ``NewsModel``.
-
-    Raises:
-        ConfigError: there are no article vectors.
+    The settings are those of ``NewsModel``.
     """
 
     name: ClassVar[str] = "lstur"

@@ -23,10 +23,8 @@ class MFIds(SlateModel):
     def __init__(self, embedding_size: int = 16, **settings: Any) -> None:
         super().__init__(embedding_size=embedding_size, **settings)
         size = self.hyperparameters
-        self.users, self.articles = (
-            embedding(size["users"], embedding_size),
-            embedding(size["articles"], embedding_size),
-        )
+        self.users = embedding(size["users"], embedding_size)
+        self.articles = embedding(size["articles"], embedding_size)
         self.user_bias, self.article_bias = embedding(size["users"], 1), embedding(size["articles"], 1)
         self.bias = nn.Parameter(torch.zeros(()))
 

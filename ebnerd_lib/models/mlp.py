@@ -55,10 +55,8 @@ class MLP(SlateModel):
             raise ConfigError(f"hidden: {hidden[0]} cannot be shared by {_HEADS} heads. Use a multiple of {_HEADS}.")
         self.uses_slate_context = context != "none"
         size = self.hyperparameters
-        self.users, self.articles = (
-            embedding(size["users"], embedding_size),
-            embedding(size["articles"], embedding_size),
-        )
+        self.users = embedding(size["users"], embedding_size)
+        self.articles = embedding(size["articles"], embedding_size)
         width = size["columns"] + 2 * embedding_size
         blocks = []
         for place, units in enumerate(hidden):

@@ -20,9 +20,6 @@ class NAML(NewsModel):
     Args:
         query_size: width of both attentions.
         settings: see ``NewsModel``.
-
-    Raises:
-        ConfigError: there are no article vectors.
     """
 
     name: ClassVar[str] = "naml"

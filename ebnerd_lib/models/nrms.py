@@ -24,7 +24,7 @@ class NRMS(NewsModel):
         settings: see ``NewsModel``.
 
     Raises:
-        ConfigError: there are no article vectors, or the heads do not divide ``embedding_size``.
+        ConfigError: the heads do not divide ``embedding_size``.
     """
 
     name: ClassVar[str] = "nrms"

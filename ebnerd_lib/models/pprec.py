@@ -23,9 +23,6 @@ class PPRec(NRMS):
     Args:
         query_size: width of additive attention and of the MLP's hidden layer.
         settings: see ``NRMS``.
-
-    Raises:
-        ConfigError: there are no article vectors, or the heads do not divide ``embedding_size``.
     """
 
     name: ClassVar[str] = "pprec"

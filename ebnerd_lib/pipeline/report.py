@@ -13,6 +13,7 @@ import io
 import json
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -28,6 +29,10 @@ from ebnerd_lib.pipeline.history import last_runs
 from ebnerd_lib.pipeline.paths import StagePaths, read_json, write_whole
 from ebnerd_lib.pipeline.runs import Run, is_number, plain, read_runs
 from ebnerd_lib.pipeline.stale import sha256
+
+# nbformat, and so papermill, loads all checks of jsonschema, of which that of international addresses compiles a
+# grammar for more than a second, in each process. No notebook needs it, and jsonschema does without.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 _RENDERERS = (Path(__file__), Path(known.__file__), Path(__file__).parents[1] / "features" / "registry.py")
 """The modules that determine how pages look; the last one has the tiers."""

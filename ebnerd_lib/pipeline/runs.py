@@ -177,7 +177,7 @@ def own_scorers(run: Run, runs: list[Run]) -> list[dict[str, Any]]:
     """Return the models that a stage evaluated; its baselines if it has no models.
 
     Each model has its paired difference to the best baseline of the same or a lower tier, ``against``, as its training
-    stage found it (see ``training_answer``), ``None`` where there is none.
+    stage found it (see ``save_results``), ``None`` where there is none.
     """
     own, against = scorers([run]), {each["name"]: each["against"] for each in scorers(runs)}
     models = [{**each, "against": against.get(each["name"])} for each in own if each["kind"] == "model"]

@@ -20,8 +20,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.errors import ConfigError, StageError
-from ebnerd_lib.evaluation.answers import training_answer
-from ebnerd_lib.evaluation.evaluate import save_results
+from ebnerd_lib.evaluation.answers import save_results
 from ebnerd_lib.features.build import Features, read_features
 from ebnerd_lib.models.base import SlateModel, find_model, one_thread
 from ebnerd_lib.pipeline.history import send
@@ -30,7 +29,6 @@ from ebnerd_lib.pipeline.paths import StagePaths, relative
 from ebnerd_lib.pipeline.run import end_with_parent, interruptible
 from ebnerd_lib.pipeline.stage import Stage, read_metrics
 from ebnerd_lib.pipeline.stale import Hashes, fingerprint, model_module
-from ebnerd_lib.training.batches import SlateData
 from ebnerd_lib.training.fit import (
     TRAINER,
     Checkpoints,
@@ -43,6 +41,7 @@ from ebnerd_lib.training.fit import (
     several,
 )
 from ebnerd_lib.training.inputs import TrainingInputs
+from ebnerd_lib.training.lightning import SlateData, SlateTraining
 from ebnerd_lib.training.model_file import TrainedModel
 from ebnerd_lib.training.online import update_online
 
@@ -150,9 +149,8 @@ def _run(config: StageConfig, stage: Stage | None) -> None:
     online, minutes = None, parameters["update_minutes"]
     if minutes:
         online = update_online(model, inputs, minutes, parameters["seed"], **parameters["online"])
-    stage.metrics |= save_results(model, online, inputs, stage.folder, parameters["seed"])
-    entries, baselines = stage.metrics.get("models", {}), read_metrics(folder)["baselines"]
-    stage.metrics |= training_answer(entries, baselines, data, features["validation"], stage.folder, parameters["seed"])
+    baselines = read_metrics(folder)["baselines"]
+    stage.metrics |= save_results(model, online, inputs, baselines, stage.folder, parameters["seed"])
     manifest = stage.finish()
     for name, entry in stage.metrics.get("models", {}).items():
         print(f"{name}  validation auc {entry['validation']['auc']:.4f}")
@@ -218,7 +216,7 @@ def fit(
         **options,
     )
     with one_thread():
-        trainer.fit(network, slates, ckpt_path=checkpoints.last, weights_only=True)
+        trainer.fit(SlateTraining(network), slates, ckpt_path=checkpoints.last, weights_only=True)
     best_epoch = checkpoints.load_best(network)
     return Fit(TrainedModel.of(name, network, inputs), log.curve, best_epoch)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numba import njit
 
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.schema import SENTIMENT_LABELS
@@ -23,7 +24,6 @@ from ebnerd_lib.evaluation.diversity import (
 )
 from ebnerd_lib.evaluation.intervals import user_bootstrap
 from ebnerd_lib.features.build import CHUNK
-from ebnerd_lib.features.registry import every_column
 from ebnerd_lib.recommend.next_click import DEPTH, RULES, NextClicks, by_rule
 from ebnerd_lib.recommend.requests import Requests, shown_between
 from ebnerd_lib.training.model_file import TrainedModel
@@ -77,36 +77,43 @@ def rerank(
         raise ValueError(f"{len(scores)} scores and {len(article)} articles for {offsets[-1]} candidates")
     if not np.isfinite(scores).all():
         raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite")
-    parts = [offsets[start : start + _AT_A_TIME + 1] for start in range(0, max(len(offsets) - 1, 1), _AT_A_TIME)]
-    return np.concatenate([_mmr(scores, article, ends, vectors, k, diversity) for ends in parts])
-
-
-def _mmr(
-    scores: np.ndarray, article: np.ndarray, offsets: np.ndarray, vectors: np.ndarray, k: int, weight: float
-) -> np.ndarray:
-    """Pick for some slates, see ``rerank``: all slates at once, one rank after the other."""
-    lengths, rows = np.diff(offsets), np.arange(len(offsets) - 1)
-    column = np.arange(lengths.max(initial=0))
-    left = column < lengths[:, None]  # (slates, longest), what is there and not picked yet
-    place = np.where(left, offsets[:-1, None] + column, offsets[0])
-    relevance = scaled(scores[offsets[0] : offsets[-1]], offsets - offsets[0])[place - offsets[0]]
-    articles, own = np.unique(article[place], return_inverse=True)
-    unit = vectors[articles].astype(np.float64)
-    similar = np.round(unit @ unit.T, 9)  # so that articles alike tie, in whatever order a library adds
-    unknown = ~unit.any(axis=1)
-    similar[unknown], similar[:, unknown] = np.nan, np.nan
-    nearest = np.full(left.shape, np.nan)  # similarity to the most similar one picked
-    out = np.full((len(rows), k), -1, dtype=np.int64)
-    for rank in range(min(k, len(column))):
-        known = left & ~np.isnan(nearest)
-        typical = np.where(known, nearest, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-        likeness = np.where(np.isnan(nearest), typical[:, None], nearest)
-        value = np.where(left, (1.0 - weight) * relevance - weight * likeness, -np.inf)
-        best = np.where(left & (value == value.max(axis=1)[:, None]), scores[place], -np.inf).argmax(axis=1)
-        out[:, rank] = np.where(left.any(axis=1), place[rows, best], -1)
-        left[rows, best] = False
-        nearest = np.fmax(nearest, similar[own, own[rows, best][:, None]])
+    relevance, out = scaled(scores, offsets), np.full((len(offsets) - 1, k), -1)
+    for start in range(0, len(out), _AT_A_TIME):
+        ends = offsets[start : start + _AT_A_TIME + 1]
+        own = slice(ends[0], ends[-1])
+        articles, place = np.unique(article[own], return_inverse=True)
+        unit = vectors[articles].astype(np.float64)
+        similar = np.round(unit @ unit.T, 9)  # so that articles alike tie, in whatever order a library adds
+        unknown = ~unit.any(axis=1)
+        similar[unknown], similar[:, unknown] = np.nan, np.nan
+        _pick(scores, relevance, ends, place, similar, float(diversity), out[start : start + len(ends) - 1])
     return out
+
+
+@njit(cache=True, nogil=True)
+def _pick(scores, relevance, ends, article, similar, weight, out):  # type: ignore[no-untyped-def]
+    """Pick for some slates, see ``rerank``, into ``out``; ``article`` are rows of ``similar``, NaN where unknown."""
+    for slate in range(len(out)):
+        begin, size = ends[slate], ends[slate + 1] - ends[slate]
+        own = article[begin - ends[0] : begin - ends[0] + size]
+        left, nearest = np.ones(size, np.bool_), np.full(size, np.nan)  # similarity to the most similar one picked
+        for rank in range(min(size, out.shape[1])):
+            total, known = 0.0, 0
+            for i in range(size):
+                if left[i] and not np.isnan(nearest[i]):
+                    total += nearest[i]
+                    known += 1
+            typical = total / max(known, 1)
+            best, highest = -1, -np.inf
+            for i in range(size):
+                if left[i]:
+                    likeness = typical if np.isnan(nearest[i]) else nearest[i]
+                    value = (1.0 - weight) * relevance[begin + i] - weight * likeness
+                    if value > highest or (value == highest and scores[begin + i] > scores[begin + best]):
+                        best, highest = i, value
+            left[best], out[slate, rank] = False, begin + best
+            for i in range(size):
+                nearest[i] = np.fmax(nearest[i], similar[own[best], own[i]])
 
 
 def scaled(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -203,12 +210,8 @@ def group_effects(model: TrainedModel, dataset: Dataset, requests: Requests) -> 
     One column a group, one row a candidate: the score less the score with the group's features at their means over
     the pool, unknown values left out.
     """
-    groups: dict[str, list[int]] = {}
-    for column in every_column():
-        if column.name in model.columns:
-            groups.setdefault(column.group, []).append(requests.columns.index(column.name))
     base, effects = score(model, dataset, requests), {}
-    for group, places in groups.items():
+    for group, places in model.groups(requests.columns).items():
         changed = requests.matrix.copy()
         changed[:, places] = _slate_means(changed[:, places], requests.slates)
         effects[group] = base - score(model, dataset, replace(requests, matrix=changed))

@@ -14,12 +14,12 @@ from ebnerd_lib.features.context import FeatureContext, feature_context
 from ebnerd_lib.features.live import POOL_HOURS, pools, read_before
 from ebnerd_lib.features.registry import every_column
 
-UNKNOWN_READER = 0
-"""The id of a user whom no bundle knows."""
+UNKNOWN_READER = np.uint32(0)
+"""The id of a user whom no bundle knows, so who has read nothing."""
 
 
 class NothingLeftError(ConfigError):
-    """Nothing is live, or a user has read all of it, so there is nothing to rank."""
+    """Nothing is live, or all who ask have read all of it, so there is nothing to rank."""
 
 
 @dataclass(frozen=True)
@@ -95,18 +95,6 @@ def choose_users(dataset: Dataset, user_ids: list[int], number: int, seed: int) 
     return np.sort(np.random.default_rng(seed).choice(known, min(number, len(known)), replace=False))
 
 
-def with_something_left(dataset: Dataset, user_ids: np.ndarray, time: int, hours: float) -> np.ndarray:
-    """Return the users that have not read all that is live at a time; ``UNKNOWN_READER`` where that is nobody.
-
-    Where nothing is live at all, these are all users, as ``make_requests`` refuses the time then.
-    """
-    if not len(shown_between(dataset, time, hours)):
-        return user_ids
-    context = feature_context(dataset)
-    slates = pools(dataset, _front_page_requests(dataset, context, user_ids, time), hours, context)
-    return user_ids[slates.lengths > 0] if slates.candidates else np.array([UNKNOWN_READER], np.uint32)
-
-
 def make_requests(
     dataset: Dataset,
     user_ids: np.ndarray,
@@ -118,26 +106,27 @@ def make_requests(
 
     Each request is for the front page, in a new session, on the device that the user used last; unknown users are
     served as on a mobile. ``user_ids`` are raw, uint32 (n,), each once; the time is in microseconds. Checkpoints of the
-    dataset's past are for who asks again and again at other times; features do not depend on them.
+    dataset's past are for who asks again and again at other times; features do not depend on them. Users who have read
+    all that is live are left out.
 
     Raises:
-        NothingLeftError: nothing is live then, or a user has read all of it.
+        NothingLeftError: nothing is live then, or nobody has anything left of it.
     """
     context = feature_context(dataset) if checkpoints is None else checkpoints.context
-    asked = _front_page_requests(dataset, context, user_ids, time)
-    slates = pools(dataset, asked, hours, context)
+    slates = pools(dataset, _front_page_requests(dataset, context, user_ids, time), hours, context)
+    slates = slates.take(slates.lengths > 0)
     if not len(shown_between(dataset, time, hours)):
         raise NothingLeftError(
             f"time: no article is live at {in_words(time)} with pool_hours {hours:g}. "
             "Choose a time within the bundle's weeks or a longer pool."
         )
-    if len(done := user_ids[slates.lengths == 0]):
+    if not len(slates):
         raise NothingLeftError(
-            f"{len(done)} of {len(user_ids)} users, the first of them {done[0]}, have read all that is live at "
-            f"{in_words(time)}, so there is nothing to recommend to them. Choose others by user_ids, or another time."
+            f"user {', '.join(map(str, user_ids[:3]))}: all that is live at {in_words(time)} was read, so there is "
+            "nothing to recommend. Choose others by user_ids, or another time."
         )
     columns = [column.name for column in every_column()]
-    return Requests(slates, *read_before(context, asked), build(slates, context, checkpoints), columns)
+    return Requests(slates, *read_before(context, slates), build(slates, context, checkpoints), columns)
 
 
 def describe_users(dataset: Dataset, requests: Requests) -> pd.DataFrame:

@@ -4,13 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 
 from ebnerd_lib.data.slates import Slates, candidate_rows
-from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.models.base import Batch, SlateModel
-from ebnerd_lib.training.inputs import HistoryReader, IdEncoder, TrainingInputs
+from ebnerd_lib.models.base import Batch
+from ebnerd_lib.training.inputs import HistoryReader, IdEncoder
 
 
 def gather(matrices: list[np.ndarray], where: np.ndarray, columns: np.ndarray) -> torch.Tensor:
@@ -119,54 +117,3 @@ class SlateBatches:
         if self.log_chance is not None:
             batch = batch._replace(log_chance=torch.from_numpy(self.log_chance[where]))
         return batch if self.reader is None else self.reader.add_to(batch, slates, rows, article)
-
-
-class SlateData(pl.LightningDataModule):
-    """Training slates reshuffled every epoch by seed and epoch, and the tuning day's slates in order.
-
-    Where several processes train, each gets its share of every batch, see ``SlateBatches``.
-
-    Args:
-        inputs: what may be learned from.
-        network: the model that is to be trained: it says what it looks at.
-        batch_size: slates a batch, over all processes.
-        negatives: candidates beside the clicks that training keeps of a slate, sampled anew each epoch; 0 keeps all.
-        seed: of the shuffles and samples.
-    """
-
-    def __init__(
-        self, inputs: TrainingInputs, network: SlateModel, batch_size: int, negatives: int = 0, seed: int = 0
-    ) -> None:
-        super().__init__()
-        self._inputs, self._batch_size, self._negatives, self._seed = inputs, batch_size, negatives, seed
-        self._columns = inputs.columns(network)
-        self._encoder = IdEncoder.between(inputs.dataset, inputs.users, inputs.articles)
-        self._reader = HistoryReader.of(inputs.dataset, network)
-
-    def train_dataloader(self) -> SlateBatches:
-        """Return the epoch's batches; the trainer asks anew each epoch, so a resumed run sees the same order."""
-        epoch = self.trainer.current_epoch if self.trainer is not None else 0
-        rows = np.random.default_rng((self._seed, epoch)).permutation(self._inputs.rows)
-        return self._batches("train", rows, self._batch_size, self._negatives, (self._seed, epoch))
-
-    def val_dataloader(self) -> SlateBatches:
-        """Return the tuning day's batches."""
-        return self._batches("tuning", np.arange(len(self._inputs.dataset.parts["tuning"])), 4 * self._batch_size)
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, _: int) -> Batch:
-        """Move a batch to where the model is; Lightning's own way looks for tensors within every tensor."""
-        return batch if device.type == "cpu" else Batch(*(each.to(device, non_blocking=True) for each in batch))
-
-    def _batches(
-        self, part: str, rows: np.ndarray, batch_size: int, negatives: int = 0, sample_seed: tuple[int, ...] = ()
-    ) -> SlateBatches:
-        rank, ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        if min(len(rows), batch_size) < ranks:
-            raise ConfigError(
-                f"batch_size: {ranks} processes cannot share batches of {batch_size} of the {len(rows)} slates of the "
-                f"{part} part. Start at most {min(len(rows), batch_size)}."
-            )
-        return SlateBatches(
-            self._inputs.dataset.parts[part], [self._inputs.features[part].matrix], self._columns, self._encoder, rows,
-            batch_size, self._reader, negatives, sample_seed, rank, ranks, self._inputs.features[part].log_chance,
-        )  # fmt: skip

@@ -73,7 +73,7 @@ class Checkpoints:
     def load_best(self, network: SlateModel) -> int:
         """Give a network the weights of the best epoch, ready to score on the CPU; return its number from 0."""
         best = torch.load(self._folder / "best.ckpt", map_location="cpu", weights_only=True)
-        network.load_state_dict(best["state_dict"])
+        network.load_state_dict({key.removeprefix("network."): value for key, value in best["state_dict"].items()})
         network.cpu().eval()
         return int(best["epoch"])
 
@@ -180,10 +180,11 @@ class EpochLog(Callback):
         """Log an epoch. Raises ``ConfigError`` where its loss is not finite, before checkpoints are written."""
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         if not np.isfinite([metrics["train/loss"], metrics["val/loss"]]).all():
-            rates = [f"{name}: {pl_module.hyperparameters[name]:g}" for name in ("learning_rate", "weight_decay")]
+            own = pl_module.network.hyperparameters
             raise ConfigError(
-                f"{', '.join(rates)}, precision: '{trainer.precision}': the loss of epoch {trainer.current_epoch + 1} "
-                "is not finite. Lower the rates, or use precision: '32-true'."
+                f"learning_rate: {own['learning_rate']:g}, weight_decay: {own['weight_decay']:g}, precision: "
+                f"'{trainer.precision}': the loss of epoch {trainer.current_epoch + 1} is not finite. Lower the rates, "
+                "or use precision: '32-true'."
             )
         self._rows.append({"epoch": trainer.current_epoch, **metrics})
         if not trainer.is_global_zero or trainer.logger is None:

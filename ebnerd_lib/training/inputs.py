@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning.utilities import rank_zero_only
 
 from ebnerd_lib.configs import Pools
 from ebnerd_lib.data.bundle import History
@@ -159,13 +158,9 @@ class TrainingInputs:
     def of(
         cls, dataset: Dataset, features: dict[str, Features], tier: str, warmup_hours: float = 0.0
     ) -> "TrainingInputs":
-        """Return what may be learned from in a tier.
+        """Return what may be learned from in a tier, with the features of ``train`` and ``tuning``, and maybe others.
 
-        Args:
-            dataset: the slates.
-            features: of the parts ``train`` and ``tuning``.
-            tier: information tier.
-            warmup_hours: leave out this much of the start of training, where windows of past events are not full.
+        ``warmup_hours`` leaves out this much of the start of training, where windows of past events are not full.
 
         Raises:
             ConfigError: no training slate is left after the warm-up.
@@ -239,7 +234,7 @@ class TrainingInputs:
             torch.manual_seed(number)
             networks.append(kind(**sizes, **settings))
         transform = networks[0].transform
-        if columns and rank_zero_only.rank == 0:  # other processes get it when training starts
+        if columns:
             where = candidate_rows(self.dataset.parts["train"].offsets, self.rows)
             transform.fit(self.features["train"].matrix, where, columns)
         if isinstance(networks[0], NewsModel):

@@ -14,7 +14,7 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import StageError
-from ebnerd_lib.features.registry import allowed
+from ebnerd_lib.features.registry import allowed, every_column
 from ebnerd_lib.models.base import SlateModel, find_model, one_thread
 from ebnerd_lib.models.ensemble import Ensemble
 from ebnerd_lib.training.batches import SlateBatches
@@ -29,7 +29,6 @@ class TrainedModel:
     """A model with all it needs to score slates of any dataset."""
 
     name: str  # its name in tables and files: that of the stage's model, or ``<model>_online``
-    module: str  # the module of ``ebnerd_lib.models`` that holds its class
     tier: str  # its information tier
     network: SlateModel  # the model, in evaluation mode
     columns: list[str]  # names of the feature columns it sees, in its order
@@ -40,30 +39,27 @@ class TrainedModel:
     @classmethod
     def of(cls, name: str, network: SlateModel, inputs: TrainingInputs) -> "TrainedModel":
         """Return a network that was trained on some inputs under the name that its files get."""
-        kind = network.members[0] if isinstance(network, Ensemble) else network
-        module = type(kind).__module__.rpartition(".")[2]
         names = inputs.names(network)
-        return cls(name, module, inputs.tier, network, names, inputs.users, inputs.articles, inputs.slates)
+        return cls(name, inputs.tier, network, names, inputs.users, inputs.articles, inputs.slates)
 
     @property
     def is_online(self) -> bool:
         """Whether the model was updated online: its file has seen the clicks of validation."""
         return self.name.endswith(ONLINE)
 
-    @property
-    def parameters(self) -> int:
-        """The number of trained parameters."""
-        return self.network.trained_parameters
+    def groups(self, names: list[str]) -> dict[str, list[int]]:
+        """Return the feature groups that the model looks at, with the places of their columns among ``names``."""
+        found: dict[str, list[int]] = {}
+        for column in every_column():
+            if column.name in self.columns:
+                found.setdefault(column.group, []).append(names.index(column.name))
+        return found
 
     @one_thread()
     def score(self, dataset: Dataset, slates: Slates, matrix: np.ndarray, names: list[str]) -> np.ndarray:
-        """Score every candidate of slates: float32 (m,).
+        """Score every candidate of slates, which use the indices of the dataset: float32 (m,).
 
-        Args:
-            dataset: whose indices the slates use.
-            slates: what to score.
-            matrix: float32 (m, len(names)), their features.
-            names: the names of the matrix's columns.
+        ``matrix`` holds their features, float32 (m, len(names)), in columns of these ``names``.
 
         Raises:
             StageError: a column that the model sees is not in the matrix, or the model may not see it.
@@ -92,10 +88,11 @@ class TrainedModel:
 
 def save_model(model: TrainedModel, folder: Path) -> None:
     """Write ``model_<name>.pt`` into an existing folder; the same model gives the same bytes."""
+    kind = model.network.members[0] if isinstance(model.network, Ensemble) else model.network
     plain: dict[str, Any] = {
         "name": model.name,
         "model": model.network.name,
-        "module": model.module,
+        "module": type(kind).__module__.rpartition(".")[2],
         "tier": model.tier,
         "columns": model.columns,
         "hyperparameters": _interned(model.network.hyperparameters),
@@ -143,6 +140,6 @@ def load_model(path: Path) -> TrainedModel:
         ) from error
     network.eval()
     return TrainedModel(
-        plain["name"], plain["module"], plain["tier"], network, plain["columns"],
+        plain["name"], plain["tier"], network, plain["columns"],
         Vocabulary(plain["users"].numpy()), Vocabulary(plain["articles"].numpy()), plain["trained_on"],
     )  # fmt: skip

@@ -8,8 +8,9 @@ One thing is as in static training: the tuning day has chosen the epoch that onl
 that day are slightly too high, and those of validation are not.
 """
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,7 @@ class OnlineUpdater:
         self.name = f"{model.name}{ONLINE}"
         self._trained, self._dataset, self._log = model, dataset, dataset.log
         self._config, self._seed = config, seed
-        self._network = model.network.copy()
+        self._network = copy.deepcopy(model.network)
         self._encoder = IdEncoder.between(dataset, model.users, model.articles)
         self._reader = HistoryReader.of(dataset, model.network)
         self._new: dict[str, list[np.ndarray]] = {"user": [], "article": []}
@@ -193,10 +194,8 @@ class OnlineUpdater:
             vocabularies[kind] = Vocabulary(every)
         for name, weight in self._weights.items():
             weight.data.copy_(self._average[name])
-        return TrainedModel(
-            self.name, self._trained.module, "clicks", self._network.eval(), self._trained.columns,
-            vocabularies["user"], vocabularies["article"],
-        )  # fmt: skip
+        network, users, articles = self._network.eval(), vocabularies["user"], vocabularies["article"]
+        return replace(self._trained, name=self.name, tier="clicks", network=network, users=users, articles=articles)
 
     def _train_ids(self, rows: np.ndarray) -> None:
         tables = [table.weight for kind in self._new for table in self._network.id_tables(kind)]

@@ -13,8 +13,8 @@ from runs import Payload
 
 import ebnerd_lib
 from ebnerd_lib.features.build import Features
-from ebnerd_lib.models.base import SlateModel
 from ebnerd_lib.training.fit import EpochSeed
+from ebnerd_lib.training.lightning import SlateTraining
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +22,7 @@ SETTINGS = {
     "epochs": 3, "batch_size": 700, "embedding_size": 4, "hidden": [16], "dropout": 0.2, "schedule": "constant",
     "learning_rate": 1e-2,
 }  # fmt: skip
-PLACES = {"step": (SlateModel, "training_step"), "checkpoint": (torch, "save"), "move": (shutil, "move")}
+PLACES = {"step": (SlateTraining, "training_step"), "checkpoint": (torch, "save"), "move": (shutil, "move")}
 
 
 class Cut(BaseException):
