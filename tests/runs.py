@@ -37,6 +37,25 @@ def command(project: Path, *arguments: str, **environment: str) -> subprocess.Co
     return python(project, "-m", "ebnerd_lib", *arguments, **environment)
 
 
+def start_holder(file: Path) -> subprocess.Popen[str]:
+    """Start a process that takes a lock, or fails to, and holds it until its input ends or it is killed."""
+    code = "import sys; from pathlib import Path; from ebnerd_lib.pipeline.paths import acquire"
+    code += "; acquire(Path(sys.argv[1]), 'a test'); print('held', flush=True); sys.stdin.read()"
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-c", code, str(file)], text=True, env=environment, **pipes)
+
+
+class Payload:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
 def artifacts(project: Path, below: str = "") -> dict[str, bytes]:
     """The artifacts of the profile smoke, those of one stage if ``below`` names it; without manifests."""
     root = project / "outputs" / "smoke" / "artifacts" / below

@@ -48,16 +48,13 @@ def test_a_file_of_another_tool_gives_our_metrics(ours, smoke_bundle, tmp_path, 
     assert f"{ours.entry['validation']['auc']:.4f}" in capsys.readouterr().out
 
 
-def test_the_tuning_day_alone_and_a_reference(ours, smoke_bundle, tmp_path):
+def test_the_tuning_day_alone_with_a_reference_and_validation_alone_without_probabilities(ours, smoke_bundle, tmp_path):
     day = ours.folder / "tuning_x.parquet"
     pd.read_parquet(day).to_parquet(tmp_path / "equal.parquet")
     found = evaluate(day, smoke_bundle, "tuning", "ids", reference=tmp_path / "equal.parquet", out=tmp_path / "o")
     assert found["models"]["x"] == {"tier": "ids", "tuning": ours.entry["tuning"]}
     (difference,) = found["differences"]["scorers"].values()
     assert found["differences"]["reference"] == "equal" and difference["auc"] == 0 and difference["auc_ci"] == [0, 0]
-
-
-def test_without_the_tuning_day_there_are_no_probabilities(ours, smoke_bundle, tmp_path):
     found = evaluate(ours.folder / "scores_x.parquet", smoke_bundle, out=tmp_path)
     metrics = found["models"]["x"]["validation"]
     assert metrics["auc"] == ours.entry["validation"]["auc"] and "logloss" not in metrics

@@ -7,55 +7,29 @@ from modulefinder import ModuleFinder
 from pathlib import Path
 
 import pytest
+from runs import copy_of
 
 from ebnerd_lib.errors import BundleError
 from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline import stale as fp
-from ebnerd_lib.pipeline.params import StageConfig, base_config, code_cells
+from ebnerd_lib.pipeline.params import base_config, code_cells, load_profile, with_values
 from ebnerd_lib.pipeline.paths import notebook_path
 from ebnerd_lib.pipeline.stale import Hashes, fingerprint, input_files, sha256, stage_modules
 
-REPO = Path(__file__).resolve().parents[1]
-MODULES = {
-    "__init__.py": "",
-    "errors.py": "class Wrong(Exception): pass\n",
-    "data/__init__.py": "",
-    "data/table.py": "import pandas\n\ndef read():\n    from ebnerd_lib.errors import Wrong\n",
-    "deep/__init__.py": "from ebnerd_lib.deep.hidden import x\n",
-    "deep/hidden.py": "import ebnerd_lib.deep.circle\nx = 1\n",
-    "deep/inner.py": "y = 2\n",
-    "deep/circle.py": "import ebnerd_lib.deep.hidden\n",
-    "models/__init__.py": "",
-    "models/base.py": "class Model: pass\n",
-    "models/mf.py": "from ebnerd_lib.models.base import Model\n",
-    "models/other.py": "from ebnerd_lib.models.base import Model\n",
-    "plots.py": "import ebnerd_lib.errors\n",
-}
-IN_CLOSURE = [
-    "__init__.py", "data/__init__.py", "data/table.py", "deep/__init__.py", "deep/circle.py", "deep/hidden.py",
-    "deep/inner.py", "errors.py", "models/__init__.py", "models/base.py", "models/mf.py",
-]  # fmt: skip
-CELLS = [
-    ("markdown", "# A stage"),
-    ("code", "%matplotlib inline\nimport ebnerd_lib.deep.inner as inner\nfrom ebnerd_lib.data import table\n!ls\n"),
-    ("code", "1 + 1"),
-]
+REPO = paths.ROOT
+BUNDLE = ("articles", *(f"{week}/{table}" for week in ("train", "validation") for table in ("behaviors", "history")))
+ARTIFACTS = "outputs/smoke/artifacts/01_preprocess"
 
 
 class Project:
-    """A package, a bundle, an earlier stage's artifacts and one notebook, in a folder of their own."""
+    """A copy of the project with a bundle and the artifacts of 01, and one stage of it."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        for name, source in MODULES.items():
-            self.write(f"ebnerd_lib/{name}", source)
-        for name in ("articles", *(f"{s}/{t}" for s in ("train", "validation") for t in ("behaviors", "history"))):
-            self.write(f"data/real/{name}.parquet", name)
-        self.write("outputs/test/artifacts/01_first/slates.parquet", "slates")
-        self.write("outputs/test/artifacts/01_first/manifest.json", '{"duration_seconds": 1}')
-        self.stage = "02_train_news"
-        self.cells(CELLS)
-        self.parameters = {"bundle": "data/real", "model": "mf", "reads": ["01_first"], "epochs": 3, "rate": 0.1}
+        self.root = copy_of(REPO, root)
+        for name in (*(f"data/smoke/{table}.parquet" for table in BUNDLE), f"{ARTIFACTS}/slates.parquet"):
+            self.write(name, name)
+        self.stage = load_profile("smoke")["03_train_mlp"]
+        self.notebook = notebook_path(self.stage.stage)
 
     def write(self, name: str, text: str) -> Path:
         path = self.root / name
@@ -63,24 +37,21 @@ class Project:
         path.write_text(text, encoding="utf-8")
         return path
 
-    def cells(self, cells: list[tuple[str, str]], **metadata) -> None:
-        written = [
-            {"cell_type": kind, "source": source.splitlines(keepends=True), "metadata": metadata, "id": str(place)}
-            | ({"outputs": [metadata], "execution_count": len(metadata)} if kind == "code" else {})
-            for place, (kind, source) in enumerate(cells)
-        ]
-        self.write("notebooks/02_train_news.ipynb", json.dumps({"cells": written, "metadata": metadata, "nbformat": 4}))
+    def cells(self, change: Callable[[list[dict]], object], **options: object) -> None:
+        content = json.loads(self.notebook.read_text())
+        change(content["cells"])
+        self.notebook.write_text(json.dumps(content, **options))
 
-    def config(self) -> StageConfig:
-        return StageConfig(self.stage, "test", self.parameters, {}, tuple(self.parameters["reads"]))
+    def changed(self, change: Callable[[], object]) -> bool:
+        """Whether a change makes the stage stale."""
+        before = self.fingerprint()
+        assert self.fingerprint() == before, "a second look sees the same"
+        change()
+        return self.fingerprint() != before
 
     def fingerprint(self) -> str:
         fp.module_files.cache_clear()  # a process sees one set of files; here they change between two looks
-        return fingerprint(self.config(), Hashes(self.root / "hashes.json"))
-
-    def closure(self) -> list[str]:
-        fp.module_files.cache_clear()
-        return [path.relative_to(self.root / "ebnerd_lib").as_posix() for path in stage_modules(self.config())]
+        return fingerprint(self.stage, Hashes(self.root / "hashes.json"))
 
 
 @pytest.fixture
@@ -91,60 +62,50 @@ def project(tmp_path, monkeypatch):
     fp.module_files.cache_clear()
 
 
-def changes(project: Project, change: Callable[[], object]) -> bool:
-    before = project.fingerprint()
-    assert project.fingerprint() == before, "a second look sees the same"
-    change()
-    return project.fingerprint() != before
-
-
 def test_any_cell_counts(project):
-    for place, (kind, source) in enumerate(CELLS):
-        edited = [*CELLS[:place], (kind, source + " # edited"), *CELLS[place + 1 :]]
-        assert changes(project, lambda cells=edited: project.cells(cells))
-    for cells in (CELLS[:2], [CELLS[1], CELLS[0], CELLS[2]], [*CELLS[:2], ("markdown", "1 + 1")]):
-        assert changes(project, lambda cells=cells: project.cells(cells)), "number, order and kind"
+    for place in range(3):
+        assert project.changed(lambda place=place: project.cells(lambda cells: cells[place]["source"].append("# more")))
+    for change in (list.reverse, list.pop, lambda cells: cells[0].update(cell_type="raw")):
+        assert project.changed(lambda change=change: project.cells(change)), "number, order and kind"
 
 
 def test_outputs_and_metadata_and_the_way_a_notebook_is_written_do_not_count(project):
-    def join() -> None:
-        content = json.loads(notebook_path("02_train_news").read_text())
-        for cell in content["cells"]:
+    def run(cells: list[dict]) -> None:
+        for cell in cells:
+            cell.update(metadata={"tags": ["hidden"]}, outputs=["one"], execution_count=3)
             cell["source"] = "".join(cell["source"])
-        notebook_path("02_train_news").write_text(json.dumps(content, indent=1))
 
-    assert not changes(project, lambda: project.cells(CELLS, tags=["hidden"], kernel="python4"))
-    assert not changes(project, join)
+    assert not project.changed(lambda: project.cells(run, indent=7))
 
 
 def test_any_parameter_counts_and_their_order_does_not(project):
-    for key, value in (("epochs", 4), ("rate", 0.2), ("reads", []), ("new", None)):
-        assert changes(project, lambda key=key, value=value: project.parameters.update({key: value}))
-    backwards = dict(reversed(project.parameters.items()))
-    assert not changes(project, lambda: setattr(project, "parameters", backwards))
+    own = project.stage.parameters
+    for key, value in (("epochs", 400), ("learning_rate", 0.2), ("hidden", []), ("new", None)):
+        assert project.changed(lambda key=key, value=value: own.update({key: value}))
+    backwards = dict(reversed(own.items()))
+    assert not project.changed(lambda: (own.clear(), own.update(backwards)))
 
 
-def test_the_closure_by_hand_with_and_without_ipython_syntax(project):
-    assert project.closure() == IN_CLOSURE
+def test_modules_that_are_imported_count_with_and_without_ipython_syntax_and_others_do_not(project):
+    modules = stage_modules(project.stage)
     for source in ("%%bash\nfor f in *; do echo $f; done", "files = !ls", "data?", "if True:\n    %time 1 + 1\n"):
-        project.cells([*CELLS, ("code", source)])
-        assert project.closure() == IN_CLOSURE
-
-
-def test_modules_of_the_closure_count_and_others_do_not(project):
-    for name in (*IN_CLOSURE, "models/other.py", "plots.py", "brand_new.py"):
-        text = MODULES.get(name, "") + "# edited\n"
-        counts = changes(project, lambda name=name, text=text: project.write(f"ebnerd_lib/{name}", text))
-        assert counts is (name in IN_CLOSURE), name
-    project.write("ebnerd_lib/data/table.py", "from ebnerd_lib import plots\n")
-    assert changes(project, lambda: project.write("ebnerd_lib/plots.py", "")), "a new import"
+        project.cells(lambda cells, source=source: cells.append({"cell_type": "code", "source": [source]}))
+        assert stage_modules(project.stage) == modules
+    counting = ("__init__", "errors", "data/__init__", "data/slates", "models/mlp", "training/fit", "plots")
+    for name in (*counting, "sample/pools", "pipeline/doctor", "models/nrms", "explore/app", "brand_new"):
+        file = project.root / "ebnerd_lib" / f"{name}.py"
+        text = (file.read_text() if file.exists() else "") + "# edited\n"
+        assert project.changed(lambda file=file, text=text: file.write_text(text)) is (name in counting), name
+    project.write("ebnerd_lib/models/mlp.py", "from ebnerd_lib import brand_new\n")
+    assert project.changed(lambda: project.write("ebnerd_lib/brand_new.py", "")), "a new import"
 
 
 def test_the_module_named_by_the_parameter_counts_and_no_other(project):
-    project.parameters["model"] = "other"
-    assert {"models/base.py", "models/other.py"} < set(project.closure()) and "models/mf.py" not in project.closure()
-    del project.parameters["model"]
-    assert [name for name in project.closure() if name.startswith("models/")] == []
+    nrms = base_config("news", "03_train_news.nrms")
+    naml = with_values(nrms, {"model": "naml"}, "here")
+    only = [{file.stem for file in stage_modules(config)} for config in (nrms, naml)]
+    assert only[0] - only[1] == {"nrms"} and only[1] - only[0] == {"naml"}
+    assert project.root / "ebnerd_lib/models/mf.py" in stage_modules(base_config("smoke", "02_train_mf.ids"))
 
 
 def test_bytes_of_the_bundle_count_and_times_and_other_files_do_not(project):
@@ -152,44 +113,25 @@ def test_bytes_of_the_bundle_count_and_times_and_other_files_do_not(project):
         for path in project.root.rglob("*"):
             os.utime(path, (1, 1))
 
+    project.stage.parameters["bundle"] = "data/smoke"
     for name in ("articles.parquet", "train/behaviors.parquet", "validation/history.parquet", "generated.json"):
-        assert changes(project, lambda name=name: project.write(f"data/real/{name}", f"{name}, other"))
-    assert changes(project, lambda: project.write("data/real/articles.parquet", "Articles.parquet, other")), "same size"
-    assert not changes(project, lambda: project.write("data/real/notes.txt", "x"))
-    assert not changes(project, touch)
-
-
-def test_artifacts_read_count_but_their_manifest_does_not(project):
-    folder = "outputs/test/artifacts/01_first"
-    assert not changes(project, lambda: project.write(f"{folder}/manifest.json", '{"duration_seconds": 2}'))
-    assert changes(project, lambda: project.write(f"{folder}/slates.parquet", "other slates"))
-    assert changes(project, lambda: project.write(f"{folder}/more.parquet", "more"))
-    project.parameters["reads"] = []
-    assert not changes(project, lambda: project.write(f"{folder}/slates.parquet", "slates once more"))
-
-
-def test_the_place_of_the_project_does_not_count(project, tmp_path, monkeypatch):
-    before = project.fingerprint()
-    other = tmp_path / "elsewhere"
-    monkeypatch.setattr(paths, "ROOT", other)
-    monkeypatch.setattr(fp, "ROOT", other)
-    assert Project(other).fingerprint() == before
-
-
-def test_inputs_come_in_order_and_an_incomplete_bundle_is_refused(project):
-    names = [path.relative_to(project.root).as_posix() for path in input_files(project.config())]
-    assert names == [
-        "data/real/articles.parquet", "data/real/train/behaviors.parquet", "data/real/train/history.parquet",
-        "data/real/validation/behaviors.parquet", "data/real/validation/history.parquet",
-        "outputs/test/artifacts/01_first/slates.parquet",
-    ]  # fmt: skip
-    (project.root / "data/real/articles.parquet").unlink()
+        assert project.changed(lambda name=name: project.write(f"data/smoke/{name}", f"{name}, other"))
+    assert project.changed(lambda: project.write("data/smoke/articles.parquet", "Articles.parquet, other")), "same size"
+    assert not project.changed(lambda: project.write("data/smoke/notes.txt", "x"))
+    assert not project.changed(touch)
+    (project.root / "data/smoke/articles.parquet").unlink()
     with pytest.raises(BundleError, match=r"articles\.parquet"):
         project.fingerprint()
 
 
+def test_artifacts_read_count_but_neither_their_manifest_nor_those_of_other_stages(project):
+    for name, counts in (("slates.parquet", True), ("more.parquet", True), ("manifest.json", False)):
+        assert project.changed(lambda name=name: project.write(f"{ARTIFACTS}/{name}", "other")) is counts
+    assert not project.changed(lambda: project.write(f"{ARTIFACTS}.half/slates.parquet", "other"))
+
+
 def test_checksums_are_remembered_until_size_or_time_of_a_file_changes(project, monkeypatch):
-    store, file = project.root / "logs" / "hashes.json", project.write("data/real/articles.parquet", "abc")
+    store, file = project.root / "logs" / "hashes.json", project.write("data/smoke/articles.parquet", "abc")
     os.utime(file, ns=(10**18, 10**18))
     hashes = Hashes(store)
     assert hashes.of(file) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -204,17 +146,16 @@ def test_checksums_are_remembered_until_size_or_time_of_a_file_changes(project, 
         assert hashes.of(file) == sha256(file) and reads.pop() == file
 
 
-@pytest.mark.parametrize("content", ["", "{", "\xff", "null", '{"FILE": 7}', '{"FILE": [SIZE, TIME]}'])
-def test_a_corrupt_store_only_costs_time(project, content):
-    store, file = project.root / "hashes.json", project.root / "data/real/articles.parquet"
-    known = {"FILE": "data/real/articles.parquet", "SIZE": file.stat().st_size, "TIME": file.stat().st_mtime_ns}
-    for name, value in known.items():
-        content = content.replace(name, str(value))
-    store.write_text(content, encoding="latin-1")
-    hashes = Hashes(store)
-    assert hashes.of(file) == sha256(file)
-    hashes.save()
-    assert Hashes(store).of(file) == sha256(file)
+def test_a_corrupt_store_only_costs_time(project):
+    store, file = project.root / "hashes.json", project.root / "data/smoke/articles.parquet"
+    name, status = "data/smoke/articles.parquet", file.stat()
+    odd = ({name: 7}, {name: [status.st_size, status.st_mtime_ns]}, None)
+    for content in ("", "{", "\xff", *map(json.dumps, odd)):
+        store.write_text(content, encoding="latin-1")
+        hashes = Hashes(store)
+        assert hashes.of(file) == sha256(file)
+        hashes.save()
+        assert Hashes(store).of(file) == sha256(file)
 
 
 @pytest.mark.parametrize("stage", sorted(path.stem for path in (REPO / "notebooks").glob("*.ipynb")))
@@ -234,13 +175,13 @@ def test_the_closure_of_a_notebook_is_what_python_finds(stage, tmp_path):
 
 
 def test_what_changed_is_told_by_kind(project):
-    config, hashes = project.config(), Hashes(project.root / "hashes.json")
-    inputs = {paths.relative(file): sha256(file) for file in input_files(config)}
-    manifest = {"fingerprint": project.fingerprint(), "parameters": dict(project.parameters), "inputs": inputs}
-    assert fp.changes(config, manifest, hashes) == ""
-    project.cells(CELLS[:2])
-    assert "notebook" in fp.changes(config, manifest, hashes)
-    file = project.write("outputs/test/artifacts/01_first/slates.parquet", "other slates")
-    assert fp.changes(config, manifest, hashes).endswith(f"inputs changed: {paths.relative(file)}")
-    project.parameters["epochs"] = 4
-    assert fp.changes(project.config(), manifest, hashes).endswith("epochs 3, now 4")
+    hashes = Hashes(project.root / "hashes.json")
+    inputs = {paths.relative(file): sha256(file) for file in input_files(project.stage)}
+    own = {"fingerprint": project.fingerprint(), "parameters": dict(project.stage.parameters), "inputs": inputs}
+    assert fp.changes(project.stage, own, hashes) == ""
+    project.cells(list.pop)
+    assert "notebook" in fp.changes(project.stage, own, hashes)
+    project.write(f"{ARTIFACTS}/slates.parquet", "other slates")
+    assert fp.changes(project.stage, own, hashes).endswith(f"inputs changed: {ARTIFACTS}/slates.parquet")
+    project.stage.parameters["epochs"] = 400
+    assert fp.changes(project.stage, own, hashes).endswith(", now 400")

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbclient
 import nbformat
 import pytest
+from ipykernel.ipkernel import IPythonKernel
 
 from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline.paths import ROOT
@@ -50,82 +50,49 @@ def clone(tmp_path, monkeypatch):
 
 
 def run_by_hand(path: Path) -> None:
-    """Execute a notebook's first code cell in a kernel and save all as JupyterLab does."""
+    """Write into a notebook what JupyterLab and papermill write when its first code cell is run."""
     notebook = nbformat.read(path, as_version=4)
-    first = next(place for place, cell in enumerate(notebook.cells) if cell.cell_type == "code")
-    client = nbclient.NotebookClient(notebook, kernel_name="python3")
-    with client.setup_kernel():
-        client.execute_cell(notebook.cells[first], first)
-        notebook.metadata["language_info"] = client.wait_for_reply(client.kc.kernel_info())["content"]["language_info"]
-    notebook.cells[first].outputs = [nbformat.v4.new_output("stream", text="an output that nobody wants in git")]
-    notebook.cells[first].metadata["papermill"] = {"duration": 1.5}
+    cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    cell.outputs = [nbformat.v4.new_output("stream", text="an output that nobody wants in git")]
+    cell.execution_count, cell.metadata["papermill"] = 1, {"duration": 1.5}
+    notebook.metadata["language_info"] = IPythonKernel.language_info
     notebook.metadata["papermill"] = {"input_path": "x"}
     nbformat.write(notebook, path)
 
 
-def test_a_notebook_that_was_merely_run_is_no_change(clone):
+def test_what_running_writes_is_no_change_and_what_was_edited_is_added_without_it(clone):
     before = (clone / NAME).read_bytes()
     run_by_hand(clone / NAME)
-    written = json.loads((clone / NAME).read_text())
-    assert written["metadata"]["language_info"]["version"] and "an output" in (clone / NAME).read_text()
     assert git(clone, "status", "--porcelain").split() == ["M", NAME], "without the filter it is one"
     assert set_up(clone).returncode == 0
     git(clone, "add", "--renormalize", ".")
-    assert git(clone, "status", "--porcelain") == ""
+    assert git(clone, "status", "--porcelain") == "", "nor is any notebook that is in git"
     assert git(clone, "show", f":{NAME}").encode() == before
     assert "an output" in (clone / NAME).read_text(), "the file itself is left as it is"
-
-
-def test_what_was_edited_is_added_without_outputs_and_keeps_its_ids(clone):
-    assert set_up(clone).returncode == 0
-    run_by_hand(clone / NAME)
     notebook = nbformat.read(clone / NAME, as_version=4)
     notebook.cells[0].source += "\n\nAnother sentence."
     nbformat.write(notebook, clone / NAME)
-    shown = git(clone, "diff")
-    changed = [line for line in shown.splitlines() if re.match(r"[+-](?![+-])", line)]
+    changed = [line for line in git(clone, "diff").splitlines() if re.match(r"[+-](?![+-])", line)]
     assert any("Another sentence." in line for line in changed) and len(changed) == 4, changed
     git(clone, "add", NAME)
-    staged = json.loads(git(clone, "show", f":{NAME}"))
-    assert [cell["id"] for cell in staged["cells"]] == [cell["id"] for cell in notebook.cells]
-    for cell in staged["cells"]:
-        assert set(cell["metadata"]) <= {"tags"}
-        assert cell["cell_type"] != "code" or (cell["outputs"] == [] and cell["execution_count"] is None)
-    assert staged["metadata"]["language_info"] == {"name": "python"}
-    assert set(staged["metadata"]) == {"kernelspec", "language_info"}
-    assert len(git(clone, "diff", "--cached", "--numstat").split()) == 3
+    added, kept = (json.loads(text) for text in (git(clone, "show", f":{NAME}"), before))
+    assert added["cells"][0].pop("source") != kept["cells"][0].pop("source") and added == kept
 
 
-def test_setting_up_twice_is_setting_up_once_and_respects_another_python(clone):
-    other = clone / "env" / "python"
-    other.parent.mkdir()
-    other.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    other.chmod(0o755)
-    outcomes = []
-    for python in (sys.executable, sys.executable, "env/python"):
+def test_setting_up_twice_is_setting_up_once_with_the_python_that_is_named_if_it_has_the_filter(clone):
+    for name, options in (("env", ""), ("bare", "-S -I")):
+        (clone / name).write_text(f'#!/bin/sh\nexec {sys.executable} {options} "$@"\n')
+        (clone / name).chmod(0o755)
+    before = (clone / ".git" / "config").read_text()
+    done = set_up(clone, "./bare")
+    assert done.returncode and "No module named nbstripout" in done.stderr
+    outcomes = [(clone / ".git" / "config").read_text()]
+    for python in (sys.executable, sys.executable, "./env"):
         done = set_up(clone, python)
         assert done.returncode == 0 and python in done.stdout, done.stderr
         outcomes.append((clone / ".git" / "config").read_text())
-    assert outcomes[0] == outcomes[1]
-    assert outcomes[2] == outcomes[0].replace(sys.executable, "env/python"), "a path of the project stays one"
-    assert git(clone, "config", "--get-all", "filter.nbstripout.required").split() == ["false"]
-
-
-def test_a_python_without_the_filter_is_refused_and_nothing_is_set(clone):
-    (clone / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -S -I "$@"\n')
-    (clone / "python").chmod(0o755)
-    before = (clone / ".git" / "config").read_text()
-    done = set_up(clone, "./python")
-    assert done.returncode and "No module named nbstripout" in done.stderr
-    assert (clone / ".git" / "config").read_text() == before
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
-def test_the_filter_leaves_what_is_in_git_as_it_is(clone, path):
-    assert set_up(clone).returncode == 0
-    name = f"notebooks/{path.name}"
-    expected = subprocess.run(["git", "hash-object", "--no-filters", name], cwd=clone, capture_output=True).stdout
-    assert git(clone, "hash-object", name) == expected.decode()
+    assert outcomes[0] == before and outcomes[1] == outcomes[2]
+    assert outcomes[3] == outcomes[1].replace(sys.executable, "./env"), "a path of the project stays one"
 
 
 def test_a_project_in_the_repository_of_something_else_has_no_commit(clone, monkeypatch):

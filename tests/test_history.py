@@ -4,8 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
-from types import SimpleNamespace
+from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -13,7 +13,7 @@ from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.pipeline import history, paths, stage, stale
 from ebnerd_lib.pipeline.history import append_line, last_runs, read_lines, send
 from ebnerd_lib.pipeline.params import StageConfig
-from ebnerd_lib.pipeline.paths import StagePaths, write_json
+from ebnerd_lib.pipeline.paths import StagePaths
 from ebnerd_lib.pipeline.stale import Hashes, fingerprint
 
 PROJECT = paths.ROOT
@@ -21,6 +21,7 @@ WRITE = """
 import sys
 from pathlib import Path
 from ebnerd_lib.pipeline.history import append_line
+print("ready", flush=True)
 sys.stdin.read()
 for number in range(300):
     append_line(Path(sys.argv[1]), {"writer": sys.argv[2], "number": number, "text": "æ" * 20_000})
@@ -53,10 +54,10 @@ def finish(name="03_train_mlp", how="batch", **parameters):
 def test_lines_of_two_writers_at_once_stay_whole(tmp_path):
     file = tmp_path / "new" / "history.jsonl"
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    writers = [
-        subprocess.Popen([sys.executable, "-c", WRITE, str(file), name], stdin=subprocess.PIPE, env=environment)
-        for name in "ab"
-    ]
+    pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+    words = [[sys.executable, "-c", WRITE, str(file), name] for name in "ab"]
+    writers = [subprocess.Popen(each, env=environment, **pipes) for each in words]
+    assert [writer.stdout.readline() for writer in writers] == [b"ready\n"] * 2
     for writer in writers:
         writer.stdin.close()
     assert [writer.wait() for writer in writers] == [0, 0]
@@ -86,7 +87,7 @@ def test_the_last_runs_of_a_stage_say_what_changed_and_broken_lines_are_left_out
         finish(dropout=dropout)
     file = project / "outputs" / "smoke" / "history.jsonl"
     with file.open("a") as stream:
-        stream.write('{"stage": "03_tr\n[1]\n')
+        stream.write('{"stage": "03_tr\n[1]\n{\n')
     for number in range(1, 9):
         append_line(file, {"stage": f"03_train_mlp.lab{number}", "parameters": {"seed": number}})
     runs = last_runs("smoke")
@@ -98,45 +99,6 @@ def test_the_last_runs_of_a_stage_say_what_changed_and_broken_lines_are_left_out
 # --- MLflow ------------------------------------------------------------------------------------------------
 
 
-class FakeMLflow(SimpleNamespace):
-    """Notes what it is told; fails where it is given an error."""
-
-    def __init__(self, error=None):
-        super().__init__(told={}, files=[], error=error)
-
-    def set_tracking_uri(self, uri):
-        self.told["uri"] = uri
-
-    def set_experiment(self, name):
-        if self.error:
-            raise self.error
-        self.told["experiment"] = name
-
-    def start_run(self, run_name, **_):
-        self.told["run"] = run_name
-        return nullcontext(SimpleNamespace(info=SimpleNamespace(experiment_id=1, run_id="r")))
-
-    def log_params(self, values):
-        self.told["parameters"] = values
-
-    def log_metrics(self, values, step=None):
-        self.told.setdefault("metrics", []).append((step, values))
-
-    def log_metric(self, name, value):
-        self.told[name] = value
-
-    def set_tags(self, tags):
-        self.told["tags"] = tags
-
-    def log_artifact(self, file, folder=""):
-        self.files.append((folder, file.rpartition("/")[2]))
-
-
-@pytest.fixture
-def there(monkeypatch):
-    monkeypatch.setattr(history.importlib.util, "find_spec", lambda name: True)
-
-
 def test_a_missing_package_is_told_before_training_starts(project, monkeypatch):
     monkeypatch.setattr(history.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install -e '\.\[mlflow\]'"):
@@ -145,24 +107,34 @@ def test_a_missing_package_is_told_before_training_starts(project, monkeypatch):
     finish(mlflow="")
 
 
-def test_a_finished_run_is_sent_with_parameters_metrics_curve_model_and_report(project, monkeypatch, there):
-    fake = FakeMLflow()
-    monkeypatch.setitem(sys.modules, "mlflow", fake)
+@pytest.fixture
+def mlflow(monkeypatch):
+    """In the place of the package: notes what it is told."""
+    package = MagicMock()
+    monkeypatch.setitem(sys.modules, "mlflow", package)
+    monkeypatch.setattr(history.importlib.util, "find_spec", lambda name: True)
+    return package
+
+
+def test_a_finished_run_is_sent_with_parameters_metrics_curve_model_and_report(project, mlflow):
     found = StagePaths("smoke", "03_train_mlp")
     finish(mlflow=URI, trainer={"devices": 1})
     for file in (found.artifacts / "model_mlp.pt", found.report):
         file.parent.mkdir(exist_ok=True)
         file.touch()
     assert URI in send(found)
-    assert fake.told["uri"] == URI and (fake.told["experiment"], fake.told["run"]) == ("smoke", "03_train_mlp")
-    assert fake.told["parameters"]["trainer.devices"] == "1"
-    assert fake.told["metrics"][0] == (None, {"mlp.tuning.auc": 0.8, "mlp.validation.auc": 0.7})
-    assert [step for step, _ in fake.told["metrics"][1:]] == [1, 2]
-    assert fake.files == [("models", "model_mlp.pt"), ("", "manifest.json"), ("", "03_train_mlp.html")]
+    mlflow.set_tracking_uri.assert_called_once_with(URI)
+    mlflow.set_experiment.assert_called_once_with("smoke")
+    assert mlflow.start_run.call_args.kwargs["run_name"] == "03_train_mlp"
+    assert mlflow.log_params.call_args.args[0]["trainer.devices"] == "1"
+    metrics, *epochs = (call.args for call in mlflow.log_metrics.call_args_list)
+    assert metrics == ({"mlp.tuning.auc": 0.8, "mlp.validation.auc": 0.7},) and [step for _, step in epochs] == [1, 2]
+    files = [Path(call.args[0]).name for call in mlflow.log_artifact.call_args_list]
+    assert files == ["model_mlp.pt", "manifest.json", "03_train_mlp.html"]
 
 
-def test_a_server_that_does_not_answer_loses_nothing(project, monkeypatch, there, capsys):
-    monkeypatch.setitem(sys.modules, "mlflow", FakeMLflow(ConnectionError("refused")))
+def test_a_server_that_does_not_answer_loses_nothing(project, mlflow, capsys):
+    mlflow.set_experiment.side_effect = ConnectionError("refused")
     finish("03_train_mlp.lab1", "interactive", mlflow=URI)
     assert "ConnectionError: refused" in capsys.readouterr().out
     assert StagePaths("smoke", "03_train_mlp.lab1").manifest.exists()
@@ -174,8 +146,3 @@ def test_where_a_run_is_sent_makes_nothing_stale(tmp_path):
         for uri, seed in (("", 0), (URI, 0), ("", 1))
     }
     assert len(prints) == 2
-
-
-def test_the_history_of_an_unknown_form_shows_no_run(project):
-    write_json(project / "outputs" / "smoke" / "history.jsonl", {"stage": "x"})
-    assert last_runs("smoke") == {}

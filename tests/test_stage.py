@@ -4,12 +4,11 @@ import hashlib
 import io
 import json
 import os
-import subprocess
-import sys
 import threading
 from types import SimpleNamespace
 
 import pytest
+from runs import start_holder
 from tqdm import tqdm
 
 from ebnerd_lib.errors import LockedError, StageError
@@ -20,22 +19,6 @@ from ebnerd_lib.pipeline.paths import StagePaths
 
 PROJECT = stage.ROOT
 SCORES = {"train/loss": 1.0, "val/loss": 1.1, "val/auc": 0.6}
-
-HOLD = """
-import sys
-from pathlib import Path
-from ebnerd_lib.pipeline import paths as lock
-lock.acquire(Path(sys.argv[1]), "a test")
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-
-def start_holder(file) -> subprocess.Popen:
-    """Start a process that takes a lock, or fails to, and holds it until its input ends or it is killed."""
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    return subprocess.Popen([sys.executable, "-c", HOLD, str(file)], text=True, env=environment, **pipes)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import pytest
 from runs import command
 from test_bundle import put, set_row
 
+from ebnerd_lib.__main__ import main
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.layout import TEST
@@ -25,6 +26,7 @@ from ebnerd_lib.errors import BundleError, SubmissionError
 from ebnerd_lib.features.build import build
 from ebnerd_lib.features.context import feature_context
 from ebnerd_lib.features.registry import every_column
+from ebnerd_lib.pipeline import paths, submission
 from ebnerd_lib.pipeline.submission import MEMBER, check_submission, rank, ranks_of, write_predictions
 from ebnerd_lib.sample import generate
 from ebnerd_lib.training.model_file import load_model
@@ -34,19 +36,13 @@ MODEL = "mlp_exposure"
 MEMORY_MB = 4_000  # for a test set of size demo
 
 
-def submit(project: Path, test: Path, out: Path, **words: object) -> subprocess.CompletedProcess[str]:
-    given = {"profile": "smoke", "model": MODEL, "test": test, "out": out, **words}
-    return command(project, "submit", *(f"--{name}={value}" for name, value in given.items()))
-
-
 def read_submission(file: Path) -> list[tuple[int, list[int]]]:
     """Read a submission by its published format alone."""
     with zipfile.ZipFile(file) as archive:
         assert archive.namelist() == ["predictions.txt"]
-        text = archive.read("predictions.txt").decode("ascii")
-    assert text.endswith("\n") and "\r" not in text
-    found = [LINE.fullmatch(line) for line in text.splitlines()]
-    assert all(found)
+        *lines, end = archive.read("predictions.txt").decode("ascii").split("\n")
+    found = [LINE.fullmatch(line) for line in lines]
+    assert all(found) and not end
     return [(int(line[1]), [int(rank) for rank in line[2].split(",")]) for line in found]
 
 
@@ -73,7 +69,8 @@ def rows(test_set) -> list[dict]:
 @pytest.fixture(scope="module")
 def submitted(finished, test_set, tmp_path_factory) -> Path:
     file = tmp_path_factory.mktemp("sent") / "predictions.zip"
-    done = submit(finished, test_set, file)
+    words = ("--profile=smoke", f"--model={MODEL}", f"--test={test_set}", f"--out={file}")
+    done = command(finished, "submit", *words)
     assert done.returncode == 0, done.stderr + done.stdout
     assert "2,060 rows ranked by mlp_exposure (tier exposure)" in done.stdout
     assert {path.name for path in file.parent.iterdir()} == {"predictions.zip", "predictions.json"}
@@ -163,29 +160,25 @@ def test_neither_the_future_of_a_row_nor_rows_that_nobody_was_shown_change_it(
     assert 0 < len(expected) < len(kept) and ranks_of_week(some) == expected
 
 
-@pytest.mark.parametrize(("model", "why"), [("mlp", "tier clicks"), ("mlp_live", "it was trained to rank all")])
-def test_a_model_that_does_not_fit_the_test_is_refused_with_those_that_do(finished, test_set, tmp_path, model, why):
-    done = submit(finished, test_set, tmp_path / "p.zip", model=model)
-    assert done.returncode == 1 and not list(tmp_path.iterdir())
-    assert f"{model}: {why}" in done.stderr and "mf_ids, mlp_exposure" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("word", "value", "message"),
     [
+        ("model", "mlp", "mlp: tier clicks.* mf_ids, mlp_exposure"),
+        ("model", "mlp_live", "mlp_live: it was trained to rank all.* mf_ids, mlp_exposure"),
         ("model", "mpl", "no trained model 'mpl'; there are mf_features"),
-        ("profile", "nowhere", "params/nowhere: no such profile"),
         ("test", "nowhere", "nowhere: no such folder"),
-        ("out", "predictions.txt", "predictions.txt: a submission is a zip file"),
-        ("out", "/dev/null/p.zip", "p.zip: cannot be written"),
+        ("out", "predictions.txt", r"predictions\.txt: a submission is a zip file"),
+        ("out", "/dev/null/p.zip", r"p\.zip: cannot be written"),
     ],
 )
-def test_wrong_words_are_one_clear_error(finished, test_set, tmp_path, word, value, message):
-    done = submit(finished, **{"test": test_set, "out": tmp_path / "p.zip", word: value})
-    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
-    assert not list(tmp_path.iterdir())
+def test_what_cannot_be_submitted_is_one_clear_error(
+    finished, test_set, tmp_path, monkeypatch, capsys, word, value, message
+):
+    for module in (paths, submission):
+        monkeypatch.setattr(module, "ROOT", finished)
+    given = {"profile": "smoke", "model": MODEL, "test": test_set, "out": tmp_path / "p.zip", word: value}
+    assert main(["submit", *(f"--{name}={value}" for name, value in given.items())]) == 1
+    assert re.search(message, capsys.readouterr().err) and not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
@@ -198,11 +191,6 @@ def test_a_large_submission_is_right_and_stays_within_memory(finished, tmp_path)
     child.returncode = os.waitstatus_to_exitcode(status)
     assert child.returncode == 0
     assert usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10) <= MEMORY_MB
-    asked = pq.read_table(test_set / "test" / "behaviors.parquet", columns=["impression_id", "article_ids_inview"])
-    lines = read_submission(file)
-    assert [number for number, _ in lines] == asked["impression_id"].to_pylist()
-    for (_, ranks), slate in zip(lines, asked["article_ids_inview"].to_pylist(), strict=True):
-        assert sorted(ranks) == list(range(1, len(slate) + 1))
     assert command(finished, "check-submission", f"--file={file}", f"--test={test_set}").returncode == 0
 
 
@@ -210,11 +198,7 @@ def test_a_large_submission_is_right_and_stays_within_memory(finished, tmp_path)
     ("name", "change", "message"),
     [
         ("behaviors", lambda table: table.slice(0, 0), "0 rows"),
-        ("behaviors", lambda table: table.drop_columns(["user_id"]), "columns that are read are missing: user_id"),
-        ("behaviors", set_row("article_ids_inview", 7, []), "article_ids_inview is empty in 1 rows"),
         ("behaviors", set_row("article_ids_inview", 7, [5, 6, 5]), "article_ids_inview repeats an article in 1 rows"),
-        ("behaviors", set_row("article_ids_inview", 7, [5, None]), "column article_ids_inview is null in 1 list items"),
-        ("history", lambda table: pa.concat_tables([table, table.slice(3, 1)]), r"user_id repeats 1 of \d+ ids"),
         ("history", set_row("impression_time_fixed", 2, []), "differ in length in 1 rows"),
     ],
 )
@@ -253,17 +237,11 @@ def sent(rows, tmp_path):
     return write, right
 
 
-def test_a_right_file_of_others_passes(sent, test_set):
-    write, right = sent
-    assert check_submission(write(), test_set) == len(right)
-
-
 @pytest.mark.parametrize(
     "last",
     [
-        "[1]", "5", "5 []", "5 [1,]", "5 [,1]", "5 [1,2", "5 1,2", "x [1]", " 5 [1]", "5  [1]", "", "5 [1, 2]",
-        "5 [1.0]", "5 [-1]", "5 [1] ", "5 [1]]", "99999999999999999999999 [1]", "5 [99999999999999999999999]",
-        "5 [1]\r", "٣ [1]",
+        "[1]", "5 []", "5 [1,]", "5 [,1]", "5 [1,2", "x [1]", " 5 [1]", "", "5 [1, 2]", "5 [1.0]", "5 [-1]", "5 [1] ",
+        "99999999999999999999999 [1]", "5 [99999999999999999999999]", "5 [1]\r", "٣ [1]",
     ],
 )  # fmt: skip
 def test_lines_of_another_form_are_named(sent, test_set, last):
@@ -274,6 +252,7 @@ def test_lines_of_another_form_are_named(sent, test_set, last):
 
 def test_each_kind_of_wrong_line_is_counted_and_the_first_named(sent, test_set):
     write, right = sent
+    assert check_submission(write(), test_set) == len(right)
     ids = [line.split()[0] for line in right]
     length = right[3].count(",") + 1
     wrong = {
@@ -290,17 +269,14 @@ def test_each_kind_of_wrong_line_is_counted_and_the_first_named(sent, test_set):
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize(("changes", "count"), [({"end": 2_000}, 2_000), ({"more": "5 [1]\n\n"}, 2_062)])
-def test_another_number_of_lines_is_named(sent, test_set, changes, count):
-    write, _ = sent
-    with pytest.raises(SubmissionError, match=f"{count} lines for 2060 rows"):
-        check_submission(write(**changes), test_set)
-
-
 def test_files_that_are_no_submission_are_refused(sent, test_set, tmp_path):
     write, _ = sent
-    with pytest.raises(SubmissionError, match=r"holds other\.txt; it must hold predictions\.txt alone"):
-        check_submission(write(member="other.txt"), test_set)
+    for changes, message in (
+        ({"end": 2_000}, "2000 lines for 2060 rows"), ({"more": "5 [1]\n\n"}, "2062 lines for 2060 rows"),
+        ({"member": "other.txt"}, r"holds other\.txt; it must hold predictions\.txt alone"),
+    ):  # fmt: skip
+        with pytest.raises(SubmissionError, match=message):
+            check_submission(write(**changes), test_set)
     with pytest.raises(SubmissionError, match="no such file"):
         check_submission(tmp_path / "none.zip", test_set)
     whole = write().read_bytes()
