@@ -59,6 +59,7 @@ def test_a_variant_is_written_with_what_it_changes_and_what_that_means(project):
         ("03_train_mlp.lab3", "dropout=0.2", "lab3"),
         ("../notebooks/03_train_mlp.mine", "dropout=0.2", "03_train_mlp"),
         ("04_recommend.mine", "models=[mlpp]", "'mlp'"),
+        ("03_train_news.mlp_exposure", 'model="nrms"', "as 03_train_mlp.exposure does"),
     ],
 )
 def test_a_variant_that_is_refused_leaves_no_file(project, stage, text, named):
@@ -172,11 +173,12 @@ def test_clean_removes_what_is_named_and_nothing_else(project):
     for profile, stage, named in (("smoke", "03_train_mlp.wid", "wide'"), ("smok", "", "smoke"), ("..", "", "smoke")):
         with pytest.raises(ConfigError, match=named):
             clean(profile, stage)
-    with start_holder(other.lock) as process:
-        assert process.stdout.readline() == "held\n"
-        with pytest.raises(LockedError):
-            clean("smoke")
-        process.stdin.close()
+    for held in (other.lock, other.logs / "seeds.lock"):
+        with start_holder(held) as process:
+            assert process.stdout.readline() == "held\n"
+            with pytest.raises(LockedError):
+                clean("smoke")
+            process.stdin.close()
     assert (other.artifacts / "a.pt").exists()
     assert clean("smoke") == ["03_train_mlp.wide"]
     assert {path.name for path in outputs.iterdir()} == {"lab", "index.html"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from runs import copy_of
 
-from ebnerd_lib.errors import BundleError
+from ebnerd_lib.errors import BundleError, ConfigError
 from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline import stale as fp
 from ebnerd_lib.pipeline.params import base_config, code_cells, load_profile, with_values
@@ -91,6 +91,10 @@ def test_modules_that_are_imported_count_with_and_without_ipython_syntax_and_oth
     for source in ("%%bash\nfor f in *; do echo $f; done", "files = !ls", "data?", "if True:\n    %time 1 + 1\n"):
         project.cells(lambda cells, source=source: cells.append({"cell_type": "code", "source": [source]}))
         assert stage_modules(project.stage) == modules
+    for source in ("%%time\nfrom ebnerd_lib.models import gru", "from ebnerd_lib.models import gru  # why not?"):
+        project.cells(lambda cells, source=source: cells.append({"cell_type": "code", "source": [source]}))
+        assert {file.stem for file in set(stage_modules(project.stage)) - set(modules)} >= {"gru"}
+        project.cells(list.pop)
     counting = ("__init__", "errors", "data/__init__", "data/slates", "models/mlp", "training/fit", "plots")
     for name in (*counting, "sample/pools", "pipeline/doctor", "models/nrms", "explore/app", "brand_new"):
         file = project.root / "ebnerd_lib" / f"{name}.py"
@@ -106,6 +110,16 @@ def test_the_module_named_by_the_parameter_counts_and_no_other(project):
     only = [{file.stem for file in stage_modules(config)} for config in (nrms, naml)]
     assert only[0] - only[1] == {"nrms"} and only[1] - only[0] == {"naml"}
     assert project.root / "ebnerd_lib/models/mf.py" in stage_modules(base_config("smoke", "02_train_mf.ids"))
+    with pytest.raises(ConfigError, match="'nrms'"):
+        stage_modules(with_values(nrms, {"model": "nrmz"}, "here"))
+
+
+def test_a_search_is_stale_once_the_stage_that_it_searches_has_changed(project):
+    search = with_values(base_config("smoke", "07_tune"), {"training_stage": "03_train_mlp", "space": {"a": [1]}}, "")
+    before = fingerprint(search, Hashes(project.root / "none.json"))
+    file = paths.parameter_file("smoke", "03_train_mlp")
+    file.write_text(file.read_text() + "dropout: 0.3\n")
+    assert fingerprint(search, Hashes(project.root / "none.json")) != before
 
 
 def test_bytes_of_the_bundle_count_and_times_and_other_files_do_not(project):

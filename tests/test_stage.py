@@ -53,6 +53,14 @@ def test_a_held_lock_is_refused_with_its_holder_and_free_once_that_is_killed(pat
     assert lock.holder(file) == "" and not list(file.parent.glob("*.holder"))
 
 
+def test_a_run_that_is_finished_twice_keeps_what_it_made(paths):
+    run = begin()
+    run.finish()
+    with pytest.raises(StageError, match="is finished"):
+        run.finish()
+    assert paths.manifest.exists()
+
+
 def test_a_stage_is_one_processes_alone_from_its_start_until_it_is_finished(paths):
     with pytest.raises(StageError, match="01_preprocess"):
         begin("01_preprocess")

@@ -40,6 +40,7 @@ def write_variant(profile: str, stage: str, values: dict[str, Any], where: str) 
         return
     if not values:
         raise ConfigError(f"NEW={stage}: {where} changes no parameter. Name what differs, as SET='dropout=0.2'.")
+    params.check_models(profile, [*known, stage])
     params.read_stages(config, {**known, stage: config.parameters})
     paths.write_whole(paths.parameter_file(profile, stage), "".join(_lines(values, CONFIGS[notebook])))
 

@@ -11,7 +11,7 @@ import ast
 import difflib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -126,14 +126,19 @@ def load_profile(profile: str) -> dict[str, StageConfig]:
             models of one name.
     """
     configs = {stage: load_config(profile, stage) for stage in profile_stages(profile)}
-    trained: dict[str | None, str] = {}
-    for stage, config in configs.items():
-        model = trained_model(stage)
-        if config.trains and trained.setdefault(model, stage) != stage:
-            file = relative(parameter_file(profile, stage))
-            raise ConfigError(f"{file}: trains '{model}', as {trained[model]} does. Give the variant another name.")
+    check_models(profile, configs)
     known = {stage: config.parameters for stage, config in configs.items()}
     return {stage: replace(config, reads=read_stages(config, known)) for stage, config in configs.items()}
+
+
+def check_models(profile: str, stages: Iterable[str]) -> None:
+    """Raise ``ConfigError`` where two stages train models of one name, by which tables and files tell them."""
+    trained: dict[str, str] = {}
+    for stage in stages:
+        model = trained_model(stage)
+        if model and trained.setdefault(model, stage) != stage:
+            file = relative(parameter_file(profile, stage))
+            raise ConfigError(f"{file}: trains '{model}', as {trained[model]} does. Give the variant another name.")
 
 
 def load_config(profile: str, stage: str) -> StageConfig:
