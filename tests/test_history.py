@@ -89,11 +89,13 @@ def test_the_last_runs_of_a_stage_say_what_changed_and_broken_lines_are_left_out
     with file.open("a") as stream:
         stream.write('{"stage": "03_tr\n[1]\n{\n')
     for number in range(1, 9):
-        append_line(file, {"stage": f"03_train_mlp.lab{number}", "parameters": {"seed": number}})
+        read = {"inputs": "other data" if number == 8 else "data"}
+        append_line(file, {"stage": f"03_train_mlp.lab{number}", "parameters": {"seed": number}, **read})
     runs = last_runs("smoke")
     assert [run["changes"] for run in runs["03_train_mlp"]] == [{}, {"dropout": 0.2}, None]
     by_hand = runs["03_train_mlp, by hand"]
-    assert [run["stage"][-1] for run in by_hand] == list("87654") and by_hand[0]["changes"] == {"seed": 8}
+    assert [run["stage"][-1] for run in by_hand] == list("87654") and by_hand[1]["changes"] == {"seed": 7}
+    assert by_hand[0]["changes"] == {"seed": 8, "inputs": "changed"}
 
 
 # --- MLflow ------------------------------------------------------------------------------------------------

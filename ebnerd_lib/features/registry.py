@@ -24,7 +24,7 @@ TIER_MEANINGS = {
     "ids": "the identities of users and articles, as far as training saw them",
     "content": "also what was published before t, the user's own history and the request",
     "exposure": "also what was in view before t",
-    "clicks": "also what was clicked before t",
+    "clicks": "also what was clicked before t and the page being read",
 }
 """What a scorer of each tier may know when it scores an impression at time t; each adds to the one before."""
 TIERS = tuple(TIER_MEANINGS)

@@ -5,6 +5,7 @@ Loads MLflow only where the parameter ``mlflow`` of a stage names a tracking URI
 
 import contextlib
 import csv
+import hashlib
 import importlib.util
 import json
 import os
@@ -70,7 +71,8 @@ def note(profile: str, manifest: Mapping[str, Any], metrics: Mapping[str, Any]) 
         metrics: of the stage.
     """
     keys = ("stage", "run", "started", "duration_seconds", "git", "parameters")
-    line = {key: manifest[key] for key in keys} | {"metrics": numbers(metrics, _HEADLINE)}
+    inputs = hashlib.sha256(json.dumps(manifest["inputs"], sort_keys=True).encode()).hexdigest()[:12]
+    line = {key: manifest[key] for key in keys} | {"inputs": inputs, "metrics": numbers(metrics, _HEADLINE)}
     append_line(StagePaths(profile, "").outputs / "history.jsonl", line)
 
 
@@ -78,14 +80,17 @@ def last_runs(profile: str) -> dict[str, list[dict[str, Any]]]:
     """Return the last runs of each stage from the history of a profile, the latest one first.
 
     Runs by hand of a notebook are one series. Each run has ``changes``: the parameters that differ from the run before,
-    ``None`` for the first one known.
+    and whether its ``inputs`` do; ``None`` for the first one known.
     """
     series: dict[str, list[dict[str, Any]]] = {}
     for line in read_lines(StagePaths(profile, "").outputs / "history.jsonl"):
         stage = str(line.get("stage"))
         own = series.setdefault(f"{stage.partition('.')[0]}, by hand" if lab_number(stage) else stage, [])
-        before = own[-1].get("parameters", {}) if own else None
-        own.append({**line, "changes": None if before is None else differences(before, line.get("parameters", {}))})
+        changes = differences(own[-1].get("parameters", {}), line.get("parameters", {})) if own else None
+        read = own[-1].get("inputs") if own else None
+        if changes is not None and read is not None and read != line.get("inputs"):
+            changes["inputs"] = "changed"
+        own.append({**line, "changes": changes})
     return {stage: series[stage][-SHOWN:][::-1] for stage in sorted(series)}
 
 
