@@ -17,6 +17,7 @@ from ebnerd_lib.pipeline.experiments import clean, keep, select, write_variant
 from ebnerd_lib.pipeline.lab import write_copies
 from ebnerd_lib.pipeline.params import load_config, load_profile, read_assignments
 from ebnerd_lib.pipeline.paths import ROOT, StagePaths, acquire, release
+from ebnerd_lib.pipeline.stale import order
 
 NEW = "03_train_mlp.mine"
 
@@ -123,6 +124,19 @@ def cells(file, source=None):
         own["source"] = source
         file.write_text(json.dumps(content))
     return content["cells"], own
+
+
+def test_a_stage_that_is_run_by_hand_meanwhile_fails_alone(project, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "fingerprint", lambda config, hashes: config.stage)
+    monkeypatch.setattr(runner, "is_fresh", lambda config, wanted, hashes: config.stage != ONE)
+    monkeypatch.setattr(runner, "ORPHAN_SECONDS", 0.1)
+    kept: list[str] = []
+    with start_holder(StagePaths("smoke", ONE).lock) as process:
+        assert process.stdout.readline() == "held\n"
+        code = runner._Run("smoke", CONFIGS, {*CONFIGS}, set(), 1, kept).run(order(CONFIGS))
+        process.stdin.close()
+    assert code == 1 and {*CONFIGS} - {*kept} == {ONE, *LAST}
+    assert f"{ONE}: not run: " in capsys.readouterr().err
 
 
 def test_copies_for_jupyterlab_have_the_parameters_and_what_was_edited_is_kept(project):
