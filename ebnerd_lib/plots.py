@@ -102,9 +102,10 @@ def svg(figure: Figure) -> str:
     return re.sub(r"\n\s*", "\n", text[start:opening] + schemes + text[opening:])
 
 
-def address(figure: Figure) -> str:
-    """Return a figure as an address that holds all of it, for a picture of a page."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg(figure).encode()).decode()}"
+def addresses(figure: Figure) -> list[str]:
+    """Return a figure as addresses that hold all of it, for a picture of a page: as it is, and as for a phone."""
+    texts = [svg(figure), svg(_narrowed(figure))]
+    return [f"data:image/svg+xml;base64,{base64.b64encode(text.encode()).decode()}" for text in texts]
 
 
 def image(figure: Figure, alt: str) -> Any:

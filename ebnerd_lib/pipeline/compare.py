@@ -183,16 +183,16 @@ def _curve(run: Run) -> pd.DataFrame:
     return pd.read_csv(file) if file.exists() else pd.DataFrame()
 
 
-def curves(runs: list[Run]) -> list[str]:
-    """Draw the learning curves of runs over each other, as addresses of pictures: one of each metric of the epoch."""
-    addresses = []
+def curves(runs: list[Run]) -> list[list[str]]:
+    """Draw the learning curves of runs over each other, one figure of each metric of the epoch: see ``addresses``."""
+    figures = []
     for metric in ("val/auc", "val/ndcg"):
         own = {name_of(run): run for run in runs if _best_by(run) == metric and len(_curve(run))}
         if own:
             kept = {name: _kept(run)[0] for name, run in own.items()}
             figure = plots.learning_curves({name: _curve(run) for name, run in own.items()}, kept, metric)
-            addresses.append(plots.address(figure))
-    return addresses
+            figures.append(plots.addresses(figure))
+    return figures
 
 
 def repeats(run: Run, seeds: int, aside: Aside) -> dict[str, Any]:
