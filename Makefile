@@ -111,7 +111,7 @@ doctor: ## see what is there, what is wrong for PROFILE, and what to do about it
 test: $(READY) ## run the quick tests and the examples in docstrings: under 4 minutes
 	@$(PY) -m pytest -n 2 --dist loadfile
 
-test-slow: $(READY) ## run what starts whole runs, servers, browsers, torchrun, kills and full disks: under 15 minutes
+test-slow: $(READY) ## run what starts whole runs, servers, browsers, torchrun, kills and full disks: a quarter of an hour
 	@$(PY) -m pytest -m slow -n 2 --dist loadfile
 
 lint: $(READY) ## check style, types, import directions and that notebooks hold no outputs
