@@ -20,9 +20,10 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 # What stands on the command line is an option of a verb: other programs have variables of such names.
 option = $(if $(filter command,$(origin $(1))),--$(2) "$$$(1)")
 
-# A target takes the variables that its line of help names; another on the command line would be without effect.
 # Make before 4.3, as on macOS, takes a number sign within a function for a comment.
 HASH := \#
+
+# A target takes the variables that its line of help names; another on the command line would be without effect.
 GIVEN := $(filter-out PYTHON SHELL MAKEFLAGS,$(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name))))
 ifneq ($(GIVEN),)
 TAKEN := $(sort $(foreach target,$(or $(MAKECMDGOALS),help),$(shell \
@@ -70,7 +71,7 @@ STRIPPED := metadata.papermill cell.metadata.papermill metadata.language_info.co
 
 run-all: $(READY) $(STAMP) ## run what is stale in PROFILE and render it; JOBS=1 ONLY=03_train_mlp FROM=… FORCE=1; NEW=03_train_mlp.wide SET="hidden=[256]"
 	@$(PY) -m ebnerd_lib run --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS)) $(call option,NEW,new) \
-	  $(call option,SET,set) $(call option,ONLY,only) $(call option,FROM,from) $(if $(filter-out 0 no false,$(FORCE)),--force)
+	  $(call option,SET,set) $(call option,ONLY,only) $(call option,FROM,from) $(if $(call option,FORCE),$(if $(filter-out 0 no false,$(FORCE)),--force))
 
 keep: $(READY) ## write the parameters of RUN=smoke/03_train_mlp.lab1 to a variant NEW=03_train_mlp.wide
 	@$(PY) -m ebnerd_lib keep $(call option,RUN,run) $(call option,NEW,new)

@@ -225,6 +225,7 @@ def test_variables_reach_their_verbs_and_those_of_other_programs_do_not():
     done = make("run-all", "PROFILE=smoke", f"NEW={NEW}", "SET=tier='ids'; hidden=[8]", "FORCE=1")
     assert done.returncode == 0 and '--new "$NEW"' in done.stdout and '--set "$SET"' in done.stdout
     assert "--force" in done.stdout and "--only" not in done.stdout
+    assert "--force" not in make("run-all", "PROFILE=smoke", FORCE="1").stdout + make("run-all", "FORCE=0").stdout
     assert "rm -rf" in make("clean", STAGE="prod").stdout
     for own in (make("clean", "STAGE=03_train_mlp"), make("clean", "PROFILE=smoke"), make("clean", PROFILE="smoke")):
         assert own.returncode == 0 and "rm -rf" not in own.stdout and "ebnerd_lib clean" in own.stdout
