@@ -58,6 +58,7 @@ Tier = Literal["ids", "content", "exposure", "clicks"]
 SplitName = Literal["official", "quantile"]
 Loss = Literal["listwise", "bce"]
 Context = Literal["none", "mean", "attention"]
+Factorisation = Literal["mf_ids", "mf_features"]
 Names = Annotated[list[Name], AfterValidator(_each_once)]
 Id = Annotated[int, Field(ge=0, le=4_294_967_295)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
@@ -189,7 +190,7 @@ class Preprocess(SeededParameters):
 class TrainMF(TrainParameters):
     """Parameters of ``02_train_mf``."""
 
-    model: Literal["mf_ids", "mf_features"] = Field(description="whether articles are known by ids or by features")
+    model: Factorisation = Field(description="whether articles are known by ids or by features")
     embedding_size: int = Field(ge=1, le=4096, description="length of the vectors of users, articles and features")
     history_length: int = Field(ge=1, le=10_000, description="latest clicks of the history that mf_features looks at")
 

@@ -20,7 +20,6 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from ebnerd_lib.data.layout import check_files
 from ebnerd_lib.errors import EbnerdError, LockedError, StorageError
 from ebnerd_lib.pipeline import history, report
 from ebnerd_lib.pipeline.experiments import select
@@ -37,7 +36,7 @@ from ebnerd_lib.pipeline.paths import (
 )
 from ebnerd_lib.pipeline.runs import headline, is_number, printable
 from ebnerd_lib.pipeline.stage import BATCH_VARIABLE, ORPHAN_SECONDS, clear_partial
-from ebnerd_lib.pipeline.stale import Hashes, behind, fingerprint, order, stage_modules
+from ebnerd_lib.pipeline.stale import Hashes, behind, fingerprint, input_files, notebook_modules, order
 
 DETERMINISM = {"PYTHONHASHSEED": "0", "MKL_CBWR": "AVX2,STRICT", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 """What a kernel needs in its environment from the start, for the same bytes on any number of threads."""
@@ -109,9 +108,8 @@ def run(
             waiting = order(configs)
             asked, may_run = select(configs, extra.stage if extra else only, start)
             for stage in sorted(may_run):  # what is wrong with any of them shows before one runs
-                stage_modules(configs[stage])
-                if "bundle" in configs[stage].parameters:
-                    check_files(ROOT / configs[stage].parameters["bundle"])
+                notebook_modules(configs[stage])
+                input_files(configs[stage])
             acquire(whole.lock, f"a run of profile {profile}")
             forced = asked if force else set()
             return _Run(profile, configs, may_run, forced, jobs or os.cpu_count() or 1, kept).run(waiting)

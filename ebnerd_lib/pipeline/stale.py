@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from ebnerd_lib.configs import WITHOUT_EFFECT
+from ebnerd_lib.configs import WITHOUT_EFFECT, Factorisation
 from ebnerd_lib.data.layout import check_files
 from ebnerd_lib.errors import ConfigError, EbnerdError
 from ebnerd_lib.pipeline.params import StageConfig, code_cells, hint, load_profile
@@ -95,7 +95,16 @@ def fingerprint(config: StageConfig, hashes: Hashes) -> str:
 
 
 def stage_modules(config: StageConfig) -> list[Path]:
-    """Return the modules that a stage runs: those that its notebook imports, with all they import in turn.
+    """Return the modules that a stage runs: see ``notebook_modules``, with all that these import in turn.
+
+    Raises:
+        ConfigError: as ``notebook_modules``.
+    """
+    return closure(notebook_modules(config))
+
+
+def notebook_modules(config: StageConfig) -> set[Path]:
+    """Return the modules that the notebook of a stage imports.
 
     The module that the parameter ``model`` of a training stage names counts as imported.
 
@@ -117,12 +126,12 @@ def stage_modules(config: StageConfig) -> list[Path]:
             near = hint(module, sorted(file.stem for file in folder.glob("[a-z]*.py")))
             raise ConfigError(f"{config.stage}: model: there is no {PACKAGE}/models/{module}.py; {near}")
         files |= module_files(f"{PACKAGE}.models.{module}")
-    return closure(files)
+    return files
 
 
 def model_module(model: str) -> str:
     """Return the module of ``ebnerd_lib.models`` with the model of a name: its own, or that of matrix factorisation."""
-    return "mf" if model in ("mf_ids", "mf_features") else model
+    return "mf" if model in get_args(Factorisation) else model
 
 
 def closure(start: set[Path]) -> list[Path]:
