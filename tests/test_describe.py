@@ -14,6 +14,7 @@ from ebnerd_lib.data.summary import (
     quantiles,
     seen_candidates,
 )
+from ebnerd_lib.data.vocabulary import Vocabulary
 
 
 def test_null_shares_by_hand(tiny_path):
@@ -101,20 +102,19 @@ def test_cold_start_by_hand(tiny):
 
 
 def test_seen_candidates_by_hand(tiny):
-    rows = np.arange(
-        len(tiny.parts["train"])
-    )  # in view in train: 1001 to 1005. Tuning: 1005 and 1006, clicked 1006; 1004, 1006 and 1007
-    assert seen_candidates(tiny, "tuning", rows) == {
+    # In view in train: 1001 to 1005. Tuning: 1005 and 1006, clicked 1006; 1004, 1006 and 1007.
+    known = Vocabulary(np.unique(tiny.parts["train"].article_id))
+    assert seen_candidates(tiny, "tuning", known) == {
         "candidates that training has seen": pytest.approx(2 / 5),
         "clicks on articles that training has seen": 0.0,
         "slates in which training has seen nothing": 0.0,
         "slates in which training has seen everything": 0.0,
     }
-    assert seen_candidates(tiny, "validation", rows) == {
+    assert seen_candidates(tiny, "validation", known) == {
         "candidates that training has seen": pytest.approx(1 / 11),
         "clicks on articles that training has seen": 0.0,
         "slates in which training has seen nothing": 0.75,
         "slates in which training has seen everything": 0.0,
     }
-    assert set(seen_candidates(tiny, "train", rows).values()) == {1.0, 0.0}
-    assert seen_candidates(tiny, "train", rows[:0])["candidates that training has seen"] == 0
+    assert set(seen_candidates(tiny, "train", known).values()) == {1.0, 0.0}
+    assert seen_candidates(tiny, "train", Vocabulary(np.zeros(0, np.int32)))["candidates that training has seen"] == 0

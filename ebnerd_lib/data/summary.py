@@ -7,6 +7,7 @@ from ebnerd_lib.data.bundle import BATCH, Bundle, open_parquet, readable
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
 from ebnerd_lib.data.layout import SPLITS
 from ebnerd_lib.data.slates import HOUR, concatenate, large_zeros, marked
+from ebnerd_lib.data.vocabulary import Vocabulary
 
 _AT_A_TIME = 1 << 17  # slates: memory is bounded by these, not by all
 _LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
@@ -101,13 +102,12 @@ def cold_start(dataset: Dataset) -> dict[str, float]:
     }
 
 
-def seen_candidates(dataset: Dataset, part: str, rows: np.ndarray) -> dict[str, float]:
+def seen_candidates(dataset: Dataset, part: str, articles: Vocabulary) -> dict[str, float]:
     """Return how much of a part's slates a model can tell apart that knows articles by id alone.
 
-    An article is known if it was in view in ``rows`` of the train part, those that the model is trained on; all others
-    are one and the same unknown to the model.
+    ``articles`` are those in view where the model is trained; all others are one and the same unknown to it.
     """
-    seen = marked(dataset.parts["train"].take(rows).article, len(dataset.articles))
+    seen = articles.index_of(dataset.articles["article_id"].to_numpy()) > 0
     slates = dataset.parts[part]
     known = np.add.reduceat(seen[slates.article].astype(np.int64), slates.offsets[:-1])
     return {

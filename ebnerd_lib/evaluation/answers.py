@@ -56,7 +56,7 @@ def save_results(
     return {
         "models": {each.scorer.name: each.metrics for each in evaluated},
         "learned_from": learned_from,
-        "ids": {**cold_start(data), **seen_candidates(data, "validation", inputs.rows)},
+        "ids": {**cold_start(data), **seen_candidates(data, "validation", inputs.articles)},
         **_vs_baselines(evaluated, baselines, inputs, seed),
     }
 
@@ -71,8 +71,8 @@ def _vs_baselines(
         known = [name for name, own in baselines.items() if TIERS.index(own["tier"]) <= tier]
         if baseline := max(known, key=lambda name: baselines[name]["validation"]["auc"], default=None):
             other = BASELINES[baseline][2](data, inputs.features["validation"], "validation", seed).astype(np.float32)
-            more = each.parts["validation"].values - per_slate(other, slates.clicked, slates.offsets)
-            difference = with_intervals(more, slates.user_id, seed)
+            ahead = each.parts["validation"].values - per_slate(other, slates.clicked, slates.offsets)
+            difference = with_intervals(ahead, slates.user_id, seed)
             found[each.scorer.name] = {"baseline": baseline, "tier": baselines[baseline]["tier"], **difference}
     name, more = evaluated[0].scorer.name, "there is no baseline to compare it with"
     if best := found.get(name):

@@ -243,11 +243,8 @@ def together(chunk: Chunk) -> np.ndarray:
 def seen_before(chunk: Chunk) -> np.ndarray:
     """What this user was shown and clicked of the candidate before."""
     order = np.lexsort((chunk.slates.time, chunk.slates.user, chunk.slates.week))
-    slates, own, out = (
-        chunk.slates.take(order),
-        chunk.context.by_user,
-        np.empty((chunk.slates.candidates, 6), np.float32),
-    )
+    slates, own = chunk.slates.take(order), chunk.context.by_user
+    out = np.empty((chunk.slates.candidates, 6), np.float32)
     out[candidate_rows(chunk.slates.offsets, order)] = user_past(
         slates.user, slates.time, slates.session, slates.offsets, slates.article, own.offsets, own.time, own.session,
         own.slates, own.article, own.clicked, chunk.context.articles,
