@@ -238,6 +238,8 @@ def test_features_of_what_mind_lacks_are_left_out_and_the_others_say_something(m
 def test_all_stages_of_its_profile_run_on_a_made_up_mind(smoke_bundle, tmp_path):
     project = copy_of(ROOT, tmp_path / "project")
     write_mind(smoke_bundle, project)
+    with (project / "params" / "mind_small" / "06_explore.yaml").open("a", encoding="utf-8") as file:
+        file.write("\nhistory_rows: 1000\n")  # so that clicks of unknown times are among those shown
     for line in COMMANDS:
         words = line.replace("make run-all PROFILE=", "python -m ebnerd_lib run --profile ").split()
         done = python(project, *words[1:])
