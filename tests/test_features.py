@@ -16,8 +16,7 @@ from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features import build as builds
 from ebnerd_lib.features.build import build, compute_features, read_features, write_features
 from ebnerd_lib.features.catalogue import STRENGTH_RATES, behind, relative
-from ebnerd_lib.features.context import FeatureContext
-from ebnerd_lib.features.events import EventCounts, Grouping, Tables
+from ebnerd_lib.features.context import EventCursor, FeatureContext
 from ebnerd_lib.features.registry import TIERS, Column, allowed, every_column, family, unregister
 
 ARTICLES, USERS, CATEGORIES = 9, 5, 3
@@ -183,17 +182,17 @@ def at_times(*hours: float) -> Slates:
 
 def test_windows_are_closed_below_and_open_above():
     log = at_times(0, 1, 2)
-    past = EventCounts("clicks", log, "article", Grouping.one_key(np.arange(2)), Tables())
-    np.testing.assert_array_equal(past.trailing(log, (1.0, 0.5)), [[0, 0], [1, 0], [1, 0]])
+    walk = EventCursor(random_world(np.random.default_rng(0), log), log)
+    np.testing.assert_array_equal(walk.trailing("clicks", log, (1.0, 0.5)), [[0, 0], [1, 0], [1, 0]])
     with pytest.raises(ValueError, match="order of time"):
-        past.trailing(log, (1.0, 0.5))
+        walk.trailing("clicks", log, (1.0, 0.5))
 
 
 def test_decayed_sums_of_a_long_log_are_those_of_its_end():
     """Sums are scaled anew every 512 half-lives; nothing of it shows."""
     log = at_times(0, 513, 514, 5_000, 5_001)
-    past = EventCounts("clicks", log, "article", Grouping.one_key(np.arange(2)), Tables())
-    np.testing.assert_allclose(past.decayed(log, (1.0,)), [[0], [0], [0.5], [0], [0.5]], atol=1e-12)
+    walk = EventCursor(random_world(np.random.default_rng(0), log), log)
+    np.testing.assert_allclose(walk.decayed("clicks", log, (1.0,)), [[0], [0], [0.5], [0], [0.5]], atol=1e-12)
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -276,7 +275,7 @@ def test_the_leak_test_catches_a_feature_that_peeks_one_event_ahead():
     @family("time", Column("peeking", "clicks", "clicks", "clicks", "clicks on a in [t − 24 h, t], not before t"))
     def peeking(chunk):
         late = replace(chunk.slates, time=chunk.slates.time + 1)
-        return chunk.walk.past("clicks").trailing(late, (24.0,))
+        return chunk.walk.trailing("clicks", late, (24.0,))
 
     try:
         with pytest.raises(AssertionError, match="peeking"):

@@ -15,10 +15,10 @@ from numba import njit
 
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
 from ebnerd_lib.data.slates import HOUR, candidate_rows
-from ebnerd_lib.features.context import By, Chunk
-from ebnerd_lib.features.events import Kind
+from ebnerd_lib.features import events
+from ebnerd_lib.features.context import By, Chunk, Kind
 from ebnerd_lib.features.registry import Column, every_column, family
-from ebnerd_lib.features.users import history_past, user_past
+from ebnerd_lib.features.users import history_past, own_past, user_past
 
 WINDOWS = {"30m": 0.5, "1h": 1.0, "3h": 3.0, "6h": 6.0, "24h": 24.0, "48h": 48.0, "week": 24.0 * 7}
 HALF_LIVES = {"1h": 1.0, "6h": 6.0, "24h": 24.0}
@@ -28,6 +28,8 @@ PRIOR_RATE, PRIOR_INVIEWS = 0.09, 20.0
 PRIOR_CHANCES = 2.0
 """A lift starts at 1, worth two clicks by chance."""
 DAY = 24 * HOUR
+_RECENT = 5  # clicks of a user that count as the last ones
+_PAIRS = 1 << 16  # slots of the table of pairs at first
 _SHORT = 64  # values of which each is faster compared with all than all are sorted
 
 
@@ -168,14 +170,14 @@ def history(chunk: Chunk) -> np.ndarray:
 def decayed(kind: Kind, by: By, column: Callable[[str], Column], *half_lives: str) -> None:
     """Register decayed sums of events by the keys of the candidate, a column for each half-life."""
     columns, hours = [column(h) for h in half_lives], tuple(HALF_LIVES[h] for h in half_lives)
-    family("time", *columns, name=columns[0].name)(lambda chunk: chunk.walk.past(kind, by).decayed(chunk.slates, hours))
+    family("time", *columns, name=columns[0].name)(lambda chunk: chunk.walk.decayed(kind, chunk.slates, hours, by))
 
 
 def past_events(kind: Kind, tier: str, unit: str, what: str, audience: str) -> None:
     """Register counts of a kind of events, where ``what`` and ``audience`` say of what and of whom."""
     windows = (Column(f"{kind}_{w}", tier, tier, unit, f"{what} in [t − {w}, t)") for w in WINDOWS)
     family("time", *windows, name=f"{kind}_windows")(
-        lambda chunk: chunk.walk.past(kind).trailing(chunk.slates, tuple(WINDOWS.values()))
+        lambda chunk: chunk.walk.trailing(kind, chunk.slates, tuple(WINDOWS.values()))
     )
 
     def sums(name: str, group: str, formula: str, tier: str = tier, unit: str = unit) -> Callable[[str], Column]:
@@ -187,7 +189,7 @@ def past_events(kind: Kind, tier: str, unit: str, what: str, audience: str) -> N
     else:
         since = Column("hours_since_click", tier, tier, "hours", "t − last click on a")
     family("time", since, name=since.name)(
-        lambda chunk: chunk.walk.past(kind).hours_since(chunk.slates, first=kind == "inviews")
+        lambda chunk: chunk.walk.hours_since(kind, chunk.slates, first=kind == "inviews")
     )
     # The hidden test does not tell the page.
     decayed(kind, "page", sums(f"{kind}_page", tier, f"{kind}_decay_{{}} on this kind of page only", "clicks"), "6h")
@@ -212,8 +214,17 @@ past_events("clicks", "clicks", "clicks", "clicks on a", "by subscribers or by o
     ),
 )
 def strength(chunk: Chunk) -> np.ndarray:
-    """What the choices so far say of the article against those it was shown with."""
-    return np.concatenate([chunk.walk.strength(chunk.slates, rate) for rate in STRENGTH_RATES.values()], axis=1)
+    """What the choices so far say of the article against those it was shown with, see ``events.strengths``."""
+    slates, log, rates = chunk.slates, chunk.context.log, np.array(list(STRENGTH_RATES.values()))
+    tables = chunk.walk.tables(
+        "strength", slates, lambda: [np.zeros(1, np.int64), np.zeros((chunk.context.articles, len(rates)))]
+    )
+    out = np.zeros((slates.candidates, len(rates)), np.float32)
+    events.strengths(
+        slates.time, slates.offsets, slates.article, log.time, log.offsets, log.article, log.clicked, rates, *tables,
+        out,
+    )  # fmt: skip
+    return out
 
 
 @family(
@@ -222,8 +233,21 @@ def strength(chunk: Chunk) -> np.ndarray:
     Column("together_page", "clicks", "together", "clicks", "clicks on a by readers of the page's own article"),
 )
 def together(chunk: Chunk) -> np.ndarray:
-    """What readers of the same articles clicked within their next five clicks."""
-    return chunk.walk.clicked_together(chunk.slates)
+    """What readers of the same articles clicked within their next five clicks, see ``events.together``."""
+    slates, context, log = chunk.slates, chunk.context, chunk.context.log
+    tables = chunk.walk.tables(
+        "together", slates,
+        lambda: [
+            np.full(_PAIRS, -1, np.int64), np.zeros(_PAIRS, np.int32), np.zeros((context.users, _RECENT), np.int32),
+            np.zeros(2, np.int64),
+        ],
+    )  # fmt: skip
+    out = np.zeros((slates.candidates, 2), np.float32)
+    tables[:2] = events.together(
+        slates.time, slates.offsets, slates.article, slates.user, slates.page, log.time, log.offsets, log.article,
+        log.clicked, log.user, context.articles, *tables, out,
+    )  # fmt: skip
+    return out
 
 
 # ---- the user so far this week and in the weeks of the log before
@@ -264,8 +288,21 @@ def seen_before(chunk: Chunk) -> np.ndarray:
     Column("user_vector", "clicks", "user", "cosine", "vector of a against the sum of the vectors of these clicks"),
 )
 def user_so_far(chunk: Chunk) -> np.ndarray:
-    """What this user did so far, and how the candidate relates to what the user clicked."""
-    return chunk.walk.own_past(chunk.slates)
+    """What this user did so far, and how the candidate relates to what the user clicked, see ``users.own_past``."""
+    slates, context, log = chunk.slates, chunk.context, chunk.context.log
+    tables = chunk.walk.tables(
+        "own", slates,
+        lambda: [
+            np.zeros(1, np.int64), np.zeros(context.users, np.int32), np.zeros(context.users, np.int64),
+            context.about.profiles(context.users),
+        ],
+    )  # fmt: skip
+    out = np.zeros((slates.candidates, 6), np.float32)
+    own_past(
+        slates.user, slates.time, slates.offsets, slates.article, log.time, log.offsets, log.article, log.clicked,
+        log.user, context.about, *tables, out,
+    )  # fmt: skip
+    return out
 
 
 # ---- derived features

@@ -1,20 +1,21 @@
 """What features may look at, always strictly before t: the log, the articles table, the histories, and sums of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from numba import njit
 
 from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Dataset, Metadata
-from ebnerd_lib.data.slates import Slates
-from ebnerd_lib.features.events import EventCounts, Grouping, Kind, Tables
-from ebnerd_lib.features.users import About, UserEvents, own_past, user_events
+from ebnerd_lib.data.slates import HOUR, Slates
+from ebnerd_lib.features import events
+from ebnerd_lib.features.events import NEVER, Grouping
+from ebnerd_lib.features.users import About, UserEvents, user_events
 
-RECENT = 5  # clicks of a user that count as the last ones
-_SLOTS = 1 << 16  # of the table of pairs at first
+Kind = Literal["clicks", "inviews", "chances"]
+"""Clicks; times in view; or times in view, each worth what chance gives it, 1 / the length of its slate."""
 By = Literal["article", "category", "topic", "page", "audience"]
 """What events are counted by: the article, its category, its topics, the article on this kind of page (front page or
 not), or the article with this kind of reader (subscriber or not)."""
@@ -71,27 +72,81 @@ class FeatureContext:
 class EventCursor:
     """One pass along the log with the queries, chunk after chunk in order of time, always strictly behind them.
 
-    Each part of the past is built when first asked for.
+    What is counted stands in tables that only move forward, one or several for each question.
     """
 
     def __init__(self, context: FeatureContext, queries: Slates) -> None:
-        self.context, self._queries, self._tables = context, queries, Tables()
+        self.context, self._queries = context, queries
+        self._tables: dict[object, list[np.ndarray]] = {}
+        self._asked: dict[object, int] = {}
 
     def copy(self, queries: Slates) -> "EventCursor":
         """Return one for other queries that goes on from here by itself."""
         twin = EventCursor(self.context, queries)
-        twin._tables = self._tables.copy()
+        twin._tables = {question: [table.copy() for table in own] for question, own in self._tables.items()}
+        twin._asked = dict(self._asked)
         return twin
 
     @property
     def nbytes(self) -> int:
         """Bytes of what it holds of the past."""
-        return self._tables.nbytes
+        return sum(table.nbytes for own in self._tables.values() for table in own)
 
-    def past(self, kind: Kind, by: By = "article") -> EventCounts:
-        """Return the past events of a kind by key."""
-        events = self.context.clicks if kind == "clicks" else self.context.log
-        return EventCounts(kind, events, by, self.context.groupings[by], self._tables)
+    def tables(self, question: object, slates: Slates, fresh: Callable[[], list[np.ndarray]]) -> list[np.ndarray]:
+        """Return the tables of a question, ``fresh`` ones at first.
+
+        Raises:
+            ValueError: slates do not come in order of time after those that were asked last.
+        """
+        if question not in self._tables:
+            self._tables[question], self._asked[question] = fresh(), NEVER
+        if len(slates):
+            if (np.diff(slates.time) < 0).any() or slates.time[0] < self._asked[question]:
+                raise ValueError("slates must come in order of time: this walk keeps tables that only move forward")
+            self._asked[question] = int(slates.time[-1])
+        return self._tables[question]
+
+    def trailing(self, kind: Kind, slates: Slates, hours: tuple[float, ...]) -> np.ndarray:
+        """Count each candidate's events in [t - w, t) for each window w in hours: float32 (candidates, windows)."""
+        windows = np.array([int(h * HOUR) for h in hours], dtype=np.int64)
+        articles, out = self.context.articles, np.zeros((slates.candidates, len(hours)), dtype=np.float32)
+        tables = self.tables(
+            (kind, "trailing", hours), slates,
+            lambda: [np.zeros(1 + len(hours), np.int64), np.zeros((articles, len(hours)), np.int32)],
+        )  # fmt: skip
+        events.trailing(*self._met(kind, slates), windows, *tables, out)
+        return out
+
+    def decayed(self, kind: Kind, slates: Slates, half_lives: tuple[float, ...], by: By = "article") -> np.ndarray:
+        """Sum weight · 2^(-age / h) over the events before t for each half-life h in hours: float32 (m, n).
+
+        Of an article with several keys, the mean over them. Events of the kind ``chances`` weigh 1 / the length of
+        their slate.
+        """
+        spans = np.array([int(h * HOUR) for h in half_lives], dtype=np.int64)
+        log, grouping = self._events(kind), self.context.groupings[by]
+        tables = self.tables(
+            (kind, by, "decayed", half_lives), slates,
+            lambda: [
+                np.zeros(1, np.int64), np.resize(log.time[:1], len(spans)).astype(np.int64),
+                np.zeros((grouping.rows, len(spans))),
+            ],
+        )  # fmt: skip
+        out = np.full((slates.candidates, len(spans)), grouping.missing, dtype=np.float32)
+        events.decayed(
+            slates.time, slates.offsets, slates.article, grouping.sides(slates), log.time, log.offsets, log.article,
+            grouping.sides(log), grouping.starts, grouping.keys, kind == "chances", spans, *tables, out,
+        )  # fmt: skip
+        return out
+
+    def hours_since(self, kind: Kind, slates: Slates, first: bool) -> np.ndarray:
+        """Hours since each candidate's first or last event before t, NaN where there is none: float32 (m, 1)."""
+        articles, out = self.context.articles, np.full((slates.candidates, 1), np.nan, dtype=np.float32)
+        tables = self.tables(
+            (kind, "since", first), slates, lambda: [np.zeros(1, np.int64), np.full(articles, NEVER, np.int64)]
+        )
+        events.since(*self._met(kind, slates), first, *tables, out)
+        return out
 
     @cached_property
     def read(self) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -102,65 +157,12 @@ class EventCursor:
         place[users] = np.arange(len(users))
         return place, [context.about.profiles_after(history, users) for history in context.histories]
 
-    def strength(self, slates: Slates, rate: float) -> np.ndarray:
-        """Strength of each candidate, learnt from the choices in the slates before t: float32 (candidates, 1).
+    def _events(self, kind: Kind) -> Slates:
+        return self.context.clicks if kind == "clicks" else self.context.log
 
-        After each impression, the strengths b of its candidates move by rate · (share of the clicks − softmax of
-        b over the slate): the gradient of the listwise loss of a model of one bias an article. It tells an article
-        that wins against strong ones from one that wins against weak ones, which a click rate cannot. 0 for an
-        article that was never in view.
-        """
-        log, out = self.context.log, np.zeros((slates.candidates, 1), dtype=np.float32)
-        value, at = self._tables.of(
-            ("strength", rate), slates, lambda: [np.zeros(self.context.articles), np.zeros(1, dtype=np.int64)]
-        )
-        _strength(
-            slates.time, slates.offsets, slates.article, log.time, log.offsets, log.article, log.clicked, rate, value,
-            at, out,
-        )  # fmt: skip
-        return out
-
-    def clicked_together(self, slates: Slates) -> np.ndarray:
-        """How often the candidate was clicked soon after others: float32 (candidates, 2).
-
-        A click on a counts once for each of the same user's last five clicks before it. First column: the sum
-        over the last five clicks of this user before t; second: for the page's own article alone. 0 without any.
-        """
-        context, out = self.context, np.zeros((slates.candidates, 2), dtype=np.float32)
-        log = context.log
-        tables = self._tables.of(
-            "together", slates,
-            lambda: [
-                np.full(_SLOTS, -1, dtype=np.int64), np.zeros(_SLOTS, dtype=np.int32),
-                np.zeros((context.users, RECENT), dtype=np.int32), np.zeros(2, dtype=np.int64),
-            ],
-        )  # fmt: skip
-        query = 0
-        while query < len(slates):
-            query = _together(
-                slates.time, slates.offsets, slates.article, slates.user, slates.page, log.time, log.offsets,
-                log.article, log.clicked, log.user, context.articles, *tables, query, out,
-            )  # fmt: skip
-            if query < len(slates):
-                tables[:2] = _enlarged(*tables[:2])
-        return out
-
-    def own_past(self, slates: Slates) -> np.ndarray:
-        """What users did so far, and how candidates relate to it: float32 (candidates, 6), see ``users.own_past``."""
-        context, out = self.context, np.zeros((slates.candidates, 6), dtype=np.float32)
-        log = context.log
-        tables = self._tables.of(
-            "own", slates,
-            lambda: [
-                np.zeros(1, dtype=np.int64), np.zeros(context.users, dtype=np.int32),
-                np.zeros(context.users, dtype=np.int64), context.about.profiles(context.users),
-            ],
-        )  # fmt: skip
-        own_past(
-            slates.user, slates.time, slates.offsets, slates.article, log.time, log.offsets, log.article, log.clicked,
-            log.user, context.about, *tables, out,
-        )  # fmt: skip
-        return out
+    def _met(self, kind: Kind, slates: Slates) -> tuple[np.ndarray, ...]:
+        log = self._events(kind)
+        return slates.time, slates.offsets, slates.article, log.time, log.offsets, log.article
 
 
 @dataclass(frozen=True)
@@ -176,94 +178,3 @@ class Chunk:
 def feature_context(dataset: Dataset) -> FeatureContext:
     """Return the past that a dataset's features look at."""
     return FeatureContext(dataset.log, dataset.metadata, dataset.histories, len(dataset.users))
-
-
-@njit(cache=True, nogil=True)
-def _strength(time, offsets, article, log_time, log_offsets, log_article, log_clicked, rate, value, at, out):  # type: ignore[no-untyped-def]
-    for query in range(len(time)):
-        while at[0] < len(log_time) and log_time[at[0]] < time[query]:
-            begin, end = log_offsets[at[0]], log_offsets[at[0] + 1]
-            clicks = total = 0.0
-            for c in range(begin, end):
-                clicks += log_clicked[c]
-                total += np.exp(value[log_article[c]])
-            if clicks > 0:
-                # Shares are taken before any of the slate's strengths move.
-                shares = np.empty(end - begin)
-                for c in range(begin, end):
-                    shares[c - begin] = np.exp(value[log_article[c]]) / total
-                for c in range(begin, end):
-                    if log_article[c] > 0:
-                        value[log_article[c]] += rate * (log_clicked[c] / clicks - shares[c - begin])
-            at[0] += 1
-        for candidate in range(offsets[query], offsets[query + 1]):
-            out[candidate, 0] = value[article[candidate]]
-
-
-@njit(cache=True, nogil=True)
-def _slot(pairs, key):  # type: ignore[no-untyped-def]
-    """Return the slot of a pair, or the free one where it belongs: open addressing, at most half full."""
-    mask = len(pairs) - 1
-    mixed = key * np.int64(-7046029254386353131)
-    slot = (mixed ^ (mixed >> 29)) & mask
-    while pairs[slot] != -1 and pairs[slot] != key:
-        slot = (slot + 1) & mask
-    return slot
-
-
-@njit(cache=True, nogil=True)
-def _enlarged(pairs, counts):  # type: ignore[no-untyped-def]
-    """Return the table of pairs with twice the room."""
-    more, more_counts = np.full(2 * len(pairs), -1, dtype=np.int64), np.zeros(2 * len(counts), dtype=np.int32)
-    for place in range(len(pairs)):
-        if pairs[place] != -1:
-            slot = _slot(more, pairs[place])
-            more[slot], more_counts[slot] = pairs[place], counts[place]
-    return more, more_counts
-
-
-@njit(cache=True, nogil=True)
-def _together(  # type: ignore[no-untyped-def]
-    time, offsets, article, user, page, log_time, log_offsets, log_article, log_clicked, log_user, articles, pairs,
-    counts, recent, at, first, out,
-):  # fmt: skip
-    # Returns the query to go on with: one more than the last, or fewer where the table of pairs is half full. at[0]
-    # is the first impression that is not counted, at[1] the number of pairs.
-    width = recent.shape[1]
-    for query in range(first, len(time)):
-        while at[0] < len(log_time) and log_time[at[0]] < time[query]:
-            row = at[0]
-            u = log_user[row]
-            if 2 * (at[1] + width * (log_offsets[row + 1] - log_offsets[row])) > len(pairs):
-                return query
-            for c in range(log_offsets[row], log_offsets[row + 1]):
-                a = np.int64(log_article[c])
-                if u == 0 or a == 0 or not log_clicked[c]:
-                    continue
-                for place in range(width):
-                    if recent[u, place] > 0:
-                        key = recent[u, place] * np.int64(articles) + a
-                        slot = _slot(pairs, key)
-                        at[1] += pairs[slot] == -1
-                        pairs[slot] = key
-                        counts[slot] += 1
-                for place in range(width - 1, 0, -1):
-                    recent[u, place] = recent[u, place - 1]
-                recent[u, 0] = a
-            at[0] += 1
-        u = user[query]
-        for candidate in range(offsets[query], offsets[query + 1]):
-            a = np.int64(article[candidate])
-            if a == 0:
-                continue
-            total = 0
-            if u > 0:
-                for place in range(width):
-                    if recent[u, place] > 0:
-                        slot = _slot(pairs, recent[u, place] * np.int64(articles) + a)
-                        total += counts[slot] if pairs[slot] != -1 else 0
-            out[candidate, 0] = total
-            if page[query] > 0:
-                slot = _slot(pairs, page[query] * np.int64(articles) + a)
-                out[candidate, 1] = counts[slot] if pairs[slot] != -1 else 0
-    return len(time)

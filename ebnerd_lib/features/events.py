@@ -1,16 +1,17 @@
-"""Past events per key, counted along the log in order of time, strictly before each query.
+"""What is counted along the log in order of time, strictly before each query: by article, or by a key of articles.
 
 A key is an article, its category, one of its topics, or the article on one kind of page or with one kind of reader.
 An event at the time of a query does not count: neither the impression's own clicks nor those of another
-impression in the same microsecond. Queries come in order of time too, so that a table per key moves forward with
+impression in the same microsecond. Queries come in order of time too, so that tables move forward with
 them: each event is added once and leaves each window once, whatever the number of queries. Memory is that of the
 tables; the log itself is read in its order, so it may lie in a mapped file.
+
+Events are the candidates of some slates, the log. ``at[0]`` is always the first impression that is not counted yet.
 """
 
 # The kernels are typed by numba at their first call; annotations would promise what nothing checks.
 # mypy: disable-error-code="no-untyped-def"
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,9 +20,7 @@ from numba import njit
 
 from ebnerd_lib.data.slates import HOUR, Slates
 
-Kind = Literal["clicks", "inviews", "chances"]
-"""Clicks; times in view; or times in view, each worth what chance gives it, 1 / the length of its slate."""
-_NEVER = np.iinfo(np.int64).min
+NEVER = np.iinfo(np.int64).min
 _REBASE = 512.0  # half-lives after which decayed sums are scaled anew: powers of two stay well within float64
 
 
@@ -52,100 +51,24 @@ class Grouping:
         return getattr(of, self.side) if self.side else np.zeros(0, np.bool_)
 
 
-class Tables:
-    """Tables that only move forward along a log, by the question that they answer."""
-
-    def __init__(self) -> None:
-        self._tables: dict[object, list[np.ndarray]] = {}
-        self._asked: dict[object, int] = {}
-
-    def of(self, question: object, slates: Slates, fresh: Callable[[], list[np.ndarray]]) -> list[np.ndarray]:
-        """Return the tables of a question, ``fresh`` ones at first.
-
-        Raises:
-            ValueError: slates do not come in order of time after those that were asked last.
-        """
-        if question not in self._tables:
-            self._tables[question], self._asked[question] = fresh(), _NEVER
-        if len(slates):
-            if (np.diff(slates.time) < 0).any() or slates.time[0] < self._asked[question]:
-                raise ValueError("slates must come in order of time: this walk keeps tables that only move forward")
-            self._asked[question] = int(slates.time[-1])
-        return self._tables[question]
-
-    def copy(self) -> "Tables":
-        """Return tables that go on from here by themselves."""
-        twin = Tables()
-        twin._tables = {question: [table.copy() for table in own] for question, own in self._tables.items()}
-        twin._asked = dict(self._asked)
-        return twin
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all of them."""
-        return sum(table.nbytes for own in self._tables.values() for table in own)
-
-
-class EventCounts:
-    """Answers queries on events, chunk after chunk in order of time.
-
-    Events are the candidates of some slates in order of time. Each kind of query keeps its own tables, so a family may
-    ask for several. Asking for a chunk that lies before the last one raises ``ValueError``. Events of the kind
-    ``chances`` weigh 1 / the length of their slate in decayed sums. ``by`` is the name of the grouping; counts are kept
-    in ``tables``.
-    """
-
-    def __init__(self, kind: Kind, events: Slates, by: str, grouping: Grouping, tables: Tables) -> None:
-        self._kind, self._events, self._by, self._grouping, self._tables = kind, events, by, grouping, tables
-
-    def trailing(self, slates: Slates, hours: tuple[float, ...]) -> np.ndarray:
-        """Count events in [t - w, t) for each window w in hours: float32 (candidates, windows).
-
-        Of an article with several keys, the sum over them.
-        """
-        windows = np.array([int(h * HOUR) for h in hours], dtype=np.int64)
-        state = self._tables.of(
-            (self._kind, self._by, "trailing", hours), slates,
-            lambda: [np.zeros(1 + len(hours), np.int64), np.zeros((self._grouping.rows, len(hours)), np.int32)],
-        )  # fmt: skip
-        out = np.full((slates.candidates, len(hours)), self._grouping.missing, dtype=np.float32)
-        _trailing(*self._query(slates), windows, *state, out)
-        return out
-
-    def decayed(self, slates: Slates, half_lives: tuple[float, ...]) -> np.ndarray:
-        """Sum weight · 2^(-age / h) over the events before t for each half-life h in hours: float32 (m, n).
-
-        Of an article with several keys, the mean over them.
-        """
-        spans = np.array([int(h * HOUR) for h in half_lives], dtype=np.int64)
-        first = self._events.time[:1]
-        state = self._tables.of(
-            (self._kind, self._by, "decayed", half_lives), slates,
-            lambda: [
-                np.zeros(1, np.int64), np.resize(first, len(spans)).astype(np.int64),
-                np.zeros((self._grouping.rows, len(spans))),
-            ],
-        )  # fmt: skip
-        out = np.full((slates.candidates, len(spans)), self._grouping.missing, dtype=np.float32)
-        _decayed(*self._query(slates), self._kind == "chances", spans, *state, out)
-        return out
-
-    def hours_since(self, slates: Slates, first: bool) -> np.ndarray:
-        """Hours since the key's first or last event before t, NaN where there is none: float32 (candidates, 1)."""
-        state = self._tables.of(
-            (self._kind, self._by, "since", first), slates,
-            lambda: [np.zeros(1, np.int64), np.full(self._grouping.rows, _NEVER, np.int64)],
-        )  # fmt: skip
-        out = np.full((slates.candidates, 1), np.nan, dtype=np.float32)
-        _since(*self._query(slates), first, *state, out)
-        return out
-
-    def _query(self, slates: Slates) -> tuple[np.ndarray, ...]:
-        events, grouping = self._events, self._grouping
-        return (
-            slates.time, slates.offsets, slates.article, grouping.sides(slates), events.time, events.offsets,
-            events.article, grouping.sides(events), grouping.starts, grouping.keys,
-        )  # fmt: skip
+@njit(cache=True, nogil=True)
+def trailing(time, offsets, article, log_time, log_offsets, log_article, windows, at, counts, out):
+    """Fill in the events of each article in [t - window, t); ``at[1 + w]`` is the first that is still in window w."""
+    for query in range(len(time)):
+        t = time[query]
+        while at[0] < len(log_time) and log_time[at[0]] < t:
+            for e in range(log_offsets[at[0]], log_offsets[at[0] + 1]):
+                counts[log_article[e]] += 1
+            at[0] += 1
+        for w in range(len(windows)):
+            while at[1 + w] < at[0] and log_time[at[1 + w]] < t - windows[w]:
+                for e in range(log_offsets[at[1 + w]], log_offsets[at[1 + w] + 1]):
+                    counts[log_article[e], w] -= 1
+                at[1 + w] += 1
+        for candidate in range(offsets[query], offsets[query + 1]):
+            if article[candidate] > 0:
+                for w in range(len(windows)):
+                    out[candidate, w] = counts[article[candidate], w]
 
 
 @njit(cache=True, nogil=True)
@@ -155,37 +78,13 @@ def _row(key, side, row):
 
 
 @njit(cache=True, nogil=True)
-def _trailing(time, offsets, article, side, log_time, log_offsets, log_article, log_side, starts, keys, windows, at,
-              counts, out):  # fmt: skip
-    # at[0] is the first event not counted yet, at[1 + w] the first that is still in window w.
-    for query in range(len(time)):
-        t = time[query]
-        while at[0] < len(log_time) and log_time[at[0]] < t:
-            for e in range(log_offsets[at[0]], log_offsets[at[0] + 1]):
-                for place in range(starts[log_article[e]], starts[log_article[e] + 1]):
-                    counts[_row(keys[place], log_side, at[0])] += 1
-            at[0] += 1
-        for w in range(len(windows)):
-            while at[1 + w] < at[0] and log_time[at[1 + w]] < t - windows[w]:
-                for e in range(log_offsets[at[1 + w]], log_offsets[at[1 + w] + 1]):
-                    for place in range(starts[log_article[e]], starts[log_article[e] + 1]):
-                        counts[_row(keys[place], log_side, at[1 + w]), w] -= 1
-                at[1 + w] += 1
-        for candidate in range(offsets[query], offsets[query + 1]):
-            begin, end = starts[article[candidate]], starts[article[candidate] + 1]
-            if end > begin:
-                for w in range(len(windows)):
-                    total = 0
-                    for place in range(begin, end):
-                        total += counts[_row(keys[place], side, query), w]
-                    out[candidate, w] = total
+def decayed(time, offsets, article, side, log_time, log_offsets, log_article, log_side, starts, keys, chances, spans,
+            at, origin, value, out):  # fmt: skip
+    """Fill in Σ weight · 2^(-age / span) over the events before t, of an article with several keys their mean.
 
-
-@njit(cache=True, nogil=True)
-def _decayed(time, offsets, article, side, log_time, log_offsets, log_article, log_side, starts, keys, chances, spans,
-             at, origin, value, out):  # fmt: skip
-    # ``value`` holds Σ weight · 2^((event - origin) / span): one power an impression, not one an event, and it depends
-    # on events alone, never on queries.
+    ``value`` holds Σ weight · 2^((event - origin) / span): one power an impression, not one an event, and it depends
+    on events alone, never on queries.
+    """
     size = len(spans)
     factor = np.empty(size)
     for query in range(len(time)):
@@ -221,18 +120,113 @@ def _decayed(time, offsets, article, side, log_time, log_offsets, log_article, l
 
 
 @njit(cache=True, nogil=True)
-def _since(time, offsets, article, side, log_time, log_offsets, log_article, log_side, starts, keys, first, at, moment,
-           out):  # fmt: skip
+def since(time, offsets, article, log_time, log_offsets, log_article, first, at, moment, out):
+    """Fill in the hours since each article's first or last event before t; leave it as it is where there is none."""
     for query in range(len(time)):
         while at[0] < len(log_time) and log_time[at[0]] < time[query]:
             for e in range(log_offsets[at[0]], log_offsets[at[0] + 1]):
-                for place in range(starts[log_article[e]], starts[log_article[e] + 1]):
-                    k = _row(keys[place], log_side, at[0])
-                    if not first or moment[k] == _NEVER:
-                        moment[k] = log_time[at[0]]
+                if not first or moment[log_article[e]] == NEVER:
+                    moment[log_article[e]] = log_time[at[0]]
             at[0] += 1
         for candidate in range(offsets[query], offsets[query + 1]):
-            for place in range(starts[article[candidate]], starts[article[candidate] + 1]):
-                found = moment[_row(keys[place], side, query)]
-                if found != _NEVER:
-                    out[candidate, 0] = (time[query] - found) / HOUR
+            found = moment[article[candidate]]
+            if article[candidate] > 0 and found != NEVER:
+                out[candidate, 0] = (time[query] - found) / HOUR
+
+
+@njit(cache=True, nogil=True)
+def strengths(time, offsets, article, log_time, log_offsets, log_article, log_clicked, rates, at, value, out):
+    """Fill in the strength of each candidate for each rate, learnt from the choices in the slates before t.
+
+    After each impression, the strengths b of its candidates move by rate · (share of the clicks − softmax of
+    b over the slate): the gradient of the listwise loss of a model of one bias an article. It tells an article
+    that wins against strong ones from one that wins against weak ones, which a click rate cannot. 0 for an
+    article that was never in view.
+    """
+    for query in range(len(time)):
+        while at[0] < len(log_time) and log_time[at[0]] < time[query]:
+            begin, end = log_offsets[at[0]], log_offsets[at[0] + 1]
+            clicks = log_clicked[begin:end].sum()
+            for r in range(len(rates) if clicks > 0 else 0):
+                # Shares are taken before any of the slate's strengths move.
+                shares, total = np.empty(end - begin), 0.0
+                for c in range(begin, end):
+                    shares[c - begin] = np.exp(value[log_article[c], r])
+                    total += shares[c - begin]
+                for c in range(begin, end):
+                    if log_article[c] > 0:
+                        value[log_article[c], r] += rates[r] * (log_clicked[c] / clicks - shares[c - begin] / total)
+            at[0] += 1
+        for candidate in range(offsets[query], offsets[query + 1]):
+            out[candidate] = value[article[candidate]]
+
+
+@njit(cache=True, nogil=True)
+def _slot(pairs, key):
+    """Return the slot of a pair, or the free one where it belongs: open addressing, at most half full."""
+    mask = len(pairs) - 1
+    mixed = key * np.int64(-7046029254386353131)
+    slot = (mixed ^ (mixed >> 29)) & mask
+    while pairs[slot] != -1 and pairs[slot] != key:
+        slot = (slot + 1) & mask
+    return slot
+
+
+@njit(cache=True, nogil=True)
+def _enlarged(pairs, counts):
+    """Return the table of pairs with twice the room."""
+    more, more_counts = np.full(2 * len(pairs), -1, dtype=np.int64), np.zeros(2 * len(counts), dtype=np.int32)
+    for place in range(len(pairs)):
+        if pairs[place] != -1:
+            slot = _slot(more, pairs[place])
+            more[slot], more_counts[slot] = pairs[place], counts[place]
+    return more, more_counts
+
+
+@njit(cache=True, nogil=True)
+def together(time, offsets, article, user, page, log_time, log_offsets, log_article, log_clicked, log_user, articles,
+             pairs, counts, recent, at, out):  # fmt: skip
+    """Fill in how often the candidate was clicked soon after others; return the tables of pairs and of their counts.
+
+    A click on a counts once for each of the same user's last clicks before it, ``recent``. First column: the sum
+    over the last clicks of this user before t; second: for the page's own article alone. 0 without any. ``at[1]`` is
+    the number of pairs.
+    """
+    width = recent.shape[1]
+    for query in range(len(time)):
+        while at[0] < len(log_time) and log_time[at[0]] < time[query]:
+            row = at[0]
+            u = log_user[row]
+            while 2 * (at[1] + width * (log_offsets[row + 1] - log_offsets[row])) > len(pairs):
+                pairs, counts = _enlarged(pairs, counts)
+            for c in range(log_offsets[row], log_offsets[row + 1]):
+                a = np.int64(log_article[c])
+                if u == 0 or a == 0 or not log_clicked[c]:
+                    continue
+                for place in range(width):
+                    if recent[u, place] > 0:
+                        key = recent[u, place] * np.int64(articles) + a
+                        slot = _slot(pairs, key)
+                        at[1] += pairs[slot] == -1
+                        pairs[slot] = key
+                        counts[slot] += 1
+                for place in range(width - 1, 0, -1):
+                    recent[u, place] = recent[u, place - 1]
+                recent[u, 0] = a
+            at[0] += 1
+        u = user[query]
+        for candidate in range(offsets[query], offsets[query + 1]):
+            a = np.int64(article[candidate])
+            if a == 0:
+                continue
+            total = 0
+            if u > 0:
+                for place in range(width):
+                    if recent[u, place] > 0:
+                        slot = _slot(pairs, recent[u, place] * np.int64(articles) + a)
+                        total += counts[slot] if pairs[slot] != -1 else 0
+            out[candidate, 0] = total
+            if page[query] > 0:
+                slot = _slot(pairs, page[query] * np.int64(articles) + a)
+                out[candidate, 1] = counts[slot] if pairs[slot] != -1 else 0
+    return pairs, counts
