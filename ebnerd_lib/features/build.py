@@ -72,7 +72,7 @@ class Checkpoints:
         self._times: list[int] = []
         self._walks: list[EventCursor] = []
         one, times = context.log.between(0, 1), context.log.time
-        walk, along = EventCursor(context, one), [entry for entry in families() if entry.walk != "slate"]
+        walk, along = EventCursor(context, one), [entry for entry in families() if not entry.reads]
         place = int(np.searchsorted(times, since))
         while place < len(times):
             for entry in along:
@@ -107,7 +107,7 @@ def compute_features(
         ValueError: a function returns an array of another shape than its chunk has.
     """
     members = _needed(names)
-    along = [entry for entry in members if entry.walk != "slate"]
+    along = [entry for entry in members if not entry.reads]
     hidden = queries.without_clicks()
     since, walk = (_BEGINNING, EventCursor(context, queries)) if checkpoints is None else checkpoints.before(queries)
     nothing = hidden.take(np.zeros(0, np.int64))

@@ -37,7 +37,6 @@ _SHORT = 64  # values of which each is faster compared with all than all are sor
 
 
 @family(
-    "slate",
     Column("age_hours", "content", "age", "hours", "t − publication of a; 0 if published after t"),
     Column("published_sin", "content", "age", "", "sin(2π · hour of day of publication / 24)"),
     Column("published_cos", "content", "age", "", "cos(2π · hour of day of publication / 24)"),
@@ -52,7 +51,6 @@ def age(chunk: Chunk) -> np.ndarray:
 
 
 @family(
-    "slate",
     Column("slate_length", "content", "request", "candidates", "number of candidates in the slate"),
     Column("hour_sin", "content", "request", "", "sin(2π · hour of day of t / 24)"),
     Column("hour_cos", "content", "request", "", "cos(2π · hour of day of t / 24)"),
@@ -76,7 +74,6 @@ def request(chunk: Chunk) -> np.ndarray:
 
 
 @family(
-    "slate",
     Column("premium", "content", "article", "0/1", "a is behind the paywall"),
     Column("premium_subscriber", "content", "article", "0/1", "a is behind the paywall and u subscribes"),
     Column("own_article", "clicks", "article", "0/1", "a is the article of the page being read"),
@@ -94,7 +91,6 @@ def article(chunk: Chunk) -> np.ndarray:
 
 
 @family(
-    "slate",
     Column("page_category", "clicks", "page", "0/1", "a is of the category of the page's own article"),
     Column("page_topics", "clicks", "page", "share", "share of the topics of a that the page's own article has too"),
     Column("page_vector", "clicks", "page", "cosine", "vector of a against that of the page's own article"),
@@ -143,7 +139,6 @@ def _page_match(offsets, article, page, category, topic_starts, topics, vectors)
 
 
 @family(
-    "time",
     Column("history_article", "content", "history", "clicks", "clicks of u on a in the history of the week"),
     Column("history_category", "content", "history", "share", "share of the category of a among these clicks"),
     Column("history_sentiment", "content", "history", "0 to 1", "mean sentiment shares of these clicks · those of a"),
@@ -170,13 +165,13 @@ def history(chunk: Chunk) -> np.ndarray:
 def decayed(kind: Kind, by: By, column: Callable[[str], Column], *half_lives: str) -> None:
     """Register decayed sums of events by the keys of the candidate, a column for each half-life."""
     columns, hours = [column(h) for h in half_lives], tuple(HALF_LIVES[h] for h in half_lives)
-    family("time", *columns, name=columns[0].name)(lambda chunk: chunk.walk.decayed(kind, chunk.slates, hours, by))
+    family(*columns, name=columns[0].name)(lambda chunk: chunk.walk.decayed(kind, chunk.slates, hours, by))
 
 
 def past_events(kind: Kind, tier: str, unit: str, what: str, audience: str) -> None:
     """Register counts of a kind of events, where ``what`` and ``audience`` say of what and of whom."""
     windows = (Column(f"{kind}_{w}", tier, tier, unit, f"{what} in [t − {w}, t)") for w in WINDOWS)
-    family("time", *windows, name=f"{kind}_windows")(
+    family(*windows, name=f"{kind}_windows")(
         lambda chunk: chunk.walk.trailing(kind, chunk.slates, tuple(WINDOWS.values()))
     )
 
@@ -188,9 +183,7 @@ def past_events(kind: Kind, tier: str, unit: str, what: str, audience: str) -> N
         since = Column("hours_since_first_inview", tier, "age", "hours", "t − first time a was in view")
     else:
         since = Column("hours_since_click", tier, tier, "hours", "t − last click on a")
-    family("time", since, name=since.name)(
-        lambda chunk: chunk.walk.hours_since(kind, chunk.slates, first=kind == "inviews")
-    )
+    family(since, name=since.name)(lambda chunk: chunk.walk.hours_since(kind, chunk.slates, first=kind == "inviews"))
     # The hidden test does not tell the page.
     decayed(kind, "page", sums(f"{kind}_page", tier, f"{kind}_decay_{{}} on this kind of page only", "clicks"), "6h")
     if kind == "inviews":
@@ -207,7 +200,6 @@ past_events("clicks", "clicks", "clicks", "clicks on a", "by subscribers or by o
 
 
 @family(
-    "time",
     *(
         Column(f"strength_{name}", "clicks", "click rate", "log odds", f"bias of a learnt slate by slate, rate {rate}")
         for name, rate in STRENGTH_RATES.items()
@@ -228,7 +220,6 @@ def strength(chunk: Chunk) -> np.ndarray:
 
 
 @family(
-    "time",
     Column("together_user", "clicks", "together", "clicks", "clicks on a by readers of the last five clicks of u"),
     Column("together_page", "clicks", "together", "clicks", "clicks on a by readers of the page's own article"),
 )
@@ -254,7 +245,6 @@ def together(chunk: Chunk) -> np.ndarray:
 
 
 @family(
-    "time",
     Column("user_shown", "exposure", "seen before", "times", "times a was shown to u"),
     Column("user_clicked", "clicks", "seen before", "times", "times u clicked a"),
     Column("user_hours_since_shown", "exposure", "seen before", "hours", "t − last time a was shown to u"),
@@ -277,7 +267,6 @@ def seen_before(chunk: Chunk) -> np.ndarray:
 
 
 @family(
-    "time",
     Column("user_impressions", "exposure", "user", "impressions", "impressions of u so far"),
     Column("user_click_share", "clicks", "user", "share", "clicks of u / candidates shown to u, so far"),
     Column("user_category", "clicks", "user", "share", "share of the category of a among the clicks of u so far"),
@@ -320,7 +309,7 @@ def quotient(
     def compute(chunk: Chunk) -> np.ndarray:
         return (chunk.columns[above] + prior[0])[:, None] / (chunk.columns[below] / below_hours + prior[1])[:, None]
 
-    family("slate", Column(column, tier, group, unit, formula), reads=(above, below), name=column)(compute)
+    family(Column(column, tier, group, unit, formula), reads=(above, below), name=column)(compute)
 
 
 for w in RATES:
@@ -387,24 +376,16 @@ def within_slate(chunk: Chunk) -> np.ndarray:
     return relative(np.ascontiguousarray(values), chunk.slates.offsets).T
 
 
-@njit(cache=True, nogil=True)
 def behind(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Return each value less the largest of its slate, at most 0: float32 (candidates,). NaNs stay NaN."""
-    out = np.empty(len(values), dtype=np.float32)
-    for row in range(len(offsets) - 1):
-        best = np.float32(-np.inf)
-        for i in range(offsets[row], offsets[row + 1]):
-            if values[i] > best:
-                best = values[i]
-        for i in range(offsets[row], offsets[row + 1]):
-            out[i] = values[i] - best if not np.isnan(values[i]) else np.nan
-    return out
+    ended = np.append(values, np.float32(np.nan))  # so that slates at the end may be empty
+    return values - np.repeat(np.fmax.reduceat(ended, offsets[:-1]), np.diff(offsets))
 
 
 def behind_best(chunk: Chunk) -> np.ndarray:
     """How far the candidate is behind the best of its slate."""
     (values,) = chunk.columns.values()
-    return behind(np.ascontiguousarray(values), chunk.slates.offsets)[:, None]
+    return behind(values, chunk.slates.offsets)[:, None]
 
 
 # Of the tier and the group of the column that they read.
@@ -417,7 +398,6 @@ for base in (
 ):  # fmt: skip
     tier, group = _OF[base].tier, _OF[base].group
     family(
-        "slate",
         Column(f"{base}_rank", tier, group, "0 to 1", f"average rank of {base} within the slate, scaled"),
         Column(f"{base}_ratio", tier, group, "", f"{base} / its mean over the slate"),
         reads=(base,),
@@ -429,7 +409,6 @@ for base in (
 ):  # fmt: skip
     tier, group = _OF[base].tier, _OF[base].group
     family(
-        "slate",
         Column(f"{base}_behind", tier, group, "", f"{base} less the largest in the slate"),
         reads=(base,),
         name=f"{base}_behind",

@@ -167,12 +167,12 @@ class EventCursor:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a feature function sees: some slates in the order of its walk, and the past."""
+    """What a feature function sees: some slates in order of time, and the past."""
 
     slates: Slates  # the slates to describe, n impressions and m candidates
     context: FeatureContext  # metadata, histories and the log
-    walk: EventCursor  # past events, strictly before the time of each slate; for a ``time`` walk
-    columns: dict[str, np.ndarray]  # for a ``slate`` walk, the columns (m,) that the family reads, by name
+    walk: EventCursor  # past events, strictly before the time of each slate; not for a family that reads columns
+    columns: dict[str, np.ndarray]  # the columns (m,) that the family reads, by name
 
 
 def feature_context(dataset: Dataset) -> FeatureContext:

@@ -1,10 +1,7 @@
 """The registry of features: a name, an information tier, a unit and a formula for each column.
 
-A **family** is one function that computes one or several columns. It declares the order in which it wants to
-walk over the slates; the builder calls it chunk by chunk in that order:
-
-- ``time``: impressions in order of time, for what depends on past events;
-- ``slate``: any order, for what depends on the slate alone or on columns computed before.
+A **family** is one function that computes one or several columns, from chunks of slates in order of time and the past
+before them, or from columns of other families that it reads.
 
 Adding a feature is one such function, in any module of this package that ``catalogue`` imports.
 """
@@ -13,7 +10,6 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -35,7 +31,6 @@ BARRED = {
     "last_modified_time": "articles were reprocessed in bulk months later",
 }
 """Columns of a bundle that know the future, and why; no feature may be registered on them."""
-Order = Literal["time", "slate"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,6 @@ class Family:
     """A function that computes ``columns`` of a chunk as an array (candidates of the chunk, columns)."""
 
     name: str
-    walk: Order
     columns: tuple[Column, ...]
     compute: Callable[[Chunk], np.ndarray]
     reads: tuple[str, ...]
@@ -64,14 +58,13 @@ _FAMILIES: dict[str, Family] = {}
 
 
 def family(
-    walk: Order, *columns: Column, reads: tuple[str, ...] = (), name: str = ""
+    *columns: Column, reads: tuple[str, ...] = (), name: str = ""
 ) -> Callable[[Callable[[Chunk], np.ndarray]], Callable[[Chunk], np.ndarray]]:
     """Register a feature function.
 
     Args:
-        walk: the order in which it sees the slates.
         columns: the columns it returns, in order.
-        reads: names of columns of other families that it needs; only a ``slate`` walk may read.
+        reads: names of columns of other families that it is computed from; the past it does not see then.
         name: of the family, the function's if not given.
 
     Raises:
@@ -82,10 +75,9 @@ def family(
     def register(compute: Callable[[Chunk], np.ndarray]) -> Callable[[Chunk], np.ndarray]:
         known = {column.name: column for column in every_column()}
         missing = [column for column in reads if column not in known]
-        if missing or (reads and walk != "slate"):
+        if missing:
             raise ConfigError(
-                f"feature family {compute.__name__} reads {', '.join(missing or reads)}: only a 'slate' walk may read "
-                "columns, and only those registered before it."
+                f"feature family {compute.__name__} reads {', '.join(missing)}. Register these before it."
             )
         for column in columns:
             if column.name in known:
@@ -104,7 +96,7 @@ def family(
                     "Declare a higher tier, or a family of its own for it."
                 )
         title = name or compute.__name__
-        _FAMILIES[title] = Family(title, walk, columns, compute, reads)
+        _FAMILIES[title] = Family(title, columns, compute, reads)
         return compute
 
     return register
