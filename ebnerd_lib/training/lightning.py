@@ -8,34 +8,12 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torchmetrics import Metric
+from torchmetrics import MeanMetric
 
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.models.base import LOSSES, WIDE, Batch, SlateModel, slate_auc, slate_ndcg
 from ebnerd_lib.training.batches import SlateBatches
 from ebnerd_lib.training.inputs import HistoryReader, IdEncoder, TrainingInputs
-
-
-class Mean(Metric):
-    """Mean in 64 bits, however processes share its terms; torchmetrics' own rounds to 32. 0 where there are none."""
-
-    full_state_update = False
-    total: torch.Tensor
-    terms: torch.Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in ("total", "terms"):
-            self.add_state(name, torch.zeros((), dtype=WIDE), dist_reduce_fx="sum")
-
-    def update(self, total: torch.Tensor, terms: torch.Tensor | int) -> None:
-        """Add the sum of some terms."""
-        self.total += total
-        self.terms += terms
-
-    def compute(self) -> torch.Tensor:
-        """Return the mean so far."""
-        return self.total / self.terms.clamp(min=1)
 
 
 class SlateTraining(pl.LightningModule):
@@ -48,7 +26,8 @@ class SlateTraining(pl.LightningModule):
     def __init__(self, network: SlateModel) -> None:
         super().__init__()
         self.network = network
-        self.tuning_auc, self.tuning_ndcg, self.tuning_loss = Mean(), Mean(), Mean()
+        # In 64 bits, so means come out the same however processes share their terms.
+        self.tuning_auc, self.tuning_ndcg, self.tuning_loss = (MeanMetric().set_dtype(WIDE) for _ in range(3))
 
     def on_train_epoch_start(self) -> None:
         """Start the sums of the epoch's mean loss."""
@@ -71,13 +50,11 @@ class SlateTraining(pl.LightningModule):
         scores, loss = self.network(batch), self.network.hyperparameters["loss"]
         wide = batch._replace(clicked=batch.clicked.to(WIDE))
         terms = wide.clicked.sum() if loss == "listwise" else len(scores)
-        aucs, ndcgs = slate_auc(scores, batch), slate_ndcg(scores, batch)
-        self.tuning_loss.update(LOSSES[loss](scores.to(WIDE), wide) * terms, terms)
-        self.tuning_auc.update(aucs.sum(), len(aucs))
-        self.tuning_ndcg.update(ndcgs.sum(), len(ndcgs))
-        self.log("val/loss", self.tuning_loss, on_step=False, on_epoch=True, batch_size=len(batch.user))
-        self.log("val/auc", self.tuning_auc, on_step=False, on_epoch=True, batch_size=len(batch.user))
-        self.log("val/ndcg", self.tuning_ndcg, on_step=False, on_epoch=True, batch_size=len(batch.user))
+        self.tuning_loss.update(LOSSES[loss](scores.to(WIDE), wide).nan_to_num(torch.inf), terms)  # it skips NaN
+        self.tuning_auc.update(slate_auc(scores, batch))
+        self.tuning_ndcg.update(slate_ndcg(scores, batch))
+        means = {"val/loss": self.tuning_loss, "val/auc": self.tuning_auc, "val/ndcg": self.tuning_ndcg}
+        self.log_dict(means, on_step=False, on_epoch=True, batch_size=len(batch.user))
 
     def configure_optimizers(self) -> Any:
         """AdamW, with decay on matrices only, and the schedule."""
