@@ -150,11 +150,11 @@ def test_a_model_sees_the_columns_of_its_tier(smoke, features):
         inputs = TrainingInputs.of(smoke, features, tier)
         model = TrainedModel.of("mlp", inputs.new(MLP), inputs)
         assert set(model.columns) == set(allowed(tier)) and model.tier == tier
-    with pytest.raises(ConfigError, match="tier: mf_ids"):
+    with pytest.raises(ConfigError, match="tier: clicks does not fit mf_ids"):
         inputs.new(MFIds)
     ids = TrainingInputs.of(smoke, features, "ids")
     assert ids.names(ids.new(MFIds)) == []
-    with pytest.raises(ConfigError, match=r"tier: din .*content"):
+    with pytest.raises(ConfigError, match=r"tier: ids does not fit din.*content"):
         ids.new(DIN)
 
 

@@ -111,37 +111,27 @@ class HistoryReader:
 class SessionClicks:
     """The clicks of a log by session, in order of time, and as they stand in the log where times are equal."""
 
-    session: np.ndarray  # int64 (clicks,), ascending
-    article: np.ndarray  # int32 (clicks,)
-    times: np.ndarray  # int64, the distinct times of clicks, ascending
-    key: np.ndarray  # int64 (clicks,), ascending: of the session and the time together, see ``_key``
+    # complex128 (clicks,), session + i · time, ascending: numpy puts these in order of the session, then of the time
+    key: np.ndarray
+    article: np.ndarray  # int32 (clicks + 1,), in the same order behind a 0
 
     @classmethod
     def of(cls, log: Slates) -> "SessionClicks":
         """Index the clicks of a log."""
-        row, article = log.per_candidate(np.arange(len(log)))[log.clicked], log.article[log.clicked]
-        order = np.lexsort((log.time[row], log.session[row]))
-        session, time = log.session[row][order], log.time[row][order]
-        times = np.unique(time)
-        return cls(session, article[order], times, cls._key(session, time, session, times))
+        row = log.per_candidate(np.arange(len(log)))[log.clicked]
+        key = log.session[row] + 1j * log.time[row]
+        order = np.argsort(key, kind="stable")
+        return cls(key[order], np.append(np.int32(0), log.article[log.clicked][order]))
 
     def latest(self, slates: Slates, rows: np.ndarray, length: int) -> np.ndarray:
         """Return the articles clicked last in the session of each impression, strictly before it.
 
         int32 (len(rows), length), the oldest first, 0 in places before the first click of the session.
         """
-        if not len(self.key):
-            return np.zeros((len(rows), length), np.int32)
         session = slates.session[rows]
-        end = np.searchsorted(self.key, self._key(session, slates.time[rows], self.session, self.times))
-        place = end[:, None] - length + np.arange(length)
-        mine = (place >= 0) & (self.session[np.maximum(place, 0)] == session[:, None])
-        return np.where(mine, self.article[np.maximum(place, 0)], 0)
-
-    @staticmethod
-    def _key(session: np.ndarray, time: np.ndarray, sessions: np.ndarray, times: np.ndarray) -> np.ndarray:
-        """Put sessions, as places in ``sessions``, and times, as places in ``times``, into one number each."""
-        return np.searchsorted(sessions, session) * (len(times) + 1) + np.searchsorted(times, time)
+        begin, end = np.searchsorted(self.key, session), np.searchsorted(self.key, session + 1j * slates.time[rows])
+        place = end[:, None] - length + 1 + np.arange(length)
+        return self.article[np.where(place > begin[:, None], place, 0)]
 
 
 @dataclass(frozen=True)
@@ -220,11 +210,10 @@ class TrainingInputs:
         Raises:
             ConfigError: the tier is unknown or none of the model's, or the model refuses a setting.
         """
-        if not kind.uses_features and self.tier != kind.own_tier:
-            raise ConfigError(f"tier: {kind.name} looks at no features, so its tier is {kind.own_tier}. Set it so.")
-        columns = self.columns(kind)
-        if TIERS.index(self.tier) < TIERS.index(kind.own_tier):
-            raise ConfigError(f"tier: {kind.name} knows more than {self.tier}. Set {kind.own_tier} or a higher one.")
+        columns, known = self.columns(kind), TIERS[TIERS.index(kind.own_tier) :]
+        if self.tier not in (known if kind.uses_features else known[:1]):
+            higher = " or a higher one" if kind.uses_features else ", as it looks at no features"
+            raise ConfigError(f"tier: {self.tier} does not fit {kind.name}. Set {kind.own_tier}{higher}.")
         sizes: dict[str, Any] = {"columns": len(columns), "users": len(self.users), "articles": len(self.articles)}
         sizes["vector_size"] = self.dataset.metadata.vectors.shape[1] if kind.uses_vectors else 0
         if kind.uses_categories:
