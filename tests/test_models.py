@@ -296,12 +296,11 @@ def test_training_replaces_a_share_of_ids_by_the_unknown_and_scoring_none():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"context": "all"}, "context: 'all' is unknown"),
-        ({"context": "mean", "hidden": []}, "hidden is empty"),
-        ({"context": "attention", "hidden": [6]}, "hidden: 6 cannot be shared"),
+        ({"context": "mean", "hidden": []}, r"hidden: \[\]"),
+        ({"context": "attention", "hidden": [6]}, r"hidden: \[6\] .* multiple of 4"),
     ],
 )
-def test_unknown_settings_are_refused(settings, message):
+def test_a_context_without_a_layer_to_join_is_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         build("mlp", "mlp", **settings)
 
@@ -349,7 +348,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
             return (Path.touch, (tmp_path / "ran",))
 
     torch.save({"name": Evil()}, tmp_path / "model_x.pt")
-    with pytest.raises(StageError, match="not a model file"):
+    with pytest.raises(StageError, match="no model file"):
         load_model(tmp_path / "model_x.pt")
     assert not (tmp_path / "ran").exists()
 

@@ -1,17 +1,15 @@
 """A multilayer perceptron over user and article embeddings, features and the slate around a candidate."""
 
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ebnerd_lib.configs import Context
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.models.base import Batch, SlateModel, embedding, pad, slate_mean
 from ebnerd_lib.models.layers import Dropout
 
-CONTEXTS: tuple[str, ...] = get_args(Context)
 _HEADS = 4
 
 
@@ -27,11 +25,11 @@ class MLP(SlateModel):
         embedding_size: width of both embeddings; 0 leaves ids out.
         hidden: widths of the hidden layers.
         dropout: share of hidden units that training drops.
-        context: one of ``CONTEXTS``; ``none`` scores candidates one by one.
+        context: ``mean``, ``attention`` or ``none``, which scores candidates one by one.
         settings: see ``SlateModel``.
 
     Raises:
-        ConfigError: the context is unknown, or it has no hidden layer to join.
+        ConfigError: the context has no hidden layer to join, or one that its heads cannot share.
     """
 
     name: ClassVar[str] = "mlp"
@@ -47,12 +45,11 @@ class MLP(SlateModel):
         super().__init__(
             embedding_size=embedding_size, hidden=list(hidden), dropout=dropout, context=context, **settings
         )
-        if context not in CONTEXTS:
-            raise ConfigError(f"context: '{context}' is unknown. Use one of {', '.join(CONTEXTS)}.")
-        if context != "none" and not hidden:
-            raise ConfigError(f"context: '{context}' joins the first hidden layer, and hidden is empty. Give it one.")
-        if context == "attention" and hidden[0] % _HEADS:
-            raise ConfigError(f"hidden: {hidden[0]} cannot be shared by {_HEADS} heads. Use a multiple of {_HEADS}.")
+        if context != "none" and (not hidden or (context == "attention" and hidden[0] % _HEADS)):
+            raise ConfigError(
+                f"hidden: {list(hidden)} has no first layer for context: {context}. Give it one; for attention, a "
+                f"multiple of {_HEADS}."
+            )
         self.uses_slate_context = context != "none"
         size = self.hyperparameters
         self.users = embedding(size["users"], embedding_size)

@@ -103,26 +103,22 @@ def training_key(folder: Path, inputs: TrainingInputs, network: SlateModel, para
 def _steps_done(folder: Path) -> int | None:
     """Return the steps done by the training whose checkpoints a folder holds, and say that it resumes.
 
-    ``None`` where there is none that can be read: the logs of its training are cleared, and this says why.
+    ``None`` where there is none that can be read: the logs of its training are cleared, and this says so.
     """
     logs = folder.parent
-    reason = "its checkpoint is of other data, parameters or code" if list(logs.glob("*/last.ckpt")) else ""
-    if (folder / "last.ckpt").exists():
-        try:
-            _read_checkpoint(folder / "best.ckpt")
-            checkpoint = _read_checkpoint(folder / "last.ckpt")
-            epoch, steps = int(checkpoint["epoch"]) + 1, int(checkpoint["global_step"])
-        except (
-            zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError, OSError, ValueError
-        ) as error:  # fmt: skip
-            reason = f"its checkpoint in {logs.name}/{folder.name} cannot be read ({type(error).__name__})"
-        else:
-            print(f"{logs.name}  resumes after epoch {epoch}", flush=True)
-            return steps
-    if reason:
-        print(f"{logs.name}  trained anew: {reason}", flush=True)
-    shutil.rmtree(logs, ignore_errors=True)
-    return None
+    try:
+        _, last = (_read_checkpoint(folder / name) for name in ("best.ckpt", "last.ckpt"))
+        epoch, steps = int(last["epoch"]) + 1, int(last["global_step"])
+    except (
+        zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError, OSError, ValueError
+    ) as error:  # fmt: skip
+        if list(logs.glob("*/last.ckpt")):
+            reason = f"no checkpoint of its data, parameters and code in {logs.name}/{folder.name}"
+            print(f"{logs.name}  trained anew: {reason} can be read ({type(error).__name__})", flush=True)
+        shutil.rmtree(logs, ignore_errors=True)
+        return None
+    print(f"{logs.name}  resumes after epoch {epoch}", flush=True)
+    return steps
 
 
 def _read_checkpoint(file: Path) -> dict[str, Any]:

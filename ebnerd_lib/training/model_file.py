@@ -125,8 +125,6 @@ def find_model_file(name: str, folders: list[Path]) -> Path:
 
 def load_model(path: Path) -> TrainedModel:
     """Read a model file. Raises ``StageError`` where it is missing or no model file of this project."""
-    if not path.exists():
-        raise StageError(f"{path}: no such file. Run the training stage for this profile first.")
     try:
         plain = torch.load(path, map_location="cpu", weights_only=True)
         kind, hyperparameters = find_model(plain["module"], plain["model"]), plain["hyperparameters"]
@@ -136,7 +134,7 @@ def load_model(path: Path) -> TrainedModel:
         network.load_state_dict(plain["weights"])
     except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError, OSError, ValueError) as error:
         raise StageError(
-            f"{path}: not a model file that this version can read ({type(error).__name__}). Train it again."
+            f"{path}: no model file that this version can read ({type(error).__name__}). Run its training stage again."
         ) from error
     network.eval()
     return TrainedModel(
