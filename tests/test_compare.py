@@ -13,7 +13,7 @@ from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation import compare
 from ebnerd_lib.evaluation.calibration import expected_calibration_error, reliability
 from ebnerd_lib.evaluation.compare import permutation_importance, sample_impressions, slices_of
-from ebnerd_lib.evaluation.evaluate import Evaluated, Evaluation, Scorer, evaluate_scorer, save_scorer
+from ebnerd_lib.evaluation.evaluate import Evaluated, Scorer, evaluate_scorer, save_scorer
 from ebnerd_lib.evaluation.intervals import FEW_USERS
 from ebnerd_lib.evaluation.metrics import METRICS, per_slate
 from ebnerd_lib.models.base import find_model
@@ -72,7 +72,7 @@ def test_slices_average_to_the_whole_and_differences_are_paired(smoke, evaluated
     slates = smoke.parts["validation"]
     records = compare.compare_slices(evaluated, "a", slices_of(smoke), slates)
     for name in ("a", "noised"):
-        whole = next(each for each in evaluated if each.scorer.name == name).metrics["validation"]["auc"]
+        whole = next(each for each in evaluated if each.name == name).metrics["validation"]["auc"]
         for dimension in {record["dimension"] for record in records}:
             own = [record for record in records if record["dimension"] == dimension]
             weight = [record["impressions"] for record in own]
@@ -91,8 +91,8 @@ def test_slices_average_to_the_whole_and_differences_are_paired(smoke, evaluated
 
 def test_a_slice_that_cannot_be_evaluated_is_left_out(tiny):
     slates = tiny.parts["validation"]
-    unable = Evaluation({}, np.full((len(slates), len(METRICS)), np.nan), None)
-    scorers = [Evaluated(Scorer("a", "clicks", {}), {"validation": unable})]
+    unable = np.full((len(slates), len(METRICS)), np.nan)
+    scorers = [Evaluated("a", {}, {"validation": unable}, {})]
     assert compare.compare_slices(scorers, "a", slices_of(tiny), slates) == []
 
 
@@ -128,7 +128,7 @@ def test_saved_scores_give_the_metrics_that_their_stage_reported(smoke, tmp_path
 
 
 def test_the_table_has_all_scorers_by_auc_with_tier_and_parameters(smoke, evaluated):
-    entries = {each.scorer.name: each.metrics for each in evaluated}
+    entries = {each.name: each.metrics for each in evaluated}
     difference = compare.differences(evaluated, "a", smoke.parts["validation"])
     table = compare.comparison_table(entries, difference, "a")
     assert list(table["scorer"]) == ["a", "equal", "noised"]

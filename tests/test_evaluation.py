@@ -112,7 +112,7 @@ def test_calibration_comes_from_the_tuning_day_whatever_is_clicked_on_validation
     wanted = fit_calibration(scores["tuning"], tuning.clicked).probability(scores["validation"])
     for slates in (validation, replace(validation, clicked=~validation.clicked)):
         found = evaluate_scorer(Scorer("x", "ids", scores), {"tuning": tuning, "validation": slates})
-        np.testing.assert_array_equal(found.parts["validation"].probability, wanted)
+        np.testing.assert_array_equal(found.probability["validation"], wanted)
 
 
 def test_baselines_know_what_their_tier_allows_and_order_as_on_any_news_site(smoke, features):

@@ -260,8 +260,8 @@ def test_models_that_make_no_lists_say_so_and_those_that_know_the_future_or_lack
     assert not len(answer.table) and "mlp_logged" in answer.caption and answer.values["clicked_ranks"] == []
     assert list(explorer.models)[-1] == "mlp_logged", "those that make lists come first"
     save_model(replace(small[0], trained_on="logged"), tmp_path)
-    with pytest.raises(StageError, match=r"tuning_mlp\.parquet"):
-        Explorer(smoke, smoke_bundle, ["mlp"], [tmp_path], Settings())
+    with pytest.raises(StageError, match=r"_mlp\.parquet"):
+        Explorer(smoke, smoke_bundle, ["mlp"], [tmp_path], Settings()).slate(sampled[0], "mlp")
     keep_model(replace(small[0], name="mlp_online"), smoke, tmp_path)
     with pytest.raises(ConfigError, match="mlp_online"):
         Explorer(smoke, smoke_bundle, ["mlp_online"], [tmp_path], Settings())

@@ -54,7 +54,7 @@ def save_results(
         scorer = Scorer(each.name, each.tier, scores, each.network.trained_parameters)
         evaluated.append(save_scorer(scorer, data.parts, folder, seed))
     return {
-        "models": {each.scorer.name: each.metrics for each in evaluated},
+        "models": {each.name: each.metrics for each in evaluated},
         "learned_from": learned_from,
         "ids": {**cold_start(data), **seen_candidates(data, "validation", inputs.articles)},
         **_vs_baselines(evaluated, baselines, inputs, seed),
@@ -67,14 +67,14 @@ def _vs_baselines(
     """Return ``vs_baseline`` and ``answer``, see ``save_results``."""
     data, slates, found = inputs.dataset, inputs.dataset.parts["validation"], dict[str, dict[str, Any]]()
     for each in evaluated:
-        tier = TIERS.index(each.scorer.tier)
+        tier = TIERS.index(each.metrics["tier"])
         known = [name for name, own in baselines.items() if TIERS.index(own["tier"]) <= tier]
         if baseline := max(known, key=lambda name: baselines[name]["validation"]["auc"], default=None):
             other = BASELINES[baseline][2](data, inputs.features["validation"], "validation", seed).astype(np.float32)
-            ahead = each.parts["validation"].values - per_slate(other, slates.clicked, slates.offsets)
+            ahead = each.values["validation"] - per_slate(other, slates.clicked, slates.offsets)
             difference = with_intervals(ahead, slates.user_id, seed)
-            found[each.scorer.name] = {"baseline": baseline, "tier": baselines[baseline]["tier"], **difference}
-    name, more = evaluated[0].scorer.name, "there is no baseline to compare it with"
+            found[each.name] = {"baseline": baseline, "tier": baselines[baseline]["tier"], **difference}
+    name, more = evaluated[0].name, "there is no baseline to compare it with"
     if best := found.get(name):
         more = gap(best["auc"], best["auc_ci"], f"{best['baseline']}, the best baseline of the same or a lower tier")
     answer = f"{name} has AUC {_auc(evaluated[0].metrics)} on validation: {more}.{trust(slates)}"

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,15 +15,16 @@ from ebnerd_lib.data.slates import Slates, candidate_rows
 from ebnerd_lib.data.summary import candidate_age, hour_of_day
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.evaluation.calibration import expected_calibration_error, reliability
-from ebnerd_lib.evaluation.evaluate import SCORED, Evaluated, Scorer, find_scores, load_scores, with_intervals
+from ebnerd_lib.evaluation.evaluate import SCORED, Evaluated, Scorer, load_scores, scores_file, with_intervals
 from ebnerd_lib.evaluation.intervals import FEW_USERS, user_bootstrap, with_interval
 from ebnerd_lib.evaluation.metrics import METRICS, per_slate
 from ebnerd_lib.features.build import Features
 from ebnerd_lib.training.model_file import TrainedModel
 
-_HISTORY = (1, 10, 50, 200)
-_LENGTH = (6, 11, 21, 41)
-_AGE = (1, 4, 12, 24, 72)
+_HISTORY = {"0": 1, "1–9": 10, "10–49": 50, "50–199": 200, "≥200": np.inf}
+_LENGTH = {"≤5": 6, "6–10": 11, "11–20": 21, "21–40": 41, "≥41": np.inf}
+_AGE = {"<1 h": 1, "1–4 h": 4, "4–12 h": 12, "12–24 h": 24, "24–72 h": 72, "≥72 h": np.inf}
+"""Labels of slices, each with what it lies below."""
 _HOURS = 3
 
 
@@ -55,12 +55,11 @@ def slices_of(dataset: Dataset, part: str = "validation") -> list[Slice]:
     history = np.where(slates.user > 0, history, 0)
     cuts = [
         _cut("clicked article", ["seen in training", "new"], np.where(seen[slates.article[clicked]], 0, 1), none),
-        _cut("age of the clicked article", [*_labels(_AGE, " h"), "unknown"],
-             np.where(np.isnan(age), len(_AGE) + 1, np.digitize(age, _AGE)), none),
+        _cut("age of the clicked article", [*_AGE, "unknown"], _place(age, _AGE), none),
         _cut("user", ["known", "new"], np.where(user_known, 0, 1)),
-        _cut("history clicks", ["0", *_labels(_HISTORY, whole=True)[1:]], np.digitize(history, _HISTORY)),
+        _cut("history clicks", [*_HISTORY], _place(history, _HISTORY)),
         _cut("subscriber", ["yes", "no"], np.where(slates.subscriber, 0, 1)),
-        _cut("slate length", _labels(_LENGTH, whole=True), np.digitize(slates.lengths, _LENGTH)),
+        _cut("slate length", [*_LENGTH], _place(slates.lengths, _LENGTH)),
         _cut("page", ["front page", "article page"], np.where(slates.front_page, 0, 1)),
         _cut("device", ["unknown", "desktop", "mobile", "tablet"], slates.device),
         _cut("hour of day, as stored", [f"{hour:02d}–{hour + _HOURS - 1:02d}" for hour in range(0, 24, _HOURS)],
@@ -83,15 +82,9 @@ def _cut(dimension: str, labels: list[str], code: np.ndarray, none: np.ndarray |
     return [Slice(dimension, label, code == place) for place, label in enumerate(labels)]
 
 
-def _labels(edges: tuple[int, ...], unit: str = "", whole: bool = False) -> list[str]:
-    """Name the intervals between edges, each from an edge to below the next.
-
-    >>> _labels((1, 4), " h"), _labels((6, 11), whole=True)
-    (['<1 h', '1–4 h', '≥4 h'], ['≤5', '6–10', '≥11'])
-    """
-    first = f"≤{edges[0] - 1}" if whole else f"<{edges[0]}"
-    inner = [f"{low}–{high - 1 if whole else high}" for low, high in pairwise(edges)]
-    return [f"{label}{unit}" for label in (first, *inner, f"≥{edges[-1]}")]
+def _place(values: np.ndarray, labels: Mapping[str, float]) -> np.ndarray:
+    """Return the number of the label of each value; NaN comes after the last one."""
+    return np.digitize(values, [*labels.values()])
 
 
 def sample_impressions(slates: Slates, impressions: int, seed: int = 0) -> np.ndarray:
@@ -177,7 +170,7 @@ def saved_scorers(folder: Path, dataset: Dataset) -> list[Scorer]:
     models = json.loads((folder / "metrics.json").read_text(encoding="utf-8")).get("models", {})
     scorers = []
     for name, entry in models.items():
-        scores = {part: load_scores(find_scores(name, part, [folder]), dataset.parts[part]) for part in SCORED}
+        scores = {part: load_scores(scores_file(folder, name, part), dataset.parts[part]) for part in SCORED}
         scorers.append(Scorer(name, entry["tier"], scores, entry.get("parameters")))
     return scorers
 
@@ -185,9 +178,9 @@ def saved_scorers(folder: Path, dataset: Dataset) -> list[Scorer]:
 def find_reference(evaluated: list[Evaluated], name: str) -> Evaluated:
     """Return the scorer of a name. Raises ``ConfigError`` where there is none, with the names there are."""
     for each in evaluated:
-        if each.scorer.name == name:
+        if each.name == name:
             return each
-    known = ", ".join(each.scorer.name for each in evaluated)
+    known = ", ".join(each.name for each in evaluated)
     raise ConfigError(f"reference: there is no scorer '{name}' to compare with. Use one of {known}.")
 
 
@@ -207,8 +200,8 @@ def differences(
     base = find_reference(evaluated, reference)
     found = {}
     for each in (each for each in evaluated if each is not base):
-        more = each.parts[part].values - base.parts[part].values
-        found[each.scorer.name] = {"tier": each.scorer.tier, **with_intervals(more, slates.user_id, seed)}
+        more = each.values[part] - base.values[part]
+        found[each.name] = {"tier": each.metrics["tier"], **with_intervals(more, slates.user_id, seed)}
     return found
 
 
@@ -231,7 +224,7 @@ def compare_slices(
         ConfigError: there is no scorer of the reference's name.
     """
     find_reference(evaluated, reference)
-    auc = {each.scorer.name: each.parts[part].values[:, 0] for each in evaluated}
+    auc = {each.name: each.values[part][:, 0] for each in evaluated}
     columns = {(name, "auc"): own for name, own in auc.items()}
     columns |= {(name, "difference"): own - auc[reference] for name, own in auc.items() if name != reference}
     values = np.stack(list(columns.values()), axis=1)
@@ -262,9 +255,9 @@ def calibration_curves(
     """
     found = {}
     for each in evaluated:
-        if (probability := each.parts[part].probability) is not None:
-            curve = reliability(probability, slates.clicked)
-            found[each.scorer.name] = {"ece": expected_calibration_error(curve), "curve": curve.to_dict("records")}
+        if part in each.probability:
+            curve = reliability(each.probability[part], slates.clicked)
+            found[each.name] = {"ece": expected_calibration_error(curve), "curve": curve.to_dict("records")}
     return found
 
 

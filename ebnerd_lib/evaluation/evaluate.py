@@ -32,31 +32,19 @@ class Scorer:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """The scores of one part, evaluated.
+class Evaluated:
+    """A scorer, evaluated on each part that it scored.
 
-    ``metrics`` holds the mean of each ranking metric over impressions and its 95 % interval over users
-    (``<metric>_ci``), the pooled ``logloss``, ``f1`` and ``accuracy`` where there are probabilities, and how many
-    ``impressions`` were evaluated and ``left_out``.
+    ``metrics`` is its entry of ``metrics.json``: ``tier``, ``parameters`` where they are known, and for each part the
+    mean of each ranking metric over impressions and its 95 % interval over users (``<metric>_ci``), the pooled
+    ``logloss``, ``f1`` and ``accuracy`` where there are probabilities, and how many ``impressions`` were evaluated and
+    ``left_out``.
     """
 
-    metrics: Metrics
-    values: np.ndarray  # float64 (n, metrics), ``per_slate`` of the scores
-    probability: np.ndarray | None  # float64 (m,), of a click; ``None`` without a calibration
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """A scorer with the evaluation of each part that it scored."""
-
-    scorer: Scorer
-    parts: dict[str, Evaluation]
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The scorer's entry of ``metrics.json``."""
-        known = {} if self.scorer.parameters is None else {"parameters": self.scorer.parameters}
-        return {"tier": self.scorer.tier, **known, **{part: own.metrics for part, own in self.parts.items()}}
+    name: str
+    metrics: dict[str, Any]
+    values: dict[str, np.ndarray]  # float64 (n, metrics) by part, ``per_slate`` of the scores
+    probability: dict[str, np.ndarray]  # float64 (m,) by part, of a click; empty without scores of the tuning day
 
 
 def with_intervals(values: np.ndarray, user: np.ndarray, seed: int = 0) -> Metrics:
@@ -81,18 +69,19 @@ def evaluate_scorer(scorer: Scorer, parts: Mapping[str, Slates], seed: int = 0) 
     """
     tuning = scorer.scores.get("tuning")
     calibration = None if tuning is None else fit_calibration(tuning, parts["tuning"].clicked)
-    found = {}
+    known = {} if scorer.parameters is None else {"parameters": scorer.parameters}
+    found = Evaluated(scorer.name, {"tier": scorer.tier, **known}, {}, {})
     for part, scores in scorer.scores.items():
         slates = parts[part]
         values = per_slate(scores, slates.clicked, slates.offsets)
-        metrics, probability = with_intervals(values, slates.user_id, seed), None
+        metrics = with_intervals(values, slates.user_id, seed)
         if calibration is not None:
-            probability = calibration.probability(scores)
-            metrics |= classification(probability, slates.clicked, calibration.threshold)
+            found.probability[part] = calibration.probability(scores)
+            metrics |= classification(found.probability[part], slates.clicked, calibration.threshold)
         evaluated = int((~np.isnan(values[:, 0])).sum())
-        metrics |= {"impressions": evaluated, "left_out": len(slates) - evaluated}
-        found[part] = Evaluation(metrics, values, probability)
-    return Evaluated(scorer, found)
+        found.metrics[part] = {**metrics, "impressions": evaluated, "left_out": len(slates) - evaluated}
+        found.values[part] = values
+    return found
 
 
 def save_scorer(scorer: Scorer, parts: Mapping[str, Slates], folder: Path, seed: int = 0) -> Evaluated:
@@ -104,9 +93,9 @@ def save_scorer(scorer: Scorer, parts: Mapping[str, Slates], folder: Path, seed:
         ValueError: scores are missing or not finite.
     """
     saved = {}
-    for part, kind in SCORED.items():
+    for part in SCORED:
         saved[part] = np.asarray(scorer.scores[part], dtype=np.float32)
-        save_scores(folder / f"{kind}_{scorer.name}.parquet", parts[part], saved[part])
+        save_scores(scores_file(folder, scorer.name, part), parts[part], saved[part])
     return evaluate_scorer(replace(scorer, scores=saved), parts, seed)
 
 
@@ -127,36 +116,27 @@ def save_scores(path: Path, slates: Slates, scores: np.ndarray) -> None:
     pq.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), path, compression="zstd")
 
 
-def find_scores(name: str, part: str, folders: list[Path]) -> Path:
-    """Return the scores file of a model in the first of some folders that has it.
-
-    Raises:
-        StageError: no folder has it.
-    """
-    file = f"{SCORED[part]}_{name}.parquet"
-    for folder in folders:
-        if (folder / file).exists():
-            return folder / file
-    raise StageError(f"models: there is no {file}, the scores of '{name}'. Run the stage that trains it again.")
+def scores_file(folder: Path, name: str, part: str) -> Path:
+    """Return the file with the scores of a scorer on a part, in the artifacts of the stage that trained it."""
+    return folder / f"{SCORED[part]}_{name}.parquet"
 
 
 def load_scores(path: Path, slates: Slates) -> np.ndarray:
     """Read the scores of a file that ``save_scores`` wrote, in the order of its slates: float32 (m,).
 
     Raises:
-        StageError: the candidates of the file are not those of the slates.
+        StageError: there is no such file, or its candidates are not those of the slates.
     """
-    table = pq.read_table(path, columns=["impression_id", "article_id", "score"])
-    if not all(np.array_equal(table[name], ids) for name, ids in _candidates_as_saved(slates).items()):
+    wanted = _candidates_as_saved(slates)
+    table = pq.read_table(path, columns=[*wanted, "score"]) if path.exists() else None
+    if table is None or not all(np.array_equal(table[name], ids) for name, ids in wanted.items()):
         raise StageError(
-            f"{path}: its {table.num_rows} rows are not the {slates.candidates} candidates of these slates in their "
-            "order. Run the training stage for this profile again."
+            f"{path}: it does not hold the {slates.candidates} candidates of these slates in their order. Run the "
+            "training stage for this profile again."
         )
     order = slates.file_order
     offsets = np.concatenate(([0], np.cumsum(slates.lengths[order])))
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return lists_of(table["score"].to_numpy(), offsets, place)
+    return lists_of(table["score"].to_numpy(), offsets, np.argsort(order))
 
 
 def results_table(entries: Mapping[str, Mapping[str, Any]], split: str = "validation") -> pd.DataFrame:

@@ -21,7 +21,7 @@ from ebnerd_lib.data.schema import HISTORY, cast_column, check_schema, flat
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
 from ebnerd_lib.errors import BundleError, ConfigError
 from ebnerd_lib.evaluation.diversity import article_space
-from ebnerd_lib.evaluation.evaluate import SCORED, find_scores, load_scores
+from ebnerd_lib.evaluation.evaluate import SCORED, load_scores, scores_file
 from ebnerd_lib.evaluation.metrics import per_slate
 from ebnerd_lib.features.build import Checkpoints
 from ebnerd_lib.features.context import feature_context
@@ -305,7 +305,7 @@ class Explorer:
     Raises:
         ConfigError: a model was updated online, through all of validation: at any moment of it, it would know the
             future.
-        StageError: a model or its scores are missing.
+        StageError: a model is missing.
         BundleError: the bundle's histories are missing or damaged.
     """
 
@@ -313,15 +313,14 @@ class Explorer:
         self, dataset: Dataset, bundle: Path, names: list[str], folders: list[Path], settings: Settings
     ) -> None:
         self.dataset, self.settings = dataset, settings
-        loaded = (load_model(find_model_file(name, folders)) for name in names)
+        self._files = {name: find_model_file(name, folders) for name in names}
+        loaded = map(load_model, self._files.values())
         self._models = {model.name: model for model in sorted(loaded, key=lambda model: model.trained_on != "live")}
         if late := [model.name for model in self._models.values() if model.is_online]:
             raise ConfigError(
                 f"models: {', '.join(late)} was updated online through all of validation, so at a moment of it the "
                 "model file knows what came after. Name models that are not updated online."
             )
-        logged = [name for name, model in self._models.items() if model.trained_on == "logged"]
-        self._files = {(name, part): find_scores(name, part, folders) for name in logged for part in SCORED}
         self._scores: dict[tuple[str, str], np.ndarray] = {}  # a file is read when it is first asked for
         self.read_times = ReadTimes(bundle)
         self._space = article_space(dataset)
@@ -417,7 +416,7 @@ class Explorer:
             return own, "Scores are those among all live articles; new and read ones have none."
         key, part = (model, moment.part), self.dataset.parts[moment.part]
         if key not in self._scores:
-            self._scores[key] = load_scores(self._files[key], part)
+            self._scores[key] = load_scores(scores_file(self._files[model].parent, *key), part)
         return self._scores[key][candidate_rows(part.offsets, np.array([moment.row]))], "Scores are the saved ones."
 
     def _score(self, name: str, user_id: int, time: int) -> tuple[rec.Requests, np.ndarray]:

@@ -14,7 +14,7 @@ from ebnerd_lib import plots
 from ebnerd_lib.configs import ONLINE
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.evaluation import compare as paired
-from ebnerd_lib.evaluation.evaluate import Evaluated, Evaluation, Scorer, find_scores, load_scores
+from ebnerd_lib.evaluation.evaluate import Evaluated, load_scores, scores_file
 from ebnerd_lib.evaluation.metrics import per_slate
 from ebnerd_lib.pipeline.history import append_line, read_lines
 from ebnerd_lib.pipeline.params import StageConfig, differences, hint, trained_model, with_values
@@ -149,9 +149,9 @@ def _differences(models: dict[str, tuple[Run, str, dict[str, Any]]], aside: Asid
         return {}
     slates, evaluated = aside.data.parts["validation"], []
     for name, (run, model, entry) in models.items():
-        scores = load_scores(find_scores(model, "validation", [run.paths.artifacts]), slates)
+        scores = load_scores(scores_file(run.paths.artifacts, model, "validation"), slates)
         values = per_slate(scores, slates.clicked, slates.offsets)
-        evaluated.append(Evaluated(Scorer(name, entry["tier"], {}), {"validation": Evaluation({}, values, None)}))
+        evaluated.append(Evaluated(name, entry, {"validation": values}, {}))
     return paired.differences(evaluated, next(iter(models)), slates)
 
 

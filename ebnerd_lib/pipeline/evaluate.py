@@ -60,7 +60,7 @@ def evaluate(
             raise ConfigError(f"{reference}: has the name of {scores}, and tables tell scorers by name. Rename one.")
     slates, base = data.parts[part], scorers[-1].name
     evaluated = [evaluate_scorer(each, data.parts, SEED) for each in scorers]
-    entries = {each.scorer.name: each.metrics for each in evaluated}
+    entries = {each.name: each.metrics for each in evaluated}
     difference = compare.differences(evaluated, base, slates, part, SEED)
     metrics = {
         "models": entries,
