@@ -43,7 +43,7 @@ def _lists(run: Run, size: str) -> Row:
     space = article_space(data)
 
     def pick() -> None:
-        lists.pick(asked, lists.score(model, data, asked), space, K)
+        lists.pick(asked.slates, lists.score(model, data, asked), space, K)
 
     def score() -> None:
         model.score(data, asked.slates, asked.matrix, asked.columns)

@@ -290,7 +290,7 @@ def as_in_04(data, model, users, time, settings: Settings) -> pd.DataFrame:
     """The lists of many users, by the steps of notebook 04."""
     requests = rec.make_requests(data, users, time, settings.pool_hours)
     scores = lists.score(model, data, requests)
-    picked = lists.pick(requests, scores, article_space(data), settings.k, settings.diversity)
+    picked = lists.pick(requests.slates, scores, article_space(data), settings.k, settings.diversity)
     return lists.recommend(model, data, requests, scores, picked)
 
 

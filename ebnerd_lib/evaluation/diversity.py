@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +18,6 @@ class ArticleSpace:
 
     name: str  # what the vectors are made of, for captions
     vectors: np.ndarray  # float32 (articles, size), of length 1, zeros for an article of which nothing is known
-
-    @property
-    def known(self) -> np.ndarray:
-        """Which articles have a place: bool (articles,)."""
-        return np.asarray(self.vectors.any(axis=1))
 
 
 def article_space(dataset: Dataset) -> ArticleSpace:
@@ -48,15 +43,6 @@ def category_vectors(metadata: Metadata) -> np.ndarray:
 def _unit(rows: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
-
-
-class Interval(NamedTuple):
-    """A mean over users with its 95 % interval, and over how many users it is."""
-
-    mean: float
-    low: float
-    high: float
-    users: int
 
 
 def intralist_diversity(lists: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -136,23 +122,23 @@ def mean_over_list(lists: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.divide(total, count, out=np.full(len(lists), np.nan), where=count > 0)
 
 
-def mean_interval(values: np.ndarray, seed: int = 0) -> Interval:
-    """Return the mean over users and its 95 % percentile interval by bootstrap over users.
+def mean_interval(name: str, values: np.ndarray, seed: int = 0) -> dict[str, Any]:
+    """Return the mean over users (float (n,)), NaNs left out, and its 95 % percentile interval by bootstrap over users.
 
-    With one value a user (float (n,)) the mean is a plain one, not the ratio that ``intervals.user_bootstrap`` is made
-    for. NaNs are left out, and not counted among ``users``.
+    With one value a user the mean is a plain one, not the ratio that ``intervals.user_bootstrap`` is made for.
 
     Examples:
-        >>> mean_interval(np.array([0.5, np.nan, 0.5]))
-        Interval(mean=0.5, low=0.5, high=0.5, users=2)
+        >>> mean_interval("novelty", np.array([0.5, np.nan, 0.5]))
+        {'novelty': 0.5, 'novelty_ci': [0.5, 0.5]}
+        >>> mean_interval("novelty", np.array([np.nan]))
+        {'novelty': nan, 'novelty_ci': None}
     """
     known = values[~np.isnan(values)].astype(np.float64)
     if not len(known):
-        return Interval(float("nan"), float("nan"), float("nan"), 0)
+        return {name: float("nan"), f"{name}_ci": None}
     rng = np.random.default_rng(seed)
     means = np.array([known[rng.integers(0, len(known), len(known))].mean() for _ in range(DRAWS)])
-    low, high = np.quantile(means, TAILS)
-    return Interval(float(known.mean()), float(low), float(high), len(known))
+    return {name: float(known.mean()), f"{name}_ci": np.quantile(means, TAILS).tolist()}
 
 
 def _unit_rows(lists: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

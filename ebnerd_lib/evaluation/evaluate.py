@@ -1,6 +1,6 @@
 """Evaluate the scores of one scorer: every metric that a table shows of it, in the form of ``metrics.json``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from ebnerd_lib.evaluation.calibration import classification, fit_calibration
 from ebnerd_lib.evaluation.intervals import user_bootstrap, with_interval
 from ebnerd_lib.evaluation.metrics import METRICS, mean_metrics, per_slate
 
-Metrics = dict[str, float | int | list[float]]
 SCORED = {"tuning": "tuning", "validation": "scores"}
 """The parts that models score, and how the names of their scores files begin."""
 
@@ -47,14 +46,16 @@ class Evaluated:
     probability: dict[str, np.ndarray]  # float64 (m,) by part, of a click; empty without scores of the tuning day
 
 
-def with_intervals(values: np.ndarray, user: np.ndarray, seed: int = 0) -> Metrics:
-    """Return the mean of each metric and its 95 % interval over users (int (n,)), ``<metric>_ci``.
+def with_intervals(
+    values: np.ndarray, user: np.ndarray, seed: int = 0, names: Sequence[str] = METRICS
+) -> dict[str, Any]:
+    """Return the mean of each metric and its 95 % interval over users (int (n,)), ``<metric>_ci``, ``None`` of no row.
 
-    ``values`` are float64 (n, metrics), as ``per_slate`` returns them, or the differences of two such arrays.
+    ``values`` are float64 (n, names), as ``per_slate`` returns them, or the differences of two such arrays.
     """
-    metrics: Metrics = {}
-    for (name, mean), ends in zip(mean_metrics(values).items(), user_bootstrap(values, user, seed), strict=True):
-        metrics |= {name: mean, f"{name}_ci": ends.tolist()}
+    metrics: dict[str, Any] = {}
+    for (name, mean), ends in zip(mean_metrics(values, names).items(), user_bootstrap(values, user, seed), strict=True):
+        metrics |= {name: mean, f"{name}_ci": ends.tolist() if np.isfinite(mean) else None}
     return metrics
 
 

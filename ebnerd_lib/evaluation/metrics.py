@@ -15,7 +15,7 @@ Adding a metric is one function in this module, decorated with its name::
 
 # mypy: disable-error-code="no-untyped-def"
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numba import njit
@@ -115,10 +115,10 @@ def _evaluate(scores: np.ndarray, clicked: np.ndarray, offsets: np.ndarray, out:
         column += len(names)
 
 
-def mean_metrics(values: np.ndarray) -> dict[str, float]:
-    """Average the rows of ``per_slate`` that could be evaluated; NaN where there are none."""
+def mean_metrics(values: np.ndarray, names: Sequence[str] = METRICS) -> dict[str, float]:
+    """Average the rows of ``per_slate`` that could be evaluated, whose first value is not NaN; NaN of no row."""
     evaluated = values[~np.isnan(values[:, 0])]
-    return {name: float(evaluated[:, i].mean()) if len(evaluated) else float("nan") for i, name in enumerate(METRICS)}
+    return {name: float(evaluated[:, i].mean()) if len(evaluated) else float("nan") for i, name in enumerate(names)}
 
 
 @metric("auc", "mrr", "ndcg@5", "ndcg@10", "mrr_first")

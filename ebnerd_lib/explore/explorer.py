@@ -399,7 +399,7 @@ class Explorer:
     def listed(self, model: str, user_id: int, time: int) -> pd.DataFrame:
         """Return a model's list for a user at any time, as 04 makes it, see ``lists.recommend``."""
         requests, scores = self._score(model, user_id, time)
-        picked = lists.pick(requests, scores, self._space, self.settings.k, self.settings.diversity)
+        picked = lists.pick(requests.slates, scores, self._space, self.settings.k, self.settings.diversity)
         return lists.recommend(self._models[model], self.dataset, requests, scores, picked)
 
     def _slate_scores(self, moment: Moment, model: str) -> tuple[np.ndarray, str]:

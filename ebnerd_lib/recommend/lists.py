@@ -22,7 +22,7 @@ from ebnerd_lib.evaluation.diversity import (
     self_information,
     serendipity,
 )
-from ebnerd_lib.evaluation.intervals import user_bootstrap
+from ebnerd_lib.evaluation.evaluate import with_intervals
 from ebnerd_lib.features.build import CHUNK
 from ebnerd_lib.recommend.next_click import DEPTH, RULES, NextClicks, by_rule
 from ebnerd_lib.recommend.requests import Requests, shown_between
@@ -40,9 +40,7 @@ _AT_A_TIME = 1 << 11  # slates: memory is bounded by these, not by all
 # --- picking -------------------------------------------------------------------------------------------------
 
 
-def rerank(
-    scores: np.ndarray, article: np.ndarray, offsets: np.ndarray, vectors: np.ndarray, k: int, diversity: float
-) -> np.ndarray:
+def pick(slates: Slates, scores: np.ndarray, space: ArticleSpace, k: int, diversity: float = 0.0) -> np.ndarray:
     """Pick the k best of every slate one after the other, each by its score and by how new it is to the list.
 
     Each step picks the candidate with the largest (1 − λ) · s − λ · max over the picked of the cosine similarity,
@@ -52,37 +50,18 @@ def rerank(
     A candidate whose similarity is unknown, as it or all of the picked lack a vector, is taken to be as similar as
     the mean of those left whose similarity is known; with nothing known, similarity plays no part.
 
-    Scores are float (m,), finite, of articles given as indices, int (m,); slate ``i`` is ``offsets[i]:offsets[i + 1]``
-    of them. ``vectors`` are float32 (articles, size), of length 1, zeros where there is none.
+    Scores are float (m,), finite, one a candidate of the slates.
 
     Returns:
         int64 (n, k), positions among the candidates in order of rank; −1 where a slate is shorter.
-
-    Raises:
-        ConfigError: ``diversity`` lies outside 0 to 1.
-        ValueError: a score is not finite, or the lengths do not fit.
-
-    Examples:
-        >>> vectors = np.array([[1, 0], [1, 0], [0, 1]], dtype=np.float32)
-        >>> scores, slate = np.array([3.0, 2.9, 1.0]), np.array([0, 3])
-        >>> rerank(scores, np.arange(3), slate, vectors, 3, 0.0)
-        array([[0, 1, 2]])
-        >>> rerank(scores, np.arange(3), slate, vectors, 3, 0.5)
-        array([[0, 2, 1]])
     """
-    if not 0.0 <= diversity <= 1.0:
-        raise ConfigError(f"diversity: {diversity} lies outside 0 to 1, where 0 ranks by score alone.")
-    scores, offsets = np.asarray(scores, dtype=np.float64), np.asarray(offsets, dtype=np.int64)
-    if not len(scores) == len(article) == offsets[-1]:
-        raise ValueError(f"{len(scores)} scores and {len(article)} articles for {offsets[-1]} candidates")
-    if not np.isfinite(scores).all():
-        raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite")
+    scores, offsets = np.asarray(scores, dtype=np.float64), slates.offsets
     relevance, out = scaled(scores, offsets), np.full((len(offsets) - 1, k), -1)
     for start in range(0, len(out), _AT_A_TIME):
         ends = offsets[start : start + _AT_A_TIME + 1]
         own = slice(ends[0], ends[-1])
-        articles, place = np.unique(article[own], return_inverse=True)
-        unit = vectors[articles].astype(np.float64)
+        articles, place = np.unique(slates.article[own], return_inverse=True)
+        unit = space.vectors[articles].astype(np.float64)
         similar = np.round(unit @ unit.T, 9)  # so that articles alike tie, in whatever order a library adds
         unknown = ~unit.any(axis=1)
         similar[unknown], similar[:, unknown] = np.nan, np.nan
@@ -92,7 +71,7 @@ def rerank(
 
 @njit(cache=True, nogil=True)
 def _pick(scores, relevance, ends, article, similar, weight, out):  # type: ignore[no-untyped-def]
-    """Pick for some slates, see ``rerank``, into ``out``; ``article`` are rows of ``similar``, NaN where unknown."""
+    """Pick for some slates, see ``pick``, into ``out``; ``article`` are rows of ``similar``, NaN where unknown."""
     for slate in range(len(out)):
         begin, size = ends[slate], ends[slate + 1] - ends[slate]
         own = article[begin - ends[0] : begin - ends[0] + size]
@@ -157,18 +136,9 @@ def score(model: TrainedModel, dataset: Dataset, requests: Requests) -> np.ndarr
     return np.concatenate(out)
 
 
-def pick(requests: Requests, scores: np.ndarray, space: ArticleSpace, k: int, diversity: float = 0.0) -> np.ndarray:
-    """Pick the k best candidates of every user from scores (m,), see ``rerank``; ties by article index.
-
-    Returns:
-        int64 (n, k), positions among the candidates in order of rank; −1 where there are fewer.
-    """
-    return rerank(scores, requests.slates.article, requests.slates.offsets, space.vectors, k, diversity)
-
-
-def articles_of(requests: Requests, picked: np.ndarray) -> np.ndarray:
+def articles_of(slates: Slates, picked: np.ndarray) -> np.ndarray:
     """Return the article indices of lists of positions, −1 where they have none."""
-    return np.where(picked >= 0, requests.slates.article[picked], -1)
+    return np.where(picked >= 0, slates.article[picked], -1)
 
 
 # --- lists ---------------------------------------------------------------------------------------------------
@@ -275,7 +245,7 @@ def beyond_table(
     recent = click_counts([log.take((log.time >= time - _WEEK) & (log.time < time))], len(clicks))
     rows = []
     for name, (tier, picked) in lists.items():
-        articles = articles_of(requests, picked)
+        articles = articles_of(requests.slates, picked)
         values = {
             "diversity": intralist_diversity(articles, space.vectors),
             "serendipity": serendipity(articles, requests.read_offsets, requests.read, space.vectors),
@@ -286,10 +256,9 @@ def beyond_table(
         covered = len(np.unique(given))
         row: dict[str, Any] = {"list": name, "tier": tier}
         for what, value in values.items():
-            mean, low, high, users = mean_interval(value, seed=seed)
-            row |= {what: mean, f"{what}_ci": [low, high] if users else None, f"{what}_users": users}
+            row |= mean_interval(what, value, seed) | {f"{what}_users": int((~np.isnan(value)).sum())}
         row["unclicked"] = float((clicks[given] == 0).mean())
-        row["without_vector"] = int((~space.known[given]).sum())
+        row["without_vector"] = int((~space.vectors[given].any(axis=1)).sum())
         rows.append(row | {"coverage": covered, "coverage_share": covered / len(requests.pool)})
     return pd.DataFrame(rows)
 
@@ -307,7 +276,7 @@ def distribution_table(
     """
     shown, meta = shown_between(dataset, time, hours), dataset.metadata
     given = {"shown": shown[shown > 0]}
-    given |= {name: own[own >= 0] for name, (_, picked) in lists.items() for own in [articles_of(requests, picked)]}
+    given |= {name: requests.slates.article[picked[picked >= 0]] for name, (_, picked) in lists.items()}
     names = ["unknown", *(str(name) for name in _category_names(dataset))]
     counts = {name: np.bincount(meta.category[own], minlength=len(names)) for name, own in given.items()}
     category = pd.DataFrame(counts)
@@ -344,18 +313,16 @@ def on_next_click(found: NextClicks, model: str, space: ArticleSpace, seed: int)
     """
     live, scores, table = found.live, found.scores[model], []
     for weight in WEIGHTS:
-        order = rerank(scores, live.article, live.offsets, space.vectors, DEPTH, weight)
+        order = pick(live, scores, space, DEPTH, weight)
         new = scaled(scores, live.offsets)
         slate, rank = np.nonzero(order >= 0)
         new[order[slate, rank]] = 2.0 + DEPTH - rank
-        ndcg = found.values(found.place(new))[:, 0]
-        listed = np.where(order >= 0, live.article[order], -1)
-        row: dict[str, object] = {"diversity_weight": weight}
-        for name, values in (("ndcg@10", ndcg), ("diversity", intralist_diversity(listed, space.vectors))):
-            known = values[~np.isnan(values)]
-            ends = user_bootstrap(values[:, None], live.user_id, seed=seed)[0]
-            row |= {name: float(known.mean()) if len(known) else np.nan}
-            row |= {f"{name}_ci": ends.tolist() if len(known) else None}
+        row: dict[str, Any] = {"diversity_weight": weight}
+        for name, values in (
+            ("ndcg@10", found.values(found.place(new))[:, 0]),
+            ("diversity", intralist_diversity(articles_of(live, order), space.vectors)),
+        ):
+            row |= with_intervals(values[:, None], live.user_id, seed, [name])
         table.append(row)
     return pd.DataFrame(table)
 
@@ -369,16 +336,14 @@ def on_live(requests: Requests, scores: np.ndarray, space: ArticleSpace, k: int,
         highest); and ``kept``, the share of the list by score alone that is still in it.
     """
     relative = np.append(scaled(scores, requests.slates.offsets), np.nan)  # an empty place, −1, takes the last
-    table = []
-    base = pick(requests, scores, space, k)
+    slates, table = requests.slates, []
+    base = pick(slates, scores, space, k)
     for weight in WEIGHTS:
-        picked = pick(requests, scores, space, k, weight)
-        own = mean_interval(intralist_diversity(articles_of(requests, picked), space.vectors), seed=seed)
+        picked = pick(slates, scores, space, k, weight)
         table.append(
             {
                 "diversity_weight": weight,
-                "diversity": own.mean,
-                "diversity_ci": [own.low, own.high] if own.users else None,
+                **mean_interval("diversity", intralist_diversity(articles_of(slates, picked), space.vectors), seed),
                 "score": float(np.nanmean(relative[picked])),
                 "kept": float(np.isin(picked[picked >= 0], base[base >= 0]).mean()),
             }

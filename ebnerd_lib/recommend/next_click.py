@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import Slates, candidate_rows
 from ebnerd_lib.evaluation.baselines import by_recency
+from ebnerd_lib.evaluation.evaluate import with_intervals
 from ebnerd_lib.evaluation.intervals import user_bootstrap, with_interval
 from ebnerd_lib.features.build import compute_features
 from ebnerd_lib.features.context import feature_context
@@ -97,9 +98,8 @@ class NextClicks:
         found = {}
         for name in self.scores:
             rule = self.best_rule(self.scorers[name][0])
-            more = (self.values(self.ranks[name]) - self.values(self.ranks[rule]))[:, :1]
-            ends = user_bootstrap(more, self.live.user_id, seed)[0].tolist()
-            found[name] = {"rule": rule, "ndcg@10": float(more.mean()), "ndcg@10_ci": ends}
+            more = self.values(self.ranks[name]) - self.values(self.ranks[rule])
+            found[name] = {"rule": rule, **with_intervals(more[:, :1], self.live.user_id, seed, METRICS[:1])}
         return found
 
     def save(self, folder: Path) -> None:

@@ -115,15 +115,11 @@ def make_requests(
     context = feature_context(dataset) if checkpoints is None else checkpoints.context
     slates = pools(dataset, _front_page_requests(dataset, context, user_ids, time), hours, context)
     slates = slates.take(slates.lengths > 0)
-    if not len(shown_between(dataset, time, hours)):
-        raise NothingLeftError(
-            f"time: no article is live at {in_words(time)} with pool_hours {hours:g}. "
-            "Choose a time within the bundle's weeks or a longer pool."
-        )
     if not len(slates):
         raise NothingLeftError(
-            f"user {', '.join(map(str, user_ids[:3]))}: all that is live at {in_words(time)} was read, so there is "
-            "nothing to recommend. Choose others by user_ids, or another time."
+            f"time: at {in_words(time)} there is nothing to recommend to user {', '.join(map(str, user_ids[:3]))}: "
+            f"nothing was in view in the {hours:g} h before that was not read. Choose another time, a longer pool or "
+            "other users."
         )
     columns = [column.name for column in every_column()]
     return Requests(slates, *read_before(context, slates), build(slates, context, checkpoints), columns)
