@@ -13,14 +13,13 @@ import pandas as pd
 from ebnerd_lib import plots
 from ebnerd_lib.configs import ONLINE
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.evaluation import compare as paired
-from ebnerd_lib.evaluation.evaluate import Evaluated, load_scores, scores_file
+from ebnerd_lib.evaluation.evaluate import load_scores, scores_file, with_intervals
 from ebnerd_lib.evaluation.metrics import per_slate
 from ebnerd_lib.pipeline.history import append_line, read_lines
 from ebnerd_lib.pipeline.params import StageConfig, differences, hint, trained_model, with_values
 from ebnerd_lib.pipeline.paths import StagePaths, acquire, profiles, read_json, relative, release, write_json
-from ebnerd_lib.pipeline.report import overview_file, render, render_overview, render_profile
-from ebnerd_lib.pipeline.runs import Run, entries, read_runs
+from ebnerd_lib.pipeline.report import overview_file, render, render_profile
+from ebnerd_lib.pipeline.runs import Run, read_runs
 from ebnerd_lib.pipeline.stale import Hashes, fingerprint
 from ebnerd_lib.pipeline.tune import Aside
 
@@ -64,7 +63,6 @@ def compare(names: list[str], seeds: int = 1) -> str:
     render(page, told, "compare.html.j2", lambda: {**content, **more})
     for profile in profiles:
         render_profile(profile)
-    render_overview()
     return relative(page)
 
 
@@ -79,13 +77,11 @@ def find_runs(names: Iterable[str]) -> list[Run]:
     Raises:
         ConfigError: there is none of a name, or its last run failed; the message has the nearest name.
     """
-    there = [profile for profile in profiles() if StagePaths(profile, "").outputs.is_dir()]
-    done = {name_of(run): run for profile in there for run in read_runs(profile) if run.manifest}
+    done = {name_of(run): run for profile in profiles() for run in read_runs(profile) if run.manifest}
     known = {name: run for name, run in done.items() if trained_model(run.stage) and run.state != "failed"}
     for name in names:
         if name not in known:
-            fault = "failed last" if name in done and done[name].state == "failed" else "is no finished training run"
-            raise ConfigError(f"runs: '{name}' {fault}; {hint(name, known)}")
+            raise ConfigError(f"runs: '{name}' is no training run, has not finished or failed; {hint(name, known)}")
     return [known[name] for name in dict.fromkeys(names)]
 
 
@@ -111,7 +107,7 @@ def table(runs: list[Run], seeds: int = 1) -> dict[str, Any]:
     models = {
         name_of(run) + (" online" if name.endswith(ONLINE) else ""): (run, name, entry)
         for run in runs
-        for name, entry in entries(run, "models").items()
+        for name, entry in run.metrics.get("models", {}).items()
     }
     difference = _differences(models, aside) if is_there else {}
     spread = {name_of(run): repeats(run, seeds, aside) for run in runs if seeds > 1 and is_there}
@@ -147,17 +143,17 @@ def _differences(models: dict[str, tuple[Run, str, dict[str, Any]]], aside: Asid
     """Return the paired differences of all models to the first one, from the scores that their stages saved."""
     if len(models) < 2:
         return {}
-    slates, evaluated = aside.data.parts["validation"], []
-    for name, (run, model, entry) in models.items():
+    slates, values = aside.data.parts["validation"], []
+    for run, model, _ in models.values():
         scores = load_scores(scores_file(run.paths.artifacts, model, "validation"), slates)
-        values = per_slate(scores, slates.clicked, slates.offsets)
-        evaluated.append(Evaluated(name, entry, {"validation": values}, {}))
-    return paired.differences(evaluated, next(iter(models)), slates)
+        values.append(per_slate(scores, slates.clicked, slates.offsets))
+    more = [with_intervals(own - values[0], slates.user_id) for own in values[1:]]
+    return dict(zip([*models][1:], more, strict=True))
 
 
 def _next_click(run: Run) -> dict[str, Any]:
     """Return how well a model ranks what was live: on the tuning day, and on validation if 04 read these artifacts."""
-    model, live = str(trained_model(run.stage)), entries(run, "live")
+    model, live = str(trained_model(run.stage)), run.metrics.get("live", {})
     found: dict[str, Any] = {"tier": next(iter(live.values()))["tier"], "tuning": _kept(run)[1]} if live else {}
     for file in run.paths.artifacts.parent.glob("04_*/manifest.json"):
         read = (read_json(file) or {}).get("inputs", {}).get(f"{relative(run.paths.artifacts)}/model_{model}.pt")
@@ -174,7 +170,7 @@ def _kept(run: Run) -> tuple[int, float | None]:
 
 
 def _best_by(run: Run) -> str:
-    return "val/ndcg" if entries(run, "live") else "val/auc"
+    return "val/ndcg" if "live" in run.metrics else "val/auc"
 
 
 def _curve(run: Run) -> pd.DataFrame:
@@ -209,7 +205,7 @@ def repeats(run: Run, seeds: int, aside: Aside) -> dict[str, Any]:
     file, parameters = run.paths.logs / "seeds.jsonl", run.manifest["parameters"]
     config = StageConfig(run.stage, run.paths.profile, parameters, {}, tuple(run.manifest["reads"]))
     hashes = Hashes(StagePaths(run.paths.profile, "").hashes)
-    own = next(iter(entries(run, "models").values()), None)
+    own = next(iter(run.metrics.get("models", {}).values()), None)
     values: list[float] = []
     if run.manifest["fingerprint"] == fingerprint(config, hashes):
         values += filter(None, [own["validation"]["auc"] if own else _kept(run)[1]])

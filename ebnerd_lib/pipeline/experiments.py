@@ -136,5 +136,4 @@ def clean(profile: str, stage: str = "") -> list[str]:
     for path in doomed:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
     report.render_profile(profile)
-    report.render_overview()
     return [own.stage for own in chosen]

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from ebnerd_lib.configs import flat
 from ebnerd_lib.data.layout import size_in_words
 from ebnerd_lib.pipeline import paths
 from ebnerd_lib.pipeline import runs as known
@@ -43,7 +42,7 @@ _LONG = 8
 
 
 def render_profile(profile: str, reports: bool = True) -> int:
-    """Render what is missing or out of date of a profile's reports, which take seconds, and its index.
+    """Render what is missing or out of date: a profile's reports, which take seconds, its index and the index over all.
 
     Nothing is written for a profile without outputs. Returns how many reports were rendered.
     """
@@ -59,16 +58,18 @@ def render_profile(profile: str, reports: bool = True) -> int:
             rendered += render(report, key, "stage.html.j2", told)
     index = StagePaths(profile, "").outputs / "index.html"
     more = {"history": last_runs(profile), "comparisons": comparisons(profile)}
-    key = _key(facts, [[run.manifest, run.metrics, run.traceback, run.changes] for run in runs], more)
-    if index.parent.is_dir():
-        render(index, key, "index.html.j2", lambda: {**_index_page(profile, runs, origin), **more})
+    key = _key(facts, [[run.manifest, run.metrics, run.changes] for run in runs], more)
+    page = partial(_index_page, profile, runs, origin, more)
+    is_same = index.parent.is_dir() and not render(index, key, "index.html.j2", page)
+    if rendered or not is_same or not overview_file().exists():
+        _render_overview()
     return rendered
 
 
 def render_all() -> list[str]:
     """Render the pages of every profile that has outputs and the index over all; return a line a profile."""
     rendered = {profile: render_profile(profile) for profile in _profiles()}
-    render_overview()
+    _render_overview()
     return [f"{name}: {number} reports rendered, index outputs/{name}/index.html" for name, number in rendered.items()]
 
 
@@ -77,7 +78,7 @@ def overview_file() -> Path:
     return paths.ROOT / "outputs" / "index.html"
 
 
-def render_overview() -> None:
+def _render_overview() -> None:
     """Render the index over all profiles that have outputs."""
     rows = []
     for profile in _profiles():
@@ -114,17 +115,16 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
     notebooks = {stage.partition(".")[0]: page for stage, page in pages.items()}  # of a variant where there is no other
     body = Body(_cells_html(executed), {**notebooks, **pages}, run.stage)
     noted = executed.metadata.get("papermill", {})
-    given = {name: value for name, value in noted.get("parameters", {}).items() if name != "profile"}
     earlier = not failed and (
         run.by_hand or run.state == "failed" or (bool(run.manifest) and not run.paths.is_reported)
     )
     record, metrics = run.manifest, run.metrics
     if failed or earlier or not record:  # the artifacts may be of another run than the notebook
-        record = {"parameters": given, "started": noted.get("start_time"), "duration_seconds": noted.get("duration")}
-        metrics = {}
+        record, metrics = {"started": noted.get("start_time"), "duration_seconds": noted.get("duration")}, {}
+    parameters = record.get("parameters", noted.get("parameters", {}))
     files = [notebook, *([run.paths.artifacts / "metrics.json", run.paths.manifest] if metrics else [])]
-    entries = known.entries(run, "models") or known.entries(run, "baselines")
-    tiers = {entry.get("tier") for entry in entries.values()} or {record.get("parameters", {}).get("tier")}
+    entries = run.metrics.get("models") or run.metrics.get("baselines", {})
+    tiers = {entry.get("tier") for entry in entries.values()} or {parameters.get("tier")}
     scorers = known.own_scorers(run, runs) if metrics else []
     place = runs.index(run)
     return {
@@ -132,13 +132,12 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
         "profile": run.paths.profile,
         "body": body,
         "title": " · ".join([body.title or run.stage, *filter(None, [run.stage.partition(".")[2]])]),
-        "record": {**record, "parameters": flat(record.get("parameters", {}))},
-        "given": flat(given),
+        "record": record,
         "tiers": [tier for tier in _tiers() if tier in tiers],
         "generated": record.get("generated", origin["generated"]),
-        "bundle": record.get("parameters", {}).get("bundle", origin["bundle"]),
+        "bundle": parameters.get("bundle", origin["bundle"]),
         "state": "failed" if failed else "complete" if earlier else run.state,
-        "message": run.traceback if failed and run.state != "failed" else run.message,
+        "message": run.failure if failed else run.message,
         "earlier": earlier,
         "complete_page": run.paths.report.name if failed and run.paths.executed.exists() else "",
         "scorers": scorers,
@@ -152,7 +151,7 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
     }
 
 
-def _index_page(profile: str, runs: list[Run], origin: dict[str, Any]) -> dict[str, Any]:
+def _index_page(profile: str, runs: list[Run], origin: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     scorers = known.scorers(runs)
     return {
         "profile": profile,
@@ -160,9 +159,9 @@ def _index_page(profile: str, runs: list[Run], origin: dict[str, Any]) -> dict[s
         "others": [run for run in runs if not run.belongs],
         "scorers": scorers,
         "scale": _scale(scorers),
-        "tiers": _tiers(),
         "summary": _summary(runs),
         **origin,
+        **more,
     }
 
 
@@ -177,6 +176,7 @@ def _summary(runs: list[Run]) -> dict[str, Any]:
     runs = [run for run in runs if run.belongs]
     told = {run.stage: run for run in runs if run.metrics.get("answer") and run.state != "failed"}
     seconds = [run.manifest["duration_seconds"] for run in runs if is_number(run.manifest.get("duration_seconds"))]
+    parts = {part["part"]: part for run in runs for part in run.metrics.get("parts", [])}
     order = ("failed", "out of date", "not run", "complete")
     return {
         "state": min((run.state for run in runs), key=order.index, default="not run"),
@@ -184,7 +184,7 @@ def _summary(runs: list[Run]) -> dict[str, Any]:
         "stages": len(runs),
         "troubles": [(run.stage, run.state, run.message) for run in runs if run.message],
         "answers": [(stage, told[stage].metrics["answer"]) for stage in _ANSWERS if stage in told],
-        "validation": known.validation(runs),
+        "validation": parts.get("validation", {}),
         "model": next((scorer for scorer in known.scorers(runs) if scorer["kind"] == "model"), None),
         "seconds": sum(seconds) if seconds else None,
         "started": max((run.manifest["started"] for run in runs if run.manifest.get("started")), default=None),
@@ -403,7 +403,7 @@ class Body:
 
     def _anchor_headings(self) -> list[tuple[str, str]]:
         """Give every heading the anchor that Jupyter gives it, numbered where it occurs again."""
-        contents, seen = [], Counter(["top", "failed-cell"])
+        contents, seen = [], Counter(["top", "failed-cell", "parameters"])
         for heading in self._soup.select(".markdown :is(h1, h2, h3, h4)"):
             text = heading.get_text().strip()
             wanted = re.sub(r"\s+", "-", text) or "section"
@@ -422,6 +422,8 @@ class Body:
         label = f"Table {number}. {text}" if text else f"Table {number}"
         figure = table.wrap(self._soup.new_tag("figure", attrs={"class": "table"}))
         box = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": label}
+        if text == "Effective parameters":
+            box["id"] = "parameters"  # to which the indexes link
         table.wrap(self._soup.new_tag("div", attrs=box))
         if text:
             caption.name = "figcaption"
@@ -462,18 +464,17 @@ _NOTHING = {"", "–", "-", "nan", "NaN", "None", "<NA>", "NaT"}
 
 
 def _align(table: Any) -> None:
-    """Mark columns of numbers, intervals below them; counted from the right, as spans leave cells out on the left."""
+    """Mark columns of numbers, and put an interval below its number."""
     from bs4 import BeautifulSoup
 
-    rows = [row.find_all(["td", "th"], recursive=False)[::-1] for row in table.find_all("tr")]
-    bodies = [row for row in rows if row and row[0].find_parent("tbody")]
-    for place in range(max(map(len, bodies), default=0)):
-        texts = {row[place].get_text().strip() for row in bodies if place < len(row)} - _NOTHING
-        if texts and all(map(_NUMBERS.fullmatch, texts)):
-            for row in rows:
-                if place < len(row) and all(cell.get("colspan", "1") == "1" for cell in row):
-                    row[place]["data-number"] = ""
-                    both = _NUMBERS.fullmatch(row[place].get_text().strip())
-                    if both and both[1] and both[2]:
-                        row[place].string = f"{both[1]} "
-                        row[place].append(BeautifulSoup(f"<small>{both[2]}</small>", "html.parser"))
+    rows = [row.find_all(["td", "th"], recursive=False) for row in table.find_all("tr")]
+    for column in zip(*rows, strict=False):
+        texts = {cell.get_text().strip() for cell in column if cell.find_parent("tbody")} - _NOTHING
+        if not texts or not all(map(_NUMBERS.fullmatch, texts)):
+            continue
+        for cell in column:
+            cell["data-number"] = ""
+            both = _NUMBERS.fullmatch(cell.get_text().strip())
+            if both and both[1] and both[2]:
+                cell.string = f"{both[1]} "
+                cell.append(BeautifulSoup(f"<small>{both[2]}</small>", "html.parser"))

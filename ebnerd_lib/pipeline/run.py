@@ -118,7 +118,6 @@ def run(
             say(f"interrupted: {len(kept)} stages are complete and kept{names}. Rerun the command to resume.", True)
             with contextlib.suppress(OSError, EbnerdError, KeyboardInterrupt):
                 report.render_profile(profile)
-                report.render_overview()
             return 130
         except OSError as error:
             named = error.filename if isinstance(error.filename, str | bytes) else whole.outputs
@@ -211,8 +210,6 @@ class _Run:
             return self._end_failed()
         self.hashes.save()  # before the pages, which ask for the same checksums
         rendered = report.render_profile(self.profile)
-        if self.ran or rendered or not report.overview_file().exists():
-            report.render_overview()
         self._send()
         if self.ran:
             say(f"done in {time.monotonic() - start:.0f} s, {len(self.ran)} of {len(self.may_run)} stages run.")
@@ -321,7 +318,6 @@ class _Run:
         try:
             self.hashes.save()
             report.render_profile(self.profile)
-            report.render_overview()
             self._send()
         except OSError as error:
             where = f"The reports could not be written ({error.strerror})."

@@ -5,7 +5,6 @@ Loads no library of numbers, so that the terminal and the check whether a page i
 
 import contextlib
 import re
-import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +16,6 @@ from ebnerd_lib.pipeline import paths as layout
 from ebnerd_lib.pipeline.params import StageConfig, base_config, differences, load_profile
 from ebnerd_lib.pipeline.paths import StagePaths, lab_number, read_json
 from ebnerd_lib.pipeline.stale import stale_stages
-
-_TRACEBACK_LINES = 8
 
 
 @dataclass
@@ -63,12 +60,10 @@ class Run:
         return self.sources[-1][1].name if self.sources else None
 
     @cached_property
-    def traceback(self) -> str:
-        """The last lines of the traceback with which the last batch run ended; empty if there is none."""
-        notebook = read_json(self.paths.failed) or {}
-        outputs = [output for cell in notebook.get("cells", []) for output in cell.get("outputs", [])]
-        lines = [line for output in outputs if output.get("output_type") == "error" for line in output["traceback"]]
-        return "\n".join(plain("\n".join(lines)).splitlines()[-_TRACEBACK_LINES:])
+    def failure(self) -> str | None:
+        """Why the last batch run failed; ``None`` if it did not."""
+        told = read_json(self.paths.failure)
+        return None if told is None else plain(str(told.get("message", "")))
 
 
 def read_runs(profile: str) -> list[Run]:
@@ -87,14 +82,13 @@ def read_runs(profile: str) -> list[Run]:
     runs = []
     for stage in dict.fromkeys([*stages, *there]):
         paths = StagePaths(profile, stage)
-        metrics = read_json(paths.artifacts / "metrics.json")
-        runs.append(Run(paths, read_json(paths.manifest) or {}, metrics or {}))
-    for run in runs:
-        if run.stage in stages:
-            run.changes = configs[run.stage].changes if run.stage in configs else {}
-            run.state, run.message = _state(run, stale.get(run.stage, ""))
+        run = Run(paths, read_json(paths.manifest) or {}, read_json(paths.artifacts / "metrics.json") or {})
+        if stage in stages:
+            run.changes = configs[stage].changes if stage in configs else {}
+            run.state, run.message = _state(run, stale.get(stage, ""))
         else:
             run.state, run.message = _other(run)
+        runs.append(run)
     return runs
 
 
@@ -112,9 +106,8 @@ def _other(run: Run) -> tuple[str, str]:
 
 def _state(run: Run, stale: str) -> tuple[str, str]:
     failure, manifest = run.paths.failure, run.paths.manifest
-    told = read_json(failure)
-    if told is not None and not (run.manifest and manifest.stat().st_mtime_ns > failure.stat().st_mtime_ns):
-        return "failed", plain(str(told.get("message", "")))
+    if run.failure is not None and not (run.manifest and manifest.stat().st_mtime_ns > failure.stat().st_mtime_ns):
+        return "failed", run.failure
     if not run.manifest:
         return "not run", ""
     if not run.by_hand and not run.paths.is_reported:
@@ -141,13 +134,6 @@ def origin(runs: list[Run]) -> dict[str, Any]:
 # --- scorers -----------------------------------------------------------------------------------------------
 
 
-def entries(run: Run, kind: str) -> dict[str, dict[str, Any]]:
-    """Return what a stage says of its ``models`` or ``baselines`` by name, if it is of that form."""
-    found = run.metrics.get(kind)
-    named = found.items() if isinstance(found, dict) else ()
-    return {name: entry for name, entry in named if isinstance(entry, dict)}
-
-
 def scorers(runs: list[Run]) -> list[dict[str, Any]]:
     """Return every scorer with its results on validation, best AUC first; equal ones by name.
 
@@ -157,7 +143,7 @@ def scorers(runs: list[Run]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for run in (run for run in runs if run.belongs and run.state != "failed"):
         for kind in ("model", "baseline"):
-            for name, entry in entries(run, f"{kind}s").items():
+            for name, entry in run.metrics.get(f"{kind}s", {}).items():
                 results, vs_baseline = entry.get("validation") or {}, run.metrics.get("vs_baseline") or {}
                 if name not in found and is_number(results.get("auc")):
                     found[name] = {
@@ -179,15 +165,9 @@ def own_scorers(run: Run, runs: list[Run]) -> list[dict[str, Any]]:
     Each model has its paired difference to the best baseline of the same or a lower tier, ``against``, as its training
     stage found it (see ``save_results``), ``None`` where there is none.
     """
-    own, against = scorers([run]), {each["name"]: each["against"] for each in scorers(runs)}
-    models = [{**each, "against": against.get(each["name"])} for each in own if each["kind"] == "model"]
-    return models or own
-
-
-def validation(runs: list[Run]) -> dict[str, Any]:
-    """Return what 01 counted of validation: its ``impressions``, ``users`` and so on; nothing where it has not run."""
-    parts = [part for run in runs for part in run.metrics.get("parts", []) if isinstance(part, dict)]
-    return next((part for part in parts if part.get("part") == "validation"), {})
+    against = {each["name"]: each["against"] for each in scorers(runs)}
+    own = [{**each, "against": against.get(each["name"])} for each in scorers([run])]
+    return [each for each in own if each["kind"] == "model"] or own
 
 
 def headline(profile: str) -> list[str]:
@@ -211,9 +191,12 @@ def is_number(value: Any) -> bool:
 
 # --- text without commands and local paths -----------------------------------------------------------------
 
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _OVERWRITTEN = re.compile(r"^[^\n]*\r(?=[^\r\n])", re.MULTILINE)
-_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")
+_COMMANDS = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])"
+    r"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)"
+)
+"""Escapes of a terminal, other control characters, and returns that end no line."""
 _CELL = re.compile(r"[^\s\"'`<>(=,]*/ipykernel_\d+/\d+\.py")
 _LIBRARIES = re.compile(r"[^\s\"'`<>(=,]*/(?:site-packages|dist-packages|lib/python3\.\d+)/")
 _HOMES = re.compile(r"(?<![\w.~-])/(?:home|Users)/[^/\s\"'`<>:]+")
@@ -225,7 +208,7 @@ def printable(text: str) -> str:
     >>> printable("\x1b[31mred\x1b[0m\a 10 %\r100 %")
     '100 %'
     """
-    return _CONTROLS.sub("", _OVERWRITTEN.sub("", _ESCAPES.sub("", text)))
+    return _COMMANDS.sub("", _OVERWRITTEN.sub("", text))
 
 
 def plain(text: str) -> str:
@@ -236,8 +219,7 @@ def plain(text: str) -> str:
     """
     text = _LIBRARIES.sub("…/", _CELL.sub("(cell)", printable(text)))
     root, home = str(layout.ROOT), str(Path.home())
-    folders = {home: "~/", sys.prefix: "…/", sys.base_prefix: "…/", root: "", root.replace(home, "~", 1): ""}
-    for folder in sorted(folders, key=len, reverse=True):
+    for folder, short in ((root, ""), (root.replace(home, "~", 1), ""), (home, "~/")):
         if len(folder) > 1:
-            text = re.sub(rf"(?<![\w.~-]){re.escape(folder)}(?:(?=[^\w.-])|$)/?", folders[folder], text)
+            text = re.sub(rf"(?<![\w.~-]){re.escape(folder)}(?![\w.-])/?", short, text)
     return _HOMES.sub("~", text)

@@ -151,7 +151,6 @@ class Stage:
             pages = importlib.import_module("ebnerd_lib.pipeline.report")  # not what a stage is made of
             with contextlib.suppress(OSError):  # pages only tell of what is done
                 pages.render_profile(self.config.profile, reports=not lab_number(self.config.stage))
-                pages.render_overview()
         return manifest
 
     def provenance(self, manifest: dict[str, Any]) -> dict[str, Any]:
