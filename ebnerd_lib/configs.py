@@ -64,32 +64,25 @@ Id = Annotated[int, Field(ge=0, le=4_294_967_295)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
 
 
-class Parameters(BaseModel):
-    """What all notebooks have."""
+class Group(BaseModel):
+    """Settings that stand together under one key; what a file does not give has the default that stands here."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
+
+class Parameters(Group):
+    """What all notebooks have."""
+
     profile: str = Field(description="folder of params/ that is run, and of outputs/ that is written")
-
-
-class SeededParameters(Parameters):
-    """What all notebooks of this repository have."""
-
     seed: int = Field(ge=0, le=2**31 - 1, description="seed of all random numbers: weights, samples and the bootstrap")
 
 
-class ReadingParameters(SeededParameters):
+class ReadingParameters(Parameters):
     """What all notebooks after the first have."""
 
     reads: Annotated[list[Stage], AfterValidator(_each_once)] = Field(
         min_length=1, max_length=20, description="stages whose artifacts are read"
     )
-
-
-class Group(BaseModel):
-    """Settings that stand together under one key; what a file does not give has the default that stands here."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Training(Group):
@@ -178,7 +171,7 @@ class ListParameters(ReadingParameters):
     pool_hours: float = Field(gt=0, le=10_000, description="hours that an article is live after it was in view")
 
 
-class Preprocess(SeededParameters):
+class Preprocess(Parameters):
     """Parameters of ``01_preprocess``."""
 
     bundle: Folder = Field(description="folder of the bundle, relative to the project")

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from ebnerd_lib.pipeline.params import code_cells, read_schema
+from ebnerd_lib.pipeline.params import code_cells, read_defaults
 from ebnerd_lib.pipeline.paths import ROOT, profile_stages, profiles
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -37,7 +37,7 @@ def test_title_question_inputs_and_outputs_come_first(notebook):
 
 
 def test_a_notebook_opened_in_lab_runs_the_sample(notebook):
-    assert read_schema(notebook)["profile"].default == "sample"
+    assert read_defaults(notebook)["profile"] == "sample"
 
 
 def test_what_the_prose_claims_is_checked_whatever_the_shell_says(notebook):

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ebnerd_lib.configs import CONFIGS, nested
+from ebnerd_lib.configs import nested
 from ebnerd_lib.errors import ConfigError, LockedError
 from ebnerd_lib.pipeline import params, paths, report
 from ebnerd_lib.pipeline.params import StageConfig, hint
@@ -28,8 +28,7 @@ def write_variant(profile: str, stage: str, values: dict[str, Any], where: str) 
     """
     known = {name: config.parameters for name, config in params.load_profile(profile).items()}
     notebook, _, variant = stage.partition(".")
-    if notebook not in CONFIGS:
-        raise ConfigError(f"NEW={stage}: ebnerd_lib/configs.py has no notebook {notebook}; {hint(notebook, CONFIGS)}")
+    kind = params.config_class(notebook)
     if not variant:
         raise ConfigError(f"NEW={stage}: a new variant needs a name of its own, as {stage}.wide.")
     paths.check_stage(profile, stage)
@@ -42,7 +41,7 @@ def write_variant(profile: str, stage: str, values: dict[str, Any], where: str) 
         raise ConfigError(f"NEW={stage}: {where} changes no parameter. Name what differs, as SET='dropout=0.2'.")
     params.check_models(profile, [*known, stage])
     params.read_stages(config, {**known, stage: config.parameters})
-    paths.write_whole(paths.parameter_file(profile, stage), "".join(_lines(values, CONFIGS[notebook])))
+    paths.write_whole(paths.parameter_file(profile, stage), "".join(_lines(values, kind)))
 
 
 def _lines(values: Mapping[str, Any], kind: Any, indent: str = "") -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The effective parameters of a stage: the notebook's parameters cell, then the parameter files, checked together.
 
 A line ``name: type = default  # help`` of the cell tagged ``parameters`` declares a parameter. Its legal values stand
-in the notebook's class of ``ebnerd_lib.configs``. Of a notebook without a class, the types of the cell are checked.
+in the notebook's class of ``ebnerd_lib.configs``.
 
 A stage is a notebook with one parameter file. ``03_train_mlp.wide`` is the notebook ``03_train_mlp`` with the file
 ``03_train_mlp.wide.yaml`` on top of ``03_train_mlp.yaml``, where there is one. It trains the model ``mlp_wide``.
@@ -17,20 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError, create_model
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from ebnerd_lib.configs import CONFIGS, ONLINE, Parameters, flat, nested
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.pipeline.paths import notebook_path, parameter_file, profile_stages, relative
 
-_TYPES: dict[str, Any] = {
-    "int": int, "float": float, "str": str, "bool": bool,
-    "list[int]": list[int], "list[float]": list[float], "list[str]": list[str], "list[bool]": list[bool],
-    "dict": dict[str, Any],
-}  # fmt: skip
-_HINTS = {"float_type": " Write floats with a point and a sign, as 1.0e-3.", "string_type": " Put it in quotes."}
-_PLAIN_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9_]*)?(\.[0-9_]*)?([eE][-+]?[0-9]+)?|[-+]?\.(inf|nan)", re.IGNORECASE)
+_PLAIN = {
+    "null": r"null|~|",
+    "bool": r"true|false",
+    "int": r"[-+]?(0|[1-9][0-9_]*)",
+    "float": r"[-+]?((0|[1-9][0-9_]*)(\.[0-9]*)?|\.[0-9]+)(e[-+]?[0-9]+)?",
+}
+"""Values of parameter files that are no text without quotes, by their type in YAML."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,6 @@ def trained_model(stage: str) -> str | None:
     return variant if kind == "news" and variant else f"{kind}_{variant}" if variant else kind
 
 
-@dataclass(frozen=True)
-class Declared:
-    """One line of a parameters cell: the type that it names, as in ``list[int]``, and the default."""
-
-    type: str
-    default: Any
-
-
 def code_cells(notebook: Path) -> list[dict[str, Any]]:
     """Return the code cells of a notebook file, ``source`` joined to one string.
 
@@ -87,12 +80,19 @@ def code_cells(notebook: Path) -> list[dict[str, Any]]:
         raise ConfigError(f"{relative(notebook)}: not a notebook ({error}). Restore it from git.") from error
 
 
-def read_schema(notebook: Path) -> dict[str, Declared]:
-    """Return the parameters that a notebook declares, in order. Their values are not checked here.
+def config_class(notebook: str) -> type[Parameters]:
+    """Return the class with the legal values of a notebook's parameters; raises ``ConfigError`` where there is none."""
+    if notebook not in CONFIGS:
+        raise ConfigError(f"{notebook}: ebnerd_lib/configs.py has no notebook of this name; {hint(notebook, CONFIGS)}")
+    return CONFIGS[notebook]
+
+
+def read_defaults(notebook: Path) -> dict[str, Any]:
+    """Return the parameters that a notebook declares, in order, with their defaults, which are not checked here.
 
     Raises:
-        ConfigError: there is not exactly one cell tagged ``parameters``, or a line of it is not of the form
-            ``name: type = literal``.
+        ConfigError: there is not exactly one cell tagged ``parameters``, a line of it is not of the form
+            ``name: type = literal``, or it declares other parameters than the notebook's class.
     """
     tagged = [c for c in code_cells(notebook) if "parameters" in c.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
@@ -101,21 +101,22 @@ def read_schema(notebook: Path) -> dict[str, Declared]:
         statements = ast.parse(tagged[0]["source"]).body
     except (SyntaxError, ValueError) as error:
         raise ConfigError(f"{relative(notebook)}: the parameters cell is not Python ({error}). Fix it.") from None
-    schema: dict[str, Declared] = {}
+    defaults: dict[str, Any] = {}
     for node in statements:
-        match node:
-            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                kind = ast.unparse(node.annotation)
-            case _:
-                line = ast.unparse(node).splitlines()[0]
-                raise ConfigError(f"{relative(notebook)}: '{line}' is not of the form `name: type = literal  # help`.")
-        if kind not in _TYPES:
-            raise ConfigError(f"{relative(notebook)}: {name}: type {kind} is not one of {', '.join(_TYPES)}.")
         try:
-            schema[name] = Declared(kind, ast.literal_eval(value))
-        except (ValueError, TypeError, MemoryError, RecursionError):
-            raise ConfigError(f"{relative(notebook)}: {name}: its default must be a literal.") from None
-    return schema
+            match node:
+                case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                    defaults[name] = ast.literal_eval(value)
+                case _:
+                    raise ValueError
+        except (ValueError, TypeError):
+            line = ast.unparse(node).splitlines()[0]
+            form = "is not of the form `name: type = literal  # help`"
+            raise ConfigError(f"{relative(notebook)}: '{line}' {form}.") from None
+    if other := {*defaults} ^ {*config_class(notebook.stem).model_fields}:
+        remedy = "Declare it in the parameters cell and in ebnerd_lib/configs.py"
+        raise ConfigError(f"{relative(notebook)}: {', '.join(sorted(other))} stands in one place alone. {remedy}.")
+    return defaults
 
 
 def load_profile(profile: str) -> dict[str, StageConfig]:
@@ -159,8 +160,7 @@ def base_config(profile: str, stage: str) -> StageConfig:
     A variant starts from the file of its notebook, where there is one, less what that says of online updates.
     """
     notebook, _, variant = stage.partition(".")
-    defaults = {name: line.default for name, line in read_schema(notebook_path(stage)).items()}
-    file = parameter_file(profile, notebook)
+    defaults, file = read_defaults(notebook_path(stage)), parameter_file(profile, notebook)
     content = read_yaml(file) if variant and file.exists() else {}
     inherited = {key: value for key, value in content.items() if key not in ("update_minutes", "online")}
     return with_values(StageConfig(stage, profile, {**defaults, "profile": profile}, {}), inherited, relative(file))
@@ -229,7 +229,7 @@ def read_assignments(text: str, where: str) -> dict[str, Any]:
     for pair in filter(str.strip, text.split(";")):
         key, given, value = pair.partition("=")
         try:
-            values[key.strip()] = yaml.load(value, Loader=_PlainLoader)
+            values[key.strip()] = yaml.load(value, Loader=_Loader)
         except Exception:  # as in read_yaml
             given = ""
         if not given:
@@ -264,53 +264,42 @@ def from_values(stage: str, values: Mapping[str, Any]) -> StageConfig:
     Raises:
         ConfigError: a parameter has no value, one that is not legal, or is not declared in the parameters cell.
     """
-    schema = read_schema(notebook_path(stage))
-    for name in {*schema} ^ {*values}:
-        fault = "gets no value" if name in schema else "is not in the parameters cell"
+    defaults = read_defaults(notebook_path(stage))
+    for name in {*defaults} ^ {*values}:
+        fault = "gets no value" if name in defaults else "is not in the parameters cell"
         raise ConfigError(f"{stage}.ipynb: start(): the parameter {name} {fault}. Name the same parameters in both.")
-    parameters = _checked(stage, dict(values), schema, f"{stage}.ipynb")
-    given = {name: value for name, value in parameters.items() if value != schema[name].default}
+    parameters = _checked(stage, dict(values), defaults, f"{stage}.ipynb")
+    given = {name: value for name, value in parameters.items() if value != defaults[name]}
     return StageConfig(stage, parameters["profile"], parameters, given)
 
 
 def _checked(stage: str, values: dict[str, Any], given: Collection[str], where: str) -> dict[str, Any]:
     """Return all parameters of a stage in their types; a message names ``where`` for those given, or the notebook."""
     notebook = notebook_path(stage)
-    kind = CONFIGS.get(notebook.stem)
-    if kind is None:
-        fields: dict[str, Any] = {name: (_TYPES[line.type], ...) for name, line in read_schema(notebook).items()}
-        kind = create_model("Parameters", __base__=Parameters, **fields)
+    kind = config_class(notebook.stem)
     try:
         checked = kind.model_validate(values).model_dump()
     except ValidationError as error:
         problem = min(error.errors(include_url=False), key=lambda each: each["loc"][0] not in given)
         name = str(problem["loc"][0])
-        place, description = where if name in given else relative(notebook), None
-        if problem["type"] == "extra_forbidden" and len(problem["loc"]) > 1:
-            *_, key = problem["loc"]
-            group: Any = kind.model_fields[name].annotation
-            near = hint(str(key), group.model_fields)
-            raise ConfigError(f"{place}: {name}: unknown key {shown(key)}; {near}") from None
-        if problem["type"] == "missing":
-            raise ConfigError(f"{relative(notebook)}: the parameters cell lacks {name}. Add it there.") from None
-        if problem["type"] == "extra_forbidden":
-            own = f"{kind.__name__} of ebnerd_lib/configs.py"
-            raise ConfigError(f"{relative(notebook)}: {own} lacks {name}. Declare its legal values there.") from None
-        description = kind.model_fields[name].description
-        raise ConfigError(f"{place}: {_sentence(problem, description)}") from None
+        place = where if name in given else relative(notebook)
+        raise ConfigError(f"{place}: {_sentence(problem, kind.model_fields[name])}") from None
     return {name: checked[name] for name in values}
 
 
-def _sentence(problem: ErrorDetails, description: str | None) -> str:
+def _sentence(problem: ErrorDetails, field: FieldInfo) -> str:
     """Say which key has which value, what is legal, and what the key means."""
     name, *items = problem["loc"]
-    key, reason = f"{name}{''.join(f'[{item}]' for item in items)}", problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":  # of a group
+        known = getattr(field.annotation, "model_fields", {})
+        return f"{name}: unknown key {shown(items[-1])}; {hint(str(items[-1]), known)}"
     if problem["type"] == "literal_error":
         fault = f"is not one of {problem['ctx']['expected'].replace(' or ', ', ')}"
     else:
+        reason = problem["msg"].removeprefix("Value error, ")
         fault = f"is refused: {reason[0].lower()}{reason[1:]}"
-    meaning = f" ({description})." if description else "."
-    return f"{key}: {shown(problem['input'])} {fault}{meaning}{_HINTS.get(problem['type'], '')}"
+    key = f"{name}{''.join(f'[{item}]' for item in items)}"
+    return f"{key}: {shown(problem['input'])} {fault} ({field.description})."
 
 
 def hint(name: str, known: Collection[str]) -> str:
@@ -340,26 +329,22 @@ def read_yaml(file: Path) -> dict[str, Any]:
             something else than keys and values.
     """
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_PlainLoader)
-    except FileNotFoundError:
-        raise ConfigError(f"{relative(file)}: no such parameter file.") from None
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader) or {}
     except OSError as error:
         raise ConfigError(f"{relative(file)}: cannot be read ({error.strerror}). Put a parameter file there.") from None
     except Exception as error:  # YAML's constructors raise a dozen kinds on malformed values; all mean the same here
         reason = " ".join(str(error).split()).encode("ascii", "backslashreplace").decode()[:300]
         raise ConfigError(f"{relative(file)}: not valid YAML ({reason}). Write `key: value` lines.") from error
-    if content is None:
-        return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{relative(file)}: must hold `key: value` lines, holds a {type(content).__name__}.")
     return content
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """YAML's safe loader for plain values that mean what they look like.
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader for plain values that mean what they look like: ``no``, ``010``, ``1:30`` and dates are text.
 
-    It refuses a key that occurs twice, of which YAML takes the last; an alias, with which a few lines grow beyond any
-    memory; and numbers that YAML 1.1 reads otherwise than they look, as ``010`` for 8 and ``1:30`` for 90.
+    It refuses a key that occurs twice, of which YAML takes the last, and an alias, with which a few lines grow beyond
+    any memory.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -376,13 +361,7 @@ class _PlainLoader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, f"key {shown(twice)} occurs twice", node.start_mark)
         return content
 
-    def construct_plain_number(self, node: yaml.ScalarNode) -> int | float:
-        """Construct a number in decimal notation."""
-        if not _PLAIN_NUMBER.fullmatch(node.value):
-            fault = f"{node.value} reads otherwise than it looks: write a plain number or quotes"
-            raise yaml.constructor.ConstructorError(None, None, fault, node.start_mark)
-        return self.construct_yaml_int(node) if node.tag.endswith(":int") else self.construct_yaml_float(node)
 
-
-for _kind in ("int", "float"):
-    _PlainLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", _PlainLoader.construct_plain_number)
+_Loader.yaml_implicit_resolvers = {}
+for _kind, _form in _PLAIN.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"({_form})$"), None)
