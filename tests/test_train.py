@@ -191,5 +191,5 @@ def test_devices_and_nodes_follow_from_how_processes_were_started(monkeypatch, v
         monkeypatch.delenv(name)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with nullcontext() if expected is not None else pytest.raises(ConfigError, match="5 processes on 2 nodes"):
+    with nullcontext() if expected is not None else pytest.raises(ConfigError, match="5 processes on 3 nodes"):
         assert verb.spread() == expected

@@ -1,6 +1,7 @@
 """A training stage without its notebook: the same artifacts by the same functions, on one process or on several."""
 
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pytorch_lightning as pl
 import torch.distributed as dist
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
@@ -23,7 +24,6 @@ from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.answers import save_results
 from ebnerd_lib.features.build import Features, read_features
 from ebnerd_lib.models.base import SlateModel, find_model, one_thread
-from ebnerd_lib.pipeline.history import send
 from ebnerd_lib.pipeline.params import StageConfig, hint, load_profile, read_assignments, trained_model, with_values
 from ebnerd_lib.pipeline.paths import StagePaths, relative
 from ebnerd_lib.pipeline.run import end_with_parent, interruptible
@@ -69,7 +69,7 @@ def train(profile: str, stage: str, assignments: str = "") -> None:
         raise ConfigError(f"--stage: '{stage}' is no training stage of profile {profile}; {hint(stage, known)}")
     asked = with_values(configs[stage], read_assignments(assignments, "--set"), "--set")
     config = _spread(asked)
-    with interruptible(), _ended_in_order():
+    with interruptible(), _told_of_others():
         quiet()
         if TorchElasticEnvironment.detect():
             end_with_parent()
@@ -87,25 +87,17 @@ def train(profile: str, stage: str, assignments: str = "") -> None:
 
 
 def _spread(config: StageConfig) -> StageConfig:
-    """Return the parameters for as many processes as were started."""
-    asked = {name: config.parameters["trainer"][name] for name in ("devices", "num_nodes")}
-    started = spread()
-    if not started:
-        if asked["devices"] * asked["num_nodes"] > 1:
-            raise ConfigError(
-                f"devices: {asked['devices']} on {asked['num_nodes']} nodes, but this process was started alone. Start "
-                f"`torchrun --nnodes {asked['num_nodes']} --nproc-per-node {asked['devices']} -m ebnerd_lib train ...`."
-            )
-        return config
-    wrong = [name for name, number in asked.items() if number not in (1, started[name])]
-    if wrong:
+    """Return the parameters for as many processes as were started, from which devices, nodes and strategy follow."""
+    asked, started = config.parameters["trainer"], spread()
+    if started:
+        strategy = "ddp" if asked["strategy"] in ("auto", "ddp_notebook") else asked["strategy"]
+        return with_values(config, {"trainer": {**started, "strategy": strategy}}, "the launcher")
+    if asked["devices"] * asked["num_nodes"] > 1:
         raise ConfigError(
-            f"{wrong[0]}: {asked[wrong[0]]}, but {started[wrong[0]]} were started. Leave {wrong[0]} out: it follows "
-            "from how the processes are started."
+            f"devices: {asked['devices']} on {asked['num_nodes']} nodes, but this process was started alone. Start "
+            f"`torchrun --nnodes {asked['num_nodes']} --nproc-per-node {asked['devices']} -m ebnerd_lib train ...`."
         )
-    strategy = config.parameters["trainer"]["strategy"]
-    strategy = "ddp" if strategy in ("auto", "ddp_notebook") else strategy
-    return with_values(config, {"trainer": {**started, "strategy": strategy}}, "the launcher")
+    return config
 
 
 def spread() -> dict[str, int]:
@@ -118,16 +110,15 @@ def spread() -> dict[str, int]:
         ConfigError: the nodes have different numbers of processes.
     """
     if TorchElasticEnvironment.detect():
-        processes, on_node = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = max(1, processes // on_node)
+        processes = int(os.environ["WORLD_SIZE"])
+        nodes = math.ceil(processes / int(os.environ["LOCAL_WORLD_SIZE"]))
     elif SLURMEnvironment.detect():
         processes, nodes = int(os.environ["SLURM_NTASKS"]), int(os.environ.get("SLURM_NNODES", "1"))
-        on_node = max(1, processes // nodes)
     else:
         return {}
-    if on_node * nodes != processes:
+    if processes % nodes:
         raise ConfigError(f"devices: {processes} processes on {nodes} nodes. Start equally many on each node.")
-    return {"devices": on_node, "num_nodes": nodes} if processes > 1 else {}
+    return {"devices": processes // nodes, "num_nodes": nodes} if processes > 1 else {}
 
 
 def _join(options: dict[str, Any]) -> None:
@@ -155,8 +146,6 @@ def _run(config: StageConfig, stage: Stage | None) -> None:
     for name, entry in stage.metrics.get("models", {}).items():
         print(f"{name}  validation auc {entry['validation']['auc']:.4f}")
     print(f"{config.stage}: complete in {manifest['duration_seconds']:.0f} s, artifacts in {relative(stage.folder)}")
-    if told := send(paths):
-        print(told)
 
 
 def inputs_of(parameters: Mapping[str, Any], data: Dataset, features: dict[str, Features]) -> TrainingInputs:
@@ -208,37 +197,31 @@ def fit(
     options = dict(parameters["trainer"])
     if options.get("strategy") == "ddp":  # buffers are those of the transform, which do not change
         options["strategy"] = DDPStrategy(forward_sync_buffers=False)
+    more = []
+    if several():  # Lightning's own answer to SIGTERM first waits for the other processes, who know nothing
+        answer = signal.getsignal(signal.SIGTERM)
+        more = [LambdaCallback(on_train_start=lambda *_: signal.signal(signal.SIGTERM, answer))]
     trainer = pl.Trainer(
         max_epochs=parameters["epochs"],
-        callbacks=[EpochSeed(seed), stop, log, *checkpoints.callbacks, *([OwnSigterm()] if several() else [])],
+        callbacks=[EpochSeed(seed), stop, log, *checkpoints.callbacks, *more],
         logger=TensorBoardLogger(logs, name, version="", purge_step=checkpoints.steps),
         **TRAINER,
         **options,
     )
     with one_thread():
-        trainer.fit(SlateTraining(network), slates, ckpt_path=checkpoints.last, weights_only=True)
+        try:
+            trainer.fit(SlateTraining(network), slates, ckpt_path=checkpoints.last, weights_only=True)
+        except SystemExit as exit:  # Lightning's answer to an interruption
+            raise KeyboardInterrupt from exit
     best_epoch = checkpoints.load_best(network)
     return Fit(TrainedModel.of(name, network, inputs), log.curve, best_epoch)
 
 
-class OwnSigterm(Callback):
-    """Keeps this process's own answer to SIGTERM: Lightning's first waits for the other processes, who know nothing."""
-
-    def __init__(self) -> None:
-        self._answer = signal.getsignal(signal.SIGTERM)
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Undo what Lightning has set by now."""
-        signal.signal(signal.SIGTERM, self._answer)
-
-
 @contextlib.contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """Tell an interruption and a lost process apart from failures of this one."""
+def _told_of_others() -> Iterator[None]:
+    """Tell the loss of another process apart from failures of this one."""
     try:
         yield
-    except SystemExit as exit:  # Lightning's answer to an interruption
-        raise KeyboardInterrupt from exit
     except RuntimeError as error:
         if not (several() and (isinstance(error, dist.DistError) or "gloo" in str(error))):
             raise

@@ -80,11 +80,8 @@ class Aside:
                 report(epoch)
             return Fit(trees, pd.DataFrame([epoch]), 0), inputs
         inputs = inputs_of(parameters, self.data, self.features)
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                return fit(model_class(parameters), parameters, inputs, logs, name, report), inputs
-        except SystemExit as exit:  # Lightning's answer to an interruption
-            raise KeyboardInterrupt from exit
+        with contextlib.redirect_stdout(io.StringIO()):
+            return fit(model_class(parameters), parameters, inputs, logs, name, report), inputs
 
     def auc(self, model: TrainedModel, part: str) -> float:
         """Return the mean AUC of a model over the slates of a part."""
