@@ -39,6 +39,12 @@ MEMBER = "predictions.txt"
 _ROWS = 1 << 16  # rows written or read at a time
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same bytes on every day
 _LINE = r"^(?P<id>[0-9]{1,11}) \[(?P<ranks>[0-9]{1,10}(?:,[0-9]{1,10})*)\]$"
+_FAULTS = (
+    "is not of the form `<impression_id> [r1,r2,…]`, without spaces inside the brackets",
+    "has another impression_id than its row of the test file",
+    "has not as many ranks as its row of the test file has candidates",
+    "has ranks that are no permutation of 1 to the number of candidates",
+)
 _OTHER_SCALE = 3.0
 
 
@@ -222,24 +228,22 @@ def check_submission(file: Path, test: Path) -> int:
     for rows in batches(test / TEST / "behaviors.parquet", TEST_BEHAVIORS, names):
         asked.append(np.stack([rows["impression_id"].to_numpy(), list_lengths(rows["article_ids_inview"])]))
     (ids, lengths), lines = np.concatenate(asked, axis=1), 0
-    wrong: dict[str, list[int]] = {}
+    found = np.zeros(len(ids), np.int8)
     with step_bar(f"checking {file.name}") as progress:
         for some in _lines(file):
             rows = slice(lines, lines + len(some))
-            for fault, places in _faults(some[: len(ids[rows])], ids[rows], lengths[rows]):
-                if len(places):
-                    wrong.setdefault(fault, []).extend((lines + 1 + places).tolist())
+            found[rows] = _faults(some[: len(ids[rows])], ids[rows], lengths[rows])
             lines += len(some)
             progress(min(1.0, lines / max(len(ids), 1)))
-    faults = []
-    for text, numbers in wrong.items():
-        more = f", the first of {len(numbers)} such," if len(numbers) > 1 else ""
-        faults.append(f"line {numbers[0]}{more} {text}")
+    wrong = []
+    for number, text in enumerate(_FAULTS, 1):
+        if len(places := np.flatnonzero(found == number)):
+            wrong.append(f"line {places[0] + 1} {text} ({len(places)} such lines)")
     if lines != len(ids):
-        faults.append(f"{lines} lines for {len(ids)} rows of {TEST}/behaviors.parquet")
-    if faults:
+        wrong.append(f"{lines} lines for {len(ids)} rows of {TEST}/behaviors.parquet")
+    if wrong:
         raise SubmissionError(
-            f"{file}: {MEMBER}: {'; '.join(faults)}. Write one line a row of the test file, in its order."
+            f"{file}: {MEMBER}: {'; '.join(wrong)}. Write one line a row of the test file, in its order."
         )
     return lines
 
@@ -273,22 +277,19 @@ def _text(ids: np.ndarray, offsets: np.ndarray, ranks: np.ndarray) -> bytes:
     return "".join(lines.to_pylist()).encode()
 
 
-def _faults(lines: list[bytes], impression_id: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield what is wrong with lines for rows of the test file, and which lines; of each line its first fault."""
+def _faults(lines: list[bytes], impression_id: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return the first fault of each line for its row of the test file: its number in ``_FAULTS``, 0 without one."""
     found = pc.extract_regex(pa.array(lines, pa.binary()), _LINE)
     formed = np.flatnonzero(found.is_valid())
-    form = "is not of the form `<impression_id> [r1,r2,…]`, without spaces inside the brackets"
-    yield form, np.flatnonzero(found.is_null())
     given, lists = found.drop_null().flatten()
     same = given.cast(pa.string()).cast(pa.int64()).to_numpy() == impression_id[formed]
-    yield "has another impression_id than its row of the test file", formed[~same]
     ranks = pc.split_pattern(lists.cast(pa.string()), ",")
     counts = pc.list_value_length(ranks).to_numpy()
-    fits = counts == lengths[formed]
-    yield "has not as many ranks as its row of the test file has candidates", formed[same & ~fits]
     values = pc.list_flatten(ranks).cast(pa.int64()).to_numpy()
     line = np.repeat(np.arange(len(formed)), counts)
     wanted = np.arange(1, len(values) + 1) - np.repeat(np.cumsum(counts) - counts, counts)
     odd = np.zeros(len(formed), bool)
     odd[line[values[np.lexsort((values, line))] != wanted]] = True
-    yield "has ranks that are no permutation of 1 to the number of candidates", formed[same & fits & odd]
+    faults = np.ones(len(lines), np.int8)
+    faults[formed] = np.select([~same, counts != lengths[formed], odd], [2, 3, 4])
+    return faults
