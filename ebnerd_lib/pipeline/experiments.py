@@ -2,7 +2,7 @@
 
 import fnmatch
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -12,6 +12,7 @@ from ebnerd_lib.errors import ConfigError, LockedError
 from ebnerd_lib.pipeline import params, paths, report
 from ebnerd_lib.pipeline.params import StageConfig, hint
 from ebnerd_lib.pipeline.paths import StagePaths
+from ebnerd_lib.pipeline.stale import reached
 
 
 def write_variant(profile: str, stage: str, values: dict[str, Any], where: str) -> None:
@@ -90,18 +91,8 @@ def select(configs: Mapping[str, StageConfig], only: str = "", start: str = "") 
         if not (found := fnmatch.filter(configs, word)):
             raise ConfigError(f"{'ONLY' if only else 'FROM'}={word}: no such stage; {hint(word, configs)}")
         named |= {*found}
-    asked = _reached(named, readers) if start else named
-    return asked, asked | _reached(named, reads)
-
-
-def _reached(start: Iterable[str], links: Mapping[str, Collection[str]]) -> set[str]:
-    """Return some stages and all that links lead to from them."""
-    found, waiting = set[str](), [*start]
-    while waiting:
-        if (stage := waiting.pop()) not in found:
-            found.add(stage)
-            waiting += links[stage]
-    return found
+    asked = reached(named, readers.__getitem__) if start else named
+    return asked, asked | reached(named, reads.__getitem__)
 
 
 def clean(profile: str, stage: str = "") -> list[str]:

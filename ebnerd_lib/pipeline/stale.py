@@ -1,16 +1,17 @@
 """Which stages are stale, and in which order they run."""
 
 import ast
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, get_args
 
-from ebnerd_lib.configs import WITHOUT_EFFECT, Factorisation
+from ebnerd_lib.configs import WITHOUT_EFFECT, Factorisation, Item
 from ebnerd_lib.data.layout import check_files
 from ebnerd_lib.errors import ConfigError, EbnerdError
 from ebnerd_lib.pipeline.params import StageConfig, code_cells, hint, load_profile
@@ -95,12 +96,12 @@ def fingerprint(config: StageConfig, hashes: Hashes) -> str:
 
 
 def stage_modules(config: StageConfig) -> list[Path]:
-    """Return the modules that a stage runs: see ``notebook_modules``, with all that these import in turn.
+    """Return the modules that a stage runs, sorted: see ``notebook_modules``, with all that these import in turn.
 
     Raises:
         ConfigError: as ``notebook_modules``.
     """
-    return closure(notebook_modules(config))
+    return sorted(reached(notebook_modules(config), lambda file: _imports(file.read_text(encoding="utf-8"))))
 
 
 def notebook_modules(config: StageConfig) -> set[Path]:
@@ -115,7 +116,7 @@ def notebook_modules(config: StageConfig) -> set[Path]:
     files: set[Path] = set()
     for number, cell in enumerate(code_cells(notebook), 1):
         try:
-            files |= _imports(_plain_python(cell["source"]))
+            files |= _cell_imports(cell["source"])
         except SyntaxError as error:
             place = f"{relative(notebook)}: code cell {number}"
             raise ConfigError(f"{place} is not Python ({error.msg}). Fix it.") from None
@@ -134,36 +135,33 @@ def model_module(model: str) -> str:
     return "mf" if model in get_args(Factorisation) else model
 
 
-def closure(start: set[Path]) -> list[Path]:
-    """Return some modules of the package and all that they import of it, directly or in turn, sorted."""
-    found: set[Path] = set()
-    waiting = set(start)
+def reached(start: Iterable[Item], links: Callable[[Item], Iterable[Item]]) -> set[Item]:
+    """Return some items and all that links lead to from them, directly or in turn.
+
+    >>> sorted(reached([1], {1: [2], 2: [1], 3: [2]}.__getitem__))
+    [1, 2]
+    """
+    found, waiting = set[Item](), [*start]
     while waiting:
-        file = waiting.pop()
-        if file not in found:
-            found.add(file)
-            waiting |= _imports(file.read_text(encoding="utf-8"))
-    return sorted(found)
+        if (item := waiting.pop()) not in found:
+            found.add(item)
+            waiting += links(item)
+    return found
 
 
-def _plain_python(source: str) -> str:
-    """Put ``pass`` in the place of IPython's magics, shell and help lines, which are not Python.
+def _cell_imports(source: str) -> set[Path]:
+    """Return what a cell imports, with ``pass`` in the place of IPython's magics, shell and help lines.
 
     What stands below ``%%time`` is Python, below ``%%bash`` not.
     """
-    is_magic = source.startswith("%%")
-    source = source.partition("\n")[2] if is_magic else source
-    if not _is_python(source):
-        source = re.sub(r"(?m)^(\s*)([%!].*|[\w.]+\s*=\s*[%!].*|.*\?)$", r"\1pass", source)
-    return "" if is_magic and not _is_python(source) else source
-
-
-def _is_python(source: str) -> bool:
+    with contextlib.suppress(SyntaxError):
+        return _imports(source)
     try:
-        ast.parse(source)
-    except (SyntaxError, ValueError):
-        return False
-    return True
+        return _imports(re.sub(r"(?m)^(\s*)([%!].*|[\w.]+\s*=\s*[%!].*|.*\?)$", r"\1pass", source))
+    except SyntaxError:
+        if source.startswith("%%"):
+            return set()
+        raise
 
 
 def _imports(source: str) -> set[Path]:
