@@ -26,6 +26,7 @@ if sys.argv[1:3] == ["doctor", "--profile"] and importlib.util.find_spec("click"
 import click
 
 from ebnerd_lib.configs import SplitName, Tier
+from ebnerd_lib.pipeline.paths import DETERMINISM
 
 INTERRUPTED = 130
 """Exit code of a program that was interrupted, as shells have it: 128 + SIGINT."""
@@ -56,7 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 @click.group(help=__doc__)
 def verbs() -> None:
-    """Group the verbs."""
+    """Set what reproducibility depends on before a verb loads torch, which reads it once."""
+    for name, value in DETERMINISM.items():
+        os.environ.setdefault(name, value)
 
 
 @verbs.command()
@@ -133,7 +136,6 @@ def train(profile: str, stage: str, assignments: tuple[str, ...]) -> None:
     batch_size stays the number of slates a batch over all of them, each takes its share, and devices, num_nodes and
     strategy follow from how they were started. See docs/scaling.md.
     """
-    _be_deterministic()
     from ebnerd_lib.pipeline.train import train
 
     train(profile, stage, ";".join(assignments))
@@ -149,7 +151,6 @@ def tune(profile: str, stage: str, trials: int) -> int:
     What is searched stands in params/tune.yaml. A search that was stopped resumes; the same command in another
     terminal, or on another machine that shares the folder outputs/, works on the same search.
     """
-    _be_deterministic()
     from ebnerd_lib.pipeline.tune import tune
 
     return tune(profile, stage, trials)
@@ -163,7 +164,6 @@ def compare(runs: str, seeds: int) -> None:
 
     With --seeds each run is trained again with that many seeds in all, for the mean and spread of its AUC.
     """
-    _be_deterministic()
     from ebnerd_lib.pipeline.compare import compare
 
     print(f"page: {compare(runs.split(), seeds)}")
@@ -280,7 +280,6 @@ def evaluate(
 @click.option("--out", type=Path, default=Path("predictions.zip"), show_default=True, help="file")
 def submit(profile: str, model: str, test: Path, out: Path) -> None:
     """Rank the hidden test set with a trained model and write the file to send."""
-    _be_deterministic()
     from ebnerd_lib.pipeline.submission import submit
 
     submit(profile, model, test, out)
@@ -295,14 +294,6 @@ def check_submission(file: Path, test: Path) -> None:
 
     lines = check_submission(file, test)
     print(f"{file}: {lines:,} lines, every one a permutation for its row of {test}.")
-
-
-def _be_deterministic() -> None:
-    """Set the environment variables that reproducibility depends on, before torch is loaded, which reads them once."""
-    from ebnerd_lib.pipeline.run import DETERMINISM
-
-    for name, value in DETERMINISM.items():
-        os.environ.setdefault(name, value)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from ebnerd_lib.pipeline.experiments import clean, keep, select, write_variant
 from ebnerd_lib.pipeline.lab import write_copies
 from ebnerd_lib.pipeline.params import load_config, load_profile, read_assignments
 from ebnerd_lib.pipeline.paths import ROOT, StagePaths, acquire, release
-from ebnerd_lib.pipeline.stale import order
 
 NEW = "03_train_mlp.mine"
 
@@ -102,8 +101,12 @@ def started(monkeypatch, stale, force=False, **choice):
     monkeypatch.setattr(runner, "fingerprint", lambda config, hashes: config.stage)
     monkeypatch.setattr(runner, "is_fresh", lambda config, wanted, hashes: config.stage not in stale)
     asked, may_run = select(CONFIGS, **choice)
-    one = runner._Run("smoke", CONFIGS, may_run, asked if force else set(), 1, [])
-    return {stage for stage in CONFIGS if one._stale(stage)}, one.left
+    one, stages = runner._Run("smoke", CONFIGS, may_run, asked if force else set(), 1, {}), set()
+    for stage in CONFIGS:
+        if one._stale(stage):
+            stages.add(stage)
+            one.ended[stage] = runner.COMPLETE
+    return stages, [stage for stage, how in one.ended.items() if how == runner.LEFT]
 
 
 def test_a_selection_runs_stale_inputs_and_leaves_readers_of_other_stale_stages(project, monkeypatch, capsys):
@@ -124,19 +127,6 @@ def cells(file, source=None):
         own["source"] = source
         file.write_text(json.dumps(content))
     return content["cells"], own
-
-
-def test_a_stage_that_is_run_by_hand_meanwhile_fails_alone(project, monkeypatch, capsys):
-    monkeypatch.setattr(runner, "fingerprint", lambda config, hashes: config.stage)
-    monkeypatch.setattr(runner, "is_fresh", lambda config, wanted, hashes: config.stage != ONE)
-    monkeypatch.setattr(runner, "ORPHAN_SECONDS", 0.1)
-    kept: list[str] = []
-    with start_holder(StagePaths("smoke", ONE).lock) as process:
-        assert process.stdout.readline() == "held\n"
-        code = runner._Run("smoke", CONFIGS, {*CONFIGS}, set(), 1, kept).run(order(CONFIGS))
-        process.stdin.close()
-    assert code == 1 and {*CONFIGS} - {*kept} == {ONE, *LAST}
-    assert f"{ONE}: not run: " in capsys.readouterr().err
 
 
 def test_copies_for_jupyterlab_have_the_parameters_and_what_was_edited_is_kept(project):

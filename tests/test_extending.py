@@ -14,8 +14,7 @@ import pytest
 from bs4 import BeautifulSoup
 from runs import copy_of, metrics, python
 
-from ebnerd_lib.pipeline.paths import ROOT
-from ebnerd_lib.pipeline.run import DETERMINISM
+from ebnerd_lib.pipeline.paths import DETERMINISM, ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -54,5 +54,5 @@ def test_a_row_tells_what_a_stage_does_and_ctrl_c_leaves_the_terminal_as_it_was(
 
 def test_a_kernel_that_did_not_start_is_no_lack_of_memory():
     said = runner.with_remedy("smoke", "DeadKernelError: Kernel died before replying to kernel_info")
-    assert "did not start" in said and "memory" not in said
+    assert "ulimit -n" in said and "memory" not in said
     assert "memory" in runner.with_remedy("smoke", "DeadKernelError: Kernel died")

@@ -4,7 +4,6 @@ Loads MLflow only where the parameter ``mlflow`` of a stage names a tracking URI
 """
 
 import contextlib
-import csv
 import hashlib
 import importlib.util
 import json
@@ -123,6 +122,7 @@ def send(paths: StagePaths) -> str:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # said below, in plain characters
     try:
         import mlflow
+        import pandas as pd
 
         mlflow.set_tracking_uri(uri)
         mlflow.set_experiment(paths.profile)
@@ -133,9 +133,8 @@ def send(paths: StagePaths) -> str:
             mlflow.log_metric("duration_seconds", manifest["duration_seconds"])
             mlflow.set_tags({"run": manifest["run"], "commit": manifest["git"]["commit"] or ""})
             for file in sorted(paths.artifacts.glob("curve_*.csv")):
-                with file.open(encoding="utf-8", newline="") as stream:
-                    for row in csv.DictReader(stream):
-                        mlflow.log_metrics({name: float(value) for name, value in row.items()}, int(row["epoch"]) + 1)
+                for row in pd.read_csv(file).to_dict("records"):
+                    mlflow.log_metrics(row, int(row["epoch"]) + 1)
             for file in sorted(paths.artifacts.glob("model_*.pt")):
                 mlflow.log_artifact(str(file), "models")
             for file in [paths.manifest, *([paths.report] if manifest["run"] == "batch" else [])]:

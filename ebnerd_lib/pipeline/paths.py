@@ -6,9 +6,10 @@ import json
 import os
 import platform
 import re
+import resource
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 """The project's folder; every path in artifacts and reports is relative to it."""
+DETERMINISM = {"PYTHONHASHSEED": "0", "MKL_CBWR": "AVX2,STRICT", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+"""What a process needs in its environment from the start, for the same bytes on any number of threads."""
 PREPROCESSED = "01_preprocess"
 """The stage whose artifacts training and submissions start from."""
 
@@ -176,7 +179,7 @@ def environment() -> dict[str, Any]:
     """Return git state, versions, platform, device and threads; nothing that names a person, host or folder."""
     return {
         "git": _git(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "device": _device(),
@@ -191,11 +194,7 @@ def threads(default: int) -> int:
 
 
 def peak_memory_mb() -> float:
-    """Return the peak resident memory of this process in MB, mapped files included; 0 where it cannot be told."""
-    try:
-        import resource
-    except ImportError:
-        return 0.0
+    """Return the peak resident memory of this process in MB, mapped files included."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
@@ -206,27 +205,15 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def _git() -> dict[str, Any]:
-    if not (ROOT / ".git").exists():  # git would look further up, and find the repository of something else
-        return {"commit": None, "dirty": None}
+    """Return the commit of the project and whether something differs from it; ``None`` where it is no checkout."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # of another one's hook
+    words = ["git", "--git-dir=.git", "status", "--porcelain=v2", "--branch"]  # without, git would look further up
     try:
-        return {"commit": _run("rev-parse", "HEAD"), "dirty": bool(_run("status", "--porcelain"))}
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True, env=own)
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
-
-
-def _run(*arguments: str) -> str:
-    own = dict(os.environ)
-    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):  # where a hook of another repository runs this
-        own.pop(name, None)
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, env=own)
-    return done.stdout.strip()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    first, *lines = done.stdout.splitlines()
+    return {"commit": first.removeprefix("# branch.oid "), "dirty": any(line[0] != "#" for line in lines)}
 
 
 def _device() -> str:

@@ -5,7 +5,6 @@ Checking needs the standard library and YAML only. What a stage's process does i
 
 import contextlib
 import ctypes
-import errno
 import json
 import os
 import shutil
@@ -14,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -25,6 +24,7 @@ from ebnerd_lib.pipeline import history, report
 from ebnerd_lib.pipeline.experiments import select
 from ebnerd_lib.pipeline.params import StageConfig, load_profile
 from ebnerd_lib.pipeline.paths import (
+    DETERMINISM,
     ROOT,
     StagePaths,
     acquire,
@@ -38,10 +38,10 @@ from ebnerd_lib.pipeline.runs import headline, is_number, printable
 from ebnerd_lib.pipeline.stage import BATCH_VARIABLE, ORPHAN_SECONDS, clear_partial
 from ebnerd_lib.pipeline.stale import Hashes, behind, fingerprint, input_files, notebook_modules, order
 
-DETERMINISM = {"PYTHONHASHSEED": "0", "MKL_CBWR": "AVX2,STRICT", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-"""What a kernel needs in its environment from the start, for the same bytes on any number of threads."""
 STOP_SECONDS = 3.0
 """How long a stage that is told to end may take before it is killed."""
+FRESH, COMPLETE, FAILED, LEFT = "fresh", "complete", "failed", "out of date"
+"""How a stage ends in a run: it need not run, ran to its end, did not, or is not to run as it or what it reads is."""
 AGAIN_SECONDS = 10.0
 """How long after an interruption further ones are taken for the same."""
 _NO_TERMINALS = ("", "dumb", "unknown")
@@ -58,17 +58,22 @@ _LONGEST_FOLDER = 60
 _LITTLE = 2**20
 """Bytes of free space below which a disk counts as full."""
 _FULL = "The disk of {outputs}/ is full ({free:,} bytes free): free space"
-_REMEDIES: dict[tuple[int | str, ...], str] = {
-    (errno.ENOSPC, errno.EDQUOT): _FULL,
-    (errno.EFBIG,): "A limit on the size of files is in force (`ulimit -f`): raise it",
-    (errno.ENOTDIR, errno.EEXIST): "{outputs}/ and what is above must be folders: move the file out of the way",
-    (errno.EACCES, errno.EPERM, errno.EROFS): "Make {outputs}/ writable",
-    ("died before replying",): "It did not start. See that `python -m ipykernel_launcher` does, and that `ulimit -n` "
-    "is 256 or more",
-    ("Kernel died",): "It was killed, most likely because memory ran out. Free memory or use `--jobs 1`",
-    ("MemoryError",): "Free memory, use `--jobs 1` or use less data",
+_IN_THE_WAY = "{outputs}/ and what is above must be folders: move the file out of the way"
+_CLOSED = "Make {outputs}/ writable"
+_REMEDIES = {
+    "No space left on device": _FULL,
+    "Disk quota exceeded": _FULL,
+    "File too large": "A limit on the size of files is in force (`ulimit -f`): raise it",
+    "Not a directory": _IN_THE_WAY,
+    "File exists": _IN_THE_WAY,
+    "Permission denied": _CLOSED,
+    "Operation not permitted": _CLOSED,
+    "Read-only file system": _CLOSED,
+    "died before replying": "See that `python -m ipykernel_launcher` starts, and that `ulimit -n` is 256 or more",
+    "Kernel died": "It was killed, most likely because memory ran out. Free memory or use `--jobs 1`",
+    "MemoryError": "Free memory, use `--jobs 1` or use less data",
 }
-"""What to do about a failure, by the error's number or by words of its message."""
+"""What to do about a failure, by words of its message."""
 
 
 def run(
@@ -101,7 +106,7 @@ def run(
     """
     os.chdir(ROOT)
     whole = StagePaths(profile, "")
-    kept: list[str] = []
+    ended: dict[str, str] = {}
     with interruptible():
         try:
             configs = load_profile(profile) | ({extra.stage: extra} if extra else {})
@@ -112,9 +117,10 @@ def run(
                 input_files(configs[stage])
             acquire(whole.lock, f"a run of profile {profile}")
             forced = asked if force else set()
-            return _Run(profile, configs, may_run, forced, jobs or os.cpu_count() or 1, kept).run(waiting)
+            return _Run(profile, configs, may_run, forced, jobs or os.cpu_count() or 1, ended).run(waiting)
         except KeyboardInterrupt:
-            names = f" ({', '.join(sorted(kept))})" if kept else ""
+            kept = sorted(stage for stage, how in ended.items() if how in (FRESH, COMPLETE))
+            names = f" ({', '.join(kept)})" if kept else ""
             say(f"interrupted: {len(kept)} stages are complete and kept{names}. Rerun the command to resume.", True)
             with contextlib.suppress(OSError, EbnerdError, KeyboardInterrupt):
                 report.render_profile(profile)
@@ -130,28 +136,20 @@ def run(
 
 @dataclass
 class _Running:
-    """A stage that runs.
+    """A stage that runs."""
 
-    Attributes:
-        process: runs it, as the leader of a process group.
-        note: file that the process writes to why the stage failed.
-        began: moment of the monotonic clock.
-        last: seconds that it took when it was last complete, ``None`` where that is not known.
-        wanted: the fingerprint that its artifacts will have.
-    """
-
-    process: subprocess.Popen[bytes]
-    note: Path
-    began: float
-    last: float | None
-    wanted: str
+    process: subprocess.Popen[bytes]  # runs it, as the leader of a process group
+    note: Path  # file that the process writes to why the stage failed
+    began: float  # moment of the monotonic clock
+    last: float | None  # seconds that it took when it was last complete, where that is known
+    wanted: str  # the fingerprint that its artifacts will have
 
 
 _Show = Callable[[dict[str, _Running]], None]
 
 
 class _Run:
-    """One run of a profile whose lock is held; ``kept`` gains the stages that are complete, ``may_run`` may run."""
+    """One run of a profile whose lock is held; ``ended`` gains how each stage ends, ``may_run`` may run."""
 
     def __init__(
         self,
@@ -160,14 +158,11 @@ class _Run:
         may_run: set[str],
         forced: set[str],
         jobs: int,
-        kept: list[str],
+        ended: dict[str, str],
     ) -> None:
-        self.profile, self.configs, self.jobs, self.kept = profile, configs, jobs, kept
+        self.profile, self.configs, self.jobs, self.ended = profile, configs, jobs, ended
         self.may_run, self.forced = may_run, forced
         self.hashes = Hashes(StagePaths(profile, "").hashes)
-        self.ran: list[str] = []
-        self.failed: list[str] = []
-        self.left: list[str] = []
 
     def run(self, sorter: TopologicalSorter[str]) -> int:
         """Run every stage once those that it reads are done, and render. Returns the exit code."""
@@ -192,13 +187,9 @@ class _Run:
                     show = stack.enter_context(_rows(self.profile))
                     stack.callback(self._stop, running)
                 for stage in sorted(waiting, key=following.__getitem__, reverse=True):
-                    if len(running) < self.jobs and not (_needs_gpu(self.configs[stage]) and self._gpu_taken(running)):
-                        try:
-                            running[stage] = self._start(stage, waiting.pop(stage), folder)
-                        except LockedError as error:  # somebody runs it by hand: others go on
-                            self.failed.append(stage)
-                            say(f"{stage}: not run: {error}", True)
-                            sorter.done(stage)
+                    is_next = not self._needs_gpu(stage) or not any(map(self._needs_gpu, running))
+                    if len(running) < self.jobs and is_next:
+                        running[stage] = self._start(stage, waiting.pop(stage), folder)
                 if show is not None:
                     show(running)
                     time.sleep(0.1 if running else 0)
@@ -206,44 +197,27 @@ class _Run:
                     self._end(stage, running[stage])
                     del running[stage]
                     sorter.done(stage)
-        if self.failed:
-            return self._end_failed()
-        self.hashes.save()  # before the pages, which ask for the same checksums
-        rendered = report.render_profile(self.profile)
-        self._send()
-        if self.ran:
-            say(f"done in {time.monotonic() - start:.0f} s, {len(self.ran)} of {len(self.may_run)} stages run.")
-            for line in headline(self.profile):
-                say(line)
-        elif rendered:
-            say(f"rendered {rendered} reports again; no stage needed to run.")
-        else:
-            fresh = sum(stage in self.may_run for stage in self.kept)
-            say(f"nothing to do: {fresh} of {len(self.may_run)} stages are up to date.")
-        say(f"index: {relative(outputs / 'index.html')}")
-        return 0
+        return self._conclude(time.monotonic() - start)
 
     def _stale(self, stage: str) -> str:
         """Return the fingerprint of a stage that has to run; empty where it is fresh, or is not to run."""
         config, may_run = self.configs[stage], stage in self.may_run
-        if may_run and (lacking := [name for name in config.reads if name in self.failed]):
-            self.failed.append(stage)
-            say(f"{stage}: not run, since it reads {', '.join(lacking)}", True)
-            return ""
-        if lacking := [name for name in config.reads if name in (*self.failed, *self.left)]:
-            self.left.append(stage)
+        if lacking := [name for name in config.reads if self.ended[name] in (FAILED, LEFT)]:
+            is_failed = may_run and any(self.ended[name] == FAILED for name in lacking)
+            self.ended[stage] = FAILED if is_failed else LEFT
             if may_run:
-                say(f"{stage}: left as it is, since not all that it reads is up to date: {', '.join(lacking)}")
+                names = ", ".join(f"{name} ({self.ended[name]})" for name in lacking)
+                say(f"{stage}: not run, since it reads {names}", is_failed)
             return ""
         wanted = fingerprint(config, self.hashes)
         if stage not in self.forced and is_fresh(config, wanted, self.hashes):
-            self.kept.append(stage)
+            self.ended[stage] = FRESH
             paths = StagePaths(self.profile, stage)
             for file in (paths.failed, paths.failed_report, paths.failure):  # what failed since was taken back
                 file.unlink(missing_ok=True)
             return ""
         if not may_run:
-            self.left.append(stage)
+            self.ended[stage] = LEFT
             return ""
         return wanted
 
@@ -271,20 +245,29 @@ class _Run:
         return _Running(process, note, time.monotonic(), last, wanted)
 
     def _stop(self, running: dict[str, _Running]) -> None:
-        """End the stages that run, as the run itself does."""
-        _stop(running.values())
+        """End the stages that run with their process groups, as the run itself ends; kill those that take too long."""
+        until = time.monotonic() + STOP_SECONDS
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for each in running.values():
+                if each.process.poll() is None:
+                    with contextlib.suppress(ProcessLookupError, PermissionError):  # it ends just now
+                        os.killpg(each.process.pid, number)
+            for each in running.values():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    each.process.wait(max(0.1, until - time.monotonic()))
         for stage in running:
             _clear_partial(StagePaths(self.profile, stage))
         running.clear()
 
-    def _gpu_taken(self, running: Iterable[str]) -> bool:
-        return any(_needs_gpu(self.configs[stage]) for stage in running)
+    def _needs_gpu(self, stage: str) -> bool:
+        """Say whether a stage trains on a GPU: one training at a time does."""
+        trainer = self.configs[stage].parameters.get("trainer", {})
+        return trainer.get("accelerator", "cpu") != "cpu" and Path("/dev/nvidia0").exists()
 
     def _end(self, stage: str, each: _Running) -> None:
         """Keep the notebook of a stage that has ended where its outcome belongs, and tell the outcome."""
         paths = StagePaths(self.profile, stage)
         each.process.communicate()  # closes its input
-        self.ran.append(stage)
         message = _failure(each, paths)
         if not message:
             try:
@@ -292,10 +275,10 @@ class _Run:
             except OSError as error:
                 message = f"{relative(paths.executed)}: {error.strerror}"
             else:
-                self.kept.append(stage)
+                self.ended[stage] = COMPLETE
                 say(f"{stage}: complete in {time.monotonic() - each.began:.0f} s")
                 return
-        self.failed.append(stage)
+        self.ended[stage] = FAILED
         message = with_remedy(self.profile, message)
         _clear_partial(paths)
         # The space that the partial folder gave back mostly suffices for these; the message is told either way.
@@ -306,23 +289,34 @@ class _Run:
             write_json(paths.failure, {"message": message})
         say(f"{stage}: FAILED: {' '.join(message.split())}", True)
 
-    def _send(self) -> None:
-        """Send the stages that ran and are complete to where their parameters say."""
-        for stage in self.ran:
-            if stage in self.kept and (told := history.send(StagePaths(self.profile, stage))):
-                say(told)
-
-    def _end_failed(self) -> int:
-        """Render after a failure, which may have a cause that stops this too."""
-        where = f"Index: {relative(StagePaths(self.profile, '').outputs / 'index.html')}"
+    def _conclude(self, seconds: float) -> int:
+        """Render what changed, send what is complete to where its parameters say, and tell the outcome."""
+        ran, failed = (sum(how == kind for how in self.ended.values()) for kind in (COMPLETE, FAILED))
+        index, rendered = f"index: {relative(StagePaths(self.profile, '').outputs / 'index.html')}", 0
         try:
-            self.hashes.save()
-            report.render_profile(self.profile)
-            self._send()
+            self.hashes.save()  # before the pages, which ask for the same checksums
+            rendered = report.render_profile(self.profile)
         except OSError as error:
-            where = f"The reports could not be written ({error.strerror})."
-        say(f"{len(self.failed)} of {len(self.may_run)} stages are not complete. {where}")
-        return 1
+            if not failed:
+                raise
+            index = f"The reports could not be written ({error.strerror})."  # for the same cause, most likely
+        for stage, how in self.ended.items():
+            if how == COMPLETE and (told := history.send(StagePaths(self.profile, stage))):
+                say(told)
+        if failed:
+            say(f"{failed} of {len(self.may_run)} stages are not complete. {index}")
+            return 1
+        if ran:
+            say(f"done in {seconds:.0f} s, {ran} of {len(self.may_run)} stages run.")
+            for line in headline(self.profile):
+                say(line)
+        elif rendered:
+            say(f"rendered {rendered} reports again; no stage needed to run.")
+        else:
+            fresh = sum(self.ended[stage] == FRESH for stage in self.may_run)
+            say(f"nothing to do: {fresh} of {len(self.may_run)} stages are up to date.")
+        say(index)
+        return 0
 
 
 def is_fresh(config: StageConfig, wanted: str, hashes: Hashes) -> bool:
@@ -337,11 +331,6 @@ def is_fresh(config: StageConfig, wanted: str, hashes: Hashes) -> bool:
     return manifest["fingerprint"] == wanted and manifest["outputs"] == outputs and reported
 
 
-def _needs_gpu(config: StageConfig) -> bool:
-    """Say whether a stage trains on a GPU: one training at a time does."""
-    return config.parameters.get("trainer", {}).get("accelerator", "cpu") != "cpu" and Path("/dev/nvidia0").exists()
-
-
 def with_remedy(profile: str, message: str, other: str = "") -> str:
     """Return a message of a failure with what to do about it.
 
@@ -353,16 +342,11 @@ def with_remedy(profile: str, message: str, other: str = "") -> str:
     outputs = StagePaths(profile, "").outputs
     there = next(folder for folder in (outputs, *outputs.parents) if folder.is_dir())
     free = shutil.disk_usage(there).free
-    found = (text for causes, text in _REMEDIES.items() if any(_is_cause(cause, message) for cause in causes))
+    found = (remedy for words, remedy in _REMEDIES.items() if words in message)
     remedy = next(found, _FULL if free < _LITTLE else other)
     if not remedy:
         return message
     return f"{message.rstrip('.')}. {remedy.format(outputs=relative(outputs), free=free)}, then rerun the command."
-
-
-def _is_cause(cause: int | str, message: str) -> bool:
-    words = (cause,) if isinstance(cause, str) else (f"Errno {cause}]", os.strerror(cause))
-    return any(word in message for word in words)
 
 
 def say(line: str, error: bool = False) -> None:
@@ -467,19 +451,6 @@ def _writable(text: str, encoding: str) -> str:
     return printable(text).encode(encoding, "replace").decode(encoding)
 
 
-def _stop(running: Iterable[_Running]) -> None:
-    """End processes with their groups, and kill those that take too long."""
-    until = time.monotonic() + STOP_SECONDS
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for each in running:
-            if each.process.poll() is None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):  # it ends just now
-                    os.killpg(each.process.pid, number)
-        for each in running:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                each.process.wait(max(0.1, until - time.monotonic()))
-
-
 def _failure(each: _Running, paths: StagePaths) -> str:
     """Return why a stage whose process has ended is not complete; empty where it is."""
     code = each.process.returncode
@@ -495,29 +466,21 @@ def _failure(each: _Running, paths: StagePaths) -> str:
 
 
 def _prepare(paths: StagePaths) -> None:
-    """Clear away what earlier runs left half-done. The last complete report stays until a new one replaces it."""
+    """Clear away what tells of earlier runs. The last complete report stays until a new one replaces it."""
     for folder in (paths.executed.parent, paths.report.parent, paths.artifacts.parent, paths.logs):
         folder.mkdir(parents=True, exist_ok=True)
-    with _own(paths):
-        clear_partial(paths)
-        for file in (paths.failed, paths.failed_report, paths.failure, paths.progress):
-            file.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _own(paths: StagePaths) -> Iterator[None]:
-    """Hold the lock of a stage for a moment, while no kernel of this run does."""
-    acquire(paths.lock, f"{paths.stage} in a batch run", wait=ORPHAN_SECONDS)
-    try:
-        yield
-    finally:
-        release(paths.lock)
+    for file in (paths.failed, paths.failed_report, paths.failure, paths.progress):
+        file.unlink(missing_ok=True)
 
 
 def _clear_partial(paths: StagePaths) -> None:
     """Remove what a kernel of this run left; not where somebody has begun to run the stage by hand since."""
-    with contextlib.suppress(LockedError, OSError), _own(paths):
-        clear_partial(paths)
+    with contextlib.suppress(LockedError, OSError):
+        acquire(paths.lock, f"{paths.stage} in a batch run", wait=ORPHAN_SECONDS)
+        try:
+            clear_partial(paths)
+        finally:
+            release(paths.lock)
 
 
 def _clear_temporary(outputs: Path) -> None:

@@ -141,7 +141,7 @@ class Stage:
         release(self._paths.lock)
         with contextlib.suppress(OSError):  # the run is done, whatever can be told of it
             note(self.config.profile, manifest, self.metrics)
-        if self._run == "interactive" and (told := send(self._paths)):
+        if self._run != "batch" and (told := send(self._paths)):
             print(told)
         if lab_number(self.config.stage):
             _forget_lab(self.config)
