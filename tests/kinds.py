@@ -1,6 +1,5 @@
 """Kinds of bundles that people have: each is made of the generated one by leaving out or changing something."""
 
-import inspect
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,10 @@ import pyarrow.parquet as pq
 
 Tables = dict[str, pa.Table]
 WEEKS = ("train", "validation")
+BEHAVIORS = tuple(f"{week}/behaviors" for week in WEEKS)
+HISTORIES = tuple(f"{week}/history" for week in WEEKS)
 HOUR = 3_600_000_000
+DAY = 24 * HOUR
 
 
 def read(folder: Path) -> Tables:
@@ -19,200 +21,129 @@ def read(folder: Path) -> Tables:
     return {str(f.relative_to(folder).with_suffix("")): pq.read_table(f) for f in sorted(folder.rglob("*.parquet"))}
 
 
-def write(tables: Tables, folder: Path, base: Path) -> Path:
+def write(tables: Tables, folder: Path, base: Path) -> None:
     """Write tables as a bundle, with the stamp of the bundle that they are made of."""
     for name, table in tables.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, folder / f"{name}.parquet")
     shutil.copy(base / "generated.json", folder)
-    return folder
 
 
-def _set(tables: Tables, table: str, **columns: object) -> None:
-    """Give columns of a table other values, of their types."""
-    for name, values in columns.items():
-        own = tables[table]
-        field = own.schema.field(name)
-        array = pa.nulls(own.num_rows, field.type) if values is None else pa.array(values, field.type, from_pandas=True)
-        tables[table] = own.set_column(own.schema.get_field_index(name), field, array)
+def put(tables: Tables, *names: str, **columns: object) -> None:
+    """Give columns of some tables other values, of their types: one a row, or the same in all rows."""
+    for name in names:
+        for column, values in columns.items():
+            own = tables[name]
+            field = own.schema.field(column)
+            every = values if isinstance(values, list | np.ndarray) else [values] * own.num_rows
+            array = pa.array(every, field.type)
+            tables[name] = own.set_column(own.schema.get_field_index(column), field, array)
 
 
-def _times(tables: Tables, week: str) -> np.ndarray:
-    return tables[f"{week}/behaviors"]["impression_time"].cast(pa.int64()).to_numpy()
+def times(tables: Tables, week: int) -> np.ndarray:
+    """The times of a week's impressions in microseconds."""
+    return tables[BEHAVIORS[week]]["impression_time"].cast(pa.int64()).to_numpy()
 
 
-def _keep(tables: Tables, name: str, rows: np.ndarray) -> None:
+def keep(tables: Tables, name: str, rows: np.ndarray) -> None:
     tables[name] = tables[name].filter(pa.array(rows))
 
 
-def _lists(tables: Tables, week: str) -> tuple[list[list[int]], list[list[int]]]:
-    own = tables[f"{week}/behaviors"]
-    return own["article_ids_inview"].to_pylist(), own["article_ids_clicked"].to_pylist()
+def lists(tables: Tables, name: str) -> tuple[list[list[int]], list[list[int]]]:
+    return tables[name]["article_ids_inview"].to_pylist(), tables[name]["article_ids_clicked"].to_pylist()
 
 
-def plain(tables: Tables) -> None:
-    """Nothing is missing."""
-
-
-def ids_of_articles_only(tables: Tables) -> None:
-    """The table of articles holds ids and no more."""
-    _set(tables, "articles", **{name: None for name in tables["articles"].column_names if name != "article_id"})
+def articles_with(tables: Tables, *known: str) -> None:
+    put(tables, "articles", **{name: None for name in tables["articles"].column_names if name not in known})
     del tables["contrastive_vector"]
-
-
-def no_content(tables: Tables) -> None:
-    """Of articles the time of publication and whether they are for subscribers are known."""
-    known = ("article_id", "published_time", "premium")
-    _set(tables, "articles", **{name: None for name in tables["articles"].column_names if name not in known})
-    del tables["contrastive_vector"]
-
-
-def no_sentiment(tables: Tables) -> None:
-    """Nobody classified the sentiment of the texts."""
-    _set(tables, "articles", sentiment_score=None, sentiment_label=None)
-
-
-def one_sentiment(tables: Tables) -> None:
-    """The classifier says the same of every text."""
-    rows = tables["articles"].num_rows
-    _set(tables, "articles", sentiment_score=np.full(rows, 0.7), sentiment_label=["Positive"] * rows)
-
-
-def one_long_category(tables: Tables) -> None:
-    """All articles are of one category, whose name is long."""
-    rows = tables["articles"].num_rows
-    _set(tables, "articles", category=np.full(rows, 7), category_str=[("all the news of this site, " * 4)[:80]] * rows)
-
-
-def unpublished(tables: Tables) -> None:
-    """No time of publication is known."""
-    _set(tables, "articles", published_time=None)
-
-
-def no_histories(tables: Tables) -> None:
-    """Nobody has clicked anything before."""
-    for week in WEEKS:
-        name = f"{week}/history"
-        empty = [[]] * tables[name].num_rows
-        _set(tables, name, **dict.fromkeys(tables[name].column_names[1:], empty))
-
-
-def no_history_rows(tables: Tables) -> None:
-    """The history files have no row."""
-    for week in WEEKS:
-        tables[f"{week}/history"] = tables[f"{week}/history"].slice(0, 0)
 
 
 def one_user(tables: Tables) -> None:
     """All impressions are of one user: the site keeps no accounts."""
-    for week in WEEKS:
-        _set(tables, f"{week}/behaviors", user_id=[1] * tables[f"{week}/behaviors"].num_rows)
-        tables[f"{week}/history"] = tables[f"{week}/history"].slice(0, 1)
-        _set(tables, f"{week}/history", user_id=[1])
+    for name in HISTORIES:
+        tables[name] = tables[name].slice(0, 1)
+    put(tables, *BEHAVIORS, *HISTORIES, user_id=1)
 
 
 def one_readers_export(tables: Tables) -> None:
     """The rows of the busiest user of both weeks."""
-    both = [tables[f"{week}/behaviors"]["user_id"].to_numpy() for week in WEEKS]
-    known = np.intersect1d(*both)
-    busiest = known[np.argmax(np.isin(np.concatenate(both), known) @ (np.concatenate(both)[:, None] == known))]
-    for name in (f"{week}/{table}" for week in WEEKS for table in ("behaviors", "history")):
-        _keep(tables, name, tables[name]["user_id"].to_numpy() == busiest)
+    both = [tables[name]["user_id"].to_numpy() for name in BEHAVIORS]
+    known, counts = np.unique(np.concatenate(both), return_counts=True)
+    busiest = known[np.argmax(counts * np.isin(known, np.intersect1d(*both)))]
+    for name in (*BEHAVIORS, *HISTORIES):
+        keep(tables, name, tables[name]["user_id"].to_numpy() == busiest)
 
 
 def other_users_later(tables: Tables) -> None:
     """No user is in both weeks, as where ids are drawn anew each week."""
-    for name in ("validation/behaviors", "validation/history"):
-        _set(tables, name, user_id=tables[name]["user_id"].to_numpy().astype(np.int64) + 40_000_000)
+    for name in (BEHAVIORS[1], HISTORIES[1]):
+        put(tables, name, user_id=tables[name]["user_id"].to_numpy().astype(np.int64) + 40_000_000)
 
 
 def one_click_later(tables: Tables) -> None:
     """One impression of validation has a click."""
-    clicks = _lists(tables, "validation")[1]
+    clicks = lists(tables, BEHAVIORS[1])[1]
     own = [click if place == len(clicks) // 2 else [] for place, click in enumerate(clicks)]
-    _set(tables, "validation/behaviors", article_ids_clicked=own)
-
-
-def never_clicked_later(tables: Tables) -> None:
-    """No impression of validation has a click."""
-    _set(tables, "validation/behaviors", article_ids_clicked=[[]] * tables["validation/behaviors"].num_rows)
-
-
-def few_rows(tables: Tables) -> None:
-    """Every 25th row, as somebody takes to try things out."""
-    for week in WEEKS:
-        _keep(tables, f"{week}/behaviors", np.arange(tables[f"{week}/behaviors"].num_rows) % 25 == 0)
+    put(tables, BEHAVIORS[1], article_ids_clicked=own)
 
 
 def short_slates(tables: Tables) -> None:
     """Hardly any slate has more than one candidate."""
-    for week in WEEKS:
-        shown, clicks = _lists(tables, week)
-        pairs = [(own, click) if place % 40 == 0 else (click[:1] or own[:1], click[:1])
-                 for place, (own, click) in enumerate(zip(shown, clicks, strict=True))]  # fmt: skip
-        _set(tables, f"{week}/behaviors", article_ids_inview=[own for own, _ in pairs],
-             article_ids_clicked=[click for _, click in pairs])  # fmt: skip
+    for name in BEHAVIORS:
+        shown, clicks = lists(tables, name)
+        for place in range(len(shown)):
+            if place % 40:
+                clicks[place] = clicks[place][:1]
+                shown[place] = clicks[place] or shown[place][:1]
+        put(tables, name, article_ids_inview=shown, article_ids_clicked=clicks)
 
 
 def nothing_new(tables: Tables) -> None:
     """Thirty articles stay all the time, each as well liked as ever."""
     rng = np.random.default_rng(7)
     ids = tables["articles"]["article_id"].to_numpy()[:30]
-    for week in WEEKS:
-        shown = [rng.permutation(30)[:6] for _ in range(tables[f"{week}/behaviors"].num_rows)]
+    for name in BEHAVIORS:
+        shown = [rng.permutation(30)[:6] for _ in range(tables[name].num_rows)]
         liked = [ids[own[np.argmax(own / 5 + rng.gumbel(size=6))]] for own in shown]
-        _set(tables, f"{week}/behaviors", article_ids_inview=[ids[own].tolist() for own in shown],
-             article_ids_clicked=[[int(one)] for one in liked], article_id=None)  # fmt: skip
+        put(tables, name, article_ids_inview=[ids[own].tolist() for own in shown],
+            article_ids_clicked=[[int(one)] for one in liked], article_id=None)  # fmt: skip
 
 
 def half_have_read_everything(tables: Tables) -> None:
     """Every second user has clicked all that is ever shown before each week."""
-    shown = np.unique(np.concatenate([np.concatenate(_lists(tables, week)[0]) for week in WEEKS])).tolist()
-    for week in WEEKS:
-        name, start = f"{week}/history", int(_times(tables, week).min())
-        values = {
-            "article_id_fixed": shown,
-            "impression_time_fixed": [np.datetime64(start - HOUR, "us").item()] * len(shown),
-        }
-        values |= dict.fromkeys(("scroll_percentage_fixed", "read_time_fixed"), [0.0] * len(shown))
-        half = np.arange(tables[name].num_rows) % 2 == 0
-        old = {column: tables[name][column].to_pylist() for column in values}
-        _set(
-            tables,
-            name,
-            **{
-                column: [values[column] if full else own for full, own in zip(half, old[column], strict=True)]
-                for column in values
-            },
-        )
+    shown = np.unique(np.concatenate([np.concatenate(lists(tables, name)[0]) for name in BEHAVIORS])).tolist()
+    for week, name in enumerate(HISTORIES):
+        before = np.datetime64(int(times(tables, week).min()) - HOUR, "us").item()
+        read = {"article_id_fixed": shown, "impression_time_fixed": [before] * len(shown)}
+        for column in tables[name].column_names[1:]:
+            own = tables[name][column].to_pylist()
+            own[::2] = [read.get(column, [0.0] * len(shown))] * len(own[::2])
+            put(tables, name, **{column: own})
 
 
-def one_hour_later(tables: Tables) -> None:
-    """Validation is one hour."""
-    times = _times(tables, "validation")
-    _keep(tables, "validation/behaviors", times < times.min() + HOUR)
-
-
-def weeks_apart(tables: Tables) -> None:
-    """A month lies between the two weeks."""
-    _set(tables, "validation/behaviors", impression_time=_times(tables, "validation") + 30 * 24 * HOUR)
-
-
-def short_training(tables: Tables) -> None:
-    """The train week is of 30 hours: what is left after the tuning day is shorter than the warm-up."""
-    times = _times(tables, "train")
-    _keep(tables, "train/behaviors", times >= times.max() - 30 * HOUR)
-
-
-def times_of_days(tables: Tables) -> None:
-    """Of the times of impressions the day is kept."""
-    for week in WEEKS:
-        _set(tables, f"{week}/behaviors", impression_time=_times(tables, week) // (24 * HOUR) * 24 * HOUR)
-
-
-NO_KINDS = ("read", "write")
 KINDS: dict[str, Callable[[Tables], None]] = {
-    name: own
-    for name, own in list(globals().items())
-    if inspect.isfunction(own) and name[0] != "_" and name not in NO_KINDS
-}
+    "plain": lambda t: None,
+    "ids_of_articles_only": lambda t: articles_with(t, "article_id"),
+    "no_content": lambda t: articles_with(t, "article_id", "published_time", "premium"),
+    "no_sentiment": lambda t: put(t, "articles", sentiment_score=None, sentiment_label=None),
+    "one_sentiment": lambda t: put(t, "articles", sentiment_score=0.7, sentiment_label="Positive"),
+    "one_long_category": lambda t: put(t, "articles", category=7, category_str="all the news of this site, " * 3),
+    "unpublished": lambda t: put(t, "articles", published_time=None),
+    "no_histories": lambda t: put(t, *HISTORIES, **dict.fromkeys(t[HISTORIES[0]].column_names[1:], ())),
+    "no_history_rows": lambda t: [keep(t, name, np.zeros(t[name].num_rows, bool)) for name in HISTORIES],
+    "never_clicked_later": lambda t: put(t, BEHAVIORS[1], article_ids_clicked=()),
+    "few_rows": lambda t: [keep(t, name, np.arange(t[name].num_rows) % 25 == 0) for name in BEHAVIORS],
+    "one_hour_later": lambda t: keep(t, BEHAVIORS[1], times(t, 1) < times(t, 1).min() + HOUR),
+    "weeks_apart": lambda t: put(t, BEHAVIORS[1], impression_time=times(t, 1) + 30 * DAY),
+    "short_training": lambda t: keep(t, BEHAVIORS[0], times(t, 0) >= times(t, 0).max() - 30 * HOUR),
+    "times_of_days": lambda t: [
+        put(t, name, impression_time=times(t, week) // DAY * DAY) for week, name in enumerate(BEHAVIORS)
+    ],
+} | {
+    each.__name__: each
+    for each in (
+        one_user, one_readers_export, other_users_later, one_click_later, short_slates, nothing_new,
+        half_have_read_everything,
+    )
+}  # fmt: skip
+"""What is done to the tables; of `short_training` the warm-up leaves nothing."""
