@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 from runs import artifacts, command, manifest
-from test_servers import served, told_token
+from test_servers import served
 
 from ebnerd_lib.pipeline.paths import ROOT
 
@@ -63,13 +63,13 @@ def project(finished, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def opened(browser, project) -> Iterator[Callable[[str], Page]]:
     """Open the copy of a stage's notebook in JupyterLab, as `make lab PROFILE=smoke` starts it."""
-    with served(project, "lab", "PROFILE=smoke") as (port, lines, _):
+    with served(project, "PROFILE=smoke") as (address, token, _):
         page = browser.new_page(viewport={"width": 1200, "height": 1000})
         page.set_default_timeout(PATIENCE)
 
         def open_copy(stage: str) -> Page:
             place = f"workspaces/{stage}/tree/outputs/smoke/lab/{stage}.ipynb"  # no other notebook opens beside it
-            page.goto(f"http://127.0.0.1:{port}/lab/{place}?token={told_token(lines)}")
+            page.goto(f"{address}/lab/{place}?token={token}")
             page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
             return page
 
