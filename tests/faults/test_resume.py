@@ -13,7 +13,6 @@ from runs import Payload
 
 import ebnerd_lib
 from ebnerd_lib.features.build import Features
-from ebnerd_lib.training.fit import EpochSeed
 from ebnerd_lib.training.lightning import SlateTraining
 
 pytestmark = pytest.mark.slow
@@ -154,15 +153,3 @@ def test_tensorboard_and_csv_show_every_epoch_once(trained, tmp_path):
     shown = EventAccumulator(str(tmp_path / "mlp")).Reload()
     for name in ("train/loss", "val/auc"):
         assert [point.value for point in shown.Scalars(name)] == pytest.approx(curve[name], rel=1e-6)
-
-
-def test_dropout_depends_on_seed_epoch_and_rank_alone():
-    def chance(seed: int, epoch: int, rank: int = 0) -> float:
-        trainer = type("Trainer", (), {"current_epoch": epoch, "global_rank": rank})()
-        EpochSeed(seed).on_train_epoch_start(trainer, None)
-        return float(torch.rand(()))
-
-    values = [chance(seed, epoch) for seed in (0, 1) for epoch in (0, 1)] + [chance(0, 0, 1)]
-    assert len(set(values)) == 5
-    torch.rand(100)
-    assert chance(1, 1) == values[3]
