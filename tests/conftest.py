@@ -4,7 +4,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -198,44 +197,22 @@ def finished(tmp_path_factory, smoke_bundle, canary) -> Path:
             return project
         copy_of(ROOT, project)
         shutil.copytree(smoke_bundle, project / "data" / "smoke")
-        names = dict.fromkeys(("API_TOKEN", "LOGNAME", "USER"), canary)
-        leaks = {
-            "RANK": "1",
-            "LOCAL_RANK": "1",
-            "PYTHONSTARTUP": "/nowhere",
-            "PYTHONWARNINGS": "error",
-            "PYTHONSAFEPATH": "1",
-        }
-        leaks |= {"PL_TRAINER_LIMIT_TRAIN_BATCHES": "1", "OMP_NUM_THREADS": "2,1"}  # none changes a result
-        done = command(project, "run", "--profile", "smoke", **names, **leaks)
+        leaks = dict.fromkeys(("API_TOKEN", "LOGNAME", "USER"), canary)
+        leaks |= {"RANK": "1", "LOCAL_RANK": "1", "PYTHONSTARTUP": "/nowhere", "PYTHONWARNINGS": "error"}
+        leaks |= {"PYTHONSAFEPATH": "1", "PL_TRAINER_LIMIT_TRAIN_BATCHES": "1", "OMP_NUM_THREADS": "2,1"}
+        done = command(project, "run", "--profile", "smoke", **leaks)  # none changes a result
         assert done.returncode == 0 and "Exception ignored" not in done.stderr, done.stderr + done.stdout
         (folder / "done").touch()
     return project
 
 
 @pytest.fixture(scope="session")
-def chromium() -> str:
-    """The browser of the system; tests that need one are skipped where there is none."""
+def browser() -> Iterator[Browser]:
+    """A headless Chromium of the system; tests that need one are skipped where there is none."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
-    return found
-
-
-@pytest.fixture(scope="session")
-def browser(chromium) -> Iterator[Browser]:
-    """A headless Chromium."""
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        running = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield running
         running.close()
-
-
-@pytest.fixture
-def by_hand() -> SimpleNamespace:
-    """The rows that the tiny bundle is written from, and the functions that make tables of such rows."""
-    return SimpleNamespace(
-        train=TRAIN, validation=VALIDATION, train_history=TRAIN_HISTORY, validation_history=VALIDATION_HISTORY,
-        articles=TABLE, behaviors=behaviors, history=history, table=articles, micros=micros, far_user=FAR_USER,
-        lost_article=LOST_ARTICLE,
-    )  # fmt: skip

@@ -36,7 +36,7 @@ def evaluated(smoke):
 # --- slices ------------------------------------------------------------------------------------------------
 
 
-def test_slices_of_the_tiny_bundle_are_those_counted_by_hand(tiny, by_hand):
+def test_slices_of_the_tiny_bundle_are_those_counted_by_hand(tiny):
     ids = tiny.parts["validation"].impression_id
     found = {(piece.dimension, piece.label): sorted(ids[piece.rows].tolist()) for piece in slices_of(tiny)}
     assert found == {

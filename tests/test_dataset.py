@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import FAR_USER, LOST_ARTICLE
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from oracle import assert_same
@@ -36,10 +37,10 @@ def test_vocabulary_gives_the_place_among_sorted_ids(ids, asked):
     assert index.tolist() == [known.index(i) + 1 if i in known else 0 for i in asked.tolist()]
 
 
-def test_vocabularies_of_the_tiny_bundle(tiny, by_hand):
+def test_vocabularies_of_the_tiny_bundle(tiny):
     # 1012 only in a history, 1099 only in slates and histories, user 4,000,000,000 only in validation
-    assert tiny.articles["article_id"].tolist() == [0, *range(1001, 1013), by_hand.lost_article]
-    assert tiny.users["user_id"].tolist() == [0, 7, 8, 9, by_hand.far_user]
+    assert tiny.articles["article_id"].tolist() == [0, *range(1001, 1013), LOST_ARTICLE]
+    assert tiny.users["user_id"].tolist() == [0, 7, 8, 9, FAR_USER]
     assert tiny.articles["in_table"].tolist() == [False, *[True] * 12, False]
 
 

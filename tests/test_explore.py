@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 from bs4 import BeautifulSoup
+from conftest import FAR_USER
 from conftest import micros as at
 
 from ebnerd_lib.data import dataset as datasets
@@ -195,7 +196,7 @@ def test_what_was_read_is_what_is_not_recommended(smoke, smoke_bundle, sampled):
         assert set(history(smoke, moment, times)["article_id"]) == set(ids.tolist())
 
 
-def test_read_times_stand_beside_their_clicks_whatever_the_order_of_the_file(tiny_bundle, by_hand):
+def test_read_times_stand_beside_their_clicks_whatever_the_order_of_the_file(tiny_bundle):
     def shuffled(table):
         seconds = pa.array([[1.0], [2.0, None], [3.0, 4.0, 5.0]], pa.large_list(pa.float32()))
         table = table.set_column(table.column_names.index("read_time_fixed"), "read_time_fixed", seconds)
@@ -205,7 +206,7 @@ def test_read_times_stand_beside_their_clicks_whatever_the_order_of_the_file(tin
     times = ReadTimes(path)
     assert times.of(7, 1, 3).tolist() == [3.0, 4.0, 5.0]
     np.testing.assert_array_equal(times.of(9, 1, 2), np.float32([np.nan, 2.0]))  # in order of time
-    assert times.of(by_hand.far_user, 1, 1).tolist() == [1.0] and times.of(8, 1, 0).tolist() == []
+    assert times.of(FAR_USER, 1, 1).tolist() == [1.0] and times.of(8, 1, 0).tolist() == []
     with pytest.raises(BundleError, match="user 7 has 3 clicks, and 4 in the dataset"):
         times.of(7, 1, 4)
     with pytest.raises(BundleError, match="none"):

@@ -2,7 +2,6 @@
 
 import ast
 import json
-import re
 
 import pytest
 
@@ -44,13 +43,6 @@ def test_what_the_prose_claims_is_checked_whatever_the_shell_says(notebook):
     nodes = [node for cell in code_cells(notebook) for node in ast.walk(ast.parse(cell["source"]))]
     assert any(isinstance(node, ast.Call) and ast.unparse(node.func) == "check" for node in nodes)
     assert not [node for node in nodes if isinstance(node, ast.Assert)], "PYTHONOPTIMIZE leaves these out"
-
-
-def test_links_between_notebooks_lead_somewhere(notebook):
-    for cell in cells(notebook):
-        if cell["cell_type"] == "markdown":
-            for target in re.findall(r"\]\(([^)#]+)\)", "".join(cell["source"])):
-                assert (notebook.parent / target).exists(), target
 
 
 def test_every_notebook_is_run_by_a_profile_but_the_search_and_what_needs_an_extra():

@@ -18,6 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 PINS = re.findall(r"(?m)^[^#\n]+", (ROOT / "requirements.lock").read_text(encoding="utf-8"))
 LOCK = [Requirement(line) for line in PINS]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/*.md"), *ROOT.glob("outputs/*.md")])
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 DECLARED = [Requirement(text) for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
 
 
@@ -95,7 +96,7 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+@pytest.mark.parametrize("document", DOCUMENTS + NOTEBOOKS, ids=name_of)
 def test_every_link_leads_to_a_file_and_a_section(document):
     for link in re.findall(r"\]\((?!https://)([^)\s]+)\)", document.read_text(encoding="utf-8")):
         name, _, section = link.partition("#")

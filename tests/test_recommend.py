@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import FAR_USER
 
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.bundle import open_bundle
@@ -131,12 +132,12 @@ def test_users_are_sampled_from_validation_with_the_seed(smoke):
     assert drawn.tolist() != rec.choose_users(smoke, [], 5, 1).tolist()
 
 
-def test_users_asked_for_are_served_once_known_or_not(tiny, by_hand):
+def test_users_asked_for_are_served_once_known_or_not(tiny):
     users = rec.choose_users(tiny, [9, UNKNOWN_USER, 0, 2**32 - 1], 1, 0)
     assert users.tolist() == [9, UNKNOWN_USER, 0, 2**32 - 1]
     assert users.dtype == np.uint32
     assert rec.choose_users(tiny, [9, 7, 9], 1, 0).tolist() == [9, 7]
-    assert rec.choose_users(tiny, [], 99, 0).tolist() == [7, 8, 9, by_hand.far_user], "no more than there are"
+    assert rec.choose_users(tiny, [], 99, 0).tolist() == [7, 8, 9, FAR_USER], "no more than there are"
 
 
 # Requests.
