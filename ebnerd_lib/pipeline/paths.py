@@ -9,7 +9,7 @@ import re
 import resource
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,9 +177,13 @@ PACKAGES = (
 
 def environment() -> dict[str, Any]:
     """Return git state, versions, platform, device and threads; nothing that names a person, host or folder."""
+    packages = {}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):  # training without a notebook needs few of them
+            packages[name] = version(name)
     return {
         "git": _git(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": packages,
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "device": _device(),
