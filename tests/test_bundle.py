@@ -121,8 +121,8 @@ TEXT, LISTS, TIME = pa.string(), pa.large_list(pa.string()), pa.timestamp("us", 
         ("articles", put("title", [b"\xff"] * 12, pa.binary()), "column title has values that do not fit"),
         ("articles", put("title", NO_TEXT), "column title is damaged"),
         # 0 is the id of the unknown article in the tables, and -1 stands for no page
-        ("articles", set_row("article_id", 0, 0), "column article_id has 1 article ids below 1"),
-        ("articles", set_row("article_id", 0, -1), "column article_id has 1 article ids below 1"),
+        ("articles", set_row("article_id", 0, 0), "column article_id has 1 values outside 1 to"),
+        ("articles", set_row("article_id", 0, -1), "column article_id has 1 values outside 1 to"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_with_its_file(tiny_bundle, name, change, expected):

@@ -370,9 +370,6 @@ def _checked(path: Path, found: pa.Table, table: dict[str, pa.DataType]) -> pa.T
             refuse(
                 rows or items, f"{path}: column {name} is null in {where}. Drop or fill these: it must have a value."
             )
-        if name.startswith("article_id"):  # 0 and -1 stand for what is unknown and for the front page
-            low = pc.sum(pc.less(flat(cast[-1]), 1)).as_py()
-            refuse(low, f"{path}: column {name} has {low} article ids below 1. Ids start at 1: drop these.")
     return pa.table(cast, names=found.column_names).combine_chunks()
 
 

@@ -60,16 +60,15 @@ def generated_stamp(path: Path) -> dict[str, object] | None:
         return None
     try:
         content = json.loads(stamp.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{stamp}: not JSON ({error}). Generate the bundle again.") from error
-    entries = content if isinstance(content, dict) else {}
-    lacking = [key for key, kind in _STAMPED.items() if type(entries.get(key)) is not kind]
-    if lacking:
+        wrong = [key for key, kind in _STAMPED.items() if type(content[key]) is not kind]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        wrong = list(_STAMPED)
+    if wrong:
         raise BundleError(
-            f"{stamp}: {len(lacking)} of {len(_STAMPED)} entries missing or of a wrong type: {', '.join(lacking)}. "
-            "Generate the bundle again; remove the file from real data."
+            f"{stamp}: no JSON object that tells {', '.join(wrong)}. Generate the bundle again; remove the file from "
+            "real data."
         )
-    return entries
+    return content
 
 
 def size_in_words(size: object) -> str:
