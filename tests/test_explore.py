@@ -39,6 +39,7 @@ from ebnerd_lib.explore.explorer import (
 )
 from ebnerd_lib.features.build import Checkpoints, build
 from ebnerd_lib.features.context import feature_context
+from ebnerd_lib.features.live import read_before
 from ebnerd_lib.features.registry import allowed
 from ebnerd_lib.models.base import find_model
 from ebnerd_lib.recommend import lists
@@ -192,7 +193,8 @@ def test_what_was_read_is_what_is_not_recommended(smoke, smoke_bundle, sampled):
     times = ReadTimes(smoke_bundle)
     for moment in sampled:
         requests = rec.make_requests(smoke, np.array([moment.user_id], np.uint32), moment.time)
-        ids = smoke.articles["article_id"].to_numpy()[requests.read]
+        _, read = read_before(feature_context(smoke), requests.slates)
+        ids = smoke.articles["article_id"].to_numpy()[read]
         assert set(history(smoke, moment, times)["article_id"]) == set(ids.tolist())
 
 

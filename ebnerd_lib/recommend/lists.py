@@ -24,6 +24,8 @@ from ebnerd_lib.evaluation.diversity import (
 )
 from ebnerd_lib.evaluation.evaluate import with_intervals
 from ebnerd_lib.features.build import CHUNK
+from ebnerd_lib.features.context import feature_context
+from ebnerd_lib.features.live import read_before
 from ebnerd_lib.recommend.next_click import DEPTH, RULES, NextClicks, by_rule
 from ebnerd_lib.recommend.requests import Requests, shown_between
 from ebnerd_lib.training.model_file import TrainedModel
@@ -99,11 +101,11 @@ def scaled(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Scale the scores of each slate to 0 (its lowest) to 1 (its highest): float64 (m,), 0 where all are alike.
 
     Examples:
-        >>> scaled(np.array([1.0, 3.0, 2.0, 7.0]), np.array([0, 3, 4]))
+        >>> scaled(np.array([1.0, 3.0, 2.0, 7.0]), np.array([0, 3, 4, 4]))
         array([0. , 1. , 0.5, 0. ])
     """
-    wide = np.asarray(scores, dtype=np.float64)
-    low, high = (np.repeat(f.reduceat(wide, offsets[:-1]), np.diff(offsets)) for f in (np.minimum, np.maximum))
+    wide, edges = np.asarray(scores, dtype=np.float64), np.unique(offsets)  # of slates that have candidates
+    low, high = (np.repeat(f.reduceat(wide, edges[:-1]), np.diff(edges)) for f in (np.minimum, np.maximum))
     return np.divide(wide - low, high - low, out=np.zeros_like(wide), where=high > low)
 
 
@@ -240,7 +242,7 @@ def beyond_table(
         recommendations without a click in the train week; ``without_vector``, how many have no place in ``space`` and
         are left out of distances; ``coverage``, how many articles there are, and ``coverage_share`` of the pool.
     """
-    time, log = int(requests.slates.time[0]), dataset.log
+    time, log, read = int(requests.slates.time[0]), dataset.log, read_before(feature_context(dataset), requests.slates)
     clicks = click_counts([dataset.parts["train"], dataset.parts["tuning"]], len(dataset.articles))
     recent = click_counts([log.take((log.time >= time - _WEEK) & (log.time < time))], len(clicks))
     rows = []
@@ -248,7 +250,7 @@ def beyond_table(
         articles = articles_of(requests.slates, picked)
         values = {
             "diversity": intralist_diversity(articles, space.vectors),
-            "serendipity": serendipity(articles, requests.read_offsets, requests.read, space.vectors),
+            "serendipity": serendipity(articles, *read, space.vectors),
             "novelty": mean_over_list(articles, self_information(clicks)),
             "novelty_week": mean_over_list(articles, self_information(recent)),
         }

@@ -11,7 +11,7 @@ from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features.build import Checkpoints, build
 from ebnerd_lib.features.context import FeatureContext, feature_context
-from ebnerd_lib.features.live import POOL_HOURS, pools, read_before
+from ebnerd_lib.features.live import POOL_HOURS, pools
 from ebnerd_lib.features.registry import every_column
 
 UNKNOWN_READER = np.uint32(0)
@@ -27,8 +27,6 @@ class Requests:
     """One request a user, n users over their pools, with the features of every candidate in its pool."""
 
     slates: Slates  # one impression a user, over what is live and not read by the user, in order of the article index
-    read_offsets: np.ndarray  # int64 (n + 1,), user ``i`` has read ``read[read_offsets[i]:read_offsets[i + 1]]``
-    read: np.ndarray  # int32, distinct articles read before the moment, ascending for each user
     matrix: np.ndarray  # float32 (m, columns), the slate being the pool
     columns: list[str]  # names of the columns
 
@@ -47,14 +45,8 @@ class Requests:
 
     def take(self, rows: np.ndarray) -> "Requests":
         """Return the requests of some users, given as positions, in the order given."""
-        lengths = np.diff(self.read_offsets)[rows]
-        return replace(
-            self,
-            slates=self.slates.take(rows),
-            read_offsets=np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
-            read=self.read[candidate_rows(self.read_offsets, rows)],
-            matrix=self.matrix[candidate_rows(self.slates.offsets, rows)],
-        )
+        where = candidate_rows(self.slates.offsets, rows)
+        return replace(self, slates=self.slates.take(rows), matrix=self.matrix[where])
 
 
 def moment(dataset: Dataset, time: str) -> int:
@@ -122,7 +114,7 @@ def make_requests(
             "other users."
         )
     columns = [column.name for column in every_column()]
-    return Requests(slates, *read_before(context, slates), build(slates, context, checkpoints), columns)
+    return Requests(slates, build(slates, context, checkpoints), columns)
 
 
 def describe_users(dataset: Dataset, requests: Requests) -> pd.DataFrame:

@@ -26,8 +26,7 @@ class SlateTraining(pl.LightningModule):
     def __init__(self, network: SlateModel) -> None:
         super().__init__()
         self.network = network
-        # In 64 bits, so means come out the same however processes share their terms.
-        self.tuning_auc, self.tuning_ndcg, self.tuning_loss = (MeanMetric().set_dtype(WIDE) for _ in range(3))
+        self.tuning_auc, self.tuning_ndcg, self.tuning_loss = MeanMetric(), MeanMetric(), MeanMetric()
 
     def on_train_epoch_start(self) -> None:
         """Start the sums of the epoch's mean loss."""
@@ -44,6 +43,11 @@ class SlateTraining(pl.LightningModule):
             mean = (torch.stack(self._losses) * slates).sum() / slates.sum()
             self.log("train/loss", mean, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         return loss
+
+    def on_validation_start(self) -> None:
+        """Take means in 64 bits, which come out the same however processes share their terms."""
+        for mean in (self.tuning_auc, self.tuning_ndcg, self.tuning_loss):
+            mean.set_dtype(WIDE)  # only here: a move to a device would undo it
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Collect AUC and next-click nDCG of the tuning day's slates, and the loss of its clicks or candidates."""
