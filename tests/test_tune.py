@@ -167,8 +167,7 @@ def test_of_two_processes_one_is_killed_and_restarted_and_no_trial_is_lost_or_ru
         for journal in (project / "outputs" / "smoke" / "logs" / "tune").glob("*/journal.log"):
             study = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(journal))))
             for trial in study.get_trials(states=(TrialState.RUNNING,)):
-                worker = journal.with_name(f"{trial.user_attrs.get('worker')}.lock")
-                if f"pid {process.pid} " in holder(worker):
+                if f"pid {process.pid} " in holder(journal.with_name(f"trial-{trial.number}.lock")):
                     return study
         return None
 

@@ -2,7 +2,7 @@
 
 A search is a journal in ``outputs/<profile>/logs/tune/<stage>-<checksum>``, which processes on any number of machines
 share. The checksum is over the fingerprint of the stage and what is searched, so searches never mix. Each process holds
-a lock while it works: the trial of one that was killed is marked as failed, and its parameters are tried again.
+the lock of its trial: that of one that was killed is marked as failed, and its parameters are tried again.
 """
 
 import contextlib
@@ -11,7 +11,6 @@ import io
 import json
 import shutil
 import time
-import uuid
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -120,7 +119,6 @@ class Search:
         key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
         self.folder = StagePaths(profile, "tune").logs / f"{stage}-{key}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._worker = uuid.uuid4().hex[:8]
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study = optuna.create_study(
             storage=optuna.storages.JournalStorage(JournalFileBackend(str(self.folder / "journal.log"))),
@@ -140,14 +138,12 @@ class Search:
 
         Where the last ones run elsewhere, this waits for them, and takes over those whose process dies.
         """
-        lock = self._lock(self._worker)
-        acquire(lock, f"a search over {self.base.stage}")
-        try:
-            while (trial := self._next(trials)) is not None:
+        while (trial := self._next(trials)) is not None:
+            try:
                 self._try(trial)
-        finally:
-            release(lock)
-            lock.unlink(missing_ok=True)
+            finally:
+                release(self._lock(trial))
+                self._clear(trial)
 
     def values(self, trial: FrozenTrial | Trial) -> dict[str, Any]:
         """Return the parameters that a trial sets, numbers of a range rounded to three digits."""
@@ -207,47 +203,43 @@ class Search:
         for name, given in self.space.items():
             try:
                 own = TypeAdapter(Space).validate_python({name: given})[name]
-            except ValueError:
-                remedy = "Write a list of choices, or {low: 0.1, high: 0.5}, low below high."
-                raise ConfigError(
-                    f"space of {self.base.stage}: {name} cannot be {params.shown(given)}. {remedy}"
-                ) from None
-            choices = own if isinstance(own, list) else [own.low, own.high]
-            for value in choices:
-                self.config({name: value})
-            choices = [flat(self.base.parameters)[name], *choices]
-            if isinstance(own, list):
-                texts = list(dict.fromkeys(map(json.dumps, choices)))
-                found[name] = optuna.distributions.CategoricalDistribution(texts)
-            else:
-                if own.log and min(choices) <= 0:
-                    fault = f"{name} of the stage is {min(choices)}, which log: true cannot hold"
-                    raise ConfigError(f"space of {self.base.stage}: {fault}. Leave log out.")
+                choices = own if isinstance(own, list) else [own.low, own.high]
+                for value in choices:
+                    self.config({name: value})
+                choices = [flat(self.base.parameters)[name], *choices]
+                if isinstance(own, list):
+                    texts = list(dict.fromkeys(map(json.dumps, choices)))
+                    found[name] = optuna.distributions.CategoricalDistribution(texts)
+                    continue
                 is_int = all(isinstance(value, int) for value in choices)
                 kind: Any = optuna.distributions.IntDistribution if is_int else optuna.distributions.FloatDistribution
                 found[name] = kind(min(choices), max(choices), log=own.log)
+            except ValueError:  # of pydantic; of Optuna, where a logarithm is to be taken of what is not above 0
+                remedy = "Write a list of choices, or {low: 0.1, high: 0.5}, low below high, above 0 with log: true."
+                fault = f"{name} cannot be {params.shown(given)}"
+                raise ConfigError(f"space of {self.base.stage}: {fault}. {remedy}") from None
         if not found:
             raise ConfigError(f"params/{SPACES.name}: no entry for {self.base.stage}. Add what is to be searched.")
         return found
 
-    def _lock(self, worker: str) -> Path:
-        return self.folder / f"{worker}.lock"
+    def _lock(self, trial: FrozenTrial | Trial) -> Path:
+        return self.folder / f"trial-{trial.number}.lock"
 
     def _next(self, trials: int) -> Trial | None:
-        """Take the next trial; ``None`` once so many are finished."""
-        while True:
+        """Take the next trial and its lock; ``None`` once so many are finished."""
+        while len(self.finished) < trials:
             with FileLock(self.folder / "next.lock"):
-                if len(self.finished) >= trials:
-                    return None
-                running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-                for trial in running:
-                    worker = trial.user_attrs.get("worker")
-                    if not (worker and holder(self._lock(worker))):
+                for trial in self._running():
+                    if not holder(self._lock(trial)):
                         self._give_up(trial)
-                        return self._ask()
-                if len(self.finished) + len(running) < trials:
+                        self._clear(trial)
+                if len(self.finished) + len(self._running()) < trials:
                     return self._ask()
             time.sleep(_POLL_SECONDS)
+        return None
+
+    def _running(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def _ask(self) -> Trial:
         number = len(self.study.get_trials(deepcopy=False))
@@ -259,21 +251,24 @@ class Search:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.sampler = optuna.samplers.TPESampler(seed=self._seed + number, constant_liar=True)
         trial = self.study.ask(self._distributions)
-        trial.set_user_attr("worker", self._worker)
+        acquire(self._lock(trial), f"trial {trial.number} of a search over {self.base.stage}")
         return trial
 
     def _give_up(self, trial: FrozenTrial | Trial, again: bool = True) -> None:
-        """Mark a trial as failed and clear away what it left; its parameters are tried ``again`` before any others."""
-        self.study.tell(trial.number, state=TrialState.FAIL)
-        if again:
+        """Mark a trial as failed; its parameters are tried ``again`` before any others."""
+        told = self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)  # it may have ended just now
+        if again and told.state == TrialState.FAIL:
             self.study.enqueue_trial(trial.params, user_attrs={"own": trial.user_attrs.get("own", False)})
-        shutil.rmtree(self.folder / f"trial-{trial.number}", ignore_errors=True)
-        for file in self.folder.glob(f"{trial.user_attrs.get('worker')}.*"):
+
+    def _clear(self, trial: FrozenTrial | Trial) -> None:
+        """Remove what a trial left beside its line in the journal."""
+        shutil.rmtree(self._lock(trial).with_suffix(""), ignore_errors=True)
+        for file in self.folder.glob(f"trial-{trial.number}.*"):
             file.unlink(missing_ok=True)
 
     def _try(self, trial: Trial) -> None:
         """Train by the parameters of a trial, and stop where it is worse than the median of earlier ones."""
-        values, folder = self.values(trial), self.folder / f"trial-{trial.number}"
+        values, folder = self.values(trial), self._lock(trial).with_suffix("")
 
         def told(epoch: dict[str, Any]) -> None:
             if self._logged not in epoch:  # a share of one
@@ -282,10 +277,10 @@ class Search:
             if epoch["epoch"] < epoch["epochs"] and trial.should_prune():
                 raise optuna.TrialPruned
 
-        result = "stopped early"
         try:
             done, _ = self.aside.train(self.config(values).parameters, folder, "network", told)
         except optuna.TrialPruned:
+            result = "stopped early"
             self.study.tell(trial, state=TrialState.PRUNED)
         except BaseException as error:
             self._give_up(trial, again=not isinstance(error, Exception))
@@ -297,10 +292,8 @@ class Search:
             value = float(done.curve[self._logged].max())
             result = f"{value:.4f}"
             self.study.tell(trial, value)
-        shutil.rmtree(folder, ignore_errors=True)
         tried = ", ".join(f"{name} {value}" for name, value in values.items())
-        best = f"{self.study.best_value:.4f}"
-        print(f"trial {trial.number}  {self.metric} {result}  best {best}  {tried}", flush=True)
+        print(f"trial {trial.number}  {self.metric} {result}  best {self.study.best_value:.4f}  {tried}", flush=True)
 
 
 def _training_stage(profile: str, stage: str) -> StageConfig:
