@@ -27,13 +27,13 @@ from ebnerd_lib.explore.explorer import (
     Answer,
     Explorer,
     Moment,
-    ReadTimes,
     Settings,
     compared,
     find_articles,
     history,
     moment_of,
     moments,
+    read_times,
     sample_moment,
     users,
 )
@@ -166,7 +166,7 @@ def test_articles_found_by_title_have_all_the_words_and_the_most_seen_comes_firs
     ],
 )  # fmt: skip
 def test_what_a_user_had_read(tiny, tiny_path, impression, rows):
-    found = history(tiny, on_offer(tiny, impression), ReadTimes(tiny_path))
+    found = history(tiny, on_offer(tiny, impression), tiny_path)
     columns = ["article_id", "age_hours", "read_time", "source"]
     expected = pd.DataFrame(rows, columns=columns).astype({"article_id": np.int32, "read_time": np.float32})
     pd.testing.assert_frame_equal(found[columns], expected, check_dtype=False)
@@ -184,18 +184,17 @@ def test_clicks_without_times_are_listed_after_the_others_the_last_one_first(tin
 
     path = tiny_bundle(validation_history=without_times)
     dataset = datasets.prepare(open_bundle(path), "official")[0]
-    found = history(dataset, on_offer(dataset, 201), ReadTimes(path))
+    found = history(dataset, on_offer(dataset, 201), path)
     assert found["article_id"].tolist() == [1099, 1003, 1002] and found["read_time"].isna().all()
     assert found["age_hours"].isna().all() and found["source"].tolist() == ["history"] * 3
 
 
 def test_what_was_read_is_what_is_not_recommended(smoke, smoke_bundle, sampled):
-    times = ReadTimes(smoke_bundle)
     for moment in sampled:
         requests = rec.make_requests(smoke, np.array([moment.user_id], np.uint32), moment.time)
         _, read = read_before(feature_context(smoke), requests.slates)
         ids = smoke.articles["article_id"].to_numpy()[read]
-        assert set(history(smoke, moment, times)["article_id"]) == set(ids.tolist())
+        assert set(history(smoke, moment, smoke_bundle)["article_id"]) == set(ids.tolist())
 
 
 def test_read_times_stand_beside_their_clicks_whatever_the_order_of_the_file(tiny_bundle):
@@ -205,14 +204,13 @@ def test_read_times_stand_beside_their_clicks_whatever_the_order_of_the_file(tin
         return table.take([2, 0, 1])
 
     path = tiny_bundle(validation_history=shuffled, row_group_size=1)
-    times = ReadTimes(path)
-    assert times.of(7, 1, 3).tolist() == [3.0, 4.0, 5.0]
-    np.testing.assert_array_equal(times.of(9, 1, 2), np.float32([np.nan, 2.0]))  # in order of time
-    assert times.of(FAR_USER, 1, 1).tolist() == [1.0] and times.of(8, 1, 0).tolist() == []
+    assert read_times(path, 7, 1, 3).tolist() == [3.0, 4.0, 5.0]
+    np.testing.assert_array_equal(read_times(path, 9, 1, 2), np.float32([np.nan, 2.0]))  # in order of time
+    assert read_times(path, FAR_USER, 1, 1).tolist() == [1.0] and read_times(path, 8, 1, 0).tolist() == []
     with pytest.raises(BundleError, match="user 7 has 3 clicks, and 4 in the dataset"):
-        times.of(7, 1, 4)
+        read_times(path, 7, 1, 4)
     with pytest.raises(BundleError, match="none"):
-        ReadTimes(path / "none")
+        read_times(path / "none", 7, 1, 3)
 
 
 # The slate that was shown.
@@ -394,7 +392,7 @@ def test_articles_without_a_title_are_told_from_unknown_ones(tiny, tiny_path):
 
 def values(view: LiveView) -> dict[str, str]:
     """What the panels and the notes say, without the names that tables are given anew."""
-    said = {name: panel.value for name, panel in (view.panels | view.notes).items() if name != "time"}
+    said = {name: panel.value for name, panel in (view.panels | view.notes).items()}
     return {name: re.sub(r"T_[0-9a-f]+", "", value) for name, value in said.items()} | {"figure": view.figure.outputs}
 
 

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pandas.io.formats.style import Styler
 
-from ebnerd_lib.data.bundle import microseconds, open_parquet
+from ebnerd_lib.data.bundle import microseconds, readable
 from ebnerd_lib.data.dataset import UNKNOWN_TIME, Dataset
 from ebnerd_lib.data.layout import SPLITS, check_files
-from ebnerd_lib.data.schema import HISTORY, cast_column, check_schema, flat
+from ebnerd_lib.data.schema import HISTORY, cast_column, flat
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
 from ebnerd_lib.errors import BundleError, ConfigError
 from ebnerd_lib.evaluation.diversity import article_space
@@ -147,51 +148,32 @@ def is_id(text: str) -> bool:
 # --- what was read before ------------------------------------------------------------------------------------
 
 
-class ReadTimes:
-    """How long users read what the histories of a bundle's files hold; in memory is only who stands in which row.
+def read_times(bundle: Path, user_id: int, week: int, clicks: int) -> np.ndarray:
+    """Return how many seconds a user read each article of a history, in the order of ``Dataset.histories[week]``.
 
-    Datasets leave read times out: no feature may know them. A person who looks at one user may.
+    Datasets leave read times out: no feature may know them. A person who looks at one user may. Week 0 is the train
+    file's. The dataset knows so many ``clicks``; of them float32 (clicks,), NaN where unknown.
 
     Raises:
-        BundleError: a file is missing, or of another form.
+        BundleError: the file is missing or damaged, holds values that no history may, or is not the one that the
+            dataset was made of.
     """
-
-    def __init__(self, bundle: Path) -> None:
-        check_files(bundle)
-        self._files = [bundle / split / "history.parquet" for split in SPLITS]
-        self._users: list[list[np.ndarray]] = []  # of each row group of each file
-        for opened, file in zip(map(open_parquet, self._files), self._files, strict=True):
-            check_schema(file, opened.schema_arrow, {name: HISTORY[name] for name in ("user_id", *_CLICKS)})
-            groups = (opened.read_row_group(group, columns=["user_id"]) for group in range(opened.num_row_groups))
-            self._users.append([group["user_id"].to_numpy() for group in groups])
-
-    def of(self, user_id: int, week: int, clicks: int) -> np.ndarray:
-        """Return the seconds of each click of a user's history, in the order of ``Dataset.histories[week]``.
-
-        Week 0 is the train file's. The dataset knows so many ``clicks``; of them float32 (clicks,), NaN where unknown.
-
-        Raises:
-            BundleError: the file holds values that no history may, or is not the one that the dataset was made of.
-        """
-        file = self._files[week]
-        seconds = np.zeros(0, np.float32)
-        for group, users in enumerate(self._users[week]):
-            for found in np.flatnonzero(users == user_id).tolist():  # once at most: a user has one row
-                row = open_parquet(file).read_row_group(group, columns=_CLICKS).slice(found, 1).combine_chunks()
-                ids, times, read = (flat(cast_column(file, name, row[name], HISTORY[name])) for name in _CLICKS)
-                seconds = np.full(len(ids), np.nan, np.float32)
-                if len(read) == len(ids):  # else nobody knows which is whose
-                    order = np.argsort(microseconds(times), kind="stable") if len(times) else slice(None)
-                    seconds[:] = pc.fill_null(read, np.nan).to_numpy(zero_copy_only=False)[order]
-        if len(seconds) != clicks:
-            raise BundleError(
-                f"{file}: user {user_id} has {len(seconds)} clicks, and {clicks} in the dataset. "
-                "Name the bundle that 01_preprocess read with the parameter `bundle`."
-            )
-        return seconds
+    file = bundle / SPLITS[week] / "history.parquet"
+    with readable(file):
+        row = pq.read_table(file, columns=_CLICKS, filters=[("user_id", "=", user_id)])
+    ids, times, read = (flat(cast_column(file, name, row[name], HISTORY[name])) for name in _CLICKS)
+    if len(ids) != clicks:
+        raise BundleError(
+            f"{file}: user {user_id} has {len(ids)} clicks, and {clicks} in the dataset. "
+            "Name the bundle that 01_preprocess read with the parameter `bundle`."
+        )
+    if len(read) != clicks:  # nobody knows which is whose
+        return np.full(clicks, np.nan, np.float32)
+    order = np.argsort(microseconds(times), kind="stable") if len(times) else slice(None)
+    return np.asarray(pc.fill_null(read, np.nan), np.float32)[order]
 
 
-def history(dataset: Dataset, moment: Moment, read_times: ReadTimes) -> pd.DataFrame:
+def history(dataset: Dataset, moment: Moment, bundle: Path) -> pd.DataFrame:
     """Return what a user had clicked before a moment, the latest first.
 
     That is what the history of the week holds, and what was clicked in the log since; what was clicked in the week
@@ -207,7 +189,7 @@ def history(dataset: Dataset, moment: Moment, read_times: ReadTimes) -> pd.DataF
     begin, end = own.offsets[user : user + 2]
     past = own.time[begin:end] < moment.time
     read, read_at = own.article[begin:end][past], own.time[begin:end][past]
-    seconds = read_times.of(moment.user_id, week, int(end - begin))[past]
+    seconds = read_times(bundle, moment.user_id, week, int(end - begin))[past]
     since = log.take((log.user == user) & (log.time < moment.time) & (user > 0))
     new = since.clicked & ((since.per_candidate(since.week) == week) | ~np.isin(since.article, read))
     article = np.concatenate([read, since.article[new]])
@@ -306,13 +288,13 @@ class Explorer:
         ConfigError: a model was updated online, through all of validation: at any moment of it, it would know the
             future.
         StageError: a model is missing.
-        BundleError: the bundle's histories are missing or damaged.
+        BundleError: a file of the bundle is missing.
     """
 
     def __init__(
         self, dataset: Dataset, bundle: Path, names: list[str], folders: list[Path], settings: Settings
     ) -> None:
-        self.dataset, self.settings = dataset, settings
+        self.dataset, self.bundle, self.settings = dataset, bundle, settings
         self._files = {name: find_model_file(name, folders) for name in names}
         loaded = map(load_model, self._files.values())
         self._models = {model.name: model for model in sorted(loaded, key=lambda model: model.trained_on != "live")}
@@ -321,8 +303,8 @@ class Explorer:
                 f"models: {', '.join(late)} was updated online through all of validation, so at a moment of it the "
                 "model file knows what came after. Name models that are not updated online."
             )
+        check_files(bundle)
         self._scores: dict[tuple[str, str], np.ndarray] = {}  # a file is read when it is first asked for
-        self.read_times = ReadTimes(bundle)
         self._space = article_space(dataset)
         self._checkpoints: Checkpoints | None = None
         self._last: tuple[tuple[int, int, float], rec.Requests] | None = None  # for another model
@@ -341,7 +323,7 @@ class Explorer:
 
     def history(self, moment: Moment, most: int) -> Answer:
         """Return what the user clicked last before a moment, at most so many."""
-        table = history(self.dataset, moment, self.read_times)
+        table = history(self.dataset, moment, self.bundle)
         caption = (
             f"User {moment.user_id}: the last {min(most, len(table))} of {len(table):,} clicks before "
             f"{in_words(moment.time)}. Age is that of the article at the click. Read times are known for the week's "
