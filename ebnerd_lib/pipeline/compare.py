@@ -154,7 +154,7 @@ def _differences(models: dict[str, tuple[Run, str, dict[str, Any]]], aside: Asid
 def _next_click(run: Run) -> dict[str, Any]:
     """Return how well a model ranks what was live: on the tuning day, and on validation if 04 read these artifacts."""
     model, live = str(trained_model(run.stage)), run.metrics.get("live", {})
-    found: dict[str, Any] = {"tier": next(iter(live.values()))["tier"], "tuning": _kept(run)[1]} if live else {}
+    found: dict[str, Any] = {"tier": next(iter(live.values()))["tier"], "tuning": _best(run)} if live else {}
     for file in run.paths.artifacts.parent.glob("04_*/manifest.json"):
         read = (read_json(file) or {}).get("inputs", {}).get(f"{relative(run.paths.artifacts)}/model_{model}.pt")
         if read is not None and read == run.manifest["outputs"].get(f"model_{model}.pt"):
@@ -163,31 +163,27 @@ def _next_click(run: Run) -> dict[str, Any]:
     return found
 
 
-def _kept(run: Run) -> tuple[int, float | None]:
-    """Return the epoch that was kept, from 0, and its metric on the tuning day; ``None`` without a learning curve."""
-    values = _curve(run).get(_best_by(run), pd.Series(dtype=float))
-    return (int(values.argmax()), float(values.max())) if len(values) else (0, None)
-
-
-def _best_by(run: Run) -> str:
-    return "val/ndcg" if "live" in run.metrics else "val/auc"
-
-
-def _curve(run: Run) -> pd.DataFrame:
-    """Return the learning curve of a run; empty where it is from before curves were kept."""
+def _learning(run: Run) -> tuple[str, pd.DataFrame]:
+    """Return the metric by which a run kept its best epoch, and its learning curve; empty where it kept none."""
     file = run.paths.artifacts / f"curve_{trained_model(run.stage)}.csv"
-    return pd.read_csv(file) if file.exists() else pd.DataFrame()
+    return "val/ndcg" if "live" in run.metrics else "val/auc", pd.read_csv(file) if file.exists() else pd.DataFrame()
+
+
+def _best(run: Run) -> float | None:
+    """Return a run's metric on the tuning day, of the epoch that was kept; ``None`` without a learning curve."""
+    metric, curve = _learning(run)
+    return float(curve[metric].max()) if len(curve) else None
 
 
 def curves(runs: list[Run]) -> list[list[str]]:
     """Draw the learning curves of runs over each other, one figure of each metric of the epoch: see ``addresses``."""
     figures = []
     for metric in ("val/auc", "val/ndcg"):
-        own = {name_of(run): run for run in runs if _best_by(run) == metric and len(_curve(run))}
-        if own:
-            kept = {name: _kept(run)[0] for name, run in own.items()}
-            figure = plots.learning_curves({name: _curve(run) for name, run in own.items()}, kept, metric)
-            figures.append(plots.addresses(figure))
+        every = {name_of(run): curve for run in runs for own, curve in [_learning(run)] if own == metric}
+        known = {name: curve for name, curve in every.items() if len(curve)}
+        if known:
+            kept = {name: int(curve[metric].argmax()) for name, curve in known.items()}
+            figures.append(plots.addresses(plots.learning_curves(known, kept, metric)))
     return figures
 
 
@@ -208,7 +204,7 @@ def repeats(run: Run, seeds: int, aside: Aside) -> dict[str, Any]:
     own = next(iter(run.metrics.get("models", {}).values()), None)
     values: list[float] = []
     if run.manifest["fingerprint"] == fingerprint(config, hashes):
-        values += filter(None, [own["validation"]["auc"] if own else _kept(run)[1]])
+        values += filter(None, [own["validation"]["auc"] if own else _best(run)])
     lock, step = run.paths.logs / "seeds.lock", parameters.get("training", {}).get("seeds", 1)
     acquire(lock, f"seeds of {name_of(run)}")
     try:

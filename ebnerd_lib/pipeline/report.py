@@ -108,9 +108,7 @@ def _profiles() -> list[str]:
 
 
 def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Path, failed: bool) -> dict[str, Any]:
-    import nbformat
-
-    executed = nbformat.read(notebook, as_version=4)
+    executed = _read_plain(notebook)
     pages = {other.stage: other.page for other in reversed(runs) if other.page}
     notebooks = {stage.partition(".")[0]: page for stage, page in pages.items()}  # of a variant where there is no other
     body = Body(_cells_html(executed), {**notebooks, **pages}, run.stage)
@@ -289,12 +287,13 @@ def make_plain(notebook: Path) -> None:
     import nbformat
 
     with contextlib.suppress(OSError, ValueError):
-        executed = nbformat.read(notebook, as_version=4)
-        _make_plain(executed)
-        write_whole(notebook, nbformat.writes(executed) + "\n")
+        write_whole(notebook, nbformat.writes(_read_plain(notebook)) + "\n")
 
 
-def _make_plain(executed: Any) -> None:
+def _read_plain(notebook: Path) -> Any:
+    import nbformat
+
+    executed = nbformat.read(notebook, as_version=4)
     for output in (output for cell in executed.cells for output in cell.get("outputs", [])):
         shown = output.get("data", output)
         for name, value in shown.items():
@@ -302,16 +301,16 @@ def _make_plain(executed: Any) -> None:
                 shown[name] = plain(value)
             elif name == "traceback":
                 shown[name] = [plain(line) for line in value]
+    return executed
 
 
 def _cells_html(executed: Any) -> str:
-    """Return the cells of an executed notebook as HTML without local paths, not yet safe."""
+    """Return the cells of an executed notebook as HTML, not yet safe."""
     from nbconvert import HTMLExporter
     from nbconvert.preprocessors import CoalesceStreamsPreprocessor
     from traitlets.config import Config
 
     executed.cells = [one for one in executed.cells if "papermill-error-cell-tag" not in one.metadata.get("tags", [])]
-    _make_plain(executed)
     exporter = HTMLExporter(
         config=Config({"NbConvertBase": {"display_data_priority": _DISPLAYED}}),
         extra_template_basedirs=[str(paths.ROOT / "templates")],
