@@ -33,8 +33,8 @@ from ebnerd_lib.pipeline.stale import sha256
 # grammar for more than a second, in each process. No notebook needs it, and jsonschema does without.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
-_RENDERERS = (Path(__file__), Path(known.__file__), Path(__file__).parents[1] / "features" / "registry.py")
-"""The modules that determine how pages look; the last one has the tiers."""
+_RENDERERS = (Path(__file__), Path(known.__file__))
+"""The modules that determine how pages look."""
 _ANSWERS = ("05_compare", "04_recommend")
 """The stages whose answers stand for a profile."""
 _LONG = 8
@@ -57,10 +57,10 @@ def render_profile(profile: str, reports: bool = True) -> int:
             told = partial(_stage_page, run, runs, origin, notebook, failed)
             rendered += render(report, key, "stage.html.j2", told)
     index = StagePaths(profile, "").outputs / "index.html"
-    more = {"history": last_runs(profile), "comparisons": comparisons(profile)}
+    more = {"profile": profile, "history": last_runs(profile), "comparisons": comparisons(profile), **origin}
     key = _key(facts, [[run.manifest, run.metrics, run.changes] for run in runs], more)
-    page = partial(_index_page, profile, runs, origin, more)
-    is_same = index.parent.is_dir() and not render(index, key, "index.html.j2", page)
+    shown = {"runs": runs, "scorers": known.scorers(runs), "summary": _summary(runs), **more}
+    is_same = index.parent.is_dir() and not render(index, key, "index.html.j2", lambda: shown)
     if rendered or not is_same or not overview_file().exists():
         _render_overview()
     return rendered
@@ -80,13 +80,15 @@ def overview_file() -> Path:
 
 def _render_overview() -> None:
     """Render the index over all profiles that have outputs."""
+    from ebnerd_lib.features.registry import TIER_MEANINGS
+
     rows = []
     for profile in _profiles():
         runs = read_runs(profile)
         rows.append({"profile": profile, **_summary(runs), **known.origin(runs)})
-    more = {"rows": rows, "comparisons": comparisons()}
+    shown = {"rows": rows, "comparisons": comparisons(), "tiers": TIER_MEANINGS}
     if overview_file().parent.is_dir():
-        render(overview_file(), _key(_renderer(), more), "index.html.j2", lambda: {**more, "tiers": _tiers()})
+        render(overview_file(), _key(_renderer(), shown), "index.html.j2", lambda: shown)
 
 
 def comparisons(profile: str = "") -> list[dict[str, Any]]:
@@ -121,17 +123,14 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
         record, metrics = {"started": noted.get("start_time"), "duration_seconds": noted.get("duration")}, {}
     parameters = record.get("parameters", noted.get("parameters", {}))
     files = [notebook, *([run.paths.artifacts / "metrics.json", run.paths.manifest] if metrics else [])]
-    entries = run.metrics.get("models") or run.metrics.get("baselines", {})
-    tiers = {entry.get("tier") for entry in entries.values()} or {parameters.get("tier")}
     scorers = known.own_scorers(run, runs) if metrics else []
     place = runs.index(run)
     return {
-        "stage": run.stage,
-        "profile": run.paths.profile,
+        "run": run,
         "body": body,
         "title": " · ".join([body.title or run.stage, *filter(None, [run.stage.partition(".")[2]])]),
         "record": record,
-        "tiers": [tier for tier in _tiers() if tier in tiers],
+        "tier": parameters.get("tier"),
         "generated": record.get("generated", origin["generated"]),
         "bundle": parameters.get("bundle", origin["bundle"]),
         "state": "failed" if failed else "complete" if earlier else run.state,
@@ -139,7 +138,6 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
         "earlier": earlier,
         "complete_page": run.paths.report.name if failed and run.paths.executed.exists() else "",
         "scorers": scorers,
-        "scale": _scale(scorers),
         "compared": pages.get("05_compare") if run.stage != "05_compare" else None,
         "headline": metrics.get("headline", []),
         "answer": metrics.get("answer"),
@@ -147,26 +145,6 @@ def _stage_page(run: Run, runs: list[Run], origin: dict[str, Any], notebook: Pat
         "before": next((other for other in reversed(runs[:place]) if other.page), None),
         "after": next((other for other in runs[place + 1 :] if other.page), None),
     }
-
-
-def _index_page(profile: str, runs: list[Run], origin: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    scorers = known.scorers(runs)
-    return {
-        "profile": profile,
-        "runs": [run for run in runs if run.belongs],
-        "others": [run for run in runs if not run.belongs],
-        "scorers": scorers,
-        "scale": _scale(scorers),
-        "summary": _summary(runs),
-        **origin,
-        **more,
-    }
-
-
-def _tiers() -> dict[str, str]:
-    from ebnerd_lib.features.registry import TIER_MEANINGS
-
-    return TIER_MEANINGS
 
 
 def _summary(runs: list[Run]) -> dict[str, Any]:
@@ -229,6 +207,7 @@ def _ends(interval: Any) -> str:
 
 
 _FILTERS = {
+    "scale": _scale,
     "size": size_in_words,
     "duration": _duration,
     "number": _number,
