@@ -81,23 +81,17 @@ def test_cut_off_before_a_call_and_resumed_gives_the_same_metrics(trained, undis
     torch.testing.assert_close(outcome(trained.result), undisturbed, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("seeds", [1, 2])
-def test_no_epoch_is_trained_twice_until_the_stage_is_complete(trained, tmp_path, seeds):
-    assert trained(at=3, seeds=seeds) == [1, 2, 3]
-    assert trained(seeds=seeds) == [3]
-    assert trained(seeds=seeds) == []
+@pytest.mark.parametrize("settings", [{}, {"seeds": 2}, {"epochs": 30, "patience": 1}])
+def test_no_epoch_is_trained_twice_until_the_stage_is_complete(trained, tmp_path, settings):
+    assert trained(at=2, **settings) == [1, 2]
+    rest = trained(**settings)
+    assert rest == list(range(2, rest[-1] + 1)) and rest[-1] < 30, "it stops early"
+    best = next(tmp_path.glob("mlp/*/best.ckpt")).read_bytes()
+    assert trained(**settings) == []
+    assert next(tmp_path.glob("mlp/*/best.ckpt")).read_bytes() == best
     for checkpoint in tmp_path.glob("mlp/*/last.ckpt"):  # as a complete stage does
         checkpoint.unlink()
-    assert trained(seeds=seeds) == [1, 2, 3]
-
-
-def test_a_training_that_had_stopped_early_trains_no_further(trained, tmp_path):
-    longer = {"epochs": 30, "patience": 1}
-    epochs = trained(**longer)
-    assert len(epochs) < 30, "no early stop: the test shows nothing"
-    best = (next((tmp_path / "mlp").glob("*/best.ckpt"))).read_bytes()
-    assert trained(**longer) == []
-    assert next((tmp_path / "mlp").glob("*/best.ckpt")).read_bytes() == best
+    assert trained(**settings) == [1, *rest]
 
 
 def test_anything_changed_is_trained_anew(trained, smoke, features, capsys, monkeypatch):
