@@ -11,11 +11,14 @@ from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.features.build import Features, read_features, write_features
 from ebnerd_lib.models.base import SlateModel
-from ebnerd_lib.pipeline.params import load_config
+from ebnerd_lib.pipeline.params import base_config, load_config
 from ebnerd_lib.pipeline.paths import read_json
 from ebnerd_lib.pipeline.train import Fit, fit, inputs_of, model_class
 from ebnerd_lib.sample import GENERATOR_VERSION, generate
+from ebnerd_lib.training.inputs import TrainingInputs
 from ebnerd_lib.training.lightning import SlateData
+from ebnerd_lib.training.model_file import TrainedModel
+from ebnerd_lib.training.trees import fit_trees
 
 PROFILES = {"smoke": "smoke", "demo": "sample", "small": "ebnerd_small", "large": "ebnerd_large"}
 """The profile whose parameters a size of a generated bundle is preprocessed and trained with."""
@@ -77,3 +80,11 @@ def fitted(
         given |= {"epochs": epochs, "training": {**given["training"], "patience": epochs}}
     inputs = inputs_of(given, data, features)
     return fit(model_class(given), given, inputs, Path(tempfile.mkdtemp(dir=work)), model, report)
+
+
+def boosted(size: str, data: Dataset, features: dict[str, Features]) -> TrainedModel:
+    """Train boosted trees as 03_train_trees does, on one thread, from the impressions that ``mlp`` learns from."""
+    given = base_config(PROFILES[size], "03_train_trees").parameters
+    warmup_hours = parameters(size, "mlp")["training"]["warmup_hours"]
+    one_thread = {**given, "boosting": {**given["boosting"], "num_threads": 1}}
+    return fit_trees(TrainingInputs.of(data, features, TIER, warmup_hours), "trees", one_thread)

@@ -6,25 +6,17 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks import inputs
 from benchmarks.measure import RUNS, Row, Run, alternate, seconds
 from ebnerd_lib.data.dataset import Dataset
-from ebnerd_lib.data.slates import candidate_rows
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
-from ebnerd_lib.features.build import Features, usable
+from ebnerd_lib.features.build import Features
+from ebnerd_lib.features.registry import allowed
 from ebnerd_lib.models.base import LOSSES, SlateModel, slate_auc
-from ebnerd_lib.training.inputs import training_rows
 from ebnerd_lib.training.lightning import SlateData
-
-LIGHTGBM = {
-    "objective": "lambdarank", "lambdarank_truncation_level": 100, "learning_rate": 0.05, "num_leaves": 15,
-    "min_data_in_leaf": 100, "feature_fraction": 0.5, "bagging_fraction": 0.8, "bagging_freq": 1,
-    "metric": "None", "deterministic": True, "force_row_wise": True, "num_threads": 1, "verbosity": -1,
-}  # fmt: skip
-"""LambdaRank (Burges, 2010); the mean AUC over slates decides when to stop, and two runs do not differ."""
+from ebnerd_lib.training.model_file import TrainedModel
 
 
 def measure(run: Run) -> list[Row]:
@@ -43,8 +35,10 @@ def _epoch(run: Run, size: str, data: Dataset, features: dict[str, Features], mo
     ours, theirs = list[float](), list[float]()
     start = time.perf_counter()
 
-    def after_epoch(_: dict[str, Any]) -> None:
+    def after_epoch(told: dict[str, Any]) -> None:
         nonlocal start
+        if "epoch" not in told:  # a share of one
+            return
         ours.append(time.perf_counter() - start)
         theirs.append(seconds(bare))
         start = time.perf_counter()
@@ -59,21 +53,21 @@ def _boosting(run: Run) -> list[Row]:
     """Compare the AUC on validation, and the time to train and to score the tuning day and validation."""
     size = run.size("demo")
     data, features = inputs.prepared(size, run.work)
-    scores: dict[str, np.ndarray] = {}
+    aucs: dict[str, float] = {}
 
-    def ours() -> None:
-        model = inputs.fitted(size, data, features, "mlp", run.work).model
+    def score(name: str, model: TrainedModel) -> None:
         for part in ("tuning", "validation"):
-            scores["ours"] = model.score(data, data.parts[part], features[part].matrix, features[part].columns)
+            slates = data.parts[part]
+            scores = model.score(data, slates, features[part].matrix, features[part].columns)
+            aucs[name] = mean_metrics(per_slate(scores, slates.clicked, slates.offsets))["auc"]
 
-    def rival() -> None:
-        scores["rival"] = boosted(data, features, inputs.parameters(size, "mlp"))
-
-    took = alternate(ours=ours, rival=rival if find_spec("lightgbm") else None)
-    auc = {name: _auc(each, data, "validation") for name, each in scores.items()}
-    note = f"size {size}, {len(usable(features['train'], inputs.TIER))} columns, one thread each"
+    took = alternate(
+        ours=lambda: score("ours", inputs.fitted(size, data, features, "mlp", run.work).model),
+        rival=(lambda: score("rival", inputs.boosted(size, data, features))) if find_spec("lightgbm") else None,
+    )
+    note = f"size {size}, {len(allowed(inputs.TIER))} columns, one thread each"
     return [
-        Row("training: AUC of mlp, LightGBM", auc["ours"], "AUC", "ours / rival ≥ 1", auc.get("rival"), note),
+        Row("training: AUC of mlp, LightGBM", aucs["ours"], "AUC", "ours / rival ≥ 1", aucs.get("rival"), note),
         Row("training: all of mlp, LightGBM", took["ours"], "s", "rival / ours ≥ 2", took.get("rival"), note),
     ]
 
@@ -107,32 +101,3 @@ def bare_loop(network: SlateModel, data: SlateData, epochs: int) -> Callable[[],
         torch.cat(aucs).mean()
 
     return epoch
-
-
-def boosted(data: Dataset, features: dict[str, Features], given: dict[str, Any], trees: int = 1000) -> np.ndarray:
-    """Train LightGBM on the columns and rows of a model, score the tuning day and validation, and return the latter.
-
-    Columns are taken raw, NaN as missing. The tuning day decides how many of at most ``trees`` are kept.
-    """
-    import lightgbm
-
-    columns, settings = usable(features["train"], inputs.TIER), {**LIGHTGBM, "seed": given["seed"]}
-    train, tuning = data.parts["train"], data.parts["tuning"]
-    rows = training_rows(train, given["training"]["warmup_hours"])
-    where = candidate_rows(train.offsets, rows)
-    seen = {part: features[part].matrix[:, columns].astype(np.float32) for part in ("tuning", "validation")}
-    matrix = features["train"].matrix[where][:, columns].astype(np.float32)
-    training = lightgbm.Dataset(matrix, train.clicked[where], group=train.lengths[rows], params=settings)
-    watched = lightgbm.Dataset(seen["tuning"], tuning.clicked, group=tuning.lengths, reference=training)
-    booster = lightgbm.train(
-        settings, training, trees, valid_sets=[watched],
-        feval=lambda scores, _: ("auc", _auc(scores, data, "tuning"), True),
-        callbacks=[lightgbm.early_stopping(50, verbose=False)],
-    )  # fmt: skip
-    booster.predict(seen["tuning"], num_threads=1)  # as ours does
-    return booster.predict(seen["validation"], num_threads=1)
-
-
-def _auc(scores: np.ndarray, data: Dataset, part: str) -> float:
-    slates = data.parts[part]
-    return mean_metrics(per_slate(scores, slates.clicked, slates.offsets))["auc"]
