@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -135,11 +136,7 @@ def write_tiny(folder: Path, row_group_size: int | None = None, **changes: Chang
 @pytest.fixture
 def tiny_bundle(tmp_path) -> Callable[..., Path]:
     """Write a tiny bundle into the test's folder, varied by the test: see ``write_tiny``."""
-
-    def build(folder: Path = tmp_path / "bundle", **changes) -> Path:
-        return write_tiny(folder, **changes)
-
-    return build
+    return partial(write_tiny, tmp_path / "bundle")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import re
 import shlex
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,19 +26,11 @@ BLOCK = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Block:
-    how: str | None
-    path: str | None
-    kind: str
-    code: str
-
-
-def blocks(heading: str) -> list[Block]:
+def blocks(heading: str) -> list[re.Match]:
     """The blocks under a heading, down to the next one of any level; the top's under ``#``."""
     sections = re.split(r"^(#+ .*)\n", TEXT, flags=re.M)
     (place,) = [i for i, text in enumerate(sections) if re.fullmatch(rf"#+ {re.escape(heading)}", text)]
-    return [Block(**found.groupdict()) for found in BLOCK.finditer(sections[place + 1])]
+    return list(BLOCK.finditer(sections[place + 1]))
 
 
 TOP, FEATURE, LEAK, MODEL, EXPERIMENT, METRIC = map(
@@ -59,18 +50,18 @@ def copy_of_the_project(folder: Path) -> Path:
     return folder
 
 
-def put(project: Path, some: list[Block]) -> None:
+def put(project: Path, some: list[re.Match]) -> None:
     for block in some:
-        if block.path is not None:
-            file = project / block.path
-            assert file.exists() == (block.how == "Append to"), block.path
+        if block["path"] is not None:
+            file = project / block["path"]
+            assert file.exists() == (block["how"] == "Append to"), block["path"]
             file.parent.mkdir(parents=True, exist_ok=True)
             before = file.read_text(encoding="utf-8") + "\n\n" if file.exists() else ""
-            file.write_text(before + block.code, encoding="utf-8")
+            file.write_text(before + block["code"], encoding="utf-8")
 
 
-def commands(some: list[Block]) -> list[str]:
-    return [line for block in some if block.kind == "sh" for line in block.code.splitlines()]
+def commands(some: list[re.Match]) -> list[str]:
+    return [line for block in some if block["kind"] == "sh" for line in block["code"].splitlines()]
 
 
 def call(project: Path, line: str) -> subprocess.CompletedProcess[str]:
@@ -103,9 +94,10 @@ def report(project: Path, stage: str) -> str:
 
 @pytest.mark.parametrize("example", [FEATURE, MODEL, METRIC], ids=["feature", "model", "metric"])
 def test_an_example_is_short_and_touches_one_module(example):
-    lines = [line for block in example if block.path for line in block.code.splitlines() if line.strip()]
+    lines = [line for block in example if block["path"] for line in block["code"].splitlines() if line.strip()]
     assert 10 < len(lines) < LONGEST
-    folders = [block.path.partition("/")[0] for block in example if block.path and not block.path.startswith("params/")]
+    paths = [block["path"] for block in example if block["path"]]
+    folders = [path.partition("/")[0] for path in paths if not path.startswith("params/")]
     assert sorted(folders) == ["ebnerd_lib", "tests"]
 
 
@@ -152,8 +144,8 @@ def test_the_metric_is_in_every_entry_with_its_interval_and_in_the_results_table
 def test_a_feature_that_looks_at_the_future_is_caught_by_name(tmp_path):
     project = copy_of_the_project(tmp_path / "leaky")
     put(project, LEAK)
-    (block,) = [block for block in LEAK if block.kind.startswith("sh")]
-    name = block.kind.removeprefix("sh fails: ")
-    done = call(project, block.code.strip())
+    (block,) = [block for block in LEAK if block["kind"].startswith("sh")]
+    name = block["kind"].removeprefix("sh fails: ")
+    done = call(project, block["code"].strip())
     assert done.returncode == 1 and "1 failed" in done.stdout
     assert re.search(rf"AssertionError[^$]*\b{name}\b", done.stdout), done.stdout[-2000:]

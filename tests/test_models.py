@@ -4,7 +4,6 @@ import copy
 import itertools
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
 from pkgutil import iter_modules
 
 import numpy as np
@@ -340,17 +339,6 @@ def test_a_missing_or_broken_model_file_is_one_clear_error(content, tmp_path):
         path.write_bytes(content)
     with pytest.raises(StageError, match=r"model_x\.pt"):
         load_model(path)
-
-
-def test_a_pickle_that_would_run_code_is_refused(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "ran",))
-
-    torch.save({"name": Evil()}, tmp_path / "model_x.pt")
-    with pytest.raises(StageError, match="no model file"):
-        load_model(tmp_path / "model_x.pt")
-    assert not (tmp_path / "ran").exists()
 
 
 def test_a_model_that_would_see_more_than_its_tier_is_refused(smoke, smoke_features):
