@@ -6,7 +6,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from ebnerd_lib.errors import EbnerdError
 
@@ -30,6 +30,8 @@ from ebnerd_lib.pipeline.paths import DETERMINISM
 
 INTERRUPTED = 130
 """Exit code of a program that was interrupted, as shells have it: 128 + SIGINT."""
+PARTS = click.Choice(["validation", "tuning"])
+TIERS = click.Choice([*get_args(Tier), "not declared"])
 PROFILE = click.option("--profile", default="sample", show_default=True, help="a folder of params/")
 
 
@@ -245,36 +247,24 @@ def unpack(archive: Path, out: Path) -> None:
     print(f"unpacked to {out}")
 
 
-@verbs.command()
+@verbs.command(context_settings={"show_default": True})
 @click.option("--scores", type=Path, required=True, help="parquet: impression_id, article_id, score")
 @click.option("--bundle", type=Path, required=True, help="folder of the bundle that was scored")
-@click.option(
-    "--split", default="validation", show_default=True, type=click.Choice(["validation", "tuning"]),
-    help="part that was scored",
-)  # fmt: skip
-@click.option(
-    "--tier", default="not declared", type=click.Choice([*get_args(Tier), "not declared"]),
-    help="what the scorer knows",
-)  # fmt: skip
+@click.option("--split", "part", default="validation", type=PARTS, help="part that was scored")
+@click.option("--tier", default="not declared", type=TIERS, help="what the scorer knows")
 @click.option("--tuning", type=Path, help="its scores of the tuning day, for log loss and calibration")
 @click.option("--reference", type=Path, help="scores to compare with, impression by impression")
 @click.option("--out", type=Path, help="folder to write (default: outputs/evaluate/<name of the file>)")
-@click.option(
-    "--cut", default="official", show_default=True, type=click.Choice(get_args(SplitName)),
-    help="how it is split into parts",
-)  # fmt: skip
-def evaluate(
-    scores: Path, bundle: Path, split: str, tier: str, tuning: Path | None, reference: Path | None, out: Path | None,
-    cut: SplitName,
-) -> None:  # fmt: skip
+@click.option("--cut", default="official", type=click.Choice(get_args(SplitName)), help="how it is split into parts")
+def evaluate(**given: Any) -> None:
     """Evaluate scores that come from elsewhere, as 05_compare does."""
     from ebnerd_lib.pipeline.evaluate import evaluate
 
-    evaluate(scores, bundle, split, tier, tuning, reference, out, cut)
+    evaluate(**given)
 
 
 @verbs.command()
-@click.option("--profile", default="sample", show_default=True, help="in which the model was trained")
+@PROFILE
 @click.option("--model", required=True, help="a model of tier exposure or below, such as mlp_exposure")
 @click.option("--test", type=Path, required=True, help="folder of the test set: articles.parquet, test/")
 @click.option("--out", type=Path, default=Path("predictions.zip"), show_default=True, help="file")

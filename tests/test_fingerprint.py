@@ -162,9 +162,7 @@ def test_checksums_are_remembered_until_size_or_time_of_a_file_changes(project, 
 
 def test_a_corrupt_store_only_costs_time(project):
     store, file = project.root / "hashes.json", project.root / "data/smoke/articles.parquet"
-    name, status = "data/smoke/articles.parquet", file.stat()
-    odd = ({name: 7}, {name: [status.st_size, status.st_mtime_ns]}, None)
-    for content in ("", "{", "\xff", *map(json.dumps, odd)):
+    for content in ("", "{", "\xff", "null"):
         store.write_text(content, encoding="latin-1")
         hashes = Hashes(store)
         assert hashes.of(file) == sha256(file)

@@ -26,11 +26,8 @@ def append_line(file: Path, content: Mapping[str, Any]) -> None:
     """Append an object as one line of JSON; lines of several writers at once stay whole. Folders are made."""
     file.parent.mkdir(parents=True, exist_ok=True)
     line = (json.dumps(content, allow_nan=False, ensure_ascii=False) + "\n").encode()
-    stream = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        os.write(stream, line)  # one call: what others append comes before or after it
-    finally:
-        os.close(stream)
+    with file.open("ab", buffering=0) as stream:  # one call: what others append comes before or after it
+        stream.write(line)
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
@@ -62,13 +59,7 @@ def numbers(metrics: Mapping[str, Any], names: tuple[str, ...] = ()) -> dict[str
 
 
 def note(profile: str, manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-    """Append a finished run to the history of its profile.
-
-    Args:
-        profile: whose ``outputs/<profile>/history.jsonl`` gets the line.
-        manifest: of the stage.
-        metrics: of the stage.
-    """
+    """Append a finished run to the history of its profile, by the manifest and the metrics of its stage."""
     keys = ("stage", "run", "started", "duration_seconds", "git", "parameters")
     inputs = hashlib.sha256(json.dumps(manifest["inputs"], sort_keys=True).encode()).hexdigest()[:12]
     line = {key: manifest[key] for key in keys} | {"inputs": inputs, "metrics": numbers(metrics, _HEADLINE)}

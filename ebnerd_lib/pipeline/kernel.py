@@ -26,14 +26,8 @@ START_SECONDS = 300
 """How long a kernel may take to start on a busy machine."""
 
 
-class ProjectKernels(KernelSpecManager):
-    """The kernels that a user has, with ``python3`` as the interpreter of this process.
-
-    Attributes:
-        arguments: what its kernels are started with.
-    """
-
-    arguments: tuple[str, ...] = ()
+class LabKernels(KernelSpecManager):
+    """The kernels of JupyterLab: in ``python3`` an edited module counts from the next cell on, a user's others stay."""
 
     def find_kernel_specs(self) -> dict[str, str]:
         """Return the folder of each kernel."""
@@ -47,15 +41,10 @@ class ProjectKernels(KernelSpecManager):
         """
         if kernel_name.lower() != NATIVE_KERNEL_NAME:
             return super().get_kernel_spec(kernel_name)
-        native = get_kernel_dict(extra_arguments=list(self.arguments))
+        autoreload = ["--ext=autoreload", "--InteractiveShellApp.exec_lines=%autoreload 2"]
+        native = get_kernel_dict(extra_arguments=autoreload)
         # The name that notebooks in git have: saving one does not change it.
         return KernelSpec(resource_dir=RESOURCES, **{**native, "display_name": "Python 3"})
-
-
-class LabKernels(ProjectKernels):
-    """The same for JupyterLab, where an edited module counts from the next cell on."""
-
-    arguments = ("--ext=autoreload", "--InteractiveShellApp.exec_lines=%autoreload 2")
 
 
 class ProjectKernel(AsyncKernelManager):
@@ -71,7 +60,7 @@ class ProjectKernel(AsyncKernelManager):
 
     @default("kernel_spec_manager")
     def _project_kernels(self) -> KernelSpecManager:
-        return ProjectKernels(parent=self)
+        return KernelSpecManager(parent=self, kernel_dirs=[])
 
 
 def execute(paths: StagePaths, given: dict[str, Any], sockets: Path) -> str:

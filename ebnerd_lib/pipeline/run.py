@@ -44,8 +44,6 @@ FRESH, COMPLETE, FAILED, LEFT = "fresh", "complete", "failed", "out of date"
 """How a stage ends in a run: it need not run, ran to its end, did not, or is not to run as it or what it reads is."""
 AGAIN_SECONDS = 10.0
 """How long after an interruption further ones are taken for the same."""
-_NO_TERMINALS = ("", "dumb", "unknown")
-"""Values of ``TERM`` for what cannot move its cursor."""
 _LEFT_OUT = {
     "RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE", "PYTHONSTARTUP", "PYTHONWARNINGS",
     "PYTHONSAFEPATH",
@@ -148,21 +146,19 @@ class _Running:
 _Show = Callable[[dict[str, _Running]], None]
 
 
+@dataclass
 class _Run:
-    """One run of a profile whose lock is held; ``ended`` gains how each stage ends, ``may_run`` may run."""
+    """One run of a profile whose lock is held."""
 
-    def __init__(
-        self,
-        profile: str,
-        configs: dict[str, StageConfig],
-        may_run: set[str],
-        forced: set[str],
-        jobs: int,
-        ended: dict[str, str],
-    ) -> None:
-        self.profile, self.configs, self.jobs, self.ended = profile, configs, jobs, ended
-        self.may_run, self.forced = may_run, forced
-        self.hashes = Hashes(StagePaths(profile, "").hashes)
+    profile: str
+    configs: dict[str, StageConfig]  # of every stage
+    may_run: set[str]
+    forced: set[str]  # that run where they are fresh too
+    jobs: int  # stages at a time
+    ended: dict[str, str]  # how each stage ends
+
+    def __post_init__(self) -> None:
+        self.hashes = Hashes(StagePaths(self.profile, "").hashes)
 
     def run(self, sorter: TopologicalSorter[str]) -> int:
         """Run every stage once those that it reads are done, and render. Returns the exit code."""
@@ -216,10 +212,10 @@ class _Run:
             for file in (paths.failed, paths.failed_report, paths.failure):  # what failed since was taken back
                 file.unlink(missing_ok=True)
             return ""
-        if not may_run:
-            self.ended[stage] = LEFT
-            return ""
-        return wanted
+        if may_run:
+            return wanted
+        self.ended[stage] = LEFT
+        return ""
 
     def _start(self, stage: str, wanted: str, folder: Path) -> _Running:
         """Start the process of a stage, in a group of its own. It ends when its input does, which this one holds.
@@ -268,16 +264,11 @@ class _Run:
         """Keep the notebook of a stage that has ended where its outcome belongs, and tell the outcome."""
         paths = StagePaths(self.profile, stage)
         each.process.communicate()  # closes its input
-        message = _failure(each, paths)
-        if not message:
-            try:
-                paths.running.replace(paths.executed)
-            except OSError as error:
-                message = f"{relative(paths.executed)}: {error.strerror}"
-            else:
-                self.ended[stage] = COMPLETE
-                say(f"{stage}: complete in {time.monotonic() - each.began:.0f} s")
-                return
+        if not (message := _failure(each, paths)):
+            paths.running.replace(paths.executed)
+            self.ended[stage] = COMPLETE
+            say(f"{stage}: complete in {time.monotonic() - each.began:.0f} s")
+            return
         self.ended[stage] = FAILED
         message = with_remedy(self.profile, message)
         _clear_partial(paths)
@@ -391,7 +382,7 @@ def end_with_parent() -> None:
 @contextlib.contextmanager
 def _rows(profile: str) -> Iterator[_Show]:
     """Yield what shows the stages that run: a row each where a person watches, nothing elsewhere."""
-    if not sys.stdout.isatty() or os.environ.get("TERM", "") in _NO_TERMINALS:
+    if not sys.stdout.isatty() or os.environ.get("TERM", "") in ("", "dumb", "unknown"):  # no cursor to move
         yield lambda running: None
         return
     from rich.console import Console

@@ -36,12 +36,7 @@ class Hashes:
 
     def __init__(self, store: Path) -> None:
         self._store = store
-        # By file: size, time of change, checksum.
-        self._known: dict[str, list[Any]] = {
-            file: entry
-            for file, entry in (read_json(store) or {}).items()
-            if isinstance(entry, list) and [type(item) for item in entry] == [int, int, str]
-        }
+        self._known: dict[str, list[Any]] = read_json(store) or {}  # by file: size, time of change, checksum
 
     def of(self, file: Path) -> str:
         """Return the sum of a file."""
