@@ -82,6 +82,7 @@ def test_any_parameter_counts_and_their_order_does_not(project):
     own = project.stage.parameters
     for key, value in (("epochs", 400), ("learning_rate", 0.2), ("hidden", []), ("new", None)):
         assert project.changed(lambda key=key, value=value: own.update({key: value}))
+    assert not project.changed(lambda: own.update(mlflow="http://127.0.0.1")), "no result depends on it"
     backwards = dict(reversed(own.items()))
     assert not project.changed(lambda: (own.clear(), own.update(backwards)))
 

@@ -1,10 +1,10 @@
 """The history of a profile: a whole line for each finished run, and the same run in MLflow where that is asked for."""
 
 import json
-import os
-import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from unittest.mock import MagicMock
 
 import pytest
@@ -14,18 +14,7 @@ from ebnerd_lib.pipeline import history, paths, stage, stale
 from ebnerd_lib.pipeline.history import append_line, last_runs, read_lines, send
 from ebnerd_lib.pipeline.params import StageConfig
 from ebnerd_lib.pipeline.paths import StagePaths
-from ebnerd_lib.pipeline.stale import Hashes, fingerprint
 
-PROJECT = paths.ROOT
-WRITE = """
-import sys
-from pathlib import Path
-from ebnerd_lib.pipeline.history import append_line
-print("ready", flush=True)
-sys.stdin.read()
-for number in range(300):
-    append_line(Path(sys.argv[1]), {"writer": sys.argv[2], "number": number, "text": "æ" * 20_000})
-"""
 URI = "http://127.0.0.1:5000"
 METRICS = {
     "models": {"mlp": {"tier": "clicks", "tuning": {"auc": 0.8}, "validation": {"auc": 0.7, "auc_ci": [0.6, 0.8]}}},
@@ -52,15 +41,15 @@ def finish(name="03_train_mlp", how="batch", **parameters):
 
 
 def test_lines_of_two_writers_at_once_stay_whole(tmp_path):
-    file = tmp_path / "new" / "history.jsonl"
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
-    words = [[sys.executable, "-c", WRITE, str(file), name] for name in "ab"]
-    writers = [subprocess.Popen(each, env=environment, **pipes) for each in words]
-    assert [writer.stdout.readline() for writer in writers] == [b"ready\n"] * 2
-    for writer in writers:
-        writer.stdin.close()
-    assert [writer.wait() for writer in writers] == [0, 0]
+    file, start = tmp_path / "new" / "history.jsonl", Barrier(2)
+
+    def write(name: str) -> None:
+        start.wait()
+        for number in range(300):
+            append_line(file, {"writer": name, "number": number, "text": "æ" * 20_000})
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, "ab"))
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     numbers = {name: [line["number"] for line in lines if line["writer"] == name] for name in "ab"}
     assert numbers == {"a": [*range(300)], "b": [*range(300)]}
@@ -140,11 +129,3 @@ def test_a_server_that_does_not_answer_loses_nothing(project, mlflow, capsys):
     finish("03_train_mlp.lab1", "interactive", mlflow=URI)
     assert "ConnectionError: refused" in capsys.readouterr().out
     assert StagePaths("smoke", "03_train_mlp.lab1").manifest.exists()
-
-
-def test_where_a_run_is_sent_makes_nothing_stale(tmp_path):
-    prints = {
-        fingerprint(StageConfig("03_train_mlp", "smoke", {"mlflow": uri, "seed": seed}, {}), Hashes(tmp_path / "none"))
-        for uri, seed in (("", 0), (URI, 0), ("", 1))
-    }
-    assert len(prints) == 2

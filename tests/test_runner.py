@@ -121,12 +121,6 @@ def test_a_missing_bundle_or_file_is_one_message(project, spoil, message):
     assert not ran(result)
 
 
-def test_unknown_profiles_and_verbs_are_refused():
-    result = command(ROOT, "run", "--profile", "smok")
-    assert result.returncode == 1 and "params/smok: no such profile. Use one of" in result.stderr
-    assert command(ROOT, "fly").returncode == 2
-
-
 def test_the_doctor_starts_on_a_python_without_packages():
     told = python(ROOT, "-S", "-m", "ebnerd_lib", "doctor", "--profile", "smoke")
     assert "make run-all PROFILE=smoke" in told.stdout and not told.stderr

@@ -1,7 +1,6 @@
 """What a run shows in a terminal: a row for each running stage, and a terminal left as it was."""
 
 import io
-import json
 import sys
 import time
 
@@ -13,7 +12,7 @@ from ebnerd_lib.pipeline.paths import StagePaths
 from ebnerd_lib.pipeline.runs import printable
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
-EPOCH = {"model": "mlp", "epoch": 3, "epochs": 12, "val/auc": 0.71234, "train/loss": 1.98765}
+EPOCH = "mlp epoch 3/12, val/auc 0.7123, loss 1.9877"
 
 
 class Screen(io.TextIOWrapper):
@@ -40,8 +39,8 @@ def test_a_row_tells_what_a_stage_does_and_ctrl_c_leaves_the_terminal_as_it_was(
     monkeypatch.setenv("COLUMNS", "120")
     running = {"02_b": runner._Running(None, told, time.monotonic() - 5, 1000.0, "f")}
     with pytest.raises(KeyboardInterrupt), runner._rows("p") as show:
-        for what in (EPOCH, {"heading": "\x1b]0;owned\x07Æbler [red]"}):
-            told.write_text(json.dumps(what) + "\n")
+        for what in (EPOCH, "\x1b]0;owned\x07Æbler [red]"):
+            told.write_text(f"{what}\n")
             show(running)
         runner.say("02_b: FAILED: \x1b]0;owned\x07Æ")
         raise KeyboardInterrupt

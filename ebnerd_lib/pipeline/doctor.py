@@ -59,7 +59,7 @@ def doctor(profile: str) -> int:
 def findings(profile: str) -> Iterator[Finding]:
     """Yield what the checks find; each imports what it needs, so that one that cannot run says so and others go on."""
     for check in (
-        check_python, check_packages, check_imports, check_machine, check_profile, check_outputs, check_data, check_git,
+        check_python, check_packages, check_imports, check_machine, check_profile, check_outputs, check_data,
     ):  # fmt: skip
         try:
             yield from check(profile)
@@ -173,32 +173,19 @@ def check_data(profile: str) -> Iterator[Finding]:
     wanted = {paths.ROOT / bundle for bundle in _bundles(profile)}
     found = {folder for folder in (paths.ROOT / "data").glob("[!.]*") if any(folder.rglob("*.parquet"))}
     for folder in sorted(wanted | found):
-        name, remedy = paths.relative(folder), "put a bundle there, or change the parameter `bundle`"
-        if generated := folder.name in ("smoke", "sample"):
-            remedy = f"`make run-all PROFILE={folder.name}` generates it"
-        elif folder.name.startswith("ebnerd_"):
-            remedy = f"make data BUNDLE={folder.name}"
-        if not folder.exists():
-            yield Finding(OK, name, f"not there; {remedy}") if generated else Finding(WRONG, name, "not there", remedy)
+        name = paths.relative(folder)
+        if not folder.exists() and folder.name in ("smoke", "sample"):
+            yield Finding(OK, name, f"not there yet: `make run-all PROFILE={folder.name}` generates it")
             continue
         try:
             check_bundle("ebnerd_testset" if (folder / "test").is_dir() else folder.name, folder)
             stamp, files = generated_stamp(folder), sorted(folder.glob("*/behaviors.parquet"))
             rows = [f"; {file.parent.name} {open_parquet(file).metadata.num_rows:,} impressions" for file in files]
-        except EbnerdError as error:
-            yield Finding(WRONG if folder in wanted else WARN, name, str(error), f"move {name} away; {remedy}")
+        except EbnerdError as error:  # its message ends with the remedy
+            yield Finding(WRONG if folder in wanted else WARN, name, str(error))
             continue
         origin = f"generated, {size_in_words(stamp['size'])}, seed {stamp['seed']}" if stamp else "not generated"
         yield Finding(OK, name, f"whole, {origin}{''.join(rows)}")
-
-
-def check_git(profile: str) -> Iterator[Finding]:
-    """See that `make setup-git` was run, where this is a clone."""
-    if (paths.ROOT / ".git").exists() and shutil.which("git"):
-        words = ["git", "config", "filter.nbstripout.clean"]
-        bare = subprocess.run(words, cwd=paths.ROOT, capture_output=True).returncode
-        text = f"commits {'would hold' if bare else 'do not hold'} outputs of notebooks"
-        yield Finding(WARN if bare else OK, "git", text, "make setup-git")
 
 
 def _reinstall() -> tuple[str, str]:

@@ -29,10 +29,6 @@ START_SECONDS = 300
 class LabKernels(KernelSpecManager):
     """The kernels of JupyterLab: in ``python3`` an edited module counts from the next cell on, a user's others stay."""
 
-    def find_kernel_specs(self) -> dict[str, str]:
-        """Return the folder of each kernel."""
-        return {**super().find_kernel_specs(), NATIVE_KERNEL_NAME: RESOURCES}
-
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         """Return how a kernel is started.
 
@@ -69,8 +65,8 @@ def execute(paths: StagePaths, given: dict[str, Any], sockets: Path) -> str:
     Args:
         paths: the files of the stage.
         given: parameters beside those that the notebook has.
-        sockets: a short path, to which the names of the kernel's sockets are added. Over TCP, kernels that start
-            together can take each other's ports.
+        sockets: begins the paths of the kernel's sockets. Over TCP, kernels that start together can take each other's
+            ports.
 
     Returns:
         What a cell failed with, as ``error: text``; empty where none did.
@@ -112,7 +108,7 @@ def _tell_section(progress: Path, cell: Any, cell_index: int) -> None:
     if cell.cell_type == "markdown" and cell.source.startswith("## "):
         heading = cell.source.splitlines()[0].removeprefix("## ").split(" · ")[-1]
         with contextlib.suppress(OSError), progress.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"heading": heading}) + "\n")
+            stream.write(f"{heading}\n")
 
 
 def _end_with_input(folder: Path) -> None:

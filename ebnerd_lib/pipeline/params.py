@@ -74,10 +74,9 @@ def code_cells(notebook: Path) -> list[dict[str, Any]]:
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         return [{**cell, "source": "".join(cell["source"])} for cell in cells if cell["cell_type"] == "code"]
-    except FileNotFoundError:
-        raise ConfigError(f"{relative(notebook)}: no such notebook.") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{relative(notebook)}: not a notebook ({error}). Restore it from git.") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        fault = f"cannot be read as a notebook ({type(error).__name__})"
+        raise ConfigError(f"{relative(notebook)}: {fault}. Restore it from git.") from error
 
 
 def config_class(notebook: str) -> type[Parameters]:
@@ -314,10 +313,7 @@ def shown(value: object) -> str:
     >>> print(shown("\u0435pochs"))
     '\u0435pochs'
     """
-    try:
-        text = ascii(value)
-    except (ValueError, RecursionError):  # Python writes no number of more than 4,300 digits
-        text = f"a value of type {type(value).__name__}"
+    text = ascii(value)
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 

@@ -39,7 +39,7 @@ class StagePaths:
         hashes: checksums of files seen, shared by the stages of the profile.
         lock: the lock of the stage or of the whole profile.
         failure: why the last batch run failed; absent where it did not.
-        progress: what a running stage tells of its progress, one JSON object a line.
+        progress: what a running stage tells of its progress, line by line.
     """
 
     def __init__(self, profile: str, stage: str) -> None:
@@ -53,7 +53,7 @@ class StagePaths:
         self.report, self.failed_report = reports / f"{stage}.html", reports / f"{stage}.failed.html"
         self.logs, self.hashes = logs / stage, logs / "hashes.json"
         self.lock = self.logs / ("stage.lock" if stage else "run.lock")
-        self.failure, self.progress = self.logs / "failure.json", self.logs / "progress.jsonl"
+        self.failure, self.progress = self.logs / "failure.json", self.logs / "progress.txt"
 
     @property
     def is_reported(self) -> bool:
@@ -229,6 +229,7 @@ def _device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+OURSELVES = "this process"
 _held: dict[Path, "BaseFileLock"] = {}
 """The locks that this process holds."""
 
@@ -272,14 +273,11 @@ def release(file: Path) -> None:
         lock.release()
 
 
-def is_held(file: Path) -> bool:
-    """Say whether this process holds a lock."""
-    return file in _held
-
-
 def holder(file: Path) -> str:
-    """Return who holds a lock, as task, pid and time; empty where nobody does, or this process."""
-    if file in _held or not file.exists():
+    """Return who holds a lock, as task, pid and time, or ``OURSELVES``; empty where nobody does."""
+    if file in _held:
+        return OURSELVES
+    if not file.exists():
         return ""
     from filelock import FileLock, Timeout
 

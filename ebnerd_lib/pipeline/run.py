@@ -391,17 +391,13 @@ def _rows(profile: str) -> Iterator[_Show]:
 
     rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     now = TextColumn("{task.fields[now]}", markup=False, table_column=rest)
-    columns = [
-        TextColumn("{task.description}", markup=False),
-        BarColumn(20),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    ]
+    times = TimeElapsedColumn(), TimeRemainingColumn()
+    columns = [TextColumn("{task.description}", markup=False), BarColumn(20), *times, now]
     rows: dict[str, TaskID] = {}
     errors = sys.stderr.isatty()  # what is printed goes above the rows, unless it was sent elsewhere
     own = Console()  # rich's shared one keeps what the streams were when it was first used
     with Progress(
-        *columns, now, console=own, auto_refresh=False, transient=True, expand=True, redirect_stderr=errors
+        *columns, console=own, auto_refresh=False, transient=True, expand=True, redirect_stderr=errors
     ) as progress:
 
         def show(running: dict[str, _Running]) -> None:
@@ -421,16 +417,9 @@ def _rows(profile: str) -> Iterator[_Show]:
 
 def _doing(paths: StagePaths) -> str:
     """Return what a stage told last of itself: a heading, an epoch or a share of a step."""
-    try:
-        told = json.loads(paths.progress.read_text(encoding="utf-8").splitlines()[-1])
-        if "heading" in told:
-            return str(told["heading"])
-        if "epoch" in told:
-            scores = f"val/auc {told['val/auc']:.4f}, loss {told['train/loss']:.4f}"
-            return f"{told['model']} epoch {told['epoch']:.0f}/{told['epochs']:.0f}, {scores}"
-        return f"{told['step']} {told.get('share', 1.0):.0%}"
-    except (OSError, ValueError, KeyError, IndexError):  # not there yet, or half written
-        return "starting"
+    with contextlib.suppress(OSError, IndexError):  # not there yet, or nothing in it
+        return paths.progress.read_text(encoding="utf-8", errors="replace").splitlines()[-1]
+    return "starting"
 
 
 def _writable(text: str, encoding: str) -> str:

@@ -17,6 +17,7 @@ from ebnerd_lib.pipeline.history import check_mlflow, note, send
 from ebnerd_lib.pipeline.lab import Progress, show_errors
 from ebnerd_lib.pipeline.params import StageConfig, from_values, load_profile, read_stages, trained_model
 from ebnerd_lib.pipeline.paths import (
+    OURSELVES,
     PREPROCESSED,
     ROOT,
     StagePaths,
@@ -24,7 +25,6 @@ from ebnerd_lib.pipeline.paths import (
     environment,
     files_in,
     holder,
-    is_held,
     lab_number,
     parameter_file,
     peak_memory_mb,
@@ -75,7 +75,9 @@ class Stage:
         self._inputs = {relative(file): known.of(file) for file in input_files(config)}
         self.generated = self._generated()
         check_mlflow(config.parameters.get("mlflow", ""))
-        self._take()
+        how = {"batch": "in a batch run", "train": "without its notebook"}.get(run, "by hand")
+        acquire(self._paths.lock, f"{config.stage} {how}", wait=ORPHAN_SECONDS if run == "batch" else 1.0)
+        clear_partial(self._paths)
         self.folder.mkdir(parents=True)
         self.logs.mkdir(parents=True, exist_ok=True)
 
@@ -99,7 +101,11 @@ class Stage:
             self._live.show(what)
             return
         with self._paths.progress.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(what) + "\n")
+            if "epoch" in what:
+                scores = f"{what['best_by']} {what[what['best_by']]:.4f}, loss {what['train/loss']:.4f}"
+                stream.write(f"{what['model']} epoch {what['epoch']}/{what['epochs']}, {scores}\n")
+            else:
+                stream.write(f"{what['step']} {what.get('share', 1.0):.0%}\n")
 
     def finish(self) -> dict[str, Any]:
         """Write ``metrics.json`` and ``manifest.json`` and make the artifacts visible. Returns the manifest.
@@ -176,12 +182,6 @@ class Stage:
         import psutil
 
         return time.time() - psutil.Process().create_time()
-
-    def _take(self) -> None:
-        """See that no other process runs this stage, and clear away what dead ones left."""
-        how = {"batch": "in a batch run", "train": "without its notebook"}.get(self._run, "by hand")
-        acquire(self._paths.lock, f"{self.config.stage} {how}", wait=ORPHAN_SECONDS if self._run == "batch" else 1.0)
-        clear_partial(self._paths)
 
     def _publish(self) -> None:
         """Put the finished folder in the place of the last one, which is moved aside first.
@@ -270,15 +270,15 @@ def complete(profile: str, stage: str) -> StagePaths:
 
 def _lab_runs(config: StageConfig) -> list[StagePaths]:
     """Return the runs by hand of a notebook, finished or not, the first one first."""
-    outputs, pattern = StagePaths(config.profile, "").outputs, f"{config.stage.partition('.')[0]}.lab[0-9]*"
-    names = {folder.name for kind in ("artifacts", "logs") for folder in outputs.glob(f"{kind}/{pattern}")}
-    return [StagePaths(config.profile, name) for name in sorted(names, key=lab_number)]
+    logs, pattern = StagePaths(config.profile, "").logs, f"{config.stage.partition('.')[0]}.lab[0-9]*"
+    names = sorted((folder.name for folder in logs.glob(pattern)), key=lab_number)
+    return [StagePaths(config.profile, name) for name in names]
 
 
 def _next_lab(config: StageConfig) -> str:
     """Return the name of a new run by hand, or of the one that this process has begun and not finished."""
     runs = _lab_runs(config)
-    begun = [paths.stage for paths in runs if is_held(paths.lock)]
+    begun = [paths.stage for paths in runs if holder(paths.lock) == OURSELVES]
     return begun[-1] if begun else f"{config.stage}.lab{1 + (lab_number(runs[-1].stage) if runs else 0)}"
 
 
@@ -287,7 +287,7 @@ def _forget_lab(config: StageConfig) -> None:
     runs = _lab_runs(config)
     kept = [paths for paths in runs if paths.artifacts.exists()][-LAB_RUNS:]
     for paths in runs:
-        if paths not in kept and not is_held(paths.lock) and not holder(paths.lock):
+        if paths not in kept and not holder(paths.lock):
             shutil.rmtree(paths.artifacts, ignore_errors=True)
             shutil.rmtree(paths.logs, ignore_errors=True)
 

@@ -11,10 +11,10 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, get_args
 
-from ebnerd_lib.configs import WITHOUT_EFFECT, Factorisation, Item
+from ebnerd_lib.configs import WITHOUT_EFFECT, Factorisation, Item, flat
 from ebnerd_lib.data.layout import check_files
 from ebnerd_lib.errors import ConfigError, EbnerdError
-from ebnerd_lib.pipeline.params import StageConfig, code_cells, hint, load_profile
+from ebnerd_lib.pipeline.params import StageConfig, code_cells, differences, hint, load_profile
 from ebnerd_lib.pipeline.paths import (
     ROOT,
     StagePaths,
@@ -212,15 +212,16 @@ def changes(config: StageConfig, manifest: dict[str, Any], hashes: Hashes) -> st
         inputs = {relative(file): hashes.of(file) for file in input_files(config)}
     except (EbnerdError, OSError) as error:
         return f"its inputs cannot be read now ({type(error).__name__})"
-    recorded = manifest.get("parameters", {})
-    names = sorted({*config.parameters, *recorded} - WITHOUT_EFFECT)
-    if moved := [name for name in names if config.parameters.get(name) != recorded.get(name)]:
-        return "its parameters changed: " + ", ".join(
-            f"{name} {json.dumps(recorded.get(name))}, now {json.dumps(config.parameters.get(name))}" for name in moved
-        )
-    read = manifest.get("inputs", {})
-    if moved := [name for name in sorted({*inputs, *read}) if inputs.get(name) != read.get(name)]:
-        return f"its inputs changed: {', '.join(moved[:3])}" + (f" and {len(moved) - 3} more" if moved[3:] else "")
+    recorded = flat(manifest.get("parameters", {}))
+    moved = differences(recorded, flat(config.parameters))
+    if told := [
+        f"{name} {json.dumps(recorded.get(name))}, now {json.dumps(value)}"
+        for name, value in moved.items()
+        if name not in WITHOUT_EFFECT
+    ]:
+        return f"its parameters changed: {', '.join(told)}"
+    if files := sorted({name for name, _ in inputs.items() ^ manifest.get("inputs", {}).items()}):
+        return f"its inputs changed: {', '.join(files[:3])}" + (f" and {len(files) - 3} more" if files[3:] else "")
     return "its notebook or the package changed"
 
 
@@ -246,8 +247,9 @@ def behind(reads: Mapping[str, Collection[str]]) -> dict[str, int]:
     >>> behind({"01": [], "02": ["01"], "03": ["01"], "04": ["03"]})
     {'01': 2, '02': 0, '03': 1, '04': 0}
     """
-    found = dict.fromkeys(reads, 0)
-    for stage in reversed([*TopologicalSorter(reads).static_order()]):
-        for earlier in reads[stage]:
-            found[earlier] = max(found[earlier], 1 + found[stage])
-    return found
+
+    @cache
+    def following(stage: str) -> int:
+        return max((1 + following(other) for other, read in reads.items() if stage in read), default=0)
+
+    return {stage: following(stage) for stage in reads}

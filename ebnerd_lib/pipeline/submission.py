@@ -64,10 +64,10 @@ def submit(profile: str, model_name: str, test: Path, out: Path) -> Path:
     start, began = time.monotonic(), datetime.datetime.now(datetime.UTC)
     if out.suffix != ".zip":
         raise SubmissionError(f"{out}: a submission is a zip file. Name it predictions.zip, for example.")
-    stages = paths.profile_stages(profile)
-    file = find_model_file(model_name, [StagePaths(profile, stage).artifacts for stage in stages])
+    folders = [StagePaths(profile, stage).artifacts for stage in paths.profile_stages(profile)]
+    file = find_model_file(model_name, folders)
     model = load_model(file)
-    _check_tier(model, profile, stages)
+    _check_tier(model)
     before = ROOT / load_config(profile, PREPROCESSED).parameters["bundle"]
     inputs = check_files(test, (TEST,))
     hidden = open_bundle(test, (TEST,))
@@ -76,7 +76,13 @@ def submit(profile: str, model_name: str, test: Path, out: Path) -> Path:
         tempfile.TemporaryFile(dir=out.parent).close()  # whether it can be written shows before the work is done
         print(f"reading {test / TEST} and {before / SPLITS[1]}")
         dataset, left_out = prepare_hidden(open_bundle(before), hidden)
-        print("\n".join(_remarks(dataset, left_out)))
+        week, shown, beyond = dataset.parts.values()
+        print(f"{len(shown):,} rows, {len(beyond):,} more for beyond-accuracy measures; {len(week):,} a week before")
+        if left_out:
+            print(f"note: {left_out:,} impressions of that week are not before the first one of {TEST}: left out")
+        ratio = shown.candidates / max(week.candidates, 1)
+        if not 1 / _OTHER_SCALE < ratio < _OTHER_SCALE:
+            print(f"note: {ratio:.3g} times as many candidates as in the week before, and the model was trained on that scale")
         with step_bar(f"ranking with {model.name}") as progress:
             impression_id, offsets, ranks = rank(model, dataset, progress)
         with step_bar(f"writing {out.name}") as progress:
@@ -131,37 +137,18 @@ def rank(
     return asked.impression_id[order], offsets, ranks
 
 
-def _check_tier(model: TrainedModel, profile: str, stages: list[str]) -> None:
-    if model.tier != "clicks" and model.trained_on == "logged":
-        model.check(model.columns)
-        return
-    files = [path for stage in stages for path in sorted(StagePaths(profile, stage).artifacts.glob("model_*.pt"))]
-    fit = [other.name for other in map(load_model, files) if other.tier != "clicks" and other.trained_on == "logged"]
-    why = "tier clicks knows what was clicked before, and the hidden test does not tell the clicks of its week"
+def _check_tier(model: TrainedModel) -> None:
+    """Refuse a model that cannot rank the pages of the hidden test."""
     if model.trained_on == "live":
         why = "it was trained to rank all that is live, and the hidden test asks for the order of pages"
+    elif model.tier == "clicks":
+        why = "tier clicks knows what was clicked before, and the hidden test does not tell the clicks of its week"
+    else:
+        return model.check(model.columns)
     raise SubmissionError(
-        f"model {model.name}: {why}. Submit a model of tier exposure or below, trained on pages of the log: "
-        f"{', '.join(fit) or 'none is trained; add `03_train_mlp.exposure.yaml` with `tier: exposure`'}."
+        f"model {model.name}: {why}. Submit a model of tier exposure or below, trained on pages of the log, as "
+        "03_train_mlp.exposure trains one."
     )
-
-
-def _remarks(dataset: Dataset, left_out: int) -> list[str]:
-    """Return what a reader should know of the weeks."""
-    before, shown, beyond = dataset.parts.values()
-    lines = [
-        f"{len(shown) + len(beyond):,} rows with {shown.candidates + beyond.candidates:,} candidates, {len(beyond):,} "
-        f"of the rows for beyond-accuracy measures; {len(before):,} impressions of the week before"
-    ]
-    if left_out:
-        lines.append(f"note: {left_out:,} impressions of {TEST}'s week before are not before its first one: left out")
-    ratio = shown.candidates / max(before.candidates, 1)
-    if not 1 / _OTHER_SCALE < ratio < _OTHER_SCALE:
-        lines.append(
-            f"note: articles were in view {ratio:.3g} times as often as in the week before: counts are on another "
-            "scale than the model was trained on. Train on a bundle of the same scale: ebnerd_large for ebnerd_testset."
-        )
-    return lines
 
 
 @contextlib.contextmanager

@@ -7,12 +7,11 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import psutil
 import pytest
-from runs import STAGES, Project, wait_until
+from runs import STAGES, Project, start_holder, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -91,19 +90,12 @@ def test_a_second_run_at_once_is_refused_with_the_first_one_named(project):
 
 def test_a_stage_that_is_run_by_hand_is_left_to_it(project):
     project.fill(("05_compare",))
-    by_hand = (
-        "from ebnerd_lib.pipeline import stage, params; "
-        "own = params.load_config('smoke', '05_compare'); running = stage.Stage(own, 'interactive', None); "
-        "(running.folder / 'figure').touch(); print('begun', flush=True); input()"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(project.root)}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    words = [sys.executable, "-c", by_hand]
-    with subprocess.Popen(words, cwd=project.root, env=environment, **pipes) as kernel:
-        assert kernel.stdout.readline() == "begun\n"
+    begun = project.outputs / "artifacts" / ".05_compare.1.partial"
+    begun.mkdir()
+    with start_holder(project.outputs / "logs" / "05_compare" / "stage.lock") as by_hand:
+        assert by_hand.stdout.readline() == "held\n"
         code, text = project.run()
-        told = f"05_compare/stage.lock is held by 05_compare by hand, pid {kernel.pid} since"
-        assert code == 1 and told in text, text
-        assert [path.name for path in project.outputs.glob("artifacts/.*/*")] == ["figure"]
-        kernel.kill()
+        assert code == 1 and f"05_compare/stage.lock is held by a test, pid {by_hand.pid} since" in text, text
+        assert begun.exists()
+        by_hand.kill()
     project.assert_reruns()
