@@ -196,7 +196,6 @@ def sample(out: Path, seed: int, size: str, test: bool) -> None:
 def download(bundle: str, url: str | None, sha256: str | None, accept_license: bool, out: Path) -> None:
     """Fetch a bundle of EBNeRD from its published address, check it and unpack it."""
     from ebnerd_lib.data.download import download
-    from ebnerd_lib.data.layout import VECTORS
 
     accepted = accept_license or os.environ.get("ACCEPT_LICENSE") == "yes"
     try:
@@ -205,13 +204,8 @@ def download(bundle: str, url: str | None, sha256: str | None, accept_license: b
         if (out / f".{bundle}.download" / "archive").exists():
             print("\nWhat has come is kept: rerun the command to resume.", file=sys.stderr)
         raise
-    run = "make run-all PROFILE="
-    commands = {
-        "ebnerd_testset": "python -m ebnerd_lib submit --profile ebnerd_large --model mlp_exposure "
-        f"--test {folder} --out predictions.zip",
-        "ebnerd_vectors": f"ln {folder / VECTORS} {out}/ebnerd_demo/ && {run}ebnerd_demo",
-    }
-    print(f"{folder} is whole. Next: {commands.get(bundle, run + bundle)}")
+    after = {"ebnerd_testset": "see docs/submission.md", "ebnerd_vectors": "see data/README.md"}
+    print(f"{folder} is whole. Next: {after.get(bundle, f'make run-all PROFILE={bundle}')}")
 
 
 @verbs.command("convert-mind")

@@ -33,7 +33,7 @@ def test_a_row_tells_what_a_stage_does_and_ctrl_c_leaves_the_terminal_as_it_was(
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     told = StagePaths("p", "02_b").progress
     told.parent.mkdir(parents=True)
-    screen = Screen(io.BytesIO(), encoding)
+    screen = Screen(io.BytesIO(), encoding, errors="replace")
     monkeypatch.setattr(sys, "stdout", screen)
     monkeypatch.setenv("TERM", kind)
     monkeypatch.setenv("COLUMNS", "120")

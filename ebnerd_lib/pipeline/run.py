@@ -341,10 +341,8 @@ def with_remedy(profile: str, message: str, other: str = "") -> str:
 
 
 def say(line: str, error: bool = False) -> None:
-    """Print a line that commands no terminal; characters that the encoding lacks are replaced."""
-    stream = sys.stderr if error else sys.stdout
-    terminal = getattr(stream, "rich_proxied_file", stream)  # under the rows that rich shows
-    print(_writable(line, getattr(terminal, "encoding", None) or "utf-8"), file=stream, flush=True)
+    """Print a line that commands no terminal."""
+    print(printable(line), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 @contextlib.contextmanager
@@ -408,8 +406,7 @@ def _rows(profile: str) -> Iterator[_Show]:
                     rows[stage] = progress.add_task(stage, total=each.last, now="")
                 elapsed = time.monotonic() - each.began
                 done = elapsed if each.last is None else min(elapsed, 0.99 * each.last)  # a full bar would stand still
-                told = _writable(_doing(StagePaths(profile, stage)), progress.console.encoding)
-                progress.update(rows[stage], completed=done, now=told)
+                progress.update(rows[stage], completed=done, now=printable(_doing(StagePaths(profile, stage))))
             progress.refresh()
 
         yield show
@@ -420,15 +417,6 @@ def _doing(paths: StagePaths) -> str:
     with contextlib.suppress(OSError, IndexError):  # not there yet, or nothing in it
         return paths.progress.read_text(encoding="utf-8", errors="replace").splitlines()[-1]
     return "starting"
-
-
-def _writable(text: str, encoding: str) -> str:
-    r"""Return text without what commands a terminal, in an encoding's own characters.
-
-    >>> _writable("\x1b[31m95 – 100", "ascii")
-    '95 ? 100'
-    """
-    return printable(text).encode(encoding, "replace").decode(encoding)
 
 
 def _failure(each: _Running, paths: StagePaths) -> str:
