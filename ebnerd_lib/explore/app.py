@@ -1,6 +1,7 @@
 """The live view: choose a user, a moment, models and an article, and see the answers. The one module of widgets."""
 
 import html
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -48,7 +49,7 @@ class LiveView(widgets.VBox):
         self._rng = np.random.default_rng(seed)
         self._found = explorer.dataset.articles.iloc[:0]  # by the last search for articles
         self.notes: dict[str, widgets.HTML] = {}  # at each field: what is wrong with a choice, or what a search found
-        self.panels = {name: widgets.HTML() for name in ("history", "slate", "recommended", "life")}
+        self.panels = {name: widgets.HTML() for name in ("history", "slate", "recommended", "life", "time")}
         self.figure = widgets.Output()
         explorer.prepare()
         super().__init__([widgets.HTML(_STYLE), *self._build(moment)])
@@ -87,9 +88,9 @@ class LiveView(widgets.VBox):
         choices = [
             widgets.Box([self._field(*each) for each in row.items()], layout={"flex_flow": "row wrap"}) for row in rows
         ]
-        *above, life = self.panels.values()
+        *above, life, time_taken = self.panels.values()
         heading = widgets.HTML("<h4>The life of an article</h4>")
-        return [*choices[:3], *above, heading, choices[3], self.figure, life]
+        return [*choices[:3], *above, heading, choices[3], self.figure, life, time_taken]
 
     def _field(self, name: str, act: Callable[[], None]) -> widgets.VBox:
         """Return a choice above its note; an act follows from it."""
@@ -104,13 +105,14 @@ class LiveView(widgets.VBox):
         """Answer a choice; what is wrong with it is told at its field, and what was shown stays."""
         if self._busy:  # a choice that an answer sets is part of that answer
             return
-        self.notes[name].value, self._busy = "", True
+        start, self.notes[name].value, self._busy = time.perf_counter(), "", True
         try:
             act()
         except EbnerdError as error:
             self.notes[name].value = f'<p class="refusal" role="alert">{html.escape(str(error))}</p>'
         finally:
             self._busy = False
+        self.panels["time"].value = f'<p class="note">Answered in {time.perf_counter() - start:.2f} s.</p>'
 
     def _sample(self) -> None:
         moment = explore.sample_moment(self._explorer.dataset, self._rng)
