@@ -173,8 +173,11 @@ def compare(runs: str, seeds: int) -> None:
 
 @verbs.command()
 @click.option("--out", type=Path, required=True, help="folder to write")
-@click.option("--seed", default=0, show_default=True, help="same seed, same bytes")
-@click.option("--size", default="demo", show_default=True, help="smoke, demo, small, tenth or large")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="same seed, same bytes")
+@click.option(
+    "--size", default="demo", show_default=True, type=click.Choice(["smoke", "demo", "small", "tenth", "large"]),
+    help="of the bundle",
+)  # fmt: skip
 @click.option("--test", is_flag=True, help="generate the hidden test week that follows the bundle")
 def sample(out: Path, seed: int, size: str, test: bool) -> None:
     """Generate a bundle in EBNeRD's schema by simulating a news site."""

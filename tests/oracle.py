@@ -1,4 +1,4 @@
-"""What features mean, written out event by event; tables in other types; and whether two datasets are the same."""
+"""What features mean, event by event; random logs; tables in other types; whether two datasets are the same."""
 
 import contextlib
 from collections.abc import Iterable
@@ -14,6 +14,7 @@ from ebnerd_lib.features.catalogue import HALF_LIVES, WINDOWS
 from ebnerd_lib.features.context import FeatureContext
 
 PRIOR = {"inviews": 2, "clicks": 1}  # of trends
+ARTICLES, USERS = 9, 5  # of a random log
 
 
 def assert_same(one: object, other: object, name: str = "") -> None:
@@ -48,6 +49,32 @@ def _width_of_pandas(kind: pa.DataType, unit: str) -> pa.DataType:
     if pa.types.is_integer(kind) and kind != pa.uint64():
         return pa.int64()
     return pa.string() if pa.types.is_large_string(kind) else pa.float64() if pa.types.is_floating(kind) else kind
+
+
+def random_log(rng: np.random.Generator, impressions: int, hours: float = 60.0) -> Slates:
+    """A log with many impressions in the same microsecond, several clicks, unknown users and articles."""
+    lengths = rng.integers(1, 6, impressions)
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+    slates = [rng.choice(ARTICLES, n, replace=False) for n in lengths]
+    article = np.concatenate([np.zeros(0), *slates]).astype(np.int32)
+    instants = rng.integers(0, int(hours * HOUR), max(impressions // 2, 1))
+    return Slates(
+        impression_id=np.arange(impressions, dtype=np.uint32),
+        user_id=np.zeros(impressions, np.uint32),
+        user=rng.integers(0, USERS, impressions).astype(np.int32),
+        time=10 * HOUR + np.sort(rng.choice(instants, impressions)),
+        session=rng.integers(0, 3, impressions),
+        device=rng.integers(0, 4, impressions).astype(np.int8),
+        subscriber=rng.random(impressions) < 0.5,
+        page=rng.integers(0, ARTICLES, impressions).astype(np.int32),
+        front_page=rng.random(impressions) < 0.5,
+        week=rng.integers(0, 2, impressions).astype(np.int8),
+        offsets=offsets,
+        article_id=article.copy(),
+        article=article,
+        clicked=rng.random(len(article)) < 0.4,
+        row=np.arange(impressions),
+    )
 
 
 def oracle(log: Slates, world: FeatureContext, row: int, place: int) -> dict[str, float]:

@@ -6,34 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import assert_same
+from oracle import assert_same, random_log
 
 from ebnerd_lib.data import slates as slates_io
 from ebnerd_lib.data.slates import Slates, concatenate
 
 PER_CANDIDATE = {"article_id", "article", "clicked"}
-KINDS = {
-    "impression_id": np.uint32, "user_id": np.uint32, "user": np.int32, "time": np.int64, "session": np.int64,
-    "device": np.int8, "subscriber": bool, "page": np.int32, "front_page": bool, "week": np.int8, "offsets": np.int64,
-    "article_id": np.int32, "article": np.int32, "clicked": bool, "row": np.int64,
-}  # fmt: skip
-
-
-def make(lengths: list[int], seed: int = 0) -> Slates:
-    """Slates of given lengths, all values drawn by seed over the whole range of their types."""
-    random = np.random.default_rng(seed)
-
-    def draw(kind: type, size: int) -> np.ndarray:
-        if kind is bool:
-            return random.random(size) < 0.5
-        limits = np.iinfo(kind)
-        return random.integers(limits.min, limits.max, size, dtype=kind, endpoint=True)
-
-    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
-    sizes = {name: int(offsets[-1]) if name in PER_CANDIDATE else len(lengths) for name in KINDS}
-    return Slates(
-        **{name: draw(kind, sizes[name]) for name, kind in KINDS.items() if name != "offsets"}, offsets=offsets
-    )
 
 
 def rows_of(slates: Slates) -> list[dict]:
@@ -44,21 +22,23 @@ def rows_of(slates: Slates) -> list[dict]:
         rows.append(
             {
                 name: getattr(slates, name)[begin:end].tolist() if name in PER_CANDIDATE else getattr(slates, name)[row]
-                for name in KINDS
+                for name in vars(slates)
                 if name != "offsets"
             }
         )
     return rows
 
 
-lengths = st.lists(st.integers(1, 5), max_size=12)
+random_slates = st.builds(
+    lambda seed, number: random_log(np.random.default_rng(seed), number), st.integers(0, 99), st.integers(0, 12)
+)
 
 
 @st.composite
 def slates_and_rows(draw):
-    sizes = draw(lengths)
-    rows = draw(st.lists(st.integers(0, len(sizes) - 1), max_size=20)) if sizes else []
-    return make(sizes, draw(st.integers(0, 3))), np.array(rows, dtype=np.int64)
+    slates = draw(random_slates)
+    rows = draw(st.lists(st.integers(0, len(slates) - 1), max_size=20)) if len(slates) else []
+    return slates, np.array(rows, dtype=np.int64)
 
 
 @settings(deadline=None)
@@ -72,9 +52,8 @@ def test_take_is_what_a_loop_over_rows_takes(case):
     assert rows_of(slates.take(mask)) == [every[row] for row in np.unique(rows)]
 
 
-@given(lengths, st.lists(st.integers(0, 12), max_size=3))
-def test_views_that_are_neighbours_are_joined_without_copies(sizes, cuts):
-    slates = make(sizes)
+@given(random_slates, st.lists(st.integers(0, 12), max_size=3))
+def test_views_that_are_neighbours_are_joined_without_copies(slates, cuts):
     ends = [0, *sorted(min(cut, len(slates)) for cut in cuts), len(slates)]
     joined = concatenate([slates.between(start, stop) for start, stop in itertools.pairwise(ends)])
     assert_same(joined, slates)
@@ -98,12 +77,11 @@ def test_chunks_cover_everything_once_and_are_as_full_as_they_may_be(case, limit
 
 
 @settings(deadline=None, max_examples=30)
-@given(lengths, st.integers(0, 3))
-def test_saved_slates_come_back_the_same(tmp_path_factory, sizes, seed):
+@given(random_slates, st.integers(1, 4))
+def test_saved_slates_come_back_the_same(tmp_path_factory, slates, group):
     file = tmp_path_factory.mktemp("slates") / "slates.parquet"
-    slates = make(sizes, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slates_io, "_GROUP", 1 + seed)  # impressions of a row group
+        patch.setattr(slates_io, "_GROUP", group)  # impressions of a row group
         slates_io.save(slates, file)
     (loaded,) = slates_io.load([file])
     assert_same(loaded, slates)

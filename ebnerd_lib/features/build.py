@@ -31,8 +31,6 @@ COLUMNS_FILE = "features.json"
 CHUNK = 1 << 16  # candidates computed at a time: this and the tables of past events bound the memory of a build
 THREADS = 2  # that families are computed on
 _WAITING = 2  # chunks that are completed while the past moves on
-_BEGINNING = np.iinfo(np.int64).min
-_STEP = 1 << 16  # impressions of a timeline that are walked over at a time where nothing is asked
 
 
 @dataclass(frozen=True)
@@ -72,25 +70,23 @@ class Checkpoints:
         self._times: list[int] = []
         self._walks: list[EventCursor] = []
         one, times = context.log.between(0, 1), context.log.time
-        walk, along = EventCursor(context, one), [entry for entry in families() if not entry.reads]
-        place = int(np.searchsorted(times, since))
+        walk, along = EventCursor(context), [entry for entry in families() if not entry.reads]
+        nothing, place = one.keep(np.zeros(one.candidates, bool)), int(np.searchsorted(times, since))
         while place < len(times):
             for entry in along:
-                _compute(entry, _nothing_at(one, int(times[place])), walk)
+                _compute(entry, replace(nothing, time=times[place : place + 1]), walk)
             left = min(room // max(walk.nbytes, 1), most) - len(self._times)  # fewer than before where tables grew
             if left < 1:
                 break
             self._times.append(int(times[place]))
-            self._walks.append(walk.copy(one))
+            self._walks.append(walk.copy())
             place += -(-(len(times) - place) // left)
 
-    def before(self, queries: Slates) -> tuple[int, EventCursor]:
-        """Return the last one before all of some queries, and a walk that goes on from it."""
+    def before(self, queries: Slates) -> EventCursor:
+        """Return a walk that goes on from the last one before all of some queries."""
         earliest = int(queries.time.min(initial=np.iinfo(np.int64).max))
         place = int(np.searchsorted(self._times, earliest, side="right")) - 1
-        if place < 0 or not len(queries):
-            return _BEGINNING, EventCursor(self.context, queries)
-        return self._times[place], self._walks[place].copy(queries)
+        return EventCursor(self.context) if place < 0 else self._walks[place].copy()
 
 
 def compute_features(
@@ -109,22 +105,15 @@ def compute_features(
     members = _needed(names)
     along = [entry for entry in members if not entry.reads]
     hidden = queries.without_clicks()
-    since, walk = (_BEGINNING, EventCursor(context, queries)) if checkpoints is None else checkpoints.before(queries)
+    walk = EventCursor(context) if checkpoints is None else checkpoints.before(queries)
     nothing = hidden.take(np.zeros(0, np.int64))
     for entry in along:  # what families share is made before there are threads
         _compute(entry, nothing, walk)
     with ThreadPoolExecutor(THREADS) as pool:
-
-        def moved_to(slates: Slates) -> "list[Future[np.ndarray]]":
-            return [pool.submit(_compute, entry, slates, walk) for entry in along]
-
-        for moment in _steps_before(queries, context, since):
-            for task in moved_to(moment):
-                task.result()
         waiting: deque[Future[tuple[np.ndarray, Slates, Features]]] = deque()
         for rows in queries.chunks(queries.by_time, CHUNK):
             slates = hidden.take(rows)
-            tasks = moved_to(slates)
+            tasks = [pool.submit(_compute, entry, slates, walk) for entry in along]
             if len(waiting) == _WAITING:
                 yield waiting.popleft().result()
             values = {entry.name: task.result() for entry, task in zip(along, tasks, strict=True)}
@@ -258,20 +247,6 @@ def _completed(
     nothing = np.empty((slates.candidates, 0), np.float32)
     table = np.concatenate([nothing, *(values[entry.name] for entry in members)], axis=1)
     return rows, slates, Features(table, list(known))
-
-
-def _steps_before(queries: Slates, context: FeatureContext, since: int) -> Iterator[Slates]:
-    """Yield slates without candidates, at steps of the timeline before the first query: they only move a walk on."""
-    if not len(queries):
-        return
-    one, times = queries.take(queries.by_time[:1]), context.log.time
-    for place in range(int(np.searchsorted(times, since)), int(np.searchsorted(times, one.time[0])), _STEP):
-        yield _nothing_at(one, int(times[place]))
-
-
-def _nothing_at(one: Slates, time: int) -> Slates:
-    """Return an impression at a time, without candidates: it only moves a walk on."""
-    return replace(one.keep(np.zeros(one.candidates, bool)), time=np.array([time]))
 
 
 def _needed(names: list[str]) -> list[Family]:

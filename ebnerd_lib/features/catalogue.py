@@ -150,11 +150,10 @@ def history(chunk: Chunk) -> np.ndarray:
     """How the candidate relates to what the user clicked in the 21 days before the week."""
     slates, context = chunk.slates, chunk.context
     out = np.zeros((slates.candidates, 6), dtype=np.float32)
-    place, profiles = chunk.walk.read
-    for week, (past, profile) in enumerate(zip(context.histories, profiles, strict=True)):
+    for week, (past, profiles) in enumerate(zip(context.histories, context.read, strict=True)):
         history_past(
             slates.user, slates.week, slates.time, slates.offsets, slates.article, week, past.offsets, past.article,
-            past.time, context.about, place, profile, out,
+            past.time, context.about, profiles, out,
         )  # fmt: skip
     return out
 

@@ -47,6 +47,11 @@ class FeatureContext:
         return About.of(self.metadata)
 
     @cached_property
+    def read(self) -> list[np.ndarray]:
+        """The profiles of all users after the history of each week."""
+        return [self.about.profiles_after(history) for history in self.histories]
+
+    @cached_property
     def groupings(self) -> dict[By, Grouping]:
         """The keys of each article. See ``By``."""
         article, meta = np.arange(self.articles), self.metadata
@@ -75,14 +80,14 @@ class EventCursor:
     What is counted stands in tables that only move forward, one or several for each question.
     """
 
-    def __init__(self, context: FeatureContext, queries: Slates) -> None:
-        self.context, self._queries = context, queries
+    def __init__(self, context: FeatureContext) -> None:
+        self.context = context
         self._tables: dict[object, list[np.ndarray]] = {}
         self._asked: dict[object, int] = {}
 
-    def copy(self, queries: Slates) -> "EventCursor":
-        """Return one for other queries that goes on from here by itself."""
-        twin = EventCursor(self.context, queries)
+    def copy(self) -> "EventCursor":
+        """Return one that goes on from here by itself."""
+        twin = EventCursor(self.context)
         twin._tables = {question: [table.copy() for table in own] for question, own in self._tables.items()}
         twin._asked = dict(self._asked)
         return twin
@@ -147,15 +152,6 @@ class EventCursor:
         )
         events.since(*self._met(kind, slates), first, *tables, out)
         return out
-
-    @cached_property
-    def read(self) -> tuple[np.ndarray, list[np.ndarray]]:
-        """What the queries' users clicked in the history of each week: places by user, and profiles for each week."""
-        context = self.context
-        users = np.unique(self._queries.user)
-        place = np.zeros(context.users, dtype=np.int64)
-        place[users] = np.arange(len(users))
-        return place, [context.about.profiles_after(history, users) for history in context.histories]
 
     def _events(self, kind: Kind) -> Slates:
         return self.context.clicks if kind == "clicks" else self.context.log

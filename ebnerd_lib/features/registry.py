@@ -102,11 +102,6 @@ def family(
     return register
 
 
-def unregister(name: str) -> None:
-    """Take a family out of the registry, for trying features in a session or a test."""
-    _FAMILIES.pop(name)
-
-
 def families() -> list[Family]:
     """Return all families in order of registration: a family only reads columns of earlier ones."""
     return list(_FAMILIES.values())

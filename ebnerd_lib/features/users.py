@@ -69,10 +69,10 @@ class About(NamedTuple):
         """Return profiles without clicks: float32 (users, size)."""
         return large_zeros((users, int(self.first[3])), np.float32)
 
-    def profiles_after(self, history: History, users: np.ndarray) -> np.ndarray:
-        """Return the profiles of some users after their whole history: float32 (len(users), size)."""
-        out = self.profiles(len(users))
-        _sum_histories(history.offsets, history.article, users, self, out)
+    def profiles_after(self, history: History) -> np.ndarray:
+        """Return the profiles of all users after their whole history: float32 (users, size)."""
+        out = self.profiles(len(history.lengths))
+        _sum_histories(history.offsets, history.article, self, out)
         return out
 
 
@@ -137,10 +137,10 @@ def user_past(users, time, session, offsets, article, starts, own_time, own_sess
 
 
 @njit(cache=True, nogil=True)
-def history_past(users, week, time, offsets, article, number, starts, clicks, click_time, about, place, profiles, out):
+def history_past(users, week, time, offsets, article, number, starts, clicks, click_time, about, profiles, out):
     """How a candidate relates to the history of its user before the week ``number``, for the queries of that week.
 
-    ``starts[u]`` to ``starts[u + 1]`` are the ``clicks`` of user ``u``, in order of time; ``profiles[place[u]]`` is
+    ``starts[u]`` to ``starts[u + 1]`` are the ``clicks`` of user ``u``, in order of time; ``profiles[u]`` is
     the user's profile after all of them. What is not strictly before the query's time is left out.
 
     Fills float32 (candidates, 6): clicks on the article; share of its category among the clicks; match of its
@@ -153,7 +153,7 @@ def history_past(users, week, time, offsets, article, number, starts, clicks, cl
             continue
         u = users[query]
         begin, end = starts[u], starts[u + 1]
-        own = profiles[place[u]]
+        own = profiles[u]
         if end > begin and click_time[end - 1] >= time[query]:
             some[:] = 0.0
             own, end = some, begin
@@ -210,10 +210,10 @@ def own_past(users, time, offsets, article, log_time, log_offsets, log_article, 
 
 
 @njit(cache=True, nogil=True)
-def _sum_histories(starts, clicks, users, about, out):
-    for place in range(len(users)):
-        for click in range(starts[users[place]], starts[users[place] + 1]):
-            _add(out[place], clicks[click], about)
+def _sum_histories(starts, clicks, about, out):
+    for user in range(len(out)):
+        for click in range(starts[user], starts[user + 1]):
+            _add(out[user], clicks[click], about)
 
 
 @njit(cache=True, nogil=True)

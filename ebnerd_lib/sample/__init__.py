@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ebnerd_lib.data.layout import STAMP, TEST, VECTORS
-from ebnerd_lib.errors import BundleError, ConfigError
+from ebnerd_lib.errors import BundleError
 from ebnerd_lib.sample.articles import article_table, joined, sample_articles, sample_later_articles, vector_table
 from ebnerd_lib.sample.pools import build_pools, expected_totals
 from ebnerd_lib.sample.readers import continue_readers, sample_readers
@@ -62,13 +62,8 @@ def generate(out: Path, seed: int = 0, size: str = "demo", test: bool = False) -
     there to evaluate a submission and is no part of EBNeRD's bundle.
 
     Raises:
-        ConfigError: If ``size`` is unknown or ``seed`` is negative.
         BundleError: If ``out`` holds something that was not generated.
     """
-    if size not in SIZES:
-        raise ConfigError(f"size: there is no sample size {size!r}. Use one of {', '.join(SIZES)}.")
-    if seed < 0:
-        raise ConfigError(f"seed: {seed} is negative. Use 0 or more.")
     if out.is_file() or (any(out.glob("*")) and not (out / STAMP).is_file()):
         raise BundleError(
             f"{out}: is a file, or holds files but no {STAMP}, so it may be real data and is left alone. "

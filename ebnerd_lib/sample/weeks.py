@@ -65,12 +65,11 @@ def write_weeks(bundle: Path, simulation: "Simulation", splits: Sequence[int], b
                 columns = simulation.behaviors(split, chunk, weeks[split])
                 for file in others:
                     file.put(columns)
-        for split in splits:
-            for file in files[split]:
-                file.flush()
+        for file in (file for split in splits for file in files[split]):
+            file.write(least=1)
         for columns in simulation.beyond_accuracy(beyond_accuracy):
             files[splits[-1]][1].put(columns)
-            files[splits[-1]][1].flush()
+            files[splits[-1]][1].write(least=1)
 
 
 class RowGroups:
@@ -86,18 +85,14 @@ class RowGroups:
     def put(self, columns: dict[str, Any]) -> None:
         """Add rows, and write all row groups that are full; columns that the file has not are left out."""
         self._held = pa.concat_tables([self._held, table_of(columns, self._schema)])
-        while self._held.num_rows >= self._rows:
-            self._write()
+        self.write(least=self._rows)
 
-    def flush(self) -> None:
-        """Write what is held; what is put in afterwards starts a row group of its own."""
-        if self._held.num_rows:
-            self._write()
-
-    def _write(self) -> None:
-        group, self._held = self._held.slice(0, self._rows), self._held.slice(self._rows)
-        order = np.argsort(group.column(0).to_numpy(), kind="stable")
-        self._writer.write_table(group.take(pa.array(order)).combine_chunks(), row_group_size=self._rows)
+    def write(self, least: int) -> None:
+        """Write row groups while so many rows are held; what is put in afterwards starts one of its own."""
+        while self._held.num_rows >= least:
+            group, self._held = self._held.slice(0, self._rows), self._held.slice(self._rows)
+            order = np.argsort(group.column(0).to_numpy(), kind="stable")
+            self._writer.write_table(group.take(pa.array(order)).combine_chunks(), row_group_size=self._rows)
 
 
 class Simulation:
