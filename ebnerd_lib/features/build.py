@@ -25,7 +25,7 @@ from ebnerd_lib.data.slates import Slates, candidate_rows
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.features import catalogue as catalogue  # registers the features
 from ebnerd_lib.features.context import Chunk, EventCursor, FeatureContext, feature_context
-from ebnerd_lib.features.registry import Family, allowed, columns_named, every_column, families
+from ebnerd_lib.features.registry import FAMILIES, Family, allowed, columns_named, every_column
 
 COLUMNS_FILE = "features.json"
 CHUNK = 1 << 16  # candidates computed at a time: this and the tables of past events bound the memory of a build
@@ -70,7 +70,7 @@ class Checkpoints:
         self._times: list[int] = []
         self._walks: list[EventCursor] = []
         one, times = context.log.between(0, 1), context.log.time
-        walk, along = EventCursor(context), [entry for entry in families() if not entry.reads]
+        walk, along = EventCursor(context), [entry for entry in FAMILIES if not entry.reads]
         nothing, place = one.keep(np.zeros(one.candidates, bool)), int(np.searchsorted(times, since))
         while place < len(times):
             for entry in along:
@@ -116,7 +116,7 @@ def compute_features(
             tasks = [pool.submit(_compute, entry, slates, walk) for entry in along]
             if len(waiting) == _WAITING:
                 yield waiting.popleft().result()
-            values = {entry.name: task.result() for entry, task in zip(along, tasks, strict=True)}
+            values = {entry: task.result() for entry, task in zip(along, tasks, strict=True)}
             waiting.append(pool.submit(_completed, members, rows, slates, values, walk))
         while waiting:
             yield waiting.popleft().result()
@@ -231,28 +231,28 @@ def _compute(entry: Family, slates: Slates, walk: EventCursor, **read: np.ndarra
     """Return the columns of a family, which reads others, for slates in order of time: float32 (m, columns)."""
     values = entry.compute(Chunk(slates, walk.context, walk, read)).astype(np.float32, copy=False)
     if values.shape != (slates.candidates, len(entry.columns)):
-        raise ValueError(f"feature family {entry.name} returned {values.shape} for {slates.candidates} candidates")
+        raise ValueError(f"{entry.columns[0].name}: an array {values.shape} for {slates.candidates} candidates")
     return values
 
 
 def _completed(
-    members: list[Family], rows: np.ndarray, slates: Slates, values: dict[str, np.ndarray], walk: EventCursor
+    members: list[Family], rows: np.ndarray, slates: Slates, values: dict[Family, np.ndarray], walk: EventCursor
 ) -> tuple[np.ndarray, Slates, Features]:
-    """Return slates with the columns of all families, of which the ``values`` of some are known by family."""
+    """Return slates with the columns of all families, of which the ``values`` of some are known."""
     known: dict[str, np.ndarray] = {}
     for entry in members:
-        if entry.name not in values:
-            values[entry.name] = _compute(entry, slates, walk, **{name: known[name] for name in entry.reads})
-        known |= {column.name: values[entry.name][:, place] for place, column in enumerate(entry.columns)}
+        if entry not in values:
+            values[entry] = _compute(entry, slates, walk, **{name: known[name] for name in entry.reads})
+        known |= {column.name: values[entry][:, place] for place, column in enumerate(entry.columns)}
     nothing = np.empty((slates.candidates, 0), np.float32)
-    table = np.concatenate([nothing, *(values[entry.name] for entry in members)], axis=1)
+    table = np.concatenate([nothing, *(values[entry] for entry in members)], axis=1)
     return rows, slates, Features(table, list(known))
 
 
 def _needed(names: list[str]) -> list[Family]:
     """Return the families that some columns come from, and those that these read, in order of registration."""
     wanted, found = set(names), []
-    for entry in reversed(families()):
+    for entry in reversed(FAMILIES):
         if wanted & {column.name for column in entry.columns}:
             wanted |= set(entry.reads)
             found.append(entry)

@@ -164,15 +164,13 @@ def history(chunk: Chunk) -> np.ndarray:
 def decayed(kind: Kind, by: By, column: Callable[[str], Column], *half_lives: str) -> None:
     """Register decayed sums of events by the keys of the candidate, a column for each half-life."""
     columns, hours = [column(h) for h in half_lives], tuple(HALF_LIVES[h] for h in half_lives)
-    family(*columns, name=columns[0].name)(lambda chunk: chunk.walk.decayed(kind, chunk.slates, hours, by))
+    family(*columns)(lambda chunk: chunk.walk.decayed(kind, chunk.slates, hours, by))
 
 
 def past_events(kind: Kind, tier: str, unit: str, what: str, audience: str) -> None:
     """Register counts of a kind of events, where ``what`` and ``audience`` say of what and of whom."""
     windows = (Column(f"{kind}_{w}", tier, tier, unit, f"{what} in [t − {w}, t)") for w in WINDOWS)
-    family(*windows, name=f"{kind}_windows")(
-        lambda chunk: chunk.walk.trailing(kind, chunk.slates, tuple(WINDOWS.values()))
-    )
+    family(*windows)(lambda chunk: chunk.walk.trailing(kind, chunk.slates, tuple(WINDOWS.values())))
 
     def sums(name: str, group: str, formula: str, tier: str = tier, unit: str = unit) -> Callable[[str], Column]:
         return lambda h: Column(f"{name}_decay_{h}", tier, group, unit, formula.format(h))
@@ -182,7 +180,7 @@ def past_events(kind: Kind, tier: str, unit: str, what: str, audience: str) -> N
         since = Column("hours_since_first_inview", tier, "age", "hours", "t − first time a was in view")
     else:
         since = Column("hours_since_click", tier, tier, "hours", "t − last click on a")
-    family(since, name=since.name)(lambda chunk: chunk.walk.hours_since(kind, chunk.slates, first=kind == "inviews"))
+    family(since)(lambda chunk: chunk.walk.hours_since(kind, chunk.slates, first=kind == "inviews"))
     # The hidden test does not tell the page.
     decayed(kind, "page", sums(f"{kind}_page", tier, f"{kind}_decay_{{}} on this kind of page only", "clicks"), "6h")
     if kind == "inviews":
@@ -308,7 +306,7 @@ def quotient(
     def compute(chunk: Chunk) -> np.ndarray:
         return (chunk.columns[above] + prior[0])[:, None] / (chunk.columns[below] / below_hours + prior[1])[:, None]
 
-    family(Column(column, tier, group, unit, formula), reads=(above, below), name=column)(compute)
+    family(Column(column, tier, group, unit, formula), reads=(above, below))(compute)
 
 
 for w in RATES:
@@ -400,7 +398,6 @@ for base in (
         Column(f"{base}_rank", tier, group, "0 to 1", f"average rank of {base} within the slate, scaled"),
         Column(f"{base}_ratio", tier, group, "", f"{base} / its mean over the slate"),
         reads=(base,),
-        name=f"{base}_within_slate",
     )(within_slate)
 for base in (
     "history_vector", "inviews_decay_1h", "clicks_decay_1h", "clicks_decay_6h", "lift_6h", "strength_slow",
@@ -410,7 +407,6 @@ for base in (
     family(
         Column(f"{base}_behind", tier, group, "", f"{base} less the largest in the slate"),
         reads=(base,),
-        name=f"{base}_behind",
     )(behind_best)
 
 

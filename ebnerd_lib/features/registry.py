@@ -48,24 +48,23 @@ class Column:
 class Family:
     """A function that computes ``columns`` of a chunk as an array (candidates of the chunk, columns)."""
 
-    name: str
     columns: tuple[Column, ...]
     compute: Callable[[Chunk], np.ndarray]
     reads: tuple[str, ...]
 
 
-_FAMILIES: dict[str, Family] = {}
+FAMILIES: list[Family] = []
+"""In order of registration: a family only reads columns of earlier ones."""
 
 
 def family(
-    *columns: Column, reads: tuple[str, ...] = (), name: str = ""
+    *columns: Column, reads: tuple[str, ...] = ()
 ) -> Callable[[Callable[[Chunk], np.ndarray]], Callable[[Chunk], np.ndarray]]:
     """Register a feature function.
 
     Args:
         columns: the columns it returns, in order.
         reads: names of columns of other families that it is computed from; the past it does not see then.
-        name: of the family, the function's if not given.
 
     Raises:
         ConfigError: a name is taken, a tier is unknown, what it reads does not exist or knows more than its own
@@ -95,21 +94,15 @@ def family(
                     f"feature {column.name}: tier {column.tier} may not know {', '.join(barred)}. "
                     "Declare a higher tier, or a family of its own for it."
                 )
-        title = name or compute.__name__
-        _FAMILIES[title] = Family(title, columns, compute, reads)
+        FAMILIES.append(Family(columns, compute, reads))
         return compute
 
     return register
 
 
-def families() -> list[Family]:
-    """Return all families in order of registration: a family only reads columns of earlier ones."""
-    return list(_FAMILIES.values())
-
-
 def every_column() -> list[Column]:
     """Return all registered columns in the order in which they stand in a features file."""
-    return [column for entry in _FAMILIES.values() for column in entry.columns]
+    return [column for entry in FAMILIES for column in entry.columns]
 
 
 def allowed(tier: str) -> list[str]:
