@@ -25,7 +25,7 @@ from ebnerd_lib.data.slates import Slates, candidate_rows
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.features import catalogue as catalogue  # registers the features
 from ebnerd_lib.features.context import Chunk, EventCursor, FeatureContext, feature_context
-from ebnerd_lib.features.registry import FAMILIES, Family, allowed, columns_named, every_column
+from ebnerd_lib.features.registry import FAMILIES, Family, columns_named, every_column
 
 COLUMNS_FILE = "features.json"
 CHUNK = 1 << 16  # candidates computed at a time: this and the tables of past events bound the memory of a build
@@ -198,18 +198,6 @@ def read_features(folder: Path, part: str) -> Features:
 def columns_table(names: Sequence[str]) -> pd.DataFrame:
     """Return what the registry says of some columns: name, tier, group, unit and formula, in order of registration."""
     return pd.DataFrame([vars(column) for column in every_column() if column.name in names])
-
-
-def usable(features: Features, tier: str) -> list[int]:
-    """Return the positions of the stored columns, of any part, that a model of a tier may see.
-
-    The registry decides, not the file: columns that are not registered are ignored.
-
-    Raises:
-        ConfigError: the tier is unknown.
-    """
-    names = set(allowed(tier))
-    return [place for place, name in enumerate(features.columns) if name in names]
 
 
 def halves(values: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
 from ebnerd_lib.data.vocabulary import Vocabulary, distinct
 from ebnerd_lib.errors import ConfigError, StageError
-from ebnerd_lib.features.build import Features, usable
+from ebnerd_lib.features.build import Features
 from ebnerd_lib.features.catalogue import left_out
 from ebnerd_lib.features.live import training_pools
 from ebnerd_lib.features.registry import TIERS, allowed
@@ -179,10 +179,13 @@ class TrainingInputs:
         return "val/auc" if self.slates == "logged" else "val/ndcg"
 
     def columns(self, network: SlateModel | type[SlateModel]) -> list[int]:
-        """Return the positions of the features that a model sees, none if it looks at no features."""
+        """Return the positions of the stored features that a model sees, none if it looks at no features.
+
+        The registry decides, not the file: columns that are not registered are ignored.
+        """
         known = self.features["train"].columns
-        wanted = set(network.feature_names or known) if network.uses_features else set()
-        return [place for place in usable(self.features["train"], self.tier) if known[place] in wanted]
+        seen = set(network.feature_names or known).intersection(allowed(self.tier)) if network.uses_features else set()
+        return [place for place, name in enumerate(known) if name in seen]
 
     def counts(self, network: SlateModel) -> dict[str, int]:
         """Return how much a network learns from: training slates, the ids in them, and features."""
