@@ -16,6 +16,16 @@ from ebnerd_lib.training.batches import SlateBatches
 from ebnerd_lib.training.inputs import HistoryReader, IdEncoder, TrainingInputs
 
 
+class Mean(MeanMetric):
+    """Mean in 64 bits, however processes share its terms; a move to a device sets torchmetrics' own back to 32."""
+
+    dtype = WIDE
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_dtype(WIDE)
+
+
 class SlateTraining(pl.LightningModule):
     """A network and how it is trained: its loss, the metrics of the tuning day, its optimiser and schedule.
 
@@ -26,7 +36,7 @@ class SlateTraining(pl.LightningModule):
     def __init__(self, network: SlateModel) -> None:
         super().__init__()
         self.network = network
-        self.tuning_auc, self.tuning_ndcg, self.tuning_loss = MeanMetric(), MeanMetric(), MeanMetric()
+        self.tuning_auc, self.tuning_ndcg, self.tuning_loss = Mean(), Mean(), Mean()
 
     def on_train_epoch_start(self) -> None:
         """Start the sums of the epoch's mean loss."""
@@ -43,11 +53,6 @@ class SlateTraining(pl.LightningModule):
             mean = (torch.stack(self._losses) * slates).sum() / slates.sum()
             self.log("train/loss", mean, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         return loss
-
-    def on_validation_start(self) -> None:
-        """Take means in 64 bits, which come out the same however processes share their terms."""
-        for mean in (self.tuning_auc, self.tuning_ndcg, self.tuning_loss):
-            mean.set_dtype(WIDE)  # only here: a move to a device would undo it
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Collect AUC and next-click nDCG of the tuning day's slates, and the loss of its clicks or candidates."""
