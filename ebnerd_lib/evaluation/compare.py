@@ -52,7 +52,6 @@ def slices_of(dataset: Dataset, part: str = "validation") -> list[Slice]:
     none = clicked < 0
     age = candidate_age(dataset, part)[clicked]
     history = np.choose(slates.week, [past.lengths[slates.user] for past in dataset.histories])
-    history = np.where(slates.user > 0, history, 0)
     cuts = [
         _cut("clicked article", ["seen in training", "new"], np.where(seen[slates.article[clicked]], 0, 1), none),
         _cut("age of the clicked article", [*_AGE, "unknown"], _place(age, _AGE), none),
@@ -143,7 +142,12 @@ def _shuffles(
     for number, (group, places) in enumerate(groups.items()):
         rng = np.random.default_rng((seed, number))
         changed = matrix.copy()
-        changed[:, places] = matrix[_order(matrix[:, places], slates, rng)][:, places]
+        first = slates.per_candidate(matrix[slates.offsets[:-1]][:, places])
+        if np.array_equal(matrix[:, places], first, equal_nan=True):
+            order = slates.per_candidate(rng.permutation(slates.offsets[:-1]))
+        else:
+            order = rng.permutation(slates.candidates)
+        changed[:, places] = matrix[order][:, places]
         yield group, len(places), slates, changed
     rng = np.random.default_rng((seed, len(groups)))
     reads = model.network.hyperparameters["vector_size"] > 0  # then another user has another history
@@ -151,14 +155,6 @@ def _shuffles(
         what = [f"{side} ids"] * bool(model.network.id_tables(side)) + [with_it] * reads
         if what:
             yield " and ".join(what), 0, replace(slates, **{side: rng.permutation(getattr(slates, side))}), matrix
-
-
-def _order(group: np.ndarray, slates: Slates, rng: np.random.Generator) -> np.ndarray:
-    """Return from which candidate each one takes the group's values: int64 (m,)."""
-    first = slates.per_candidate(group[slates.offsets[:-1]])
-    if np.array_equal(group, first, equal_nan=True):
-        return slates.per_candidate(rng.permutation(slates.offsets[:-1]))
-    return rng.permutation(slates.candidates)
 
 
 def saved_scorers(folder: Path, dataset: Dataset) -> list[Scorer]:

@@ -392,7 +392,7 @@ class Explorer:
         if self._models[model].trained_on == "live":
             try:
                 requests, scores = self._score(model, moment.user_id, moment.time)
-            except rec.NothingLeftError as error:
+            except ConfigError as error:
                 return np.full(moment.candidates, np.nan), f"There are no scores: {error}"
             own = pd.Series(scores, requests.slates.article).reindex(moment.slate(self.dataset).article).to_numpy()
             return own, "Scores are those among all live articles; new and read ones have none."

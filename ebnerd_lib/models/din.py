@@ -22,7 +22,6 @@ class DIN(NewsModel):
 
     Args:
         query_size: width of the attention.
-        settings: see ``NewsModel``.
     """
 
     name: ClassVar[str] = "din"

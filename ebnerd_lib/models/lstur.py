@@ -16,8 +16,6 @@ class LSTUR(NewsModel):
     embedding of the user's id, as in the paper's variant LSTUR-ini, and its last state is the user. Articles have
     categories. Training replaces most ids by the unknown one (``id_dropout``), as the paper does, so that a user who
     is not in training starts from an embedding that was trained too.
-
-    The settings are those of ``NewsModel``.
     """
 
     name: ClassVar[str] = "lstur"

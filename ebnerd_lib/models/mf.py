@@ -13,7 +13,6 @@ class MFIds(SlateModel):
 
     Args:
         embedding_size: length of p_u and q_a.
-        settings: see ``SlateModel``.
     """
 
     name: ClassVar[str] = "mf_ids"
@@ -53,7 +52,6 @@ class MFFeatures(SlateModel):
     Args:
         embedding_size: length of p and q.
         history_length: clicks of the history that h is the mean of, the latest ones.
-        settings: see ``SlateModel``.
     """
 
     name: ClassVar[str] = "mf_features"

@@ -26,7 +26,6 @@ class MLP(SlateModel):
         hidden: widths of the hidden layers.
         dropout: share of hidden units that training drops.
         context: ``mean``, ``attention`` or ``none``, which scores candidates one by one.
-        settings: see ``SlateModel``.
 
     Raises:
         ConfigError: the context has no hidden layer to join, or one that its heads cannot share.

@@ -19,7 +19,6 @@ class NAML(NewsModel):
 
     Args:
         query_size: width of both attentions.
-        settings: see ``NewsModel``.
     """
 
     name: ClassVar[str] = "naml"

@@ -24,7 +24,6 @@ class NewsModel(SlateModel):
         dropout: share of units of the vectors that training drops.
         categories: ids that a model with ``uses_categories`` tells apart; all others are one unknown category.
         subcategories: the same.
-        settings: see ``SlateModel``.
 
     Raises:
         ConfigError: there are no article vectors.

@@ -21,7 +21,6 @@ class NRMS(NewsModel):
     Args:
         heads: heads of self-attention, which divide ``embedding_size``.
         query_size: width of additive attention.
-        settings: see ``NewsModel``.
 
     Raises:
         ConfigError: the heads do not divide ``embedding_size``.

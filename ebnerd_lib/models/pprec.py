@@ -22,7 +22,6 @@ class PPRec(NRMS):
 
     Args:
         query_size: width of additive attention and of the MLP's hidden layer.
-        settings: see ``NRMS``.
     """
 
     name: ClassVar[str] = "pprec"

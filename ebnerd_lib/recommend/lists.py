@@ -183,19 +183,12 @@ def group_effects(model: TrainedModel, dataset: Dataset, requests: Requests) -> 
     the pool, unknown values left out.
     """
     base, effects = score(model, dataset, requests), {}
+    pool = requests.slates.per_candidate(np.arange(len(requests)))
     for group, places in model.groups(requests.columns).items():
         changed = requests.matrix.copy()
-        changed[:, places] = _slate_means(changed[:, places], requests.slates)
+        changed[:, places] = pd.DataFrame(changed[:, places]).groupby(pool).transform("mean")
         effects[group] = base - score(model, dataset, replace(requests, matrix=changed))
     return pd.DataFrame(effects, index=range(len(base)))
-
-
-def _slate_means(values: np.ndarray, slates: Slates) -> np.ndarray:
-    known = ~np.isnan(values)
-    total = np.add.reduceat(np.where(known, values, 0.0), slates.offsets[:-1], axis=0)
-    count = np.add.reduceat(known.astype(np.float32), slates.offsets[:-1], axis=0)
-    mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-    return slates.per_candidate(mean)
 
 
 def overlap(lists: pd.DataFrame) -> pd.DataFrame:

@@ -18,10 +18,6 @@ UNKNOWN_READER = np.uint32(0)
 """The id of a user whom no bundle knows, so who has read nothing."""
 
 
-class NothingLeftError(ConfigError):
-    """Nothing is live, or all who ask have read all of it, so there is nothing to rank."""
-
-
 @dataclass(frozen=True)
 class Requests:
     """One request a user, n users over their pools, with the features of every candidate in its pool."""
@@ -102,13 +98,13 @@ def make_requests(
     all that is live are left out.
 
     Raises:
-        NothingLeftError: nothing is live then, or nobody has anything left of it.
+        ConfigError: nothing is live then, or nobody has anything left of it.
     """
     context = feature_context(dataset) if checkpoints is None else checkpoints.context
     slates = pools(dataset, _front_page_requests(dataset, context, user_ids, time), hours, context)
     slates = slates.take(slates.lengths > 0)
     if not len(slates):
-        raise NothingLeftError(
+        raise ConfigError(
             f"time: at {in_words(time)} there is nothing to recommend to user {', '.join(map(str, user_ids[:3]))}: "
             f"nothing was in view in the {hours:g} h before that was not read. Choose another time, a longer pool or "
             "other users."
@@ -126,7 +122,7 @@ def describe_users(dataset: Dataset, requests: Requests) -> pd.DataFrame:
         {
             "user_id": slates.user_id,
             "known": slates.user > 0,
-            "history clicks": np.where(slates.user > 0, lengths[slates.week, slates.user], 0),
+            "history clicks": lengths[slates.week, slates.user],
             "impressions before": np.bincount(own, minlength=len(slates)),
             "candidates": slates.lengths,
         }

@@ -43,16 +43,8 @@ def keep_some(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose all clicked candidates of each slate and at most ``negatives`` others, any of them as likely.
 
-    Args:
-        slate: int64 (m,), ascending, which slate a candidate belongs to.
-        place: int64 (m,), its place within that.
-        clicked: float32 (m,), whether it was clicked.
-        slates: how many there are.
-        negatives: how many to keep, 1 or more.
-        rng: samples them.
-
-    Returns:
-        Positions of those kept, ascending, and their places within what is left of their slates.
+    The candidates are those of so many ``slates``, see ``Batch``. Positions of those kept are returned, ascending, and
+    their places within what is left of their slates.
     """
     # In order of slate, then clicks, then chance, the candidates to keep are the first ones of each slate.
     order = np.argsort(slate + np.where(clicked > 0, 0.0, 0.25 + rng.random(len(slate)) / 2))

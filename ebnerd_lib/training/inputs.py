@@ -204,11 +204,8 @@ class TrainingInputs:
     def new(self, kind: type[SlateModel], seed: int = 0, seeds: int = 1, **settings: Any) -> SlateModel:
         """Return a model to train: its sizes are those of the data, its transform of features is fitted.
 
-        Args:
-            kind: the model's class.
-            seed: of the first weights.
-            seeds: above 1, an ``Ensemble`` of so many networks, with ``seed`` and the numbers after it.
-            settings: of the model's class.
+        Its first weights are sampled with ``seed``; ``seeds`` above 1 give an ``Ensemble`` of so many networks, with
+        ``seed`` and the numbers after it.
 
         Raises:
             ConfigError: the tier is unknown or none of the model's, or the model refuses a setting.

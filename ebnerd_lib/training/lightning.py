@@ -27,11 +27,7 @@ class Mean(MeanMetric):
 
 
 class SlateTraining(pl.LightningModule):
-    """A network and how it is trained: its loss, the metrics of the tuning day, its optimiser and schedule.
-
-    Args:
-        network: the model, whose weights are changed.
-    """
+    """A network and how it is trained: its loss, the metrics of the tuning day, its optimiser and schedule."""
 
     def __init__(self, network: SlateModel) -> None:
         super().__init__()
@@ -82,14 +78,8 @@ class SlateTraining(pl.LightningModule):
 class SlateData(pl.LightningDataModule):
     """Training slates reshuffled every epoch by seed and epoch, and the tuning day's slates in order.
 
-    Where several processes train, each gets its share of every batch, see ``SlateBatches``.
-
-    Args:
-        inputs: what may be learned from.
-        network: the model that is to be trained: it says what it looks at.
-        batch_size: slates a batch, over all processes.
-        negatives: candidates beside the clicks that training keeps of a slate, sampled anew each epoch; 0 keeps all.
-        seed: of the shuffles and samples.
+    Where several processes train, each gets its share of every batch of ``batch_size`` slates, see ``SlateBatches``.
+    Of a slate, training keeps the clicks and ``negatives`` others, sampled anew each epoch; 0 keeps all.
     """
 
     def __init__(
