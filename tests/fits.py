@@ -22,6 +22,6 @@ def fitted(
     data: Dataset, features: dict[str, Features], logs: Path, stage: str = "03_train_mlp", report=None, **changes: Any
 ) -> Fit:
     """A model that is trained on the CPU, its logs in a folder named as the model."""
-    given = parameters(stage, **changes) | {"trainer": {"accelerator": "cpu", "devices": 1}}
+    given = parameters(stage, **{"trainer": {"accelerator": "cpu", "devices": 1}, **changes})
     kind = model_class(given)
     return fit(kind, given, inputs_of(given, data, features), logs, kind.name, report)

@@ -462,7 +462,7 @@ def test_what_is_wrong_is_told_at_its_field_and_what_was_shown_stays(view, field
 
 
 def test_where_nothing_is_live_the_rest_is_shown(view, monkeypatch):
-    refusal = rec.NothingLeftError("time: no article is live <then>")
+    refusal = ConfigError("time: no article is live <then>")
     monkeypatch.setattr(rec, "make_requests", lambda *_: (_ for _ in ()).throw(refusal))
     view.sample.click()
     assert "no article is live &lt;then&gt;" in view.panels["recommended"].value

@@ -17,7 +17,7 @@ from ebnerd_lib.features import build as builds
 from ebnerd_lib.features.build import build, compute_features, read_features, write_features
 from ebnerd_lib.features.catalogue import STRENGTH_RATES, behind, relative
 from ebnerd_lib.features.context import EventCursor, FeatureContext
-from ebnerd_lib.features.registry import TIERS, Column, allowed, every_column, family
+from ebnerd_lib.features.registry import TIERS, Column, allowed, columns_named, every_column, family
 
 CATEGORIES = 3
 
@@ -191,7 +191,9 @@ def test_files_depend_on_neither_threads_nor_chunks(smoke, smoke_features, tmp_p
         np.testing.assert_array_equal(stored.column(name), expected)
 
 
-def test_leaving_everything_out_is_refused(smoke, tmp_path):
+def test_leaving_everything_out_and_a_misspelt_group_are_refused(smoke, tmp_path):
+    with pytest.raises(ConfigError, match="clicks"):
+        columns_named(["clikcs"])
     with pytest.raises(ConfigError, match="leave_out"):
         write_features(smoke, tmp_path, leave_out=[column.name for column in every_column()])
 

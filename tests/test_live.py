@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from test_recommend import LOST_ARTICLE, ids, linear_model, make_model
+from conftest import LOST_ARTICLE
+from test_recommend import ids, linear_model, make_model
 
 from ebnerd_lib.configs import Pools
 from ebnerd_lib.data.dataset import Dataset

@@ -16,7 +16,8 @@ from ebnerd_lib import models
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.metrics import per_slate
-from ebnerd_lib.models.base import Batch, bce, find_model, listwise, pad, slate_auc, slate_mean
+from ebnerd_lib.features.registry import allowed
+from ebnerd_lib.models.base import Batch, bce, find_model, listwise, slate_auc, slate_mean
 from ebnerd_lib.models.ensemble import Ensemble
 from ebnerd_lib.models.layers import Centred, FeatureTransform, LastState
 from ebnerd_lib.models.news import NewsModel
@@ -82,11 +83,6 @@ def test_listwise_loss_counts_several_clicks_and_skips_slates_without():
     assert (scores.grad[2:] == 0).all()
     nothing = batch_of([2], [0, 0])
     assert listwise(scores[:2], nothing) == 0 and bce(torch.zeros(2), nothing).item() == pytest.approx(np.log(2))
-
-
-def test_pad_puts_each_candidate_in_its_place():
-    padded = pad(torch.tensor([1.0, 2.0, 3.0]), batch_of([1, 2], [0, 0, 0]), -9.0)
-    assert padded.tolist() == [[1.0, -9.0], [2.0, 3.0]]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -169,26 +165,21 @@ def test_vectors_join_both_sides_of_mf_features():
     torch.testing.assert_close(model(batch), bare(batch) + more.sum(dim=1), rtol=1e-4, atol=1e-5)
 
 
-WITH_CONTEXT = [("mlp", "mlp", {"context": "mean"}), ("mlp", "mlp", {"context": "attention"})]
+EVERY = [(*model, {}) for model in MODELS] + [("mlp", "mlp", {"context": each}) for each in ("mean", "attention")]
 
 
-@pytest.mark.parametrize("module, name, settings", [(*model, {}) for model in MODELS] + WITH_CONTEXT)
-def test_a_candidates_score_does_not_depend_on_other_slates_of_the_batch(module, name, settings):
+@pytest.mark.parametrize("module, name, settings", EVERY)
+def test_a_candidates_score_depends_on_neither_other_slates_nor_the_order_of_its_own(module, name, settings):
     model, batch = build(module, name, **settings), batch_of([3, 2, 4], [0] * 9)
     for slate in range(3):
         scores = model(batch)[batch.slate == slate]
         torch.testing.assert_close(model(alone(batch, slate)), scores, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("context", ["none", "mean", "attention"])
-def test_scores_do_not_depend_on_the_order_of_a_slate(context):
-    model, batch = build("mlp", "mlp", context=context), batch_of([3], [0] * 3)
-    order = torch.tensor([2, 0, 1])
-    mixed = batch._replace(features=batch.features[order], article=batch.article[order])
+    order = torch.tensor([2, 0, 1, *range(3, 9)])
+    mixed = batch._replace(**{each: getattr(batch, each)[order] for each in ("features", "article", "candidate")})
     torch.testing.assert_close(model(mixed), model(batch)[order], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("module", "name", "settings"), [*((*model, {}) for model in MODELS), *WITH_CONTEXT])
+@pytest.mark.parametrize("module, name, settings", EVERY)
 def test_models_that_say_so_look_at_what_else_is_in_a_slate(module, name, settings):
     model, batch = build(module, name, **settings), batch_of([4, 3], [0] * 7)
     for parameter in model.parameters():
@@ -341,14 +332,11 @@ def test_a_missing_or_broken_model_file_is_one_clear_error(content, tmp_path):
         load_model(path)
 
 
-def test_a_model_that_would_see_more_than_its_tier_is_refused(smoke, smoke_features):
-    from ebnerd_lib.features.build import read_features
-
-    features, slates = read_features(smoke_features, "tuning"), smoke.parts["tuning"]
+def test_a_model_that_would_see_more_than_its_tier_or_lacks_a_column_is_refused():
     with pytest.raises(StageError, match="tier exposure may not see clicks_24h"):
-        trained(tier="exposure").score(smoke, slates, features.matrix, features.columns)
+        trained(tier="exposure").check(allowed("clicks"))
     with pytest.raises(StageError, match="features lack age_hours"):
-        trained().score(smoke, slates, features.matrix, [f"x{n}" for n in range(len(features.columns))])
+        trained().check(["clicks_24h"])
 
 
 def test_find_model_file_names_what_there_is(tmp_path):

@@ -234,32 +234,25 @@ def test_what_is_published_are_the_scores_given_on_the_way_and_a_model_that_load
     assert (np.abs(scores - learned.scores["validation"]) > 1e-6).mean() > 0.5
 
 
-def test_the_file_of_a_grown_model_gives_each_id_its_own_row(smoke, features, fits):
-    updater = updater_of(fits["mf_ids"], smoke, features)
-    for end, rows in step_rows(smoke, 1440)[:3]:
-        updater.add_ids(rows)
-        updater.train(rows, end)
-    before, walked = updater._encoder, {}
-    for kind in ("user", "article"):
-        walked[kind] = updater._network.id_tables(kind)[0].weight.detach().clone()
-    model = updater.finish()
-    after = IdEncoder.between(smoke, model.users, model.articles)
-    for kind in ("user", "article"):
-        table = model.network.id_tables(kind)[0].weight
-        assert len(table) == len(getattr(model, f"{kind}s")) == len(walked[kind])
-        assert torch.equal(table[getattr(after, kind)], walked[kind][getattr(before, kind)])
-
-
-def test_the_last_state_is_the_one_that_would_score_the_next_step(smoke, features, fits, name):
+def test_the_last_state_gives_each_id_its_own_row_and_is_the_one_that_would_score_the_next_step(
+    smoke, features, fits, name
+):
     updater = updater_of(fits[name], smoke, features)
     steps = step_rows(smoke, 1440)
     for end, rows in steps[:2]:
         updater.add_ids(rows)
         updater.train(rows, end)
-    rows = steps[2][1]
     first = len(smoke.parts["train"]) + len(smoke.parts["tuning"])
+    rows = steps[2][1]
     rows = rows[rows >= first]
-    wanted = updater.score(rows)
+    wanted, before = updater.score(rows), updater._encoder
+    walked = {kind: updater._network.id_tables(kind)[0].weight.detach().clone() for kind in ("user", "article")}
+    model = updater.finish()
     slates, matrix = smoke.parts["validation"], features["validation"]
-    scores = updater.finish().score(smoke, slates, matrix.matrix, matrix.columns)
+    scores = model.score(smoke, slates, matrix.matrix, matrix.columns)
     np.testing.assert_allclose(scores[candidate_rows(slates.offsets, rows - first)], wanted, atol=1e-5)
+    after = IdEncoder.between(smoke, model.users, model.articles)
+    for kind, own in walked.items():
+        table = model.network.id_tables(kind)[0].weight
+        assert len(table) == len(getattr(model, f"{kind}s")) == len(own)
+        assert torch.equal(table[getattr(after, kind)], own[getattr(before, kind)])

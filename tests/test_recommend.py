@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import FAR_USER
+from conftest import micros as at
 
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.bundle import open_bundle
@@ -24,7 +24,6 @@ from ebnerd_lib.recommend import requests as rec
 from ebnerd_lib.training.model_file import TrainedModel
 
 UNKNOWN_USER = 123_456
-LOST_ARTICLE = 1099  # not in the table
 
 
 def make_model(
@@ -84,15 +83,11 @@ def ids(data: Dataset, articles: np.ndarray) -> list[int]:
     return data.articles["article_id"].to_numpy()[articles].tolist()
 
 
-def at(text: str, more: int = 0) -> int:
-    return int(np.datetime64(f"2023-05-{text}", "us").astype(np.int64)) + more
-
-
 # The moment.
 
 
 def test_a_moment_is_what_was_asked_for_or_just_after_the_last_impression(tiny):
-    assert rec.moment(tiny, "2023-05-26T10:00:00") == at("26T10:00") and rec.moment(tiny, "") == at("31T20:00", 1)
+    assert rec.moment(tiny, "2023-05-26T10:00:00") == at("26T10:00") and rec.moment(tiny, "") == at("31T20:00") + 1
     assert rec.in_words(at("26T10:00")) == "2023-05-26 10:00:00"
     for text in ("2023-05-32", "2023-05-30T25:00"):
         with pytest.raises(ConfigError, match="time: "):
@@ -106,8 +101,8 @@ def test_a_moment_is_what_was_asked_for_or_just_after_the_last_impression(tiny):
     ("time", "hours", "live"),
     [
         (at("25T07:00"), 24, [1004, 1005, 1006, 1007]),  # 105 at its first moment counts, 201 at t does not
-        (at("25T07:00", 1), 24, [1004, 1006, 1007]),  # now 201 counts and 105 no more
-        (at("18T08:00", 1), 0.5, [1001, 1002, 1003]),
+        (at("25T07:00") + 1, 24, [1004, 1006, 1007]),  # now 201 counts and 105 no more
+        (at("18T08:00") + 1, 0.5, [1001, 1002, 1003]),
         (at("31T21:00"), 24 * 4, [1002, 1008, 1009, 1010, 1011]),
         (at("27T00:00"), 24, [1007, 1008, 1099]),  # 1099 is not in the table
     ],
@@ -124,15 +119,12 @@ def test_nothing_is_live(tiny):
 # Whom to serve.
 
 
-def test_users_are_sampled_from_validation_with_the_seed(smoke):
+def test_users_are_those_asked_for_or_sampled_from_validation_with_the_seed(smoke, tiny, by_hand):
     drawn = rec.choose_users(smoke, [], 5, 0)
     assert len(set(drawn.tolist())) == 5
     assert set(drawn.tolist()) <= set(smoke.parts["validation"].user_id.tolist())
     assert drawn.tolist() == sorted(drawn.tolist()) == rec.choose_users(smoke, [], 5, 0).tolist()
     assert drawn.tolist() != rec.choose_users(smoke, [], 5, 1).tolist()
-
-
-def test_users_asked_for_are_served_once_known_or_not(tiny):
     users = rec.choose_users(tiny, [9, UNKNOWN_USER, 0, 2**32 - 1], 1, 0)
     assert users.tolist() == [9, UNKNOWN_USER, 0, 2**32 - 1]
     assert users.dtype == np.uint32
@@ -195,9 +187,9 @@ def test_everything_read(tiny):
     validation = tiny.parts["validation"]
     all_clicked = replace(validation, clicked=np.ones_like(validation.clicked))
     data = replace(tiny, parts={**tiny.parts, "validation": all_clicked})  # 1010 and 1011 by user 8
-    both, moment = np.array([7, 8], dtype=np.uint32), at("31T20:00", 1)
+    both, moment = np.array([7, 8], dtype=np.uint32), at("31T20:00") + 1
     assert rec.make_requests(data, np.append(both, rec.UNKNOWN_READER), moment, 1.0).slates.user_id.tolist() == [7, 0]
-    with pytest.raises(rec.NothingLeftError, match=r"user 8: nothing was in view .* not read"):
+    with pytest.raises(ConfigError, match=r"user 8: nothing was in view .* not read"):
         rec.make_requests(data, both[1:], moment, 1.0)
 
 
@@ -333,32 +325,15 @@ def test_events_from_the_moment_on_do_not_matter(smoke, mlp, text):
 # Several models.
 
 
-def some_lists(*rows: tuple[int, str, list[int]]) -> list[pd.DataFrame]:
-    return [
-        pd.DataFrame(
-            {
-                "user_id": user,
-                "model": model,
-                "rank": range(1, len(articles) + 1),
-                "article_id": articles,
-                "score": [float(len(articles) - place) for place in range(len(articles))],
-            }
-        )
-        for user, model, articles in rows
-    ]
-
-
 def test_overlap_by_hand():
-    lists = pd.concat(
-        some_lists(
-            (9, "mf", [1, 2, 3]), (9, "mlp", [3, 1, 4]), (9, "other", [9]), (7, "mf", [5, 6]), (7, "mlp", [7, 8]),
-        )
-    )  # fmt: skip
-    assert listing.overlap(lists).to_numpy().tolist() == [
+    lists = {(9, "mf"): [1, 2, 3], (9, "mlp"): [3, 1, 4], (9, "other"): [9], (7, "mf"): [5, 6], (7, "mlp"): [7, 8]}
+    rows = [(*whose, article) for whose, articles in lists.items() for article in articles]
+    table = pd.DataFrame(rows, columns=["user_id", "model", "article_id"])
+    assert listing.overlap(table).to_numpy().tolist() == [
         [7, "mf and mlp", 0, 2],
         [9, "mf and mlp", 2, 3],
         [9, "mf and other", 0, 3],
         [9, "mlp and other", 0, 3],
     ]
-    table = listing.overlap(pd.concat(some_lists((7, "mf", [1, 2]))))
-    assert (len(table), list(table.columns)) == (0, ["user_id", "models", "shared", "of"])
+    alone = listing.overlap(table[table["model"] == "mf"])
+    assert (len(alone), list(alone.columns)) == (0, ["user_id", "models", "shared", "of"])

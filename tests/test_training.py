@@ -1,28 +1,26 @@
 """Training on the smoke bundle: what is learnt, from what, and that it repeats."""
 
 import hashlib
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from fits import fitted
+from runs import python
 
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
 from ebnerd_lib.features.build import Features
-from ebnerd_lib.features.registry import allowed, columns_named
+from ebnerd_lib.features.registry import allowed
 from ebnerd_lib.models.din import DIN
 from ebnerd_lib.models.mf import MFIds
 from ebnerd_lib.models.mlp import MLP
 from ebnerd_lib.models.nrms import NRMS
 from ebnerd_lib.models.pprec import PPRec
+from ebnerd_lib.pipeline.paths import ROOT
 from ebnerd_lib.training.inputs import HistoryReader, IdEncoder, SessionClicks, TrainingInputs, training_rows
 from ebnerd_lib.training.lightning import SlateData
 from ebnerd_lib.training.model_file import TrainedModel, load_model, save_model
@@ -57,60 +55,51 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(smoke, feat
     assert sums[0] == sums[1] != sums[2]
 
 
-SCRIPT = """
+LOADED = """
 import sys; from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from fits import fitted
+from runs import python
 from ebnerd_lib.data import dataset
 from ebnerd_lib.features.build import read_features
 from ebnerd_lib.training.model_file import save_model
-data = dataset.load(Path(sys.argv[1])); features = {p: read_features(Path(sys.argv[1]), p) for p in data.parts}
-for stage in ("03_train_mlp", "02_train_mf.features"):
-    more = {"hidden": [128, 64]} if stage == "03_train_mlp" else {}
-    fit = fitted(data, features, Path(sys.argv[2]) / "logs", stage, embedding_size=16, batch_size=256, **more)
-    save_model(fit.model, Path(sys.argv[2]))
+folder, out = map(Path, sys.argv[1:3])
+data = dataset.load(folder); features = {part: read_features(folder, part) for part in data.parts}
 """
+TRAINED = """
+for stage, more in {"03_train_mlp": {"hidden": [128, 64]}, "02_train_mf.features": {}}.items():
+    fit = fitted(data, features, out / "logs", stage, embedding_size=16, batch_size=256, **more)
+    save_model(fit.model, out)
+"""
+FORKED = """
+two = {"accelerator": "cpu", "devices": 2, "strategy": "ddp_notebook"}
+print(fitted(data, features, out, "02_train_mf.ids", epochs=2, trainer=two).curve["epoch"].tolist())
+"""
+
+
+def elsewhere(code, features, folder, **variables):
+    """What a new process prints that has the smoke bundle and its features."""
+    done = python(ROOT, "-c", LOADED + code, str(features), str(folder), str(ROOT / "tests"), **variables)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 @pytest.mark.slow
 def test_one_thread_and_two_give_the_same_bytes(smoke_features, tmp_path):
     found = []
-    for threads in ("1", "2"):
+    for threads in "12":
         folder = tmp_path / threads
         folder.mkdir()
         # As the Makefile and the runner set it: it has to be there before torch is loaded.
-        environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_CBWR": "AVX2,STRICT"}
-        subprocess.run(
-            [sys.executable, "-c", SCRIPT, smoke_features, folder, Path(__file__).parent],
-            env=environment,
-            check=True,
-            capture_output=True,
-        )
+        elsewhere(TRAINED, smoke_features, folder, OMP_NUM_THREADS=threads, MKL_CBWR="AVX2,STRICT")
         found.append({path.name: path.read_bytes() for path in sorted(folder.glob("model_*.pt"))})
     assert found[0].keys() == {"model_mlp.pt", "model_mf_features.pt"}
     assert found[0] == found[1]
 
 
-FORKED = """
-import sys; from pathlib import Path
-sys.path.insert(0, sys.argv[3])
-from fits import parameters
-from ebnerd_lib.data import dataset
-from ebnerd_lib.features.build import read_features
-from ebnerd_lib.models.mf import MFIds
-from ebnerd_lib.pipeline.train import fit, inputs_of
-data = dataset.load(Path(sys.argv[1])); features = {p: read_features(Path(sys.argv[1]), p) for p in data.parts}
-two = {"trainer": {"accelerator": "cpu", "devices": 2, "strategy": "ddp_notebook"}}
-given = parameters("02_train_mf.ids", epochs=2) | two
-print(fit(MFIds, given, inputs_of(given, data, features), Path(sys.argv[2]), "mf_ids").curve["epoch"].tolist())
-"""
-
-
 @pytest.mark.slow
 def test_the_curve_comes_back_from_processes_that_a_notebook_forks(smoke_features, tmp_path):
-    words = [sys.executable, "-c", FORKED, smoke_features, tmp_path, Path(__file__).parent]
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "[0, 1]", done.stderr
+    assert elsewhere(FORKED, smoke_features, tmp_path)[-1] == "[0, 1]"
 
 
 def test_nothing_fitted_changes_when_validation_does(smoke, features, tmp_path):
@@ -177,12 +166,6 @@ def test_a_training_that_diverges_names_its_parameters_and_keeps_no_checkpoint(s
     with pytest.raises(ConfigError, match=f"{next(iter(change))}: .*1e\\+30"):
         fitted(smoke, features, tmp_path, epochs=2, **change)
     assert not list(tmp_path.rglob("*.ckpt"))
-
-
-def test_what_a_shell_sets_of_the_trainer_changes_nothing(smoke, features, tmp_path, monkeypatch):
-    alone = fitted(smoke, features, tmp_path / "alone", "02_train_mf.ids", epochs=1).curve
-    monkeypatch.setenv("PL_TRAINER_LIMIT_TRAIN_BATCHES", "1")
-    assert fitted(smoke, features, tmp_path / "set", "02_train_mf.ids", epochs=1).curve.equals(alone)
 
 
 def test_the_other_loss_trains_too(smoke, features, tmp_path):
@@ -304,8 +287,3 @@ def test_a_batch_holds_each_article_once_with_the_ids_of_its_categories(smoke, f
 def test_the_tier_decides_which_popularity_pprec_sees(smoke, features, tier, counts):
     names = TrainingInputs.of(smoke, features, tier).names(PPRec)
     assert {name.partition("_")[0] for name in names} == counts | {"age"} and set(names) <= set(PPRec.feature_names)
-
-
-def test_a_misspelt_group_of_columns_is_refused():
-    with pytest.raises(ConfigError, match="clicks"):
-        columns_named(["clikcs"])
