@@ -86,14 +86,11 @@ def test_scores_that_are_missing_or_not_finite_are_not_saved(smoke, tmp_path, sp
     assert not (tmp_path / "s.parquet").exists()
 
 
-def test_evaluate_counts_every_impression_once_and_orders_its_intervals(smoke):
+def test_evaluate_counts_every_impression_once(smoke):
     slates = smoke.parts["validation"]
     scores = np.random.default_rng(0).random(slates.candidates)
     metrics = evaluate_scorer(Scorer("x", "ids", {"validation": scores}), smoke.parts).metrics["validation"]
     assert metrics["impressions"] + metrics["left_out"] == len(slates)
-    for name in ("auc", "mrr", "ndcg@5", "ndcg@10"):
-        low, high = metrics[f"{name}_ci"]
-        assert low <= metrics[name] <= high
 
 
 def test_metrics_are_those_of_the_scores_as_saved(smoke, tmp_path):

@@ -56,12 +56,9 @@ def batch_of(lengths, clicked, columns=3, seed=0, users=4, articles=6) -> Batch:
 def alone(batch: Batch, slate: int) -> Batch:
     """One slate of a batch as a batch of its own."""
     only = batch.slate == slate
-    mine = slice(slate, slate + 1)
-    return Batch(
-        batch.features[only], batch.user[mine], batch.article[only], torch.zeros(int(only.sum()), dtype=int),
-        batch.place[only], batch.clicked[only], batch.vectors, batch.views, batch.candidate[only], batch.read[mine],
-        batch.session[mine],
-    )  # fmt: skip
+    own = {each: getattr(batch, each)[only] for each in ("features", "article", "place", "clicked", "candidate")}
+    own |= {each: getattr(batch, each)[[slate]] for each in ("user", "read", "session")}
+    return batch._replace(slate=torch.zeros(int(only.sum()), dtype=int), **own)
 
 
 def test_listwise_loss_is_the_softmax_of_each_click_against_its_slate():

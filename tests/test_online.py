@@ -86,25 +86,6 @@ def test_scores_before_a_time_do_not_know_what_comes_at_or_after_it(smoke, featu
     assert (changed.scores["validation"][after] != daily[name].scores["validation"][after]).any()
 
 
-def test_a_steps_own_clicks_move_the_next_steps_scores_and_not_its_own(smoke, features, fits, daily, name):
-    (_, first), (end, second), (_, third) = step_rows(smoke, 1440)[:3]
-    log = smoke.log
-    begin = end - 24 * HOUR
-    flip = {
-        part: replace(s, clicked=s.clicked ^ s.per_candidate((s.time >= begin) & (s.time < end)))
-        for part, s in smoke.parts.items()
-    }
-    changed = walk(fits[name], replace(smoke, parts=flip), features)
-
-    def of(learned, rows):
-        scores = np.concatenate([np.zeros(smoke.parts["train"].candidates), *(learned.scores[p] for p in SCORED)])
-        return scores[candidate_rows(log.offsets, rows)]
-
-    for own in (first, second):
-        np.testing.assert_array_equal(of(changed, own), of(daily[name], own))
-    assert (of(changed, third) != of(daily[name], third)).mean() > 0.5
-
-
 def test_what_is_first_shown_in_a_step_is_the_unknown_there_and_has_a_row_of_its_own_after_it(smoke, features, fits):
     model = fits["mf_ids"]
     updater = updater_of(model, smoke, features)

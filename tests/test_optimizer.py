@@ -49,34 +49,6 @@ def test_rows_that_no_batch_has_stay_as_they_are():
     assert not optimizer.state[own.weight]["exp_avg"][~moved].any()
 
 
-def test_tables_and_layers_share_one_optimizer_whose_state_is_taken_up_again(tmp_path):
-    torch.manual_seed(0)
-    own, layer = nn.Embedding(20, 3, sparse=True), nn.Linear(3, 1)
-
-    def optimizer(table, layer):
-        return RowwiseAdamW([{"params": [table.weight, layer.weight], **GROUP}, {"params": [layer.bias]}], 0.01)
-
-    def steps(table, layer, optimizer, numbers):
-        for number in numbers:
-            rows = torch.tensor([number, number + 1, 5])
-            optimizer.zero_grad()
-            layer(table(rows)).square().sum().backward()
-            optimizer.step()
-
-    first = optimizer(own, layer)
-    steps(own, layer, first, range(4))
-    torch.save([own.state_dict(), layer.state_dict(), first.state_dict()], tmp_path / "state.ckpt")
-    steps(own, layer, first, range(4, 8))
-    again, other = nn.Embedding(20, 3, sparse=True), nn.Linear(3, 1)
-    second = optimizer(again, other)
-    saved = torch.load(tmp_path / "state.ckpt", weights_only=True)
-    for thing, state in zip((again, other, second), saved, strict=True):
-        thing.load_state_dict(state)
-    steps(again, other, second, range(4, 8))
-    assert torch.equal(own.weight, again.weight) and torch.equal(layer.weight, other.weight)
-    assert torch.equal(layer.bias, other.bias)
-
-
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_dropout_drops_its_share_and_keeps_the_mean(share):
     torch.manual_seed(0)

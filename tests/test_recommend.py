@@ -97,20 +97,6 @@ def test_a_moment_is_what_was_asked_for_or_just_after_the_last_impression(tiny):
 # What is live.
 
 
-@pytest.mark.parametrize(
-    ("time", "hours", "live"),
-    [
-        (at("25T07:00"), 24, [1004, 1005, 1006, 1007]),  # 105 at its first moment counts, 201 at t does not
-        (at("25T07:00") + 1, 24, [1004, 1006, 1007]),  # now 201 counts and 105 no more
-        (at("18T08:00") + 1, 0.5, [1001, 1002, 1003]),
-        (at("31T21:00"), 24 * 4, [1002, 1008, 1009, 1010, 1011]),
-        (at("27T00:00"), 24, [1007, 1008, 1099]),  # 1099 is not in the table
-    ],
-)
-def test_live_is_what_was_in_view(tiny, time, hours, live):
-    assert ids(tiny, rec.make_requests(tiny, np.uint32([UNKNOWN_USER]), time, hours).pool) == live
-
-
 def test_nothing_is_live(tiny):
     with pytest.raises(ConfigError, match="time: at 2023-04-01 00:00:00 there is nothing"):
         rec.make_requests(tiny, np.uint32([UNKNOWN_USER]), at("01T00:00") - 30 * 24 * HOUR)
