@@ -30,7 +30,6 @@ from ebnerd_lib.explore.explorer import (
     Settings,
     compared,
     find_articles,
-    history,
     moment_of,
     moments,
     read_times,
@@ -166,7 +165,7 @@ def test_articles_found_by_title_have_all_the_words_and_the_most_seen_comes_firs
     ],
 )  # fmt: skip
 def test_what_a_user_had_read(tiny, tiny_path, impression, rows):
-    found = history(tiny, on_offer(tiny, impression), tiny_path)
+    found = Explorer(tiny, tiny_path, [], [], Settings()).history(on_offer(tiny, impression), 99).table
     columns = ["article_id", "age_hours", "read_time", "source"]
     expected = pd.DataFrame(rows, columns=columns).astype({"article_id": np.int32, "read_time": np.float32})
     pd.testing.assert_frame_equal(found[columns], expected, check_dtype=False)
@@ -184,7 +183,7 @@ def test_clicks_without_times_are_listed_after_the_others_the_last_one_first(tin
 
     path = tiny_bundle(validation_history=without_times)
     dataset = datasets.prepare(open_bundle(path), "official")[0]
-    found = history(dataset, on_offer(dataset, 201), path)
+    found = Explorer(dataset, path, [], [], Settings()).history(on_offer(dataset, 201), 99).table
     assert found["article_id"].tolist() == [1099, 1003, 1002] and found["read_time"].isna().all()
     assert found["age_hours"].isna().all() and found["source"].tolist() == ["history"] * 3
 

@@ -173,38 +173,6 @@ def read_times(bundle: Path, user_id: int, week: int, clicks: int) -> np.ndarray
     return np.asarray(pc.fill_null(read, np.nan), np.float32)[order]
 
 
-def history(dataset: Dataset, moment: Moment, bundle: Path) -> pd.DataFrame:
-    """Return what a user had clicked before a moment, the latest first.
-
-    That is what the history of the week holds, and what was clicked in the log since; what was clicked in the week
-    before is taken from the log only if the history lacks the article. All of it is strictly before the moment.
-
-    Returns:
-        One row a click: ``time`` (text), ``article_id``, ``title``, ``category``, ``age_hours`` (of the article when
-        it was clicked), ``read_time`` (seconds; the history alone tells) and ``source``, ``history`` or ``log``.
-    """
-    slate, log = moment.slate(dataset), dataset.log
-    user, week = int(slate.user[0]), int(slate.week[0])
-    own = dataset.histories[week]
-    begin, end = own.offsets[user : user + 2]
-    past = own.time[begin:end] < moment.time
-    read, read_at = own.article[begin:end][past], own.time[begin:end][past]
-    seconds = read_times(bundle, moment.user_id, week, int(end - begin))[past]
-    since = log.take((log.user == user) & (log.time < moment.time) & (user > 0))
-    new = since.clicked & ((since.per_candidate(since.week) == week) | ~np.isin(since.article, read))
-    article = np.concatenate([read, since.article[new]])
-    time = np.concatenate([read_at, since.per_candidate(since.time)[new]])
-    table = _described(dataset, article, time).assign(
-        time=["before the week" if each == UNKNOWN_TIME else in_words(each) for each in time.tolist()],
-        read_time=np.concatenate([seconds, np.full(int(new.sum()), np.nan, np.float32)]),
-        source=["history"] * len(read) + ["log"] * int(new.sum()),
-    )
-    table = table[["time", "article_id", "title", "category", "age_hours", "read_time", "source"]]
-    unknown = time == UNKNOWN_TIME  # of these the last comes first, after all others
-    latest = np.lexsort((-np.arange(len(time)) * unknown, -np.where(unknown, 0, time)))
-    return table.iloc[latest].reset_index(drop=True)
-
-
 def _described(dataset: Dataset, article: np.ndarray, time: np.ndarray | int) -> pd.DataFrame:
     """Return what is known of articles, given as indices, at some times; the age is 0 before publication."""
     rows, published = dataset.articles.iloc[article], dataset.metadata.published[article]
@@ -322,14 +290,39 @@ class Explorer:
         gc.freeze()  # what is loaded stays: to look through it for garbage would take half a second of some answer
 
     def history(self, moment: Moment, most: int) -> Answer:
-        """Return what the user clicked last before a moment, at most so many."""
-        table = history(self.dataset, moment, self.bundle)
+        """Return what the user clicked last before a moment, at most so many, the latest first.
+
+        That is what the history of the week holds, and what was clicked in the log since; what was clicked in the week
+        before is taken from the log only if the history lacks the article. All of it is strictly before the moment.
+
+        One row a click: ``time`` (text), ``article_id``, ``title``, ``category``, ``age_hours`` (of the article when it
+        was clicked), ``read_time`` (seconds; the history alone tells) and ``source``, ``history`` or ``log``.
+        """
+        slate, log = moment.slate(self.dataset), self.dataset.log
+        user, week = int(slate.user[0]), int(slate.week[0])
+        own = self.dataset.histories[week]
+        begin, end = own.offsets[user : user + 2]
+        past = own.time[begin:end] < moment.time
+        read, read_at = own.article[begin:end][past], own.time[begin:end][past]
+        seconds = read_times(self.bundle, moment.user_id, week, int(end - begin))[past]
+        since = log.take((log.user == user) & (log.time < moment.time) & (user > 0))
+        new = since.clicked & ((since.per_candidate(since.week) == week) | ~np.isin(since.article, read))
+        article = np.concatenate([read, since.article[new]])
+        time = np.concatenate([read_at, since.per_candidate(since.time)[new]])
+        table = _described(self.dataset, article, time).assign(
+            read_time=np.concatenate([seconds, np.full(int(new.sum()), np.nan, np.float32)]),
+            source=["history"] * len(read) + ["log"] * int(new.sum()),
+        )
+        words = ["before the week" if each == UNKNOWN_TIME else in_words(each) for each in time.tolist()]
+        table.insert(0, "time", words)
+        unknown = time == UNKNOWN_TIME  # of these the last comes first, after all others
+        latest = np.lexsort((-np.arange(len(time)) * unknown, -np.where(unknown, 0, time)))
         caption = (
             f"User {moment.user_id}: the last {min(most, len(table))} of {len(table):,} clicks before "
             f"{in_words(moment.time)}. Age is that of the article at the click. Read times are known for the week's "
             "history only. Models of tier content and above know the history; those of tier clicks also the log."
         )
-        return Answer(table.head(most), caption, {"clicks": len(table)})
+        return Answer(table.iloc[latest].head(most).reset_index(drop=True), caption, {"clicks": len(table)})
 
     def slate(self, moment: Moment, model: str) -> Answer:
         """Return the slate that was shown at a moment, as a model scored it, the best score first.

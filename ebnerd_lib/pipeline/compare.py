@@ -117,7 +117,6 @@ def table(runs: list[Run], seeds: int = 1) -> dict[str, Any]:
             "state": run.state,
             "changes": differences(first.manifest["parameters"], run.manifest["parameters"]),
             "seconds": run.manifest["duration_seconds"],
-            "git": run.manifest["git"],
         }
         for run in runs
     }

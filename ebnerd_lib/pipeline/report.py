@@ -169,7 +169,7 @@ def _summary(runs: list[Run]) -> dict[str, Any]:
 
 def _scale(scorers: list[dict[str, Any]]) -> tuple[float, float]:
     """Return the ends of a scale of AUCs that holds every interval and the random level."""
-    ends = [0.5, *(end for scorer in scorers for end in (scorer["interval"] or [scorer["auc"]]))]
+    ends = [0.5, *(end for scorer in scorers for end in (scorer.get("auc_ci") or [scorer["auc"]]))]
     margin = max(0.05 * (max(ends) - min(ends)), 0.005)
     return min(ends) - margin, max(ends) + margin
 

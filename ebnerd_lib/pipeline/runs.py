@@ -153,7 +153,6 @@ def scorers(runs: list[Run]) -> list[dict[str, Any]]:
                         "tier": entry.get("tier", ""),
                         "page": run.page,
                         "note": "" if run.state == "complete" else run.state,
-                        "interval": results.get("auc_ci"),
                         "against": vs_baseline.get(name),
                     }
     return sorted(found.values(), key=lambda scorer: (-scorer["auc"], scorer["name"]))
@@ -176,7 +175,7 @@ def headline(profile: str) -> list[str]:
     for each in scorers(read_runs(profile)):
         kind = " (baseline)" if each["kind"] == "baseline" else ""
         note = f" [{each['note']}]" if each["note"] else ""
-        interval = "[{:.4f}, {:.4f}]".format(*each["interval"]) if each["interval"] else "–"
+        interval = "[{:.4f}, {:.4f}]".format(*each["auc_ci"]) if each.get("auc_ci") else "–"
         ndcg = f"{each['ndcg@10']:.4f}" if is_number(each.get("ndcg@10")) else "–"
         rows.append([f"{each['name']}{kind}{note}", each["tier"], f"{each['auc']:.4f}", interval, ndcg])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
