@@ -4,7 +4,6 @@ Figures are SVG in two colour schemes: every colour below is a variable of the p
 whether the reader's system is light or dark.
 """
 
-import base64
 import io
 import re
 from collections.abc import Mapping
@@ -100,12 +99,6 @@ def svg(figure: Figure) -> str:
     light, dark = ("".join(f"--c{n}:{colour};" for n, colour in enumerate(own)) for own in (DARK, DARK.values()))
     schemes = f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
     return re.sub(r"\n\s*", "\n", text[start:opening] + schemes + text[opening:])
-
-
-def addresses(figure: Figure) -> list[str]:
-    """Return a figure as addresses that hold all of it, for a picture of a page: as it is, and as for a phone."""
-    texts = [svg(figure), svg(_narrowed(figure))]
-    return [f"data:image/svg+xml;base64,{base64.b64encode(text.encode()).decode()}" for text in texts]
 
 
 def image(figure: Figure, alt: str) -> Any:

@@ -86,28 +86,15 @@ def page(opened) -> Page:
     return page
 
 
-def panel(page, heading: str) -> str:
-    """What the panel below a heading says."""
-    return page.locator(".explorer .widget-html", has=page.locator("h4", has_text=heading)).inner_text()
-
-
-def wait_until_changed(page, heading: str, before: str) -> str:
-    """Wait until the panel below a heading says something else, and return it."""
-    page.wait_for_function(
-        """([heading, before]) => [...document.querySelectorAll('.explorer .widget-html')].some(
-            (panel) => panel.querySelector('h4')?.innerText.includes(heading) && panel.innerText.trim() != before)""",
-        arg=[heading, before.strip()],
-    )
-    return panel(page, heading)
-
-
-READ, SHOWN, LIST = "What the user had read", "The slate that was shown", "What the model would recommend"
-
-
-def test_the_live_view_is_there_and_fits_the_page(page):
+def test_the_live_view_is_there_and_fits_the_page_with_one_model_and_with_two(page):
     assert not page.locator(FAILED).count(), page.locator(FAILED).all_inner_texts()
-    assert "(tier clicks)" in panel(page, SHOWN) and "(tier clicks)" in panel(page, LIST)
+    for heading in ("The slate that was shown", "What the model would recommend"):
+        panel = page.locator(".explorer .widget-html", has=page.locator("h4", has_text=heading))
+        assert "(tier clicks)" in panel.inner_text()
     assert wide(page) == [], "nothing scrolls sideways at a width of 1200 px"
+    page.get_by_label("Compare with").select_option(label="mlp_exposure (exposure, slates only)")
+    page.wait_for_selector(".explorer th:has-text('vs. mlp_exposure')")
+    assert wide(page) == []
 
 
 def wide(page) -> list[str]:
@@ -128,15 +115,6 @@ def test_the_life_of_an_article_tells_its_numbers_where_the_pointer_rests(page):
         if told := plot.locator(".hoverlayer").text_content().strip():
             break
     assert "in view" in told and "clicks" in told and "click rate" in told
-
-
-def test_a_sampled_user_changes_all_of_the_view(page):
-    before = {heading: panel(page, heading) for heading in (READ, SHOWN, LIST)}
-    page.get_by_role("button", name="Sample one").click()
-    for heading, text in before.items():
-        assert wait_until_changed(page, heading, text) != text
-    user = page.get_by_label("User", exact=True).input_value()
-    assert f"User {user}:" in panel(page, READ) and f"for user {user} at" in panel(page, LIST)
 
 
 def test_articles_and_users_are_found_by_title_and_errors_stand_at_their_field(page):

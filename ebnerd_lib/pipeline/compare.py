@@ -174,15 +174,16 @@ def _best(run: Run) -> float | None:
     return float(curve[metric].max()) if len(curve) else None
 
 
-def curves(runs: list[Run]) -> list[list[str]]:
-    """Draw the learning curves of runs over each other, one figure of each metric of the epoch: see ``addresses``."""
+def curves(runs: list[Run]) -> list[Any]:
+    """Draw the learning curves of runs over each other, one picture of each metric of the epoch."""
     figures = []
     for metric in ("val/auc", "val/ndcg"):
         every = {name_of(run): curve for run in runs for own, curve in [_learning(run)] if own == metric}
         known = {name: curve for name, curve in every.items() if len(curve)}
         if known:
             kept = {name: int(curve[metric].argmax()) for name, curve in known.items()}
-            figures.append(plots.addresses(plots.learning_curves(known, kept, metric)))
+            text = "Learning curves: loss, and the metric of the tuning day, by epoch"
+            figures.append(plots.image(plots.learning_curves(known, kept, metric), text))
     return figures
 
 

@@ -206,7 +206,12 @@ def _ends(interval: Any) -> str:
     return f"[{interval[0]:,.4f}, {interval[1]:,.4f}]" if interval else "–"
 
 
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
 _FILTERS = {
+    "base64": _base64,
     "scale": _scale,
     "size": size_in_words,
     "duration": _duration,
@@ -393,7 +398,7 @@ class Body:
 
     def _frame(self, table: Any, number: int, stage: str) -> None:
         """Align the numbers of a table and put it in a box that scrolls by itself, its caption and a CSV above it."""
-        address = f"data:text/csv;base64,{base64.b64encode(_csv(table).encode()).decode()}"
+        address = f"data:text/csv;base64,{_base64(_csv(table))}"
         _align(table)
         caption = table.find("caption")
         text = caption.get_text().strip() if caption else ""
