@@ -1,12 +1,22 @@
-"""One training as a stage does it, with the parameters of a profile and some set anew."""
+"""Models: one trained as a stage does it, with the parameters of a profile and some set anew, and untrained ones."""
 
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import torch
+
 from ebnerd_lib.data.dataset import Dataset
+from ebnerd_lib.data.vocabulary import Vocabulary
+from ebnerd_lib.evaluation.diversity import article_space
 from ebnerd_lib.features.build import Features
+from ebnerd_lib.features.registry import allowed
+from ebnerd_lib.models.base import find_model
 from ebnerd_lib.pipeline.params import load_config
 from ebnerd_lib.pipeline.train import Fit, fit, inputs_of, model_class
+from ebnerd_lib.recommend import lists
+from ebnerd_lib.recommend import requests as rec
+from ebnerd_lib.training.model_file import TrainedModel
 
 PROFILE = {"03_train_news.nrms": "news"}
 
@@ -25,3 +35,22 @@ def fitted(
     given = parameters(stage, **{"trainer": {"accelerator": "cpu", "devices": 1}, **changes})
     kind = model_class(given)
     return fit(kind, given, inputs_of(given, data, features), logs, kind.name, report)
+
+
+def make_model(
+    data: Dataset, module="mlp", name="mlp", tier="clicks", columns=None, trained_on="live", **layers
+) -> TrainedModel:
+    """A model with random weights and the vocabularies of the train part."""
+    torch.manual_seed(0)
+    columns = allowed(tier) if columns is None else columns
+    train = data.parts["train"]
+    users, articles = Vocabulary(train.user_id), Vocabulary(train.article_id)
+    network = find_model(module, name)(columns=len(columns), users=len(users), articles=len(articles), **layers)
+    return TrainedModel(name, tier, network.eval(), columns, users, articles, trained_on)
+
+
+def recommend(model: TrainedModel, data: Dataset, requests: rec.Requests, k: int, diversity=0.0) -> pd.DataFrame:
+    """Score, pick and describe, as the notebook does."""
+    scores = lists.score(model, data, requests)
+    picked = lists.pick(requests.slates, scores, article_space(data), k, diversity)
+    return lists.recommend(model, data, requests, scores, picked)

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import micros as at
+from fits import make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_recommend import make_model
 
 from ebnerd_lib import plots
 from ebnerd_lib.evaluation import diversity as beyond

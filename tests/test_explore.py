@@ -7,17 +7,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-import torch
 from bs4 import BeautifulSoup
 from conftest import FAR_USER
 from conftest import micros as at
+from fits import make_model, recommend
 
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.bundle import open_bundle
-from ebnerd_lib.data.slates import HOUR, Slates
-from ebnerd_lib.data.vocabulary import Vocabulary
+from ebnerd_lib.data.slates import HOUR
 from ebnerd_lib.errors import BundleError, ConfigError, StageError
-from ebnerd_lib.evaluation.diversity import article_space
 from ebnerd_lib.evaluation.evaluate import SCORED, save_scores
 from ebnerd_lib.explore.app import LiveView
 from ebnerd_lib.explore.explorer import (
@@ -38,24 +36,12 @@ from ebnerd_lib.explore.explorer import (
 )
 from ebnerd_lib.features.build import Checkpoints, build
 from ebnerd_lib.features.context import feature_context
-from ebnerd_lib.features.live import read_before
-from ebnerd_lib.features.registry import allowed
-from ebnerd_lib.models.base import find_model
 from ebnerd_lib.recommend import lists
 from ebnerd_lib.recommend import requests as rec
 from ebnerd_lib.training.model_file import TrainedModel, save_model
 
 NAMES = ["mlp", "mlp_content", "mlp_logged"]
 HOSTILE = '<script>alert(1)</script> & "so on" $x$'
-
-
-def make_model(data, name="mlp", tier="clicks", module="mlp", trained_on="live", **layers) -> TrainedModel:
-    """A model with random weights and the vocabularies of the train part."""
-    torch.manual_seed(0)
-    columns, train = allowed(tier), data.parts["train"]
-    users, known = Vocabulary(train.user_id), Vocabulary(train.article_id)
-    network = find_model(module, module)(columns=len(columns), users=len(users), articles=len(known), **layers)
-    return TrainedModel(name, tier, network.eval(), columns, users, known, trained_on)
 
 
 def keep_model(model: TrainedModel, data, folder) -> None:
@@ -72,13 +58,16 @@ def keep_model(model: TrainedModel, data, folder) -> None:
 @pytest.fixture(scope="module")
 def small(smoke) -> list[TrainedModel]:
     layers = {"hidden": (8,), "embedding_size": 4}
-    return [make_model(smoke, **layers), make_model(smoke, "mlp_content", "content", **layers)]
+    return [
+        make_model(smoke, **layers),
+        replace(make_model(smoke, tier="content", **layers), name="mlp_content"),
+    ]
 
 
 @pytest.fixture(scope="module")
 def models_folder(smoke, small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    for model in (*small, make_model(smoke, "mlp_logged", trained_on="logged", hidden=(8,), embedding_size=4)):
+    for model in (*small, replace(small[0], name="mlp_logged", trained_on="logged")):
         keep_model(model, smoke, folder)
     return folder
 
@@ -286,18 +275,6 @@ def test_ranks_of_two_lists_are_compared():
 # One user's list.
 
 
-def as_in_04(data, model, users, time, settings: Settings) -> pd.DataFrame:
-    """The lists of many users, by the steps of notebook 04."""
-    requests = rec.make_requests(data, users, time, settings.pool_hours)
-    scores = lists.score(model, data, requests)
-    picked = lists.pick(requests.slates, scores, article_space(data), settings.k, settings.diversity)
-    return lists.recommend(model, data, requests, scores, picked)
-
-
-def listed(explorer, moment, model="mlp") -> pd.DataFrame:
-    return explorer.recommended(moment, model).table.drop(columns="shown")
-
-
 @pytest.mark.parametrize("settings", [Settings(k=1000), Settings(4, 0.4, 12.0)], ids=["plain", "diverse"])
 def test_one_users_list_is_that_of_stage_04_and_tells_what_was_made_of_its_articles(
     smoke, small, sampled, explore, settings
@@ -309,10 +286,13 @@ def test_one_users_list_is_that_of_stage_04_and_tells_what_was_made_of_its_artic
         assert list_["shown"].tolist() == [was.get(each, "") for each in list_["article_id"]]
         assert settings.k < 1000 or set(list_["shown"]) == {"", SHOWN, CLICKED}
         for model in small:
-            every = as_in_04(smoke, model, users, moment.time, settings)
+            requests = rec.make_requests(smoke, users, moment.time, settings.pool_hours)
+            every = recommend(model, smoke, requests, settings.k, settings.diversity)
             own = every[every["user_id"] == moment.user_id].reset_index(drop=True)
             expected = own.drop(columns=["user_id", "model", "tier"])
-            pd.testing.assert_frame_equal(listed(explorer, moment, model.name), expected, rtol=1e-5, atol=1e-5)
+            pd.testing.assert_frame_equal(
+                explorer.recommended(moment, model.name).table.drop(columns="shown"), expected, rtol=1e-5, atol=1e-5
+            )
 
 
 def test_checkpoints_change_no_bit(smoke):
@@ -326,34 +306,6 @@ def test_checkpoints_change_no_bit(smoke):
     some += [replace(some[0], time=np.array([time])) for time in times]
     for query in some:
         np.testing.assert_array_equal(build(query, context, kept), build(query, context))
-
-
-def without_future(data, moment: Moment) -> datasets.Dataset:
-    """The dataset less every event at or after a moment; the impression itself stays, its click unknown."""
-
-    def cut(slates: Slates) -> Slates:
-        mine = slates.impression_id == moment.impression_id
-        hidden = replace(slates, clicked=slates.clicked & ~slates.per_candidate(mine))
-        return hidden.take(mine | (slates.time < moment.time))
-
-    histories = []
-    for own in data.histories:
-        past = own.time < moment.time
-        ends = np.concatenate(([0], np.cumsum(past)))[own.offsets]
-        histories.append(replace(own, offsets=ends, article=own.article[past], time=own.time[past]))
-    return replace(data, parts={part: cut(slates) for part, slates in data.parts.items()}, histories=histories)
-
-
-def test_nothing_at_or_after_the_moment_is_known(explore, smoke, small, sampled):
-    now = explore()
-    now.prepare()
-    for moment in sampled:
-        past = without_future(smoke, moment)
-        assert len(past.log) < len(smoke.log)
-        before, same = explore(data=past), on_offer(past, moment.impression_id)
-        pd.testing.assert_frame_equal(before.history(same, 10**6).table, now.history(moment, 10**6).table)
-        for model in small:
-            pd.testing.assert_frame_equal(listed(before, same, model.name), listed(now, moment, model.name))
 
 
 # The life of an article.

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import LOST_ARTICLE
-from test_recommend import ids, linear_model, make_model
+from fits import make_model
+from test_recommend import ids, linear_model
 
 from ebnerd_lib.configs import Pools
 from ebnerd_lib.data.dataset import Dataset

@@ -7,35 +7,21 @@ import pandas as pd
 import pytest
 import torch
 from conftest import micros as at
+from fits import make_model, recommend
 
 from ebnerd_lib.data import dataset as datasets
 from ebnerd_lib.data.bundle import open_bundle
 from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.data.slates import HOUR
-from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.evaluation.diversity import article_space
 from ebnerd_lib.features.build import build
 from ebnerd_lib.features.context import feature_context
-from ebnerd_lib.features.registry import allowed, every_column
-from ebnerd_lib.models.base import find_model
+from ebnerd_lib.features.registry import every_column
 from ebnerd_lib.recommend import lists as listing
 from ebnerd_lib.recommend import requests as rec
 from ebnerd_lib.training.model_file import TrainedModel
 
 UNKNOWN_USER = 123_456
-
-
-def make_model(
-    data: Dataset, module="mlp", name="mlp", tier="clicks", columns=None, trained_on="live", **layers
-) -> TrainedModel:
-    """A model with random weights and the vocabularies of the train part."""
-    torch.manual_seed(0)
-    columns = allowed(tier) if columns is None else columns
-    train = data.parts["train"]
-    users, articles = Vocabulary(train.user_id), Vocabulary(train.article_id)
-    network = find_model(module, name)(columns=len(columns), users=len(users), articles=len(articles), **layers)
-    return TrainedModel(name, tier, network.eval(), columns, users, articles, trained_on)
 
 
 def linear_model(data: Dataset, weights: dict[str, float], tier="clicks") -> TrainedModel:
@@ -47,13 +33,6 @@ def linear_model(data: Dataset, weights: dict[str, float], tier="clicks") -> Tra
         for column, weight in weights.items():
             model.network.linear.weight[0, model.columns.index(column)] = weight
     return model
-
-
-def recommend(model: TrainedModel, data: Dataset, requests: rec.Requests, k: int, diversity=0.0) -> pd.DataFrame:
-    """Score, pick and describe, as the notebook does."""
-    scores = listing.score(model, data, requests)
-    picked = listing.pick(requests.slates, scores, article_space(data), k, diversity)
-    return listing.recommend(model, data, requests, scores, picked)
 
 
 def candidates(requests: rec.Requests) -> list[list[int]]:
