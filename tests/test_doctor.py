@@ -2,7 +2,6 @@
 
 import fcntl
 import shutil
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -14,14 +13,6 @@ from runs import copy_of, python
 from ebnerd_lib.pipeline import doctor, paths
 from ebnerd_lib.pipeline.doctor import OK, WARN, WRONG, Finding
 
-BARE = """
-import pathlib, sys
-sys.path.insert(0, sys.argv[1])
-from ebnerd_lib.pipeline import doctor
-from ebnerd_lib.pipeline import paths as layout
-layout.ROOT, doctor.COMPILED = pathlib.Path(sys.argv[2]), ("nowhere",)
-sys.exit(doctor.doctor("smoke"))
-"""
 NUMPY = metadata.version("numpy")
 
 
@@ -29,11 +20,9 @@ NUMPY = metadata.version("numpy")
 def project(tmp_path, smoke_bundle, monkeypatch) -> Path:
     """A project with the bundle of the profile smoke, to break."""
     root = tmp_path / "project"
-    shutil.copytree(paths.ROOT / "params", root / "params")
+    copy_of(paths.ROOT, root)
     shutil.copytree(smoke_bundle, root / "data" / "smoke")
     shutil.copy(paths.ROOT / "pyproject.toml", root)
-    for name in ("ebnerd_lib", "notebooks"):
-        (root / name).symlink_to(paths.ROOT / name)
     (root / "requirements.lock").write_text(f"numpy=={NUMPY}\n")
     monkeypatch.setattr(paths, "ROOT", root)
     monkeypatch.setenv("PYTHON", sys.executable)  # an environment of one's own: `make` makes no .venv
@@ -112,9 +101,9 @@ def test_a_held_lock_stops_its_profile_and_a_failed_stage_is_named(project):
 
 
 def test_a_python_without_packages_says_what_it_can_and_goes_on(project, monkeypatch):
-    words = [sys.executable, "-I", "-S", "-c", BARE, str(Path(doctor.__file__).parents[2]), str(project)]
+    (project / "numpy.py").write_text("import nowhere")
     for code in (1, 0):  # an environment of one's own stays as it is, .venv is still to be made
-        done = subprocess.run(words, capture_output=True, text=True)
+        done = python(project, "-S", "-m", "ebnerd_lib", "doctor", "--profile", "smoke")
         assert done.returncode == code and not done.stderr, done.stderr + done.stdout
         assert names(done.stdout) == "python packages imports machine profile outputs/ locks data"
         monkeypatch.delenv("PYTHON", raising=False)

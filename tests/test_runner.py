@@ -12,7 +12,6 @@ import pytest
 from runs import STAGES, artifacts, command, copy_of, manifest, metrics, python
 
 from ebnerd_lib.pipeline import run as runner
-from ebnerd_lib.pipeline.paths import ROOT
 from ebnerd_lib.pipeline.run import interruptible
 
 
@@ -119,11 +118,6 @@ def test_a_missing_bundle_or_file_is_one_message(project, spoil, message):
     result = run(project)
     assert result.returncode == 1 and message in result.stderr and "Traceback" not in result.stderr
     assert not ran(result)
-
-
-def test_the_doctor_starts_on_a_python_without_packages():
-    told = python(ROOT, "-S", "-m", "ebnerd_lib", "doctor", "--profile", "smoke")
-    assert "make run-all PROFILE=smoke" in told.stdout and not told.stderr
 
 
 def test_a_second_interruption_does_not_disturb_the_first_one_and_a_later_one_counts(monkeypatch):
