@@ -106,18 +106,11 @@ def test_another_folder_and_another_number_of_threads_give_the_same_bytes(finish
     assert [name for name in ours if theirs[name] != ours[name]] == []
 
 
-@pytest.mark.parametrize(
-    "spoil, message",
-    [
-        (lambda data: shutil.rmtree(data), "data/smoke: no such folder"),
-        (lambda data: (data / "train" / "history.parquet").unlink(), "1 files missing: train/history.parquet"),
-    ],
-)
-def test_a_missing_bundle_or_file_is_one_message(project, spoil, message):
-    spoil(project / "data" / "smoke")
+def test_a_missing_bundle_is_one_message(project):
+    shutil.rmtree(project / "data" / "smoke")
     result = run(project)
-    assert result.returncode == 1 and message in result.stderr and "Traceback" not in result.stderr
-    assert not ran(result)
+    assert result.returncode == 1 and "data/smoke: no such folder" in result.stderr and not ran(result)
+    assert "Traceback" not in result.stderr
 
 
 def test_a_second_interruption_does_not_disturb_the_first_one_and_a_later_one_counts(monkeypatch):
