@@ -317,7 +317,7 @@ def batches(path: Path, table: dict[str, pa.DataType], names: tuple[str, ...]) -
     Raises:
         BundleError: the file cannot be read or a value is wrong, see ``_checked``; counts are those of the whole file.
     """
-    file = open_parquet(path)
+    file, rows = open_parquet(path), 0
     schema.check_schema(path, file.schema_arrow, {name: table[name] for name in names})
     with readable(path):
         for group in range(file.metadata.num_row_groups):
@@ -330,7 +330,10 @@ def batches(path: Path, table: dict[str, pa.DataType], names: tuple[str, ...]) -
                     for name in names:
                         _read(path, table, (name,))
                     raise
+                rows += found.num_rows
                 yield found
+    if rows != file.metadata.num_rows:  # of a damaged page nothing may come, without an error
+        raise BundleError(f"{path}: {rows} of {file.metadata.num_rows} rows can be read. Fetch the file again.")
 
 
 @contextmanager
