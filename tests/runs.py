@@ -1,5 +1,6 @@
 """Copies of the project, runs of the profile smoke in them, and what must be true of their outputs."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -7,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,9 @@ from ebnerd_lib.pipeline.paths import ROOT, files_in, profile_stages
 from ebnerd_lib.pipeline.stale import sha256
 
 STAGES = profile_stages("smoke")
+RUN = (sys.executable, "-m", "ebnerd_lib", "run", "--profile", "smoke")
+MAKE = ("make", "run-all", "PROFILE=smoke", f"PYTHON={sys.executable}")
+KERNEL = "ipykernel_launcher"
 ORPHAN_SECONDS = 60.0
 
 
@@ -89,8 +93,8 @@ class Project:
         for stage in stale:
             (self.outputs / "notebooks" / f"{stage}.ipynb").unlink()
 
-    def start(self, make: bool = False, before: Sequence[str] = (), **options) -> subprocess.Popen[str]:
-        """Start a run, the leader of a process group of its own, with words ``before`` the command.
+    def start(self, *words: str, **options) -> subprocess.Popen[str]:
+        """Start a run, or what some words say, as the leader of a process group of its own.
 
         It hears the signals that are ignored where the tests themselves run in the background.
         """
@@ -101,38 +105,29 @@ class Project:
                 signal.signal(number, signal.SIG_DFL)
             prepare()
 
-        words = [*before, sys.executable, "-m", "ebnerd_lib", "run", "--profile", "smoke"]
-        if make:
-            words = ["make", "run-all", "PROFILE=smoke", f"PYTHON={sys.executable}"]
         environment = {**os.environ, "PYTHONPATH": str(self.root)}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
-        return subprocess.Popen(words, cwd=self.root, env=environment, preexec_fn=prepared, **pipes, **options)
+        return subprocess.Popen(words or RUN, cwd=self.root, env=environment, preexec_fn=prepared, **pipes, **options)
 
-    def run(self, **options) -> tuple[int, str]:
+    def run(self, *words: str, **options) -> tuple[int, str]:
         """Run to the end. Returns the exit code and what was printed."""
-        process = self.start(**options)
+        process = self.start(*words, **options)
         text, _ = process.communicate(timeout=300)
         return process.returncode, text
 
-    def kernels(self) -> list[psutil.Process]:
-        """Return the kernels that run in this project, whoever started them."""
-        return self._processes("ipykernel_launcher")
-
-    def _processes(self, word: str) -> list[psutil.Process]:
-        """Return the processes in this project that have a word on their command line."""
+    def processes(self, *words: str) -> list[psutil.Process]:
+        """Return the processes in this project, whoever started them, that have one of some words on their command."""
         found = []
         for process in psutil.process_iter():
-            try:
-                if word in process.cmdline() and Path(process.cwd()) == self.root:
+            with contextlib.suppress(psutil.Error):
+                if {*words} & {*process.cmdline()} and Path(process.cwd()) == self.root:
                     found.append(process)
-            except psutil.Error:
-                continue
         return found
 
     def assert_no_orphans(self) -> None:
         """See that the kernels end, and the processes of the stages."""
         start = time.monotonic()
-        while orphans := [*self.kernels(), *self._processes("ebnerd_lib.pipeline.kernel")]:
+        while orphans := self.processes(KERNEL, "ebnerd_lib.pipeline.kernel"):
             assert time.monotonic() - start < ORPHAN_SECONDS, f"{len(orphans)} processes outlived their run"
             time.sleep(0.05)
 

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from runs import command, copy_of
 
@@ -31,11 +32,10 @@ def found_in(artifacts: Path) -> dict[str, dict[str, float]]:
     for part in PARTS:
         features = read_features(artifacts / "01_preprocess", part)
         for name in features.columns:
-            values = features.column(name).astype(np.float64)
-            known = values[~np.isnan(values)]
-            measured[f"features/{part}/{name}/missing"] = 1 - len(known) / max(len(values), 1)
-            if len(known):
-                measured[f"features/{part}/{name}/mean"] = known.mean()
+            values = pd.Series(features.column(name), dtype=np.float64)
+            measured[f"features/{part}/{name}/missing"] = values.isna().mean()
+            if values.notna().any():
+                measured[f"features/{part}/{name}/mean"] = values.mean()
     measured |= of_scorers(first["baselines"])
     trained = {name: value for own in training for name, value in of_scorers(own.get("models", {})).items()}
     kinds = {"measured": measured, "trained": trained}

@@ -4,10 +4,11 @@ import os
 import resource
 import shutil
 import subprocess
+from collections.abc import Sequence
 from functools import partial
 
 import pytest
-from runs import Project
+from runs import RUN, Project
 
 pytestmark = pytest.mark.slow
 
@@ -35,9 +36,9 @@ def disk(project):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def assert_fails(project: Project, *parts: str, **options) -> None:
+def assert_fails(project: Project, *parts: str, before: Sequence[str] = (), **options) -> None:
     """See that a run fails with one message that has all the parts, and leaves nothing that looks done."""
-    code, text = project.run(**options)
+    code, text = project.run(*before, *RUN, **options)
     assert code == 1 and "Traceback" not in text, text
     told = [line for line in text.splitlines() if "FAILED" in line or line.startswith("StorageError")]
     assert len(told) == 1 and all(part in told[0] for part in parts), text

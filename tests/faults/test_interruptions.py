@@ -11,7 +11,7 @@ import time
 
 import psutil
 import pytest
-from runs import STAGES, Project, start_holder, wait_until
+from runs import KERNEL, MAKE, RUN, STAGES, Project, start_holder, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ def test_runs_that_are_hit_at_random_moments_lose_nothing_and_a_rerun_gives_the_
     rng, ways = random.Random(21), list(WAYS)
     while ways:
         complete = min(project.complete() + rng.randint(0, 1), len(STAGES) - 1) if ways[1:] else len(STAGES)
-        with project.start(make=ways[0][0] == "make") as process:
+        with project.start(*(MAKE if ways[0][0] == "make" else RUN)) as process:
             assert f"profile smoke: {len(STAGES)} stages" in process.stdout.readline()  # it has begun
             wait_until(lambda complete=complete: project.complete() >= complete, process)
             time.sleep(rng.uniform(0, 0.5 if complete == len(STAGES) else 5.0))
@@ -48,8 +48,8 @@ def test_runs_that_are_hit_at_random_moments_lose_nothing_and_a_rerun_gives_the_
 def was_hit(project: Project, process: subprocess.Popen[str], whom: str, number: signal.Signals) -> bool:
     """Hit a run and see what it says. Says whether it was there to be hit."""
     if whom == "kernel":
-        wait_until(project.kernels, process)
-    kernels = project.kernels()
+        wait_until(lambda: project.processes(KERNEL), process)
+    kernels = project.processes(KERNEL)
     with contextlib.suppress(ProcessLookupError):
         if whom in ("group", "make"):
             os.killpg(process.pid, number)
