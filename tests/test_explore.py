@@ -36,6 +36,7 @@ from ebnerd_lib.explore.explorer import (
 )
 from ebnerd_lib.features.build import Checkpoints, build
 from ebnerd_lib.features.context import feature_context
+from ebnerd_lib.features.live import read_before
 from ebnerd_lib.recommend import lists
 from ebnerd_lib.recommend import requests as rec
 from ebnerd_lib.training.model_file import TrainedModel, save_model
@@ -178,11 +179,12 @@ def test_clicks_without_times_are_listed_after_the_others_the_last_one_first(tin
 
 
 def test_what_was_read_is_what_is_not_recommended(smoke, smoke_bundle, sampled):
+    explorer = Explorer(smoke, smoke_bundle, [], [], Settings())
     for moment in sampled:
         requests = rec.make_requests(smoke, np.array([moment.user_id], np.uint32), moment.time)
         _, read = read_before(feature_context(smoke), requests.slates)
         ids = smoke.articles["article_id"].to_numpy()[read]
-        assert set(history(smoke, moment, smoke_bundle)["article_id"]) == set(ids.tolist())
+        assert set(explorer.history(moment, 10_000).table["article_id"]) == set(ids.tolist())
 
 
 def test_read_times_stand_beside_their_clicks_whatever_the_order_of_the_file(tiny_bundle):

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import FAR_USER
 from conftest import micros as at
 from fits import make_model, recommend
 

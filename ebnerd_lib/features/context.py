@@ -48,8 +48,8 @@ class FeatureContext:
 
     @cached_property
     def read(self) -> list[np.ndarray]:
-        """The profiles of all users after the history of each week."""
-        return [self.about.profiles_after(history) for history in self.histories]
+        """The profiles of users after the history of each week, of those who were asked about."""
+        return [self.about.profiles(self.users) for _ in self.histories]
 
     @cached_property
     def groupings(self) -> dict[By, Grouping]:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from ebnerd_lib.data.bundle import History
 from ebnerd_lib.data.dataset import Metadata
 from ebnerd_lib.data.slates import HOUR, Slates, large_zeros, lists_of
 
@@ -68,12 +67,6 @@ class About(NamedTuple):
     def profiles(self, users: int) -> np.ndarray:
         """Return profiles without clicks: float32 (users, size)."""
         return large_zeros((users, int(self.first[3])), np.float32)
-
-    def profiles_after(self, history: History) -> np.ndarray:
-        """Return the profiles of all users after their whole history: float32 (users, size)."""
-        out = self.profiles(len(history.lengths))
-        _sum_histories(history.offsets, history.article, self, out)
-        return out
 
 
 @njit(cache=True, nogil=True)
@@ -140,8 +133,8 @@ def user_past(users, time, session, offsets, article, starts, own_time, own_sess
 def history_past(users, week, time, offsets, article, number, starts, clicks, click_time, about, profiles, out):
     """How a candidate relates to the history of its user before the week ``number``, for the queries of that week.
 
-    ``starts[u]`` to ``starts[u + 1]`` are the ``clicks`` of user ``u``, in order of time; ``profiles[u]`` is
-    the user's profile after all of them. What is not strictly before the query's time is left out.
+    ``starts[u]`` to ``starts[u + 1]`` are the ``clicks`` of user ``u``, in order of time; ``profiles[u]``
+    becomes the user's profile after all of them. What is not strictly before the query's time is left out.
 
     Fills float32 (candidates, 6): clicks on the article; share of its category among the clicks; match of its
     sentiment, of its topics and of its vector, see ``_match``; and the number of clicks.
@@ -160,6 +153,9 @@ def history_past(users, week, time, offsets, article, number, starts, clicks, cl
             while click_time[end] < time[query]:
                 _add(own, clicks[end], about)
                 end += 1
+        elif own[0] == 0:
+            for click in range(begin, end):
+                _add(own, clicks[click], about)
         length = np.sqrt(_dot(own[about.first[2] :], own[about.first[2] :]))
         for candidate in range(offsets[query], offsets[query + 1]):
             a = article[candidate]
@@ -207,13 +203,6 @@ def own_past(users, time, offsets, article, log_time, log_offsets, log_article, 
             out[candidate, 1] = own[0] / shown[u] if shown[u] > 0 else np.nan
             share, out[candidate, 3], out[candidate, 4], out[candidate, 5] = _match(own, length, a, about)
             out[candidate, 2] = share if own[0] > 0 else np.nan
-
-
-@njit(cache=True, nogil=True)
-def _sum_histories(starts, clicks, about, out):
-    for user in range(len(out)):
-        for click in range(starts[user], starts[user + 1]):
-            _add(out[user], clicks[click], about)
 
 
 @njit(cache=True, nogil=True)
