@@ -13,7 +13,7 @@ from ebnerd_lib.features.build import Features, read_features, write_features
 from ebnerd_lib.models.base import SlateModel
 from ebnerd_lib.pipeline.params import base_config, load_config
 from ebnerd_lib.pipeline.paths import read_json
-from ebnerd_lib.pipeline.train import Fit, fit, inputs_of, model_class
+from ebnerd_lib.pipeline.train import Fit, fit, inputs_of
 from ebnerd_lib.sample import GENERATOR_VERSION, generate
 from ebnerd_lib.training.inputs import TrainingInputs
 from ebnerd_lib.training.lightning import SlateData
@@ -79,7 +79,7 @@ def fitted(
     if epochs is not None:
         given |= {"epochs": epochs, "training": {**given["training"], "patience": epochs}}
     inputs = inputs_of(given, data, features)
-    return fit(model_class(given), given, inputs, Path(tempfile.mkdtemp(dir=work)), model, report)
+    return fit(given, inputs, Path(tempfile.mkdtemp(dir=work)), model, report)
 
 
 def boosted(size: str, data: Dataset, features: dict[str, Features]) -> TrainedModel:

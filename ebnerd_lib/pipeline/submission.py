@@ -82,7 +82,7 @@ def submit(profile: str, model_name: str, test: Path, out: Path) -> Path:
             print(f"note: {left_out:,} impressions of that week are not before the first one of {TEST}: left out")
         ratio = shown.candidates / max(week.candidates, 1)
         if not 1 / _OTHER_SCALE < ratio < _OTHER_SCALE:
-            told = f"articles were in view {ratio:.3g} times as often as in the week before, on whose scale the model counts"
+            told = f"articles were in view {ratio:.3g} times as often as in the week before, on whose scale it counts"
             print(f"note: {told}. Train on a bundle of the same scale: ebnerd_large for ebnerd_testset.")
         with step_bar(f"ranking with {model.name}") as progress:
             impression_id, offsets, ranks = rank(model, dataset, progress)

@@ -23,7 +23,7 @@ from ebnerd_lib.data.dataset import Dataset
 from ebnerd_lib.errors import ConfigError, StageError
 from ebnerd_lib.evaluation.answers import save_results
 from ebnerd_lib.features.build import Features, read_features
-from ebnerd_lib.models.base import SlateModel, find_model, one_thread
+from ebnerd_lib.models.base import find_model, one_thread
 from ebnerd_lib.pipeline.params import StageConfig, hint, load_profile, read_assignments, trained_model, with_values
 from ebnerd_lib.pipeline.paths import StagePaths, relative
 from ebnerd_lib.pipeline.run import end_with_parent, interruptible
@@ -134,7 +134,7 @@ def _run(config: StageConfig, stage: Stage | None) -> None:
     data = datasets.load(folder)
     features = {part: read_features(folder, part) for part in data.parts}
     inputs = inputs_of(parameters, data, features)
-    model = fit(model_class(parameters), parameters, inputs, paths.logs, str(trained_model(config.stage))).model
+    model = fit(parameters, inputs, paths.logs, str(trained_model(config.stage))).model
     if stage is None:
         return
     online, minutes = None, parameters["update_minutes"]
@@ -156,12 +156,6 @@ def inputs_of(parameters: Mapping[str, Any], data: Dataset, features: dict[str, 
     return TrainingInputs.of(data, features, tier, warmup_hours)
 
 
-def model_class(parameters: Mapping[str, Any]) -> type[SlateModel]:
-    """Return the class of the model that the parameters of a stage name; ``mlp`` where they name none."""
-    name = parameters.get("model", "mlp")
-    return find_model(model_module(name), name)
-
-
 class Fit(NamedTuple):
     """A trained model and how it got there: see ``EpochLog.curve``, and the number of the best epoch from 0."""
 
@@ -171,7 +165,6 @@ class Fit(NamedTuple):
 
 
 def fit(
-    kind: type[SlateModel],
     parameters: Mapping[str, Any],
     inputs: TrainingInputs,
     logs: Path,
@@ -181,15 +174,16 @@ def fit(
     """Train a model as the notebooks show it.
 
     Args:
-        kind: the model's class.
-        parameters: of a training stage, checked. What the model does not take is left out.
+        parameters: of a training stage, checked. The model is the one that they name, else ``mlp``; what it does not
+            take is left out.
         inputs: what it learns from.
         logs: logs and checkpoints go to its folder ``name``; a training that was interrupted there resumes.
         name: the model's name in files and tables.
         report: see ``EpochLog``.
     """
     quiet()
-    training, seed = parameters["training"], parameters["seed"]
+    model, training, seed = parameters.get("model", "mlp"), parameters["training"], parameters["seed"]
+    kind = find_model(model_module(model), model)
     network = inputs.new(kind, seed, training["seeds"], **kind.known({**parameters, **training}))
     slates = SlateData(inputs, network, parameters["batch_size"], training["negatives"], seed)
     checkpoints = Checkpoints(logs / name, inputs, network, parameters)

@@ -39,7 +39,7 @@ from ebnerd_lib.pipeline.paths import StagePaths, acquire, holder, release
 from ebnerd_lib.pipeline.run import interruptible, run
 from ebnerd_lib.pipeline.stage import complete
 from ebnerd_lib.pipeline.stale import SPACES, Hashes, fingerprint
-from ebnerd_lib.pipeline.train import Fit, fit, inputs_of, model_class
+from ebnerd_lib.pipeline.train import Fit, fit, inputs_of
 from ebnerd_lib.training.fit import EpochReport
 from ebnerd_lib.training.inputs import TrainingInputs
 from ebnerd_lib.training.model_file import TrainedModel
@@ -80,7 +80,7 @@ class Aside:
             return Fit(trees, pd.DataFrame([epoch]), 0), inputs
         inputs = inputs_of(parameters, self.data, self.features)
         with contextlib.redirect_stdout(io.StringIO()):
-            return fit(model_class(parameters), parameters, inputs, logs, name, report), inputs
+            return fit(parameters, inputs, logs, name, report), inputs
 
     def auc(self, model: TrainedModel, part: str) -> float:
         """Return the mean AUC of a model over the slates of a part."""
