@@ -38,7 +38,7 @@ def evaluated(smoke):
 
 def test_slices_of_the_tiny_bundle_are_those_counted_by_hand(tiny):
     ids = tiny.parts["validation"].impression_id
-    found = {(piece.dimension, piece.label): sorted(ids[piece.rows].tolist()) for piece in slices_of(tiny)}
+    found = {place: sorted(ids[rows].tolist()) for place, rows in slices_of(tiny).items()}
     assert found == {
         # In view in the train part, before the 24th 07:00: 1001 to 1005.
         ("clicked article", "new"): [201, 202, 203, 204],
@@ -64,7 +64,7 @@ def test_slices_of_the_tiny_bundle_are_those_counted_by_hand(tiny):
         ("hour of day, as stored", "18–20"): [204],
         ("hour of day, as stored", "21–23"): [203],
     }
-    unclicked = {piece.dimension: piece.rows.sum() for piece in slices_of(tiny, "tuning") if piece.label == "no click"}
+    unclicked = {cut: rows.sum() for (cut, label), rows in slices_of(tiny, "tuning").items() if label == "no click"}
     assert unclicked == {"clicked article": 1, "age of the clicked article": 1}
 
 

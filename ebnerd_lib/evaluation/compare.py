@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,20 +28,15 @@ _AGE = {"<1 h": 1, "1–4 h": 4, "4–12 h": 12, "12–24 h": 24, "24–72 h": 7
 _HOURS = 3
 
 
-class Slice(NamedTuple):
-    """Some impressions of a part."""
-
-    dimension: str  # by what the part is cut
-    label: str  # which of the slices of the dimension this is
-    rows: np.ndarray  # bool (n,), which impressions
-
-
-def slices_of(dataset: Dataset, part: str = "validation") -> list[Slice]:
+def slices_of(dataset: Dataset, part: str = "validation") -> dict[tuple[str, str], np.ndarray]:
     """Cut a part by what was clicked, by the user, by the slate and by the request.
 
     The clicked article of a slate is the first clicked one in the order of the file; slates without a click are in
     the slices "no click" of its dimensions. Known is a user with an impression in the train part, seen an article that
     was in view there: what a model can have learnt by id. Slices without an impression are left out.
+
+    Returns:
+        By dimension and label, which impressions are in the slice: bool (n,).
     """
     slates, train = dataset.parts[part], dataset.parts["train"]
     user_known = np.isin(slates.user, np.unique(train.user)) & (slates.user > 0)
@@ -52,19 +47,22 @@ def slices_of(dataset: Dataset, part: str = "validation") -> list[Slice]:
     none = clicked < 0
     age = candidate_age(dataset, part)[clicked]
     history = np.choose(slates.week, [past.lengths[slates.user] for past in dataset.histories])
-    cuts = [
-        _cut("clicked article", ["seen in training", "new"], np.where(seen[slates.article[clicked]], 0, 1), none),
-        _cut("age of the clicked article", [*_AGE, "unknown"], _place(age, _AGE), none),
-        _cut("user", ["known", "new"], np.where(user_known, 0, 1)),
-        _cut("history clicks", [*_HISTORY], _place(history, _HISTORY)),
-        _cut("subscriber", ["yes", "no"], np.where(slates.subscriber, 0, 1)),
-        _cut("slate length", [*_LENGTH], _place(slates.lengths, _LENGTH)),
-        _cut("page", ["front page", "article page"], np.where(slates.front_page, 0, 1)),
-        _cut("device", ["unknown", "desktop", "mobile", "tablet"], slates.device),
-        _cut("hour of day, as stored", [f"{hour:02d}–{hour + _HOURS - 1:02d}" for hour in range(0, 24, _HOURS)],
-             hour_of_day(dataset, part) // _HOURS),
-    ]  # fmt: skip
-    return [piece for cut in cuts for piece in cut if piece.rows.any()]
+    cuts = {
+        "clicked article": (["seen in training", "new", "no click"],
+                            np.where(none, 2, np.where(seen[slates.article[clicked]], 0, 1))),
+        "age of the clicked article": ([*_AGE, "unknown", "no click"],
+                                       np.where(none, len(_AGE) + 1, np.digitize(age, [*_AGE.values()]))),
+        "user": (["known", "new"], np.where(user_known, 0, 1)),
+        "history clicks": ([*_HISTORY], np.digitize(history, [*_HISTORY.values()])),
+        "subscriber": (["yes", "no"], np.where(slates.subscriber, 0, 1)),
+        "slate length": ([*_LENGTH], np.digitize(slates.lengths, [*_LENGTH.values()])),
+        "page": (["front page", "article page"], np.where(slates.front_page, 0, 1)),
+        "device": (["unknown", "desktop", "mobile", "tablet"], slates.device),
+        "hour of day, as stored": ([f"{hour:02d}–{hour + _HOURS - 1:02d}" for hour in range(0, 24, _HOURS)],
+                                   hour_of_day(dataset, part) // _HOURS),
+    }  # fmt: skip
+    slices = {(cut, label): code == at for cut, (labels, code) in cuts.items() for at, label in enumerate(labels)}
+    return {place: rows for place, rows in slices.items() if rows.any()}
 
 
 def _first_click(slates: Slates) -> np.ndarray:
@@ -72,18 +70,6 @@ def _first_click(slates: Slates) -> np.ndarray:
     positions = np.append(np.flatnonzero(slates.clicked), slates.candidates)
     first = positions[np.searchsorted(positions, slates.offsets[:-1])]
     return np.where(first < slates.offsets[1:], first, -1)
-
-
-def _cut(dimension: str, labels: list[str], code: np.ndarray, none: np.ndarray | None = None) -> list[Slice]:
-    """Return the slices of a dimension by the number of each impression's label; ``none`` marks slates without one."""
-    if none is not None:
-        labels, code = [*labels, "no click"], np.where(none, len(labels), code)
-    return [Slice(dimension, label, code == place) for place, label in enumerate(labels)]
-
-
-def _place(values: np.ndarray, labels: Mapping[str, float]) -> np.ndarray:
-    """Return the number of the label of each value; NaN comes after the last one."""
-    return np.digitize(values, [*labels.values()])
 
 
 def sample_impressions(slates: Slates, impressions: int, seed: int = 0) -> np.ndarray:
@@ -204,7 +190,7 @@ def differences(
 def compare_slices(
     evaluated: list[Evaluated],
     reference: str,
-    slices: list[Slice],
+    slices: Mapping[tuple[str, str], np.ndarray],
     slates: Slates,
     part: str = "validation",
     seed: int = 0,
@@ -225,8 +211,8 @@ def compare_slices(
     columns |= {(name, "difference"): own - auc[reference] for name, own in auc.items() if name != reference}
     values = np.stack(list(columns.values()), axis=1)
     records = []
-    for piece in slices:
-        rows = piece.rows & ~np.isnan(values[:, 0])
+    for (dimension, label), inside in slices.items():
+        rows = inside & ~np.isnan(values[:, 0])
         user = slates.user_id[rows]
         users = len(np.unique(user))
         if not users:
@@ -236,7 +222,7 @@ def compare_slices(
         scorers: dict[str, dict[str, Any]] = {name: {} for name in auc}
         for (name, what), mean, own in zip(columns, means, ends, strict=True):
             scorers[name] |= {what: mean, f"{what}_ci": own}
-        head = {"dimension": piece.dimension, "slice": piece.label}
+        head = {"dimension": dimension, "slice": label}
         records.append({**head, "impressions": int(rows.sum()), "users": users, "scorers": scorers})
     return records
 

@@ -44,18 +44,13 @@ class Checkpoints:
     """The last and the best epoch of one training in files, of which an interrupted training resumes.
 
     They lie in ``<folder>/<key>``; the key is a checksum over all that a training depends on. Where the folder holds
-    no checkpoint of this key, or one that cannot be read, this says so and clears the folder.
+    no checkpoint of this key, or one that cannot be read, this says so and clears the folder. What a training depends
+    on are its inputs, the network before it, and other ``parameters``, which are plain values.
 
     Attributes:
         callbacks: Lightning's, which write the files after each epoch.
         last: the last complete epoch of an interrupted training with the same key; ``None`` starts anew.
         steps: of the optimizer that it has done.
-
-    Args:
-        folder: of the logs of this training.
-        inputs: what it learns from.
-        network: before training.
-        parameters: all others that it depends on, plain values.
     """
 
     def __init__(

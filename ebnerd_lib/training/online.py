@@ -178,8 +178,7 @@ class OnlineUpdater:
         if not len(rows):
             return
         self._train_ids(rows[np.argsort(self._log.time[rows], kind="stable")])
-        if self._optimizer is not None:
-            self._train_weights(rows, end)
+        self._train_weights(rows, end)
 
     def finish(self) -> TrainedModel:
         """Return the model as it is now, with vocabularies in the order that files keep."""
@@ -212,7 +211,8 @@ class OnlineUpdater:
                     table.data.sub_(gradient, alpha=rate)
 
     def _train_weights(self, rows: np.ndarray, end: int) -> None:
-        assert self._optimizer is not None
+        if self._optimizer is None:
+            return
         rng = np.random.default_rng((self._seed, end))
         times = self._log.time[self._pool]
         first, last = np.searchsorted(times, [end - int(self._config.replay_hours * HOUR), end])
