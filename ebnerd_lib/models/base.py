@@ -44,10 +44,10 @@ class Batch(NamedTuple):
         """Return which places of ``read`` or ``session`` hold an article with a vector: bool, of the same shape."""
         return self.vectors.any(dim=1)[places]
 
-    def user_profile(self) -> torch.Tensor:
-        """Return the mean of the vectors that the user read, zeros for a user without any: float32 (n, size)."""
+    def mean_read(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the mean of values (k, width) over the articles with a vector that the user read, zeros of none."""
         known = self.with_vector(self.read).unsqueeze(2)
-        return (self.vectors[self.read] * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
+        return (values[self.read] * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
 
 
 def slate_mean(values: torch.Tensor, batch: Batch) -> torch.Tensor:

@@ -32,6 +32,5 @@ class SessionGRU(NewsModel):
 
     def user(self, batch: Batch, articles: torch.Tensor) -> torch.Tensor:
         """Return the state of each slate's session: (n, embedding_size)."""
-        known = batch.with_vector(batch.read).unsqueeze(2)
-        mean = (articles[batch.read] * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
-        return self.state(articles[batch.session], batch.with_vector(batch.session), torch.tanh(self.first(mean)))
+        first = torch.tanh(self.first(batch.mean_read(articles)))
+        return self.state(articles[batch.session], batch.with_vector(batch.session), first)

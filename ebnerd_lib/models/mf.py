@@ -75,5 +75,5 @@ class MFFeatures(SlateModel):
         pairs = (side.square() - features.square() @ self.factors.square()).sum(dim=1) / 2
         if self.hyperparameters["vector_size"]:
             side = side + self.of_article(batch.vectors[batch.candidate])
-            user = user + self.of_history(batch.user_profile())
+            user = user + self.of_history(batch.mean_read(batch.vectors))
         return self.linear(features).squeeze(1) + pairs + (user[batch.slate] * side).sum(dim=1)

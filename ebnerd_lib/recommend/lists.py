@@ -33,8 +33,6 @@ from ebnerd_lib.training.model_file import TrainedModel
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 """Weights of diversity whose cost is measured."""
 REASONS = 3
-TierAndList = tuple[str, np.ndarray]
-"""The information tier of a scorer, and its lists of all users as ``pick`` returns them."""
 _WEEK = 7 * 24 * HOUR
 _AT_A_TIME = 1 << 11  # slates: memory is bounded by these, not by all
 
@@ -224,13 +222,13 @@ def rules(requests: Requests, seed: int) -> dict[str, tuple[str, np.ndarray]]:
 
 
 def beyond_table(
-    dataset: Dataset, requests: Requests, lists: Mapping[str, TierAndList], space: ArticleSpace, seed: int
+    dataset: Dataset, requests: Requests, lists: Mapping[str, tuple[str, np.ndarray]], space: ArticleSpace, seed: int
 ) -> pd.DataFrame:
-    """Describe the lists of each scorer, the mean over users with 95 % intervals.
+    """Describe the lists of each scorer, given with its tier as ``pick`` returns them, the mean over users.
 
     Returns:
-        One row a scorer: ``list``, ``tier``; the mean over users, its interval (``…_ci``, [low, high]) and the number
-        of users with a value (``…_users``) of ``diversity``, ``serendipity``, ``novelty`` (bits, by clicks of the
+        One row a scorer: ``list``, ``tier``; the mean over users, its 95 % interval (``…_ci``) and the number of users
+        with a value (``…_users``) of ``diversity``, ``serendipity``, ``novelty`` (bits, by clicks of the
         train week) and ``novelty_week`` (by those of the seven days before the moment); ``unclicked``, the share of
         recommendations without a click in the train week; ``without_vector``, how many have no place in ``space`` and
         are left out of distances; ``coverage``, how many articles there are, and ``coverage_share`` of the pool.
@@ -259,7 +257,7 @@ def beyond_table(
 
 
 def distribution_table(
-    dataset: Dataset, requests: Requests, lists: Mapping[str, TierAndList], time: int, hours: float
+    dataset: Dataset, requests: Requests, lists: Mapping[str, tuple[str, np.ndarray]], time: int, hours: float
 ) -> pd.DataFrame:
     """Return of what kinds the recommended articles are, vs. what was shown to everybody in the hours before.
 
