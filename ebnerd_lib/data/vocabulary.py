@@ -35,11 +35,9 @@ class Vocabulary:
         out = slates.large_zeros(ids.shape, np.int32)
         if self._table is not None and ids.dtype.kind in "iu":
             _look_up(ids.ravel(), int(self.ids[0]), self._table, out.ravel())
-        elif not len(self.ids):
-            out[...] = 0
         else:
-            wide, known = ids.astype(np.int64), self.ids.astype(np.int64)
-            place = np.minimum(np.searchsorted(known, wide), len(known) - 1)
+            wide, known = ids.astype(np.int64), np.append(self.ids.astype(np.int64), np.iinfo(np.int64).max)
+            place = np.searchsorted(known, wide)
             out[...] = np.where(known[place] == wide, place + 1, 0)
         return out
 

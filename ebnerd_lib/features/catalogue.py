@@ -8,7 +8,7 @@ The hidden test tells neither the clicks of its week nor the page being read. Wh
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import numpy as np
 from numba import njit
@@ -161,9 +161,12 @@ def history(chunk: Chunk) -> np.ndarray:
 # ---- exposure and clicks: past events of articles, their categories and their pages
 
 
-def decayed(kind: Kind, by: By, column: Callable[[str], Column], *half_lives: str) -> None:
+def decayed(
+    kind: Kind, by: By, name: str, tier: str, group: str, unit: str, formula: str, half_lives: Iterable[str] = ("6h",)
+) -> None:
     """Register decayed sums of events by the keys of the candidate, a column for each half-life."""
-    columns, hours = [column(h) for h in half_lives], tuple(HALF_LIVES[h] for h in half_lives)
+    columns = [Column(f"{name}_decay_{h}", tier, group, unit, formula.format(h)) for h in half_lives]
+    hours = tuple(HALF_LIVES[h] for h in half_lives)
     family(*columns)(lambda chunk: chunk.walk.decayed(kind, chunk.slates, hours, by))
 
 
@@ -171,25 +174,21 @@ def past_events(kind: Kind, tier: str, unit: str, what: str, audience: str) -> N
     """Register counts of a kind of events, where ``what`` and ``audience`` say of what and of whom."""
     windows = (Column(f"{kind}_{w}", tier, tier, unit, f"{what} in [t − {w}, t)") for w in WINDOWS)
     family(*windows)(lambda chunk: chunk.walk.trailing(kind, chunk.slates, tuple(WINDOWS.values())))
-
-    def sums(name: str, group: str, formula: str, tier: str = tier, unit: str = unit) -> Callable[[str], Column]:
-        return lambda h: Column(f"{name}_decay_{h}", tier, group, unit, formula.format(h))
-
-    decayed(kind, "article", sums(kind, tier, f"Σ 2^(−age/{{}}) over {what}"), *HALF_LIVES)
+    decayed(kind, "article", kind, tier, tier, unit, f"Σ 2^(−age/{{}}) over {what}", HALF_LIVES)
     if kind == "inviews":
         since = Column("hours_since_first_inview", tier, "age", "hours", "t − first time a was in view")
     else:
         since = Column("hours_since_click", tier, tier, "hours", "t − last click on a")
     family(since)(lambda chunk: chunk.walk.hours_since(kind, chunk.slates, first=kind == "inviews"))
     # The hidden test does not tell the page.
-    decayed(kind, "page", sums(f"{kind}_page", tier, f"{kind}_decay_{{}} on this kind of page only", "clicks"), "6h")
+    decayed(kind, "page", f"{kind}_page", "clicks", tier, unit, f"{kind}_decay_{{}} on this kind of page only")
     if kind == "inviews":
         chance = "Σ 2^(−age/{}) / slate length over a in view"
-        decayed("chances", "article", sums("chances", tier, chance, unit="clicks"), *HALF_LIVES)
-    of_category = sums(f"category_{kind}", "trends", f"{kind}_decay_{{}} over the category of a")
-    decayed(kind, "category", of_category, "6h", "24h")
-    decayed(kind, "audience", sums(f"audience_{kind}", tier, f"{kind}_decay_{{}} {audience}"), "6h")
-    decayed(kind, "topic", sums(f"topic_{kind}", "trends", f"mean of {kind}_decay_{{}} over the topics of a"), "6h")
+        decayed("chances", "article", "chances", tier, tier, "clicks", chance, HALF_LIVES)
+    of_category = f"{kind}_decay_{{}} over the category of a"
+    decayed(kind, "category", f"category_{kind}", tier, "trends", unit, of_category, ("6h", "24h"))
+    decayed(kind, "audience", f"audience_{kind}", tier, tier, unit, f"{kind}_decay_{{}} {audience}")
+    decayed(kind, "topic", f"topic_{kind}", tier, "trends", unit, f"mean of {kind}_decay_{{}} over the topics of a")
 
 
 past_events("inviews", "exposure", "times", "times a was in view", "to subscribers or others, as u")
