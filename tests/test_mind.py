@@ -55,10 +55,6 @@ def folders(tmp_path):
     return write
 
 
-def rows(folder, name, *columns):
-    return list(pq.read_table(folder / f"{name}.parquet", columns=list(columns)).to_pandas().itertuples(index=False))
-
-
 def table(folder, name):
     return pq.read_table(folder / f"{name}.parquet").to_pylist()
 

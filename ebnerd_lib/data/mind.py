@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,57 +21,20 @@ from ebnerd_lib.data.download import writing
 from ebnerd_lib.data.layout import SPLITS, VECTORS
 from ebnerd_lib.data.schema import flat, list_lengths, refuse, table_of
 from ebnerd_lib.data.vocabulary import distinct
-from ebnerd_lib.errors import BundleError
 
-BEHAVIORS = ("impression id", "user", "time", "history", "news-label pairs")
-NEWS = ("id", "category", "subcategory", "title", "abstract", "url", "title entities", "abstract entities")
-"""Columns of behaviors.tsv, whose pairs are as ``N1-0 N2-1`` with 1 for a click, and of news.tsv."""
-_PAIRS = BEHAVIORS[-1]
+_ID = "[1-9][0-9]{0,8}"  # without leading zeros, so that each number is one id, and within 31 bits
+BEHAVIORS = (
+    rf"^{_ID}\tU{_ID}\t[^\t]+\t(N{_ID}( +N{_ID})*)?\tN{_ID}-[01]( +N{_ID}-[01])*$",
+    "1, U2, 11/11/2019 9:05:58 AM, N3 N4, N5-0 N6-1 (impression id, user, time, history, news-label pairs; a test "
+    "split has no labels: convert a part that has)",
+)
+NEWS = (
+    rf"^N{_ID}(\t[^\t]*){{7}}$",
+    "N1, category, subcategory, title, abstract, url, title entities, abstract entities",
+)
+"""The lines of behaviors.tsv and of news.tsv, as an expression and in words."""
 _TIME = "%m/%d/%Y %I:%M:%S %p"
 _BLOCK = 1 << 24  # bytes of lines that are read at a time
-Words = tuple[pa.Array, np.ndarray]
-"""Texts, and the line of a block that each stands in, from 0: int64 (n,), ascending."""
-
-
-class _Lines(NamedTuple):
-    """A block of lines of a file."""
-
-    path: Path
-    before: int  # lines of the file before these
-    columns: dict[str, pa.Array]  # by name, without spaces around the values
-    size: int  # lines
-
-    def column(self, name: str) -> Words:
-        """Return the values of a column."""
-        return self.columns[name], np.arange(self.size)
-
-    def words(self, name: str) -> Words:
-        """Return what stands between spaces in a column."""
-        lists = pc.split_pattern(self.columns[name], " ")
-        texts, line = flat(lists), np.repeat(np.arange(self.size), list_lengths(lists))
-        some = pc.not_equal(texts, "")
-        return texts.filter(some), line[np.asarray(some)]
-
-    def refuse(self, name: str, words: Words, wrong: np.ndarray, remedy: str) -> None:
-        """Raise ``BundleError`` for the first of some words of a column that is wrong, bool (n,)."""
-        if wrong.any():
-            at = int(wrong.argmax())
-            place = f"{self.path}: line {self.before + words[1][at] + 1}: {name} {words[0][at].as_py()[:40]!r}"
-            raise BundleError(f"{place}. {remedy}")
-
-    def numbers(self, name: str, letter: str, words: Words | None = None) -> np.ndarray:
-        """Return the numbers behind the letter of the ids in a column, or of some words of it: int64 (n,).
-
-        Raises:
-            BundleError: a word is no such id.
-        """
-        words = words or self.column(name)
-        ids = words[0].dictionary_encode()  # most stand there many times
-        # Without leading zeros, so that each number is one id, and within 31 bits.
-        good = pc.match_substring_regex(ids.dictionary, f"^{letter}[1-9][0-9]{{0,8}}$")
-        remedy = f"Ids are as {letter}123, numbers from 1 and below a billion: fix it, or drop the line."
-        self.refuse(name, words, ~np.asarray(good.take(ids.indices)), remedy)
-        return pc.utf8_slice_codeunits(ids.dictionary, len(letter)).cast(pa.int64()).take(ids.indices).to_numpy()
 
 
 def convert(train: Path, validation: Path, out: Path, vectors: Path | None = None) -> dict[str, int]:
@@ -119,8 +81,7 @@ def _write_split(path: Path, folder: Path) -> tuple[int, np.ndarray, np.ndarray]
         pq.ParquetWriter(folder / "behaviors.parquet", schema.arrow_schema(schema.BEHAVIORS)) as behaviors,
         pq.ParquetWriter(every, schema.arrow_schema(schema.HISTORY)) as histories,
     ):
-        for lines in _read_lines(path, BEHAVIORS):
-            shown, read = _read_behaviors(lines)
+        for shown, read in _read_behaviors(path):
             behaviors.write_table(shown)
             histories.write_table(read)
             names = ("impression_id", "user_id", "impression_time")
@@ -138,38 +99,47 @@ def _write_split(path: Path, folder: Path) -> tuple[int, np.ndarray, np.ndarray]
     return len(users), distinct(users).astype(np.uint32), distinct(np.concatenate(seen))
 
 
-def _read_behaviors(lines: _Lines) -> tuple[pa.Table, pa.Table]:
-    """Return behaviors and histories of a block, in both of them a row a line."""
-    number, user, when = lines.numbers("impression id", ""), lines.numbers("user", "U"), lines.column("time")
-    time = pd.to_datetime(when[0].to_pandas(), format=_TIME, errors="coerce")
-    lines.refuse("time", when, time.isna().to_numpy(), "Times are as 11/11/2019 9:05:58 AM: fix it, or drop the line.")
-    past, pairs = lines.words("history"), lines.words(_PAIRS)
-    read = lines.numbers("history", "N", past)
-    empty = np.bincount(pairs[1], minlength=lines.size) == 0
-    lines.refuse(_PAIRS, lines.column(_PAIRS), empty, "Nothing was in view: drop the line.")
-    label = pc.utf8_slice_codeunits(pairs[0], -2)
-    clicked = np.asarray(pc.equal(label, "-1"))
-    remedy = "Pairs are as N1-0 N2-1. A test split has no labels to evaluate by: convert a part that has."
-    lines.refuse(_PAIRS, pairs, ~(clicked | np.asarray(pc.equal(label, "-0"))), remedy)
-    shown = lines.numbers(_PAIRS, "N", (pc.utf8_slice_codeunits(pairs[0], 0, -2), pairs[1]))
-    ids = {"user_id": pa.array(user, pa.uint32())}
-    known = {
-        "impression_id": pa.array(number, pa.uint32()),
-        "impression_time": pa.array(time, pa.timestamp("us")),
-        "article_ids_inview": _lists(pairs[1], shown, lines.size, once=True),
-        "article_ids_clicked": _lists(pairs[1][clicked], shown[clicked], lines.size, once=True),
-    }
-    read_lists = _lists(past[1], read, lines.size)
-    return table_of(ids | known, schema.BEHAVIORS), table_of(ids | {"article_id_fixed": read_lists}, schema.HISTORY)
+def _read_behaviors(path: Path) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Yield behaviors and histories of some lines at a time, in both of them a row a line."""
+    for before, (number, user, when, history, pairs) in _read_lines(path, *BEHAVIORS):
+        time = pd.to_datetime(when.to_pandas(), format=_TIME, errors="coerce")
+        _refuse_lines(path, before, time.isna().to_numpy(), BEHAVIORS[1])
+        (read, read_line), (shown, shown_line) = _words(history), _words(pairs)
+        ids, clicked = _numbers(shown, 1, -2), np.asarray(pc.ends_with(shown, "-1"))
+        users = {"user_id": pa.array(_numbers(user, 1), pa.uint32())}
+        known = {
+            "impression_id": pa.array(_numbers(number, 0), pa.uint32()),
+            "impression_time": pa.array(time, pa.timestamp("us")),
+            "article_ids_inview": _lists(shown_line, ids, len(time), once=True),
+            "article_ids_clicked": _lists(shown_line[clicked], ids[clicked], len(time), once=True),
+        }
+        past = {"article_id_fixed": _lists(read_line, _numbers(read, 1), len(time))}
+        yield table_of(users | known, schema.BEHAVIORS), table_of(users | past, schema.HISTORY)
+
+
+def _words(texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Return what stands between spaces in some texts, and the text that each word stands in: int64 (n,), ascending."""
+    lists = pc.split_pattern(texts, " ")
+    words, text = flat(lists), np.repeat(np.arange(len(texts)), list_lengths(lists))
+    some = pc.not_equal(words, "")
+    return words.filter(some), text[np.asarray(some)]
+
+
+def _numbers(ids: pa.Array, start: int, stop: int | None = None) -> np.ndarray:
+    """Return the numbers that stand from a letter to another of some ids: int64 (n,)."""
+    each = ids.dictionary_encode()  # most stand there many times
+    numbers = pc.utf8_slice_codeunits(each.dictionary, start, stop).cast(pa.int64())
+    return numbers.take(each.indices).to_numpy()
 
 
 def _write_articles(files: list[Path], seen: np.ndarray, bundle: Path) -> np.ndarray:
     """Write what news.tsv say of all articles in them or seen elsewhere; return their ids, ascending."""
     tables = []
     for path in files:
+        names = ["article_id", "category", "subcategory", "title", "abstract", "url"]
         blocks = [
-            pa.table({"article_id": lines.numbers("id", "N"), **{name: lines.columns[name] for name in NEWS[1:6]}})
-            for lines in _read_lines(path, NEWS)
+            pa.table([pa.array(_numbers(ids, 1)), *map(pc.utf8_trim_whitespace, texts[:5])], names)
+            for _, (ids, *texts) in _read_lines(path, *NEWS)
         ]
         tables.append(pa.concat_tables(blocks).to_pandas())
         _refuse_repeat(path, "id", tables[-1]["article_id"].to_numpy())
@@ -188,29 +158,32 @@ def _write_articles(files: list[Path], seen: np.ndarray, bundle: Path) -> np.nda
     return news.index.to_numpy()
 
 
-def _read_lines(path: Path, names: tuple[str, ...]) -> Iterator[_Lines]:
-    """Yield the lines of a tab-separated file, some at a time; quotes are plain characters.
+def _read_lines(path: Path, form: str, in_words: str) -> Iterator[tuple[int, list[pa.Array]]]:
+    """Yield how many lines stand before some lines of a file, and their columns; quotes are plain characters.
 
     Raises:
-        BundleError: there is no such file or no line in it, or a line is not UTF-8 or has another number of columns.
+        BundleError: there is no such file or no line in it, or a line is not UTF-8 or not of the form.
     """
     refuse(not path.is_file(), f"{path}: no such file. Unpack MIND there: each folder has behaviors.tsv and news.tsv.")
     before = 0
     with path.open("rb") as stream:
         while lines := stream.readlines(_BLOCK):
             try:
-                texts = pa.array(lines, pa.large_binary()).cast(pa.large_string())
+                texts = pc.utf8_rtrim(pa.array(lines, pa.large_binary()).cast(pa.large_string()), " \r\n")
             except pa.ArrowInvalid:
-                wrong = [line.decode(errors="replace").encode() != line for line in lines].index(True)
-                raise BundleError(f"{path}: line {before + wrong + 1}: not UTF-8. Save the file as UTF-8.") from None
-            fields = pc.split_pattern(pc.utf8_rtrim(texts, "\r\n"), "\t")
-            odd = list_lengths(fields) != len(names)
-            remedy = f"There are {len(names)}, with tabs between them: {', '.join(names)}. Fix it, or drop the line."
-            _Lines(path, before, {}, len(lines)).refuse("columns", (texts, np.arange(len(lines))), odd, remedy)
-            columns = {name: pc.utf8_trim_whitespace(pc.list_element(fields, at)) for at, name in enumerate(names)}
-            yield _Lines(path, before, columns, len(lines))
+                odd = np.array([line.decode(errors="replace").encode() != line for line in lines])
+                _refuse_lines(path, before, odd, "UTF-8")
+            _refuse_lines(path, before, ~np.asarray(pc.match_substring_regex(texts, form)), in_words)
+            fields = pc.split_pattern(texts, "\t")
+            yield before, [pc.list_element(fields, at) for at in range(len(fields[0]))]
             before += len(lines)
     refuse(not before, f"{path}: 0 lines. Check that the file is complete.")
+
+
+def _refuse_lines(path: Path, before: int, wrong: np.ndarray, in_words: str) -> None:
+    """Raise ``BundleError`` for the first line that is not of a form, bool (lines,)."""
+    line = before + int(wrong.argmax()) + 1
+    refuse(wrong.any(), f"{path}: line {line} is not as {in_words}, with tabs between. Fix it, or drop the line.")
 
 
 def _refuse_repeat(path: Path, name: str, ids: np.ndarray) -> None:
