@@ -85,7 +85,7 @@ def test_nothing_is_live(tiny):
 # Whom to serve.
 
 
-def test_users_are_those_asked_for_or_sampled_from_validation_with_the_seed(smoke, tiny, by_hand):
+def test_users_are_those_asked_for_or_sampled_from_validation_with_the_seed(smoke, tiny):
     drawn = rec.choose_users(smoke, [], 5, 0)
     assert len(set(drawn.tolist())) == 5
     assert set(drawn.tolist()) <= set(smoke.parts["validation"].user_id.tolist())

@@ -182,9 +182,10 @@ def group_effects(model: TrainedModel, dataset: Dataset, requests: Requests) -> 
     """
     base, effects = score(model, dataset, requests), {}
     pool = requests.slates.per_candidate(np.arange(len(requests)))
+    means = pd.DataFrame(requests.matrix).groupby(pool).transform("mean").to_numpy()
     for group, places in model.groups(requests.columns).items():
         changed = requests.matrix.copy()
-        changed[:, places] = pd.DataFrame(changed[:, places]).groupby(pool).transform("mean")
+        changed[:, places] = means[:, places]
         effects[group] = base - score(model, dataset, replace(requests, matrix=changed))
     return pd.DataFrame(effects, index=range(len(base)))
 
