@@ -345,7 +345,7 @@ def test_articles_without_a_title_are_told_from_unknown_ones(tiny, tiny_path):
 
 def values(view: LiveView) -> dict[str, str]:
     """What the panels and the notes say, without the names that tables are given anew."""
-    said = {name: panel.value for name, panel in (view.panels | view.notes).items()}
+    said = {name: panel.value for name, panel in (view.panels | view.notes).items() if name != "time"}
     return {name: re.sub(r"T_[0-9a-f]+", "", value) for name, value in said.items()} | {"figure": view.figure.outputs}
 
 
