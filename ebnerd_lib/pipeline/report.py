@@ -37,8 +37,6 @@ _RENDERERS = (Path(__file__), Path(known.__file__))
 """The modules that determine how pages look."""
 _ANSWERS = ("05_compare", "04_recommend")
 """The stages whose answers stand for a profile."""
-_LONG = 8
-"""Lines of text that are shown; more are folded."""
 
 
 def render_profile(profile: str, reports: bool = True) -> int:
@@ -260,7 +258,7 @@ _TAGS = {
 }  # fmt: skip
 """The elements that cells may have; of all others only the text is kept."""
 _ATTRIBUTES = {
-    "alt", "class", "colspan", "data-fold", "lang", "media", "open", "role", "rowspan", "scope", "start", "tabindex",
+    "alt", "class", "colspan", "lang", "media", "open", "role", "rowspan", "scope", "start", "tabindex",
     "title",
 }  # fmt: skip
 _NOT_TEXT = re.compile(r"<(script|style)\b.*?(</\1\s*>|$)", re.DOTALL | re.IGNORECASE)
@@ -342,7 +340,7 @@ class Body:
 
         cleaner = bleach.Cleaner(tags=_TAGS, attributes=_is_allowed, protocols={"data", "http", "https"}, strip=True)
         cleaner.serializer.use_best_quote_char = False  # bleach escapes twice between single quotes
-        self._soup = BeautifulSoup(cleaner.clean(_NOT_TEXT.sub("", cells)), "html.parser")
+        self._soup: Any = BeautifulSoup(cleaner.clean(_NOT_TEXT.sub("", cells)), "html.parser")
         for image in self._soup.find_all("img", src=False):
             image.replace_with(str(image.get("alt", "")))
         self._lead_links(pages)
@@ -356,19 +354,23 @@ class Body:
             # The description of a picture stands below it too; those who hear it need not hear it twice.
             caption = f"Figure {number}. {picture.img.get('alt', '') if picture.img else ''}"
             picture.append(self._soup.new_tag("figcaption", attrs={"aria-hidden": "true"}, string=caption))
-        for output in self._soup.select("[data-fold]"):
-            framed = output.select_one(".scroll")
-            text = str(framed["aria-label"]) if framed else "Output"
-            self._fold(output, text)
-            del output["data-fold"]
-        for stream in self._soup.select("pre.stream"):
-            self._fold_lines(stream)
+        self._arrange_folds()
         self.html = str(self._soup)
 
     def _take(self, selector: str) -> str:
         """Take the first such element out and return its text; empty if there is none."""
         found = self._soup.select_one(selector)
         return found.extract().get_text().strip() if found else ""
+
+    def _arrange_folds(self) -> None:
+        """Name folded tables, and put long texts under the picture of what they say that begins the next cell."""
+        for summary in self._soup.select("details.fold > summary"):
+            if framed := summary.parent.select_one(".scroll"):
+                summary.string = framed["aria-label"]
+        for folded in self._soup.select("section details.fold:has(> pre)"):
+            after = folded.find_parent("section").find_next_sibling("section")
+            if after and (picture := after.select_one(".output:first-of-type > figure.picture")):
+                picture.insert_after(folded)
 
     def _lead_links(self, pages: dict[str, str]) -> None:
         for link in self._soup.find_all("a"):
@@ -414,22 +416,6 @@ class Body:
             named = {"href": address, "download": f"{stage}_table_{number}.csv", "aria-label": f"Table {number} as CSV"}
             caption.append(self._soup.new_tag("a", attrs=named, string="CSV"))
             figure.insert(0, caption.extract())
-
-    def _fold(self, element: Any, text: str) -> Any:
-        folded = element.wrap(self._soup.new_tag("details", attrs={"class": "fold"}))
-        folded.insert(0, self._soup.new_tag("summary", string=text))
-        return folded
-
-    def _fold_lines(self, stream: Any) -> None:
-        """Fold a long text away, under the picture of the next cell where that begins with one."""
-        lines = stream.get_text().splitlines()
-        if len(lines) <= _LONG:
-            return
-        folded = self._fold(stream, f"{len(lines)} lines: {lines[0]} … {lines[-1]}")
-        cell = folded.find_parent("section")
-        after = cell.find_next_sibling("section") if cell else None
-        if after and (picture := after.select_one(".output:first-of-type > figure.picture")):
-            picture.insert_after(folded)
 
 
 def _csv(table: Any) -> str:
