@@ -41,7 +41,6 @@ from ebnerd_lib.recommend import lists
 from ebnerd_lib.recommend import requests as rec
 from ebnerd_lib.training.model_file import TrainedModel, save_model
 
-NAMES = ["mlp", "mlp_content", "mlp_logged"]
 HOSTILE = '<script>alert(1)</script> & "so on" $x$'
 
 
@@ -66,26 +65,12 @@ def small(smoke) -> list[TrainedModel]:
 
 
 @pytest.fixture(scope="module")
-def models_folder(smoke, small, tmp_path_factory):
+def explorer(smoke, smoke_bundle, small, tmp_path_factory) -> Explorer:
+    """An explorer of three models, two trained on what is live."""
     folder = tmp_path_factory.mktemp("models")
     for model in (*small, replace(small[0], name="mlp_logged", trained_on="logged")):
         keep_model(model, smoke, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def explore(smoke, smoke_bundle, models_folder):
-    """Make an explorer of three models, two trained on what is live, by default on all of the data."""
-
-    def make(settings=None, data=smoke) -> Explorer:
-        return Explorer(data, smoke_bundle, NAMES, [models_folder], settings or Settings(k=5))
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def explorer(explore) -> Explorer:
-    return explore()
+    return Explorer(smoke, smoke_bundle, ["mlp", "mlp_content", "mlp_logged"], [folder], Settings(k=5))
 
 
 @pytest.fixture(scope="module")
@@ -279,9 +264,10 @@ def test_ranks_of_two_lists_are_compared():
 
 @pytest.mark.parametrize("settings", [Settings(k=1000), Settings(4, 0.4, 12.0)], ids=["plain", "diverse"])
 def test_one_users_list_is_that_of_stage_04_and_tells_what_was_made_of_its_articles(
-    smoke, small, sampled, explore, settings
+    smoke, small, sampled, explorer, settings, monkeypatch
 ):
-    explorer, users = explore(settings), np.unique([moment.user_id for moment in sampled]).astype(np.uint32)
+    monkeypatch.setattr(explorer, "settings", settings)
+    users = np.unique([moment.user_id for moment in sampled]).astype(np.uint32)
     for moment in sampled[:3]:
         slate, list_ = explorer.slate(moment, "mlp").table, explorer.recommended(moment, "mlp").table
         was = dict(zip(slate["article_id"], np.where(slate["clicked"] == CLICKED, CLICKED, SHOWN), strict=True))
