@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -73,17 +72,13 @@ def train(profile: str, stage: str, assignments: str = "") -> None:
         quiet()
         if TorchElasticEnvironment.detect():
             end_with_parent()
-        _join(config.parameters["trainer"])
-        own = None
+        options, own = config.parameters["trainer"], None
+        if options["devices"] * options["num_nodes"] > 1:  # meet the others before what rank 0 does alone
+            pl.Trainer(**TRAINER, **options, logger=False, enable_checkpointing=False).strategy.setup_environment()
         if rank_zero_only.rank == 0:
             own = Stage(config, "train", fingerprint(asked, Hashes(StagePaths(profile, "").hashes)))
         on_first(lambda: None)  # the others wait, as the stage may be refused
-        try:
-            _run(config, own)
-        except BaseException:
-            if own is not None:
-                shutil.rmtree(own.folder, ignore_errors=True)
-            raise
+        _run(config, own)
 
 
 def _spread(config: StageConfig) -> StageConfig:
@@ -119,12 +114,6 @@ def spread() -> dict[str, int]:
     if processes % nodes:
         raise ConfigError(f"devices: {processes} processes on {nodes} nodes. Start equally many on each node.")
     return {"devices": processes // nodes, "num_nodes": nodes} if processes > 1 else {}
-
-
-def _join(options: dict[str, Any]) -> None:
-    """Meet the other processes, if there are any, before what rank 0 does alone."""
-    if options["devices"] * options["num_nodes"] > 1:
-        pl.Trainer(**TRAINER, **options, logger=False, enable_checkpointing=False).strategy.setup_environment()
 
 
 def _run(config: StageConfig, stage: Stage | None) -> None:
