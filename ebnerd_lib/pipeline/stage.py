@@ -73,7 +73,11 @@ class Stage:
         self.metrics: dict[str, Any] = {}
         known = Hashes(self._paths.hashes)
         self._inputs = {relative(file): known.of(file) for file in input_files(config)}
-        self.generated = self._generated()
+        self.generated: dict[str, Any] | None = None
+        if "bundle" in config.parameters:
+            self.generated = generated_stamp(ROOT / config.parameters["bundle"])
+        elif config.reads:
+            self.generated = read_manifest(self.artifacts(config.reads[0]))["generated"]
         check_mlflow(config.parameters.get("mlflow", ""))
         how = {"batch": "in a batch run", "train": "without its notebook"}.get(run, "by hand")
         acquire(self._paths.lock, f"{config.stage} {how}", wait=ORPHAN_SECONDS if run == "batch" else 1.0)
@@ -195,13 +199,6 @@ class Stage:
         self.folder.replace(target)
         shutil.rmtree(old, ignore_errors=True)
         self.folder = target
-
-    def _generated(self) -> dict[str, Any] | None:
-        if "bundle" in self.config.parameters:
-            return generated_stamp(ROOT / self.config.parameters["bundle"])
-        if not self.config.reads:
-            return None
-        return read_manifest(self.artifacts(self.config.reads[0]))["generated"]
 
 
 def clear_partial(paths: StagePaths) -> None:
