@@ -37,6 +37,13 @@ def project(tmp_path):
     return tmp_path
 
 
+def addresses(handle: psutil.Process) -> set[str]:
+    """Return the addresses on which a process or a child of it listens."""
+    family = [handle, *handle.children(recursive=True)]
+    listening = [c for each in family for c in each.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    return {connection.laddr.ip for connection in listening}
+
+
 @contextlib.contextmanager
 def served(project: Path, *words: str) -> Iterator[tuple[str, str, psutil.Process]]:
     """Start JupyterLab by Make on a free port; yield its address, its token and the process, once it listens."""
@@ -49,20 +56,14 @@ def served(project: Path, *words: str) -> Iterator[tuple[str, str, psutil.Proces
         process = subprocess.Popen(words, cwd=project, env=environment, stdout=stream, stderr=stream)
     handle = psutil.Process(process.pid)
     try:
-        wait_until(lambda: TOLD.search(told.read_text()), process, START)
+        # It says so a moment before it does.
+        wait_until(lambda: TOLD.search(told.read_text()) and addresses(handle), process, START)
         yield *TOLD.search(told.read_text()).groups(), handle
     finally:
         for each in (*handle.children(recursive=True), handle):
             with contextlib.suppress(psutil.Error):
                 each.kill()
         process.wait(10)
-
-
-def addresses(handle: psutil.Process) -> set[str]:
-    """Return the addresses on which a process or a child of it listens."""
-    family = [handle, *handle.children(recursive=True)]
-    listening = [c for each in family for c in each.net_connections("inet") if c.status == psutil.CONN_LISTEN]
-    return {connection.laddr.ip for connection in listening}
 
 
 def status(address: str, **headers: str) -> int:
@@ -72,13 +73,11 @@ def status(address: str, **headers: str) -> int:
 @pytest.fixture
 def elsewhere(project, monkeypatch):
     """A user whose kernel python3, found before that of any environment, is of another interpreter."""
-    for folder in (project / "home" / "data", project / "home" / "path"):
-        for name in ("python3", "other"):
-            file = folder / "kernels" / name / "kernel.json"
-            file.parent.mkdir(parents=True)
-            file.write_text(json.dumps({"argv": ["false"], "display_name": "No", "language": "python"}))
+    for name in ("python3", "other"):
+        file = project / "home" / "data" / "kernels" / name / "kernel.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps({"argv": ["false"], "display_name": "No", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
-    monkeypatch.setenv("JUPYTER_PATH", str(project / "home" / "path"))
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(project / "home" / "data"))
 
 
