@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -159,23 +160,18 @@ def write_features(
         raise ConfigError(f"leave_out: all {len(left_out)} columns are left out. Leave some in.")
     names = [column.name for column in columns]
     kind = np.dtype(np.float16 if half else np.float32)
-    ends, done = np.cumsum([len(slates) for slates in dataset.parts.values()]), 0
+    ends, done = np.cumsum([0, *(slates.candidates for slates in dataset.parts.values())]).tolist(), 0
     with ExitStack() as opened:
         files = []
         for part, slates in dataset.parts.items():
             files.append(opened.enter_context((folder / f"features_{part}.npy").open("wb", buffering=0)))
             about = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False}
             np.lib.format.write_array_header_1_0(files[-1], {**about, "shape": (slates.candidates, len(names))})
-        for rows, slates, features in compute_features(dataset.log, feature_context(dataset), names):
-            matrix = features.select(names)
-            if half:
-                matrix = halves(matrix)
+        for _, _, features in compute_features(dataset.log, feature_context(dataset), names):
+            matrix = halves(features.select(names)) if half else features.select(names)
             # Parts and chunks are both in order of time, so each chunk goes on where its parts' files end.
-            which = np.searchsorted(ends, rows, side="right")
-            parts = np.unique(which)
-            for part in parts:
-                own = matrix if len(parts) == 1 else matrix[slates.per_candidate(which == part)]
-                _append(files[part], own)
+            for file, (start, stop) in zip(files, pairwise(ends), strict=True):
+                _append(file, matrix[max(start - done, 0) : max(stop - done, 0)])
             done += len(matrix)
             progress(done / dataset.log.candidates)
     text = json.dumps([vars(column) for column in columns], indent=1, ensure_ascii=False)
@@ -185,13 +181,11 @@ def write_features(
 def read_features(folder: Path, part: str) -> Features:
     """Map the features of a part. Raises ``StageError`` where the folder lacks them or holds something else."""
     path = folder / f"features_{part}.npy"
-    if not path.exists():
-        raise StageError(f"{path}: no such file. Run 01_preprocess for this profile first.")
-    columns = json.loads((folder / COLUMNS_FILE).read_text(encoding="utf-8"))
     try:
+        columns = json.loads((folder / COLUMNS_FILE).read_text(encoding="utf-8"))
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise StageError(f"{path}: not an array of numbers ({error}). Run 01_preprocess again.") from error
+        raise StageError(f"{path}: no array of numbers ({error}). Run 01_preprocess for this profile.") from error
     return Features(matrix, [column["name"] for column in columns])
 
 
