@@ -1,1 +1,1 @@
-"""Bundles of EBNeRD: their schema, reading, splitting, and the sample generator."""
+"""Bundles of EBNeRD: their schema, reading, splitting, and what is known of them in numbers."""

@@ -25,12 +25,12 @@ from ebnerd_lib.data.vocabulary import distinct
 _ID = "[1-9][0-9]{0,8}"  # without leading zeros, so that each number is one id, and within 31 bits
 BEHAVIORS = (
     rf"^{_ID}\tU{_ID}\t[^\t]+\t(N{_ID}( +N{_ID})*)?\tN{_ID}-[01]( +N{_ID}-[01])*$",
-    "1, U2, 11/11/2019 9:05:58 AM, N3 N4, N5-0 N6-1 (impression id, user, time, history, news-label pairs; a test "
-    "split has no labels: convert a part that has)",
+    "1, U2, 11/11/2019 9:05:58 AM, N3 N4, N5-0 N6-1 (impression id, user, time, history, news-label pairs, with "
+    "tabs between; a test split has no labels: convert a part that has)",
 )
 NEWS = (
     rf"^N{_ID}(\t[^\t]*){{7}}$",
-    "N1, category, subcategory, title, abstract, url, title entities, abstract entities",
+    "N1, category, subcategory, title, abstract, url, title entities, abstract entities, with tabs between",
 )
 """The lines of behaviors.tsv and of news.tsv, as an expression and in words."""
 _TIME = "%m/%d/%Y %I:%M:%S %p"
@@ -88,7 +88,7 @@ def _write_split(path: Path, folder: Path) -> tuple[int, np.ndarray, np.ndarray]
             kept.append([shown[name].cast(pa.int64()).to_numpy() for name in names])
             seen += [pc.unique(flat(lists)) for lists in (shown["article_ids_inview"], read["article_id_fixed"])]
     ids, users, times = (np.concatenate(own) for own in zip(*kept, strict=True))
-    _refuse_repeat(path, "impression id", ids)
+    _refuse_lines(path, 0, pd.Series(ids).duplicated().to_numpy(), "others, with an impression id of its own")
     order, first = np.lexsort((times, users)), np.zeros(len(users), bool)
     first[order[np.unique(users[order], return_index=True)[1]]] = True
     with pq.ParquetWriter(folder / "history.parquet", schema.arrow_schema(schema.HISTORY)) as histories:
@@ -142,7 +142,7 @@ def _write_articles(files: list[Path], seen: np.ndarray, bundle: Path) -> np.nda
             for _, (ids, *texts) in _read_lines(path, *NEWS)
         ]
         tables.append(pa.concat_tables(blocks).to_pandas())
-        _refuse_repeat(path, "id", tables[-1]["article_id"].to_numpy())
+        _refuse_lines(path, 0, tables[-1].duplicated("article_id").to_numpy(), "others, with an id of its own")
     news = pd.concat(tables).drop_duplicates("article_id").set_index("article_id").replace("", None)
     news = news.reindex(distinct(np.concatenate([news.index.to_numpy(np.int32), seen])))
     code = {name: pd.Series(pd.Categorical(news[name]).codes + 1, news.index) for name in ("category", "subcategory")}
@@ -181,16 +181,9 @@ def _read_lines(path: Path, form: str, in_words: str) -> Iterator[tuple[int, lis
 
 
 def _refuse_lines(path: Path, before: int, wrong: np.ndarray, in_words: str) -> None:
-    """Raise ``BundleError`` for the first line that is not of a form, bool (lines,)."""
+    """Raise ``BundleError`` for the first line that is not as it must be, bool (lines,)."""
     line = before + int(wrong.argmax()) + 1
-    refuse(wrong.any(), f"{path}: line {line} is not as {in_words}, with tabs between. Fix it, or drop the line.")
-
-
-def _refuse_repeat(path: Path, name: str, ids: np.ndarray) -> None:
-    """Raise ``BundleError`` where a line repeats the id of one before it."""
-    repeats = pd.Series(ids).duplicated()
-    line = int(repeats.argmax())
-    refuse(repeats.any(), f"{path}: line {line + 1}: {name} {ids[line]} stands there again. Drop one of the lines.")
+    refuse(wrong.any(), f"{path}: line {line} is not as {in_words}. Fix it, or drop the line.")
 
 
 def _lists(line: np.ndarray, ids: np.ndarray, lines: int, once: bool = False) -> pa.Array:
