@@ -127,14 +127,7 @@ def bell(state: State) -> float:
 @compiled
 def find(cumulative: Floats, low: int, high: int, value: float) -> int:
     """Return the first position in ``[low, high)`` whose cumulative weight exceeds ``value``."""
-    last = high - 1
-    while low < last:
-        middle = (low + last) // 2
-        if cumulative[middle] > value:
-            last = middle
-        else:
-            low = middle + 1
-    return low
+    return min(low + int(np.searchsorted(cumulative[low:high], value, "right")), high - 1)
 
 
 @compiled
