@@ -62,9 +62,8 @@ def _official(train_time: np.ndarray, validation_time: np.ndarray) -> np.ndarray
 
 def _quantile(train_time: np.ndarray, validation_time: np.ndarray) -> np.ndarray:
     time = np.concatenate([train_time, validation_time])
-    ordered = np.sort(time)
-    validation_start = int(ordered[int(np.ceil(0.9 * (len(time) - 1)))])
-    tuning_start = validation_start - (validation_start - int(ordered[0])) // 10
+    validation_start = int(np.quantile(time, 0.9, method="higher"))
+    tuning_start = validation_start - (validation_start - int(time.min())) // 10
     return (time >= tuning_start).astype(np.int8) + (time >= validation_start).astype(np.int8)
 
 
