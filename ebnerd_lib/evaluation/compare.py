@@ -246,16 +246,10 @@ def calibration_curves(
 # --- tables ------------------------------------------------------------------------------------------------
 
 
-def comparison_table(
-    entries: Mapping[str, Mapping[str, Any]],
-    difference: Mapping[str, Mapping[str, Any]],
-    reference: str,
-    part: str = "validation",
-) -> pd.DataFrame:
-    """Tabulate scorers, best AUC first: tier, parameters, AUC of the tuning day, all metrics with 95 % intervals.
+def comparison_table(entries: Mapping[str, Mapping[str, Any]], part: str = "validation") -> pd.DataFrame:
+    """Tabulate entries of ``metrics.json``, best AUC first: tier, parameters, AUC of the tuning day, all metrics.
 
-    ``entries`` are those of ``metrics.json``; ``difference`` is what ``differences`` returns for the reference, empty
-    where nothing is compared.
+    Ranking metrics have their 95 % intervals.
     """
     rows = []
     for name, entry in sorted(entries.items(), key=lambda item: -item[1][part]["auc"]):
@@ -264,9 +258,6 @@ def comparison_table(
         if part != "tuning":
             row["auc, tuning day"] = entry.get("tuning", {}).get("auc")
         row |= {metric: with_interval(metrics[metric], metrics[f"{metric}_ci"]) for metric in METRICS}
-        if difference:
-            own = difference.get(name)
-            row[f"ΔAUC vs. {reference}"] = with_interval(own["auc"], own["auc_ci"], "+") if own else "reference"
         row |= {key: metrics.get(key) for key in ("logloss", "f1", "accuracy")}
         rows.append(row | {"impressions": metrics["impressions"]})
     table = pd.DataFrame(rows)

@@ -70,8 +70,11 @@ def evaluate(
     }
     file = (out or ROOT / "outputs" / "evaluate" / scorers[0].name) / "metrics.json"
     write_json(file, metrics)
-    table = compare.comparison_table(entries, difference, base, part).dropna(axis=1, how="all")
-    print(table.set_index("scorer").T.to_string(na_rep="–"))
+    table = compare.comparison_table(entries, part).dropna(axis=1, how="all").set_index("scorer")
+    if difference:
+        paired = compare.difference_table(difference, {}, base).set_index("scorer")
+        table[f"ΔAUC vs. {base}"] = paired["auc"].reindex(table.index, fill_value="reference")
+    print(table.T.to_string(na_rep="–"))
     print(f"metrics: {file}")
     return metrics
 
