@@ -27,7 +27,7 @@ from ebnerd_lib.features.build import CHUNK
 from ebnerd_lib.features.context import feature_context
 from ebnerd_lib.features.live import read_before
 from ebnerd_lib.recommend.next_click import DEPTH, RULES, NextClicks, by_rule
-from ebnerd_lib.recommend.requests import Requests, shown_between
+from ebnerd_lib.recommend.requests import Requests
 from ebnerd_lib.training.model_file import TrainedModel
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
@@ -268,7 +268,8 @@ def distribution_table(
         Shares of categories, the unknown one among them, add up to 1, or are NaN without an article; sentiments are
         means of the articles' shares, articles without any left out.
     """
-    shown, meta = shown_between(dataset, time, hours), dataset.metadata
+    log, meta = dataset.log, dataset.metadata
+    shown = log.article[log.per_candidate((log.time >= time - int(hours * HOUR)) & (log.time < time))]
     given = {"shown": shown[shown > 0]}
     given |= {name: requests.slates.article[picked[picked >= 0]] for name, (_, picked) in lists.items()}
     names = ["unknown", *(str(name) for name in _category_names(dataset))]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ebnerd_lib.data.dataset import Dataset
-from ebnerd_lib.data.slates import HOUR, Slates, candidate_rows
+from ebnerd_lib.data.slates import Slates, candidate_rows
 from ebnerd_lib.data.vocabulary import Vocabulary
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.features.build import Checkpoints, build
@@ -62,13 +62,6 @@ def moment(dataset: Dataset, time: str) -> int:
 def in_words(time: int) -> str:
     """Return a moment as people write it."""
     return str(np.datetime64(time, "us").astype("datetime64[s]")).replace("T", " ")
-
-
-def shown_between(dataset: Dataset, time: int, hours: float) -> np.ndarray:
-    """Return the articles of every candidate in view in [time − hours, time), 0 where unknown: int32, repeated."""
-    log = dataset.log
-    since = time - int(hours * HOUR)
-    return log.article[log.per_candidate((log.time >= since) & (log.time < time))]
 
 
 def choose_users(dataset: Dataset, user_ids: list[int], number: int, seed: int) -> np.ndarray:
