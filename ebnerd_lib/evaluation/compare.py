@@ -39,20 +39,16 @@ def slices_of(dataset: Dataset, part: str = "validation") -> dict[tuple[str, str
         By dimension and label, which impressions are in the slice: bool (n,).
     """
     slates, train = dataset.parts[part], dataset.parts["train"]
-    user_known = np.isin(slates.user, np.unique(train.user)) & (slates.user > 0)
-    seen = np.zeros(len(dataset.articles), bool)
-    seen[train.article] = True
-    seen[0] = False
     clicked = _first_click(slates)
-    none = clicked < 0
-    age = candidate_age(dataset, part)[clicked]
+    none, article, age = clicked < 0, slates.article[clicked], candidate_age(dataset, part)[clicked]
+    known = np.isin(slates.user, train.user) & (slates.user > 0)
+    seen = np.isin(article, train.article) & (article > 0)
     history = np.choose(slates.week, [past.lengths[slates.user] for past in dataset.histories])
     cuts = {
-        "clicked article": (["seen in training", "new", "no click"],
-                            np.where(none, 2, np.where(seen[slates.article[clicked]], 0, 1))),
+        "clicked article": (["seen in training", "new", "no click"], np.where(none, 2, np.where(seen, 0, 1))),
         "age of the clicked article": ([*_AGE, "unknown", "no click"],
                                        np.where(none, len(_AGE) + 1, np.digitize(age, [*_AGE.values()]))),
-        "user": (["known", "new"], np.where(user_known, 0, 1)),
+        "user": (["known", "new"], np.where(known, 0, 1)),
         "history clicks": ([*_HISTORY], np.digitize(history, [*_HISTORY.values()])),
         "subscriber": (["yes", "no"], np.where(slates.subscriber, 0, 1)),
         "slate length": ([*_LENGTH], np.digitize(slates.lengths, [*_LENGTH.values()])),
