@@ -261,6 +261,10 @@ _ATTRIBUTES = {
     "alt", "class", "colspan", "lang", "media", "open", "role", "rowspan", "scope", "start", "tabindex",
     "title",
 }  # fmt: skip
+_NUMBER = r"[-−+]?\d[\d,]*(?:\.\d*)?(?:e[-+]?\d+)?(?:\s*%)?"
+_NUMBERS = re.compile(rf"({_NUMBER}(?:\s*(?:±|to|–)\s*{_NUMBER})?)?\s*(\[{_NUMBER}, {_NUMBER}\])?", re.IGNORECASE)
+"""A number or two with a sign between them, an interval, or both."""
+_NOTHING = {"", "–", "-", "nan", "NaN", "None", "<NA>", "NaT"}
 _NOT_TEXT = re.compile(r"<(script|style)\b.*?(</\1\s*>|$)", re.DOTALL | re.IGNORECASE)
 
 
@@ -401,7 +405,7 @@ class Body:
     def _frame(self, table: Any, number: int, stage: str) -> None:
         """Align the numbers of a table and put it in a box that scrolls by itself, its caption and a CSV above it."""
         address = f"data:text/csv;base64,{_base64(_csv(table))}"
-        _align(table)
+        self._align(table)
         caption = table.find("caption")
         text = caption.get_text().strip() if caption else ""
         label = f"Table {number}. {text}" if text else f"Table {number}"
@@ -417,6 +421,20 @@ class Body:
             caption.append(self._soup.new_tag("a", attrs=named, string="CSV"))
             figure.insert(0, caption.extract())
 
+    def _align(self, table: Any) -> None:
+        """Mark columns of numbers, and put an interval below its number."""
+        rows = [row.find_all(["td", "th"], recursive=False) for row in table.find_all("tr")]
+        for column in zip(*rows, strict=False):
+            texts = {cell.get_text().strip() for cell in column if cell.find_parent("tbody")} - _NOTHING
+            if not texts or not all(map(_NUMBERS.fullmatch, texts)):
+                continue
+            for cell in column:
+                cell["data-number"] = ""
+                both = _NUMBERS.fullmatch(cell.get_text().strip())
+                if both and both[1] and both[2]:
+                    cell.string = f"{both[1]} "
+                    cell.append(self._soup.new_tag("small", string=both[2]))
+
 
 def _csv(table: Any) -> str:
     """Return the cells of a table as text, one row a line."""
@@ -424,26 +442,3 @@ def _csv(table: Any) -> str:
     rows = ([cell.get_text().strip() for cell in row.find_all(["th", "td"])] for row in table.find_all("tr"))
     csv.writer(stream, lineterminator="\n").writerows(rows)
     return stream.getvalue()
-
-
-_NUMBER = r"[-−+]?\d[\d,]*(?:\.\d*)?(?:e[-+]?\d+)?(?:\s*%)?"
-_NUMBERS = re.compile(rf"({_NUMBER}(?:\s*(?:±|to|–)\s*{_NUMBER})?)?\s*(\[{_NUMBER}, {_NUMBER}\])?", re.IGNORECASE)
-"""A number or two with a sign between them, an interval, or both."""
-_NOTHING = {"", "–", "-", "nan", "NaN", "None", "<NA>", "NaT"}
-
-
-def _align(table: Any) -> None:
-    """Mark columns of numbers, and put an interval below its number."""
-    from bs4 import BeautifulSoup
-
-    rows = [row.find_all(["td", "th"], recursive=False) for row in table.find_all("tr")]
-    for column in zip(*rows, strict=False):
-        texts = {cell.get_text().strip() for cell in column if cell.find_parent("tbody")} - _NOTHING
-        if not texts or not all(map(_NUMBERS.fullmatch, texts)):
-            continue
-        for cell in column:
-            cell["data-number"] = ""
-            both = _NUMBERS.fullmatch(cell.get_text().strip())
-            if both and both[1] and both[2]:
-                cell.string = f"{both[1]} "
-                cell.append(BeautifulSoup(f"<small>{both[2]}</small>", "html.parser"))
