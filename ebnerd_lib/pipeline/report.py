@@ -200,10 +200,6 @@ def _number(value: Any, digits: int) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
 
 
-def _ends(interval: Any) -> str:
-    return f"[{interval[0]:,.4f}, {interval[1]:,.4f}]" if interval else "–"
-
-
 def _base64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
@@ -214,7 +210,7 @@ _FILTERS = {
     "size": size_in_words,
     "duration": _duration,
     "number": _number,
-    "ends": _ends,
+    "ends": lambda interval: f"[{interval[0]:,.4f}, {interval[1]:,.4f}]" if interval else "–",
     "moment": lambda stamp: f"{stamp[:10]} {stamp[11:16]} UTC" if stamp else "–",  # ISO format, all in UTC
     "memory": lambda megabytes: f"{megabytes / 1024:.1f} GB" if megabytes else "–",
     "value": lambda value: plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)),

@@ -194,7 +194,8 @@ class Search:
         kept = {name: own for name, own in changed.items() if name.split(".")[0] not in ("update_minutes", "online")}
         if not kept:
             return f"# nothing to do: these are the parameters of {self.base.stage}"
-        pairs = "; ".join(f"{name}={_as_yaml(value)}" for name, value in kept.items())
+        texts = (yaml.safe_dump(value, default_flow_style=True, width=1000) for value in kept.values())
+        pairs = "; ".join(f"{name}={text.splitlines()[0]}" for name, text in zip(kept, texts, strict=True))
         return f'make run-all PROFILE={self.base.profile} NEW={new} SET="{pairs}"'
 
     def _read_space(self) -> dict[str, optuna.distributions.BaseDistribution]:
@@ -302,15 +303,6 @@ def _training_stage(profile: str, stage: str) -> StageConfig:
     if stage not in known:
         raise ConfigError(f"tune: '{stage}' is no training stage of {profile}; {params.hint(stage, known)}")
     return known[stage]
-
-
-def _as_yaml(value: Any) -> str:
-    """Write a value as a parameter file has it.
-
-    >>> _as_yaml(1e-05), _as_yaml([128, 64]), _as_yaml("none")
-    ('1.0e-05', '[128, 64]', 'none')
-    """
-    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
 
 
 def tune(profile: str, stage: str, trials: int) -> int:
