@@ -195,8 +195,8 @@ def repeats(run: Run, seeds: int, aside: Aside) -> dict[str, Any]:
     twice, and no artifact is written.
 
     Returns:
-        ``mean``, ``sd`` (n - 1), ``low``, ``high`` and ``seeds``, how many: of the AUC on validation, or of the
-        next-click nDCG@10 on the tuning day of a model trained on what is live.
+        ``mean`` and ``sd`` (n - 1): of the AUC on validation, or of the next-click nDCG@10 on the tuning day of a model
+        trained on what is live.
     """
     file, parameters = run.paths.logs / "seeds.jsonl", run.manifest["parameters"]
     config = StageConfig(run.stage, run.paths.profile, parameters, {}, tuple(run.manifest["reads"]))
@@ -222,5 +222,4 @@ def repeats(run: Run, seeds: int, aside: Aside) -> dict[str, Any]:
             values.append(known[key])
     finally:
         release(lock)
-    found = {"mean": statistics.fmean(values), "sd": statistics.stdev(values)}
-    return {**found, "low": min(values), "high": max(values), "seeds": len(values)}
+    return {"mean": statistics.fmean(values), "sd": statistics.stdev(values)}
