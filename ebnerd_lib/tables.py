@@ -27,7 +27,6 @@ _HEADINGS = {
     "article_id": "article",
     "user_id": "user",
 }
-_DECIMALS = {"logloss": 4, "f1": 3, "accuracy": 3}
 
 
 def show(table: pd.DataFrame, caption: str, decimals: dict[str, int] | None = None, ours: Iterable[str] = ()) -> Styler:
@@ -40,7 +39,7 @@ def show(table: pd.DataFrame, caption: str, decimals: dict[str, int] | None = No
             they are.
         ours: scorers that are models of ours, the best of each tier among which is marked.
     """
-    digits = {**dict.fromkeys(METRICS, 4), **_DECIMALS, **(decimals or {})}
+    digits = {**dict.fromkeys((*METRICS, "logloss"), 4), **(decimals or {})}
     formats: dict[Any, Any] = {}
     for name in table.columns:
         if pd.api.types.is_float_dtype(table[name].dtype):
