@@ -60,14 +60,8 @@ def put(project: Path, some: list[re.Match]) -> None:
             file.write_text(before + block["code"], encoding="utf-8")
 
 
-def commands(some: list[re.Match]) -> list[str]:
-    return [line for block in some if block["kind"] == "sh" for line in block["code"].splitlines()]
-
-
 def call(project: Path, line: str) -> subprocess.CompletedProcess[str]:
-    words = shlex.split(line)
-    assert words[0] == "python", line
-    return python(project, *words[1:], **DETERMINISM)
+    return python(project, *shlex.split(line.removeprefix("python ")), **DETERMINISM)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +70,7 @@ def extended(tmp_path_factory) -> Path:
     project = copy_of_the_project(tmp_path_factory.mktemp("extended") / "a")
     every = [*TOP, *FEATURE, *MODEL, *EXPERIMENT, *METRIC]
     put(project, every)
-    lines = dict.fromkeys(commands(every))
+    lines = dict.fromkeys(line for block in every if block["kind"] == "sh" for line in block["code"].splitlines())
     assert len(lines) == 6, "the bundle, a test for each example, the tests of all features, and one run"
     for line in sorted(lines, key=lambda line: "run --profile" in line):
         done = call(project, line)
