@@ -25,6 +25,7 @@ for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
 Change = Callable[[pa.Table], pa.Table]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")  # names under which systems have Chromium
 FAR_USER = 4_000_000_000  # beyond int32: user ids are unsigned
+CANARY = "canary-5b1f7c2e90d34"  # what the environment of the finished run holds and no output of it may
 LOST_ARTICLE = 1099  # in slates and histories, not in the articles table
 
 # id, page, day and time of May 2023, device, slate, clicks, user, subscriber, session; in no order of time
@@ -178,13 +179,7 @@ def features(smoke, smoke_features) -> dict[str, Features]:
 
 
 @pytest.fixture(scope="session")
-def canary() -> str:
-    """What the environment of the finished run holds and no output of it may."""
-    return "canary-5b1f7c2e90d34"
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory, smoke_bundle, canary) -> Path:
+def finished(tmp_path_factory, smoke_bundle) -> Path:
     """A copy of the project in which the profile smoke has run, for reading only; test processes share it."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
@@ -194,7 +189,7 @@ def finished(tmp_path_factory, smoke_bundle, canary) -> Path:
             return project
         copy_of(ROOT, project)
         shutil.copytree(smoke_bundle, project / "data" / "smoke")
-        leaks = dict.fromkeys(("API_TOKEN", "LOGNAME", "USER"), canary)
+        leaks = dict.fromkeys(("API_TOKEN", "LOGNAME", "USER"), CANARY)
         leaks |= {"RANK": "1", "LOCAL_RANK": "1", "PYTHONSTARTUP": "/nowhere", "PYTHONWARNINGS": "error"}
         leaks |= {"PYTHONSAFEPATH": "1", "PL_TRAINER_LIMIT_TRAIN_BATCHES": "1", "OMP_NUM_THREADS": "2,1"}
         done = command(project, "run", "--profile", "smoke", **leaks)  # none changes a result

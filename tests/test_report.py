@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import nbformat
 import pytest
+from conftest import CANARY
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from page import Page
 
@@ -159,13 +160,13 @@ def both_pages(project):
     return page_of("02_train_mf"), index_page()
 
 
-def test_outputs_of_a_run_say_nothing_of_the_machine(finished, canary):
+def test_outputs_of_a_run_say_nothing_of_the_machine(finished):
     outputs = finished / "outputs" / "smoke"
     files = [file for file in outputs.rglob("*") if file.is_file() and "logs" not in file.relative_to(outputs).parts]
     assert {file.suffix for file in files} >= {".json", ".html", ".ipynb", ".parquet", ".npy", ".pt"}
     for file in files:
         content = re.sub(rb"base64,[\w+/=]+", b"", file.read_bytes())
-        for name in (str(finished), str(Path.home()) + "/", sys.prefix, tempfile.gettempdir() + "/", canary):
+        for name in (str(finished), str(Path.home()) + "/", sys.prefix, tempfile.gettempdir() + "/", CANARY):
             assert name.encode() not in content, (file, name)
 
 

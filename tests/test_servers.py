@@ -81,26 +81,22 @@ def elsewhere(project, monkeypatch):
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(project / "home" / "data"))
 
 
-@contextlib.contextmanager
-def opened_kernel(project: Path, address: str, token: str) -> Iterator[Callable[[str], str]]:
-    """Start a kernel as JupyterLab does for a notebook; yield what runs a cell and returns what it prints."""
+def kernel_of(project: Path, address: str, token: str) -> Callable[[str], str]:
+    """Start a kernel as JupyterLab does for a notebook; return what runs a cell and returns what it prints."""
     headers = {"Authorization": f"token {token}"}
     answer = requests.post(f"{address}/api/kernels", json={"name": "python3"}, headers=headers, timeout=START)
     file = project / "home" / "runtime" / f"kernel-{answer.json()['id']}.json"
     client = BlockingKernelClient(connection_file=str(file))
     client.load_connection_file()
     client.start_channels()
-    try:
-        client.wait_for_ready(timeout=START)
+    client.wait_for_ready(timeout=START)
 
-        def run(cell: str) -> str:
-            printed: list[dict] = []
-            client.execute_interactive(cell, timeout=START, output_hook=lambda told: printed.append(told["content"]))
-            return "".join(each.get("text", "\n".join(each.get("traceback", []))) for each in printed)
+    def run(cell: str) -> str:
+        printed: list[dict] = []
+        client.execute_interactive(cell, timeout=START, output_hook=lambda told: printed.append(told["content"]))
+        return "".join(each.get("text", "\n".join(each.get("traceback", []))) for each in printed)
 
-        yield run
-    finally:
-        client.stop_channels()
+    return run
 
 
 def test_jupyterlab_listens_here_only_wants_its_token_and_has_the_projects_kernel(project, elsewhere):
@@ -108,7 +104,8 @@ def test_jupyterlab_listens_here_only_wants_its_token_and_has_the_projects_kerne
     assert batch[0] == sys.executable and "autoreload" not in " ".join(batch)
     module = project / "ebnerd_lib" / "probe.py"
     module.write_text("def answer():\n    return 'before'\n")
-    with served(project) as (address, token, handle), opened_kernel(project, address, token) as run:
+    with served(project) as (address, token, handle):
+        run = kernel_of(project, address, token)
         assert addresses(handle) == {"127.0.0.1"}
         contents, known = f"{address}/api/contents", {"Authorization": f"token {token}"}
         assert status(contents) == status(contents, Authorization="token 0123") == 403
