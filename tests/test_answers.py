@@ -8,7 +8,6 @@ import pytest
 from ebnerd_lib.evaluation.answers import ranking_answer, save_results
 from ebnerd_lib.evaluation.baselines import baseline_scorers, evaluate_baselines
 from ebnerd_lib.evaluation.intervals import FEW_USERS
-from ebnerd_lib.features.build import read_features
 from ebnerd_lib.models.mf import MFFeatures
 from ebnerd_lib.training.inputs import TrainingInputs
 from ebnerd_lib.training.model_file import TrainedModel
@@ -16,9 +15,8 @@ from ebnerd_lib.training.online import OnlineResult
 
 
 @pytest.fixture(scope="module")
-def baselines(smoke, smoke_features):
+def baselines(smoke, features):
     """What is learned from, the baselines' scorers and what is found of them."""
-    features = {part: read_features(smoke_features, part) for part in smoke.parts}
     scorers = {each.name: each for each in baseline_scorers(smoke, features)}
     inputs = TrainingInputs.of(smoke, features, "clicks", 24.0)
     return inputs, scorers, evaluate_baselines(smoke, features)

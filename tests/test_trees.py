@@ -9,7 +9,6 @@ import torch
 from ebnerd_lib.configs import Boosting
 from ebnerd_lib.errors import ConfigError
 from ebnerd_lib.evaluation.metrics import mean_metrics, per_slate
-from ebnerd_lib.features.build import read_features
 from ebnerd_lib.features.registry import allowed
 from ebnerd_lib.models import trees
 from ebnerd_lib.pipeline import params, tune
@@ -17,11 +16,7 @@ from ebnerd_lib.training.inputs import TrainingInputs
 from ebnerd_lib.training.model_file import load_model, save_model
 from ebnerd_lib.training.trees import fit_trees
 
-
-@pytest.fixture(scope="module")
-def features(smoke, smoke_features):
-    pytest.importorskip("lightgbm")
-    return {part: read_features(smoke_features, part) for part in smoke.parts}
+pytest.importorskip("lightgbm")
 
 
 def boosted(smoke, features, tier="clicks", objective="lambdarank", heard=None, **boosting):
