@@ -60,11 +60,15 @@ class Payload:
         return Path.touch, (self.trace,)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """The bytes of all files in a folder and those below it, by their relative paths in order."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
 def artifacts(project: Path, below: str = "") -> dict[str, bytes]:
     """The artifacts of the profile smoke, those of one stage if ``below`` names it; without manifests."""
-    root = project / "outputs" / "smoke" / "artifacts" / below
-    files = [p for p in sorted(root.rglob("*")) if p.is_file() and p.name != "manifest.json"]
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in files}
+    files = contents(project / "outputs" / "smoke" / "artifacts" / below)
+    return {name: content for name, content in files.items() if not name.endswith("manifest.json")}
 
 
 def manifest(project: Path, stage: str) -> dict:

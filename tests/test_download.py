@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
+from runs import contents
 
 from ebnerd_lib.__main__ import INTERRUPTED, main
 from ebnerd_lib.data import schema
@@ -94,10 +95,6 @@ def server(bundle, monkeypatch) -> Iterator[Server]:
         yield running
         running.release.set()
         running.shutdown()
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def packed(entries: dict[str, bytes]) -> bytes:

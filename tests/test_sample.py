@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from runs import ROOT, python
+from runs import ROOT, contents, python
 
 from ebnerd_lib import sample
 from ebnerd_lib.__main__ import main
@@ -42,11 +42,6 @@ def hidden(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("hidden") / "bundle"
     assert main(["sample", "--test", "--out", str(out), "--size", "smoke", "--seed", "3"]) == 0
     return out
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def lists(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
