@@ -166,20 +166,13 @@ class Bundle:
         table = _read(path, wanted, tuple(wanted))
         ids = table["article_id"].to_numpy()
         _refuse_repeats(path, "article_id", ids)
-        sizes = np.unique(list_lengths(table[lists[0]]))
+        sizes, numbers = np.unique(list_lengths(table[lists[0]])), np.array(flat(table[lists[0]]))
         refuse(
-            len(sizes) != 1 or not sizes[0],
-            f"{path}: column {lists[0]}: vectors of {len(sizes)} different lengths for {len(ids)} articles. "
-            "All must be equally long: fetch the file again.",
+            len(sizes) != 1 or not sizes[0] or not np.isfinite(numbers).all(),
+            f"{path}: column {lists[0]}: the {len(ids)} vectors are not equally long lists of finite numbers. "
+            "Drop the others: an article without a vector is no fault.",
         )
-        numbers = np.array(flat(table[lists[0]])).reshape(len(ids), -1)
-        odd = int((~np.isfinite(numbers).all(axis=1)).sum())
-        refuse(
-            odd,
-            f"{path}: column {lists[0]}: {odd} of {len(ids)} vectors hold a number that is not finite. "
-            "Drop these rows: an article without a vector is no fault.",
-        )
-        return ids, numbers
+        return ids, numbers.reshape(len(ids), -1)
 
 
 def open_bundle(path: Path, splits: tuple[str, ...] = SPLITS) -> Bundle:
@@ -209,14 +202,13 @@ def build_slates(found: Behaviors, articles: Vocabulary, users: Vocabulary, week
     """
     path, request = found.path, found.request
     session = np.where(request["session"] < 0, -2 - np.arange(len(request["session"])), request["session"])
-    empty = int((np.diff(found.offsets) == 0).sum())
-    refuse(empty, f"{path}: article_ids_inview is empty in {empty} rows. Drop these: an impression needs a slate.")
     article = articles.index_of(found.article_id)
     clicked, outside, repeated = _label(
         found.offsets, article, found.click_offsets, articles.index_of(found.clicks), len(articles),
         large_zeros(len(article), np.bool_),
     )  # fmt: skip
-    refuse(repeated, f"{path}: article_ids_inview repeats an article in {repeated} rows. Keep each candidate once.")
+    odd = repeated + int((np.diff(found.offsets) == 0).sum())
+    refuse(odd, f"{path}: article_ids_inview repeats an article in {odd} rows or is empty. Name each once.")
     refuse(
         outside,
         f"{path}: article_ids_clicked has {outside} clicks outside their slate (article_ids_inview). "

@@ -186,14 +186,10 @@ def cast_column(path: Path, name: str, column: pa.ChunkedArray, kind: pa.DataTyp
     except pa.ArrowException as error:
         raise BundleError(f"{path}: column {name} is damaged ({first_line(error)}). Fetch the file again.") from error
     items = flat(column)
+    low, high = LIMITS.get(name, (None, None))
     if pt.is_floating(items.type) and not pt.is_floating(kind.value_type if _is_list(kind) else kind):
-        exact = _EXACT[items.type.bit_width]
-        far = pc.sum(pc.greater_equal(pc.abs(items.cast(pa.float64())), exact)).as_py()
-        refuse(
-            far,
-            f"{path}: column {name} has {far} values of {exact} and more, of which {items.type} does not hold every "
-            "one. Write it as integers, from the source.",
-        )
+        most = _EXACT[items.type.bit_width] - 1
+        low, high = (-most, most) if low is None else (low, min(high, most))
         if items.type == column.type:
             column = pc.if_else(pc.is_nan(column), None, column)
     try:
@@ -202,10 +198,11 @@ def cast_column(path: Path, name: str, column: pa.ChunkedArray, kind: pa.DataTyp
         raise BundleError(
             f"{path}: column {name} has values that do not fit {kind} ({first_line(error)}). Fix them and retry."
         ) from error
-    if name in LIMITS:
-        (low, high), values = LIMITS[name], flat(cast)
+    if low is not None:
+        values = flat(cast)
         outside = pc.sum(pc.or_(pc.less(values, low), pc.greater(values, high))).as_py()
-        refuse(outside, f"{path}: column {name} has {outside} values outside {low} to {high}. Fix them.")
+        told = f"{path}: column {name} has {outside} values outside {low} to {high}, as {items.type} holds them exactly"
+        refuse(outside, f"{told}. Fix them, or write them from the source as {kind}.")
     return cast.cast(kind)
 
 
