@@ -201,8 +201,8 @@ def cast_column(path: Path, name: str, column: pa.ChunkedArray, kind: pa.DataTyp
     if low is not None:
         values = flat(cast)
         outside = pc.sum(pc.or_(pc.less(values, low), pc.greater(values, high))).as_py()
-        told = f"{path}: column {name} has {outside} values outside {low} to {high}, as {items.type} holds them exactly"
-        refuse(outside, f"{told}. Fix them, or write them from the source as {kind}.")
+        told = f"{path}: column {name} has {outside} values outside {low} to {high}."
+        refuse(outside, f"{told} Fix them, or write them as {kind} from the source.")
     return cast.cast(kind)
 
 
