@@ -162,28 +162,23 @@ def write_mind(bundle: Path, out: Path) -> tuple[Path, Path]:
     The last article of each part's slates is left out of its news.tsv, as real ones lack some.
     """
     articles = pd.read_parquet(bundle / "articles.parquet").set_index("article_id")
-    articles["topic"] = [topics[0] if topics is not None and len(topics) else "" for topics in articles["topics"]]
-    folders = []
+    articles["topic"] = articles["topics"].str[0]
+    entities, folders = json.dumps([{"Label": 'A "quoted" name', "Type": "P", "WikidataId": "Q1"}]), []
     for split, name in (("train", "MINDsmall_train"), ("validation", "MINDsmall_dev")):
         rows = pd.read_parquet(bundle / split / "behaviors.parquet")
         past = pd.read_parquet(bundle / split / "history.parquet").set_index("user_id")["article_id_fixed"]
-        folder = out / name
-        folder.mkdir(parents=True)
-        with (folder / "behaviors.tsv").open("w", encoding="utf-8", newline="") as stream:
-            for number, row in enumerate(rows.itertuples(), 1):
-                read = " ".join(f"N{article}" for article in past.get(row.user_id, []))
-                clicked = set(row.article_ids_clicked)
-                pairs = " ".join(f"N{article}-{int(article in clicked)}" for article in row.article_ids_inview)
-                time = f"{row.impression_time:%-m/%-d/%Y %-I:%M:%S %p}"
-                stream.write(f"{number}\tU{row.user_id}\t{time}\t{read}\t{pairs}\n")
-        lost = max(article for slate in rows["article_ids_inview"] for article in slate)
-        entities = json.dumps([{"Label": 'A "quoted" name', "Type": "P", "WikidataId": "Q1"}])
-        with (folder / "news.tsv").open("w", encoding="utf-8", newline="") as stream:
-            for article, row in (
-                articles.drop(lost)[["category_str", "topic", "title", "subtitle", "url"]].fillna("").iterrows()
-            ):
-                stream.write("\t".join([f"N{article}", *row, entities, "[]"]) + "\n")
-        folders.append(folder)
+        lines = []
+        for number, row in enumerate(rows.itertuples(), 1):
+            read = " ".join(f"N{article}" for article in past.get(row.user_id, []))
+            pairs = " ".join(f"N{each}-{int(each in row.article_ids_clicked)}" for each in row.article_ids_inview)
+            lines.append(f"{number}\tU{row.user_id}\t{row.impression_time:%-m/%-d/%Y %-I:%M:%S %p}\t{read}\t{pairs}\n")
+        told = articles.drop(rows["article_ids_inview"].explode().max())
+        told = told[["category_str", "topic", "title", "subtitle", "url"]].fillna("").itertuples()
+        news = ["\t".join([f"N{article}", *texts, entities, "[]"]) + "\n" for article, *texts in told]
+        folders.append(out / name)
+        folders[-1].mkdir(parents=True)
+        (folders[-1] / "behaviors.tsv").write_text("".join(lines), encoding="utf-8")
+        (folders[-1] / "news.tsv").write_text("".join(news), encoding="utf-8")
     return folders[0], folders[1]
 
 

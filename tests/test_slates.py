@@ -1,6 +1,7 @@
 """Slates as flat arrays: taking, joining, cutting into chunks, keeping on disk."""
 
 import itertools
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -11,22 +12,11 @@ from oracle import assert_same, random_log
 from ebnerd_lib.data import slates as slates_io
 from ebnerd_lib.data.slates import Slates, concatenate
 
-PER_CANDIDATE = {"article_id", "article", "clicked"}
 
-
-def rows_of(slates: Slates) -> list[dict]:
-    """Slates row by row: the oracle of everything here."""
-    rows = []
-    for row in range(len(slates.offsets) - 1):
-        begin, end = slates.offsets[row], slates.offsets[row + 1]
-        rows.append(
-            {
-                name: getattr(slates, name)[begin:end].tolist() if name in PER_CANDIDATE else getattr(slates, name)[row]
-                for name in vars(slates)
-                if name != "offsets"
-            }
-        )
-    return rows
+def rows_of(slates: Slates) -> list[dict[str, list]]:
+    """Slates row by row: the oracle of what is taken."""
+    rows = [slates.between(row, row + 1) for row in range(len(slates))]
+    return [{field.name: getattr(row, field.name).tolist() for field in fields(row)} for row in rows]
 
 
 random_slates = st.builds(
