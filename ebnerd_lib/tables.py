@@ -49,7 +49,8 @@ def show(table: pd.DataFrame, caption: str, decimals: dict[str, int] | None = No
     marks = best(table, ours)
     if marks.any(axis=None):
         caption = f"{caption.rstrip('.')}. A model that is best of its tier is in bold."
-    styler = table.style.format(formats, na_rep="–", escape="html").format_index(_heading, axis="columns")
+    styler = table.style.format(formats, na_rep="–", escape="html")
+    styler = styler.format_index(lambda name: html.escape(_HEADINGS.get(str(name), str(name))), axis="columns")
     styler = styler.set_caption(html.escape(caption, quote=False))
     styler = styler.set_td_classes(marks.map({True: "best", False: ""}.get))
     styler = styler.set_table_styles([{"selector": "td.best", "props": "font-weight: bold"}])
@@ -86,10 +87,6 @@ def _number(value: float) -> str:
     """
     digits = 0 if float(value).is_integer() else (abs(value) < 100) + (abs(value) < 10) + (abs(value) < 1)
     return f"{value:,.{digits}f}"
-
-
-def _heading(name: Any) -> str:
-    return html.escape(_HEADINGS.get(name, str(name)), quote=True)
 
 
 def key_values(values: dict[str, Any], caption: str) -> Styler:

@@ -39,7 +39,6 @@ FOUND = 200
 """Results of a search that are listed, at most."""
 _LISTED = ("rank", "article_id", "title", "category", "age_hours", "score", "reasons", "shown")
 _VERSUS = "vs. "
-_DIGITS = {"age_hours": 1, "read_time": 0}
 _CLICKS = ["article_id_fixed", "impression_time_fixed", "read_time_fixed"]
 _Z = 1.959964  # of the normal distribution, 97.5 %
 
@@ -209,7 +208,7 @@ class Answer:
 
     def styled(self) -> Styler:
         """Return the table for display; classes mark what was ``clicked``, is ``best``, or is in this list ``only``."""
-        table, styler = self.table, show(self.table, self.caption, _DIGITS)
+        table, styler = self.table, show(self.table, self.caption, {"age_hours": 1, "read_time": 0})
         classes = pd.DataFrame("", index=table.index, columns=table.columns)
         for name in {"clicked", "shown"} & set(table.columns):
             classes[table[name] == CLICKED] = "clicked"
