@@ -33,11 +33,6 @@ from ebnerd_lib.pipeline.stale import sha256
 # grammar for more than a second, in each process. No notebook needs it, and jsonschema does without.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
-_RENDERERS = (Path(__file__), Path(known.__file__))
-"""The modules that determine how pages look."""
-_ANSWERS = ("05_compare", "04_recommend")
-"""The stages whose answers stand for a profile."""
-
 
 def render_profile(profile: str, reports: bool = True) -> int:
     """Render what is missing or out of date: a profile's reports, which take seconds, its index and the index over all.
@@ -150,6 +145,7 @@ def _summary(runs: list[Run]) -> dict[str, Any]:
     runs = [run for run in runs if run.belongs]
     told = {run.stage: run for run in runs if run.metrics.get("answer") and run.state != "failed"}
     seconds = [run.manifest["duration_seconds"] for run in runs if is_number(run.manifest.get("duration_seconds"))]
+    answering = [stage for stage in ("05_compare", "04_recommend") if stage in told]  # for the profile
     parts = {part["part"]: part for run in runs for part in run.metrics.get("parts", [])}
     order = ("failed", "out of date", "not run", "complete")
     return {
@@ -157,7 +153,7 @@ def _summary(runs: list[Run]) -> dict[str, Any]:
         "complete": sum(run.state == "complete" for run in runs),
         "stages": len(runs),
         "troubles": [(run.stage, run.state, run.message) for run in runs if run.message],
-        "answers": [(stage, told[stage].metrics["answer"]) for stage in _ANSWERS if stage in told],
+        "answers": [(stage, told[stage].metrics["answer"]) for stage in answering],
         "validation": parts.get("validation", {}),
         "model": next((scorer for scorer in known.scorers(runs) if scorer["kind"] == "model"), None),
         "seconds": sum(seconds) if seconds else None,
@@ -225,7 +221,7 @@ def _key(*parts: Any) -> str:
 def _renderer() -> list[str]:
     """Return checksums of the modules and the templates that make pages."""
     templates = sorted(path for path in (paths.ROOT / "templates").rglob("*") if path.is_file())
-    return [sha256(file) for file in (*_RENDERERS, *templates)]
+    return [sha256(file) for file in (Path(__file__), Path(known.__file__), *templates)]
 
 
 def render(target: Path, key: str, template: str, context: Callable[[], dict[str, Any]]) -> bool:
