@@ -3,12 +3,10 @@
 import json
 import pickle
 import re
-import shutil
 
+import kinds
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from page import Page
@@ -95,28 +93,26 @@ def test_names_of_columns_captions_and_categories_are_text():
     assert HOSTILE[5].startswith(first.rstrip("… ")) and len(first) > 10 and second == "$x$", "no formula"
 
 
-def hostile(articles: pa.Table) -> pa.Table:
+def hostile(tables: kinds.Tables) -> None:
     """Put hostile texts in all columns of texts; two in three articles keep their sentiment, which is counted."""
-    rows, number = range(articles.num_rows), len(HOSTILE)
+    articles, number = tables["articles"], len(HOSTILE)
+    rows = range(articles.num_rows)
     texts = [HOSTILE[row % number] for row in rows]
     columns = dict.fromkeys(("title", "subtitle", "body", "url", "article_type"), texts)
     columns["category_str"] = [HOSTILE[category % number] for category in articles["category"].to_pylist()]
     labels = articles["sentiment_label"].to_pylist()
     columns["sentiment_label"] = [texts[row] if row % 3 == 0 else labels[row] for row in rows]
     lists = [[texts[row], texts[-row]] for row in rows]
-    columns |= dict.fromkeys(("topics", "ner_clusters", "entity_groups"), lists)
-    for name, values in columns.items():
-        place = articles.schema.get_field_index(name)
-        articles = articles.set_column(place, name, pa.array(values, articles.schema.field(name).type))
-    return articles
+    kinds.put(tables, "articles", **columns, **dict.fromkeys(("topics", "ner_clusters", "entity_groups"), lists))
 
 
 @pytest.mark.slow
 def test_a_hostile_bundle_is_shown_as_text_and_a_browser_runs_and_fetches_nothing(smoke_bundle, browser, tmp_path):
     """Of a run of the stages that show articles and what they read."""
     project = copy_of(ROOT, tmp_path / "p")
-    bundle = shutil.copytree(smoke_bundle, project / "data" / "smoke")
-    pq.write_table(hostile(pq.read_table(bundle / "articles.parquet")), bundle / "articles.parquet")
+    bundle, tables = project / "data" / "smoke", kinds.read(smoke_bundle)
+    hostile(tables)
+    kinds.write(tables, bundle, smoke_bundle)
     (bundle / "generated.json").write_text(json.dumps({"generator_version": 1, "seed": 0, "size": HOSTILE[3]}))
     for stage in ("02_train_mf.ids", "02_train_mf.features", "03_train_mlp.exposure", "05_compare"):
         (project / "params" / "smoke" / f"{stage}.yaml").unlink()

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from kinds import BEHAVIORS, DAY, HISTORIES, HOUR, WEEKS, read
 from oracle import oracle
+from test_bundle import put
 
 from ebnerd_lib.data import summary
 from ebnerd_lib.data.bundle import open_bundle
@@ -53,9 +54,7 @@ class Case:
 
     def put(self, name: str, column: str, values: list | pa.Array, kind: pa.DataType | None = None) -> None:
         """Write a column anew and note it as the one at fault."""
-        table = self.tables[name]
-        array = pa.array(values, type=kind or table[column].type)
-        self.tables[name] = table.set_column(table.column_names.index(column), column, array)
+        self.tables[name] = put(column, values, kind)(self.tables[name])
         self.at(name, column)
 
     def at(self, name: str, column: str = "", valid: bool | None = None) -> None:
