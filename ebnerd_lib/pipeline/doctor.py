@@ -172,6 +172,7 @@ def check_data(profile: str) -> Iterator[Finding]:
 
     wanted = {paths.ROOT / bundle for bundle in _bundles(profile)}
     found = {folder for folder in (paths.ROOT / "data").glob("[!.]*") if any(folder.rglob("*.parquet"))}
+    found -= {paths.ROOT / "data" / "bench"}  # bundles of `make bench`
     for folder in sorted(wanted | found):
         name = paths.relative(folder)
         if not folder.exists() and folder.name in ("smoke", "sample"):
