@@ -148,7 +148,8 @@ def test_a_file_that_is_malformed_missing_or_would_grow_is_named(project):
     for text in ("epochs: [3", "epochs: 3\n\ttier: 4", b"tier: \xff", "- epochs", "tier: !!python/name:os.system",
         "\n".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9) if n else 'x'}]" for n in range(9)),
         "hidden: &a [1, *a]", "<<: {epochs: 3}", "hidden: " + "[" * 5_000, "? " * 9_000,
-        "epochs: " + "9" * 5_000, "\ufeff\x00", "epochs: \x1b[31m1"):  # fmt: skip
+        "epochs: " + "9" * 5_000, "\ufeff\x00", "epochs: \x1b[31m1",
+        "[]", "0", "false", "''"):  # fmt: skip
         assert len(message := project.refusal(text)) < 900 and message.isascii() and message.isprintable()
     project.file.unlink()
     with pytest.raises(ConfigError, match=re.escape(FILE)):
@@ -172,7 +173,7 @@ def test_variables_of_a_notebook_are_checked_as_a_file_is(project):
     assert config.given.items() >= {"profile": "mine", "learning_rate": 1.0}.items() and config.given["hidden"] == [8]
     assert config.profile == "mine"
     assert_of_declared_types(config.parameters)
-    for key, value in (("epochs", "3"), ("hidden", (8,)), ("learning_rate", math.nan)):
+    for key, value in (("epochs", "3"), ("epochs", 10**5000), ("hidden", (8,)), ("learning_rate", math.nan)):
         with pytest.raises(ConfigError, match=rf"{STAGE}.*{key}"):
             from_values(STAGE, variables | {key: value})
     for wrong, named in ((variables | {"pi": 3.14}, "pi"), ({"profile": "mine"}, "start")):

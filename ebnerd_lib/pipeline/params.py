@@ -313,7 +313,10 @@ def shown(value: object) -> str:
     >>> print(shown("\u0435pochs"))
     '\u0435pochs'
     """
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except (ValueError, RecursionError):  # Python writes no number of more than 4,300 digits
+        text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
@@ -325,12 +328,14 @@ def read_yaml(file: Path) -> dict[str, Any]:
             something else than keys and values.
     """
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader) or {}
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise ConfigError(f"{relative(file)}: cannot be read ({error.strerror}). Put a parameter file there.") from None
     except Exception as error:  # YAML's constructors raise a dozen kinds on malformed values; all mean the same here
         reason = " ".join(str(error).split()).encode("ascii", "backslashreplace").decode()[:300]
         raise ConfigError(f"{relative(file)}: not valid YAML ({reason}). Write `key: value` lines.") from error
+    if content is None:
+        return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{relative(file)}: must hold `key: value` lines, holds a {type(content).__name__}.")
     return content
