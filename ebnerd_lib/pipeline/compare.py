@@ -13,7 +13,8 @@ import pandas as pd
 from ebnerd_lib import plots
 from ebnerd_lib.configs import ONLINE
 from ebnerd_lib.errors import ConfigError
-from ebnerd_lib.evaluation.evaluate import load_scores, scores_file, with_intervals
+from ebnerd_lib.evaluation import compare as paired
+from ebnerd_lib.evaluation.evaluate import Evaluated, load_scores, scores_file
 from ebnerd_lib.evaluation.metrics import per_slate
 from ebnerd_lib.pipeline.history import append_line, read_lines
 from ebnerd_lib.pipeline.params import StageConfig, differences, hint, trained_model, with_values
@@ -142,12 +143,12 @@ def _differences(models: dict[str, tuple[Run, str, dict[str, Any]]], aside: Asid
     """Return the paired differences of all models to the first one, from the scores that their stages saved."""
     if len(models) < 2:
         return {}
-    slates, values = aside.data.parts["validation"], []
-    for run, model, _ in models.values():
+    slates, evaluated = aside.data.parts["validation"], []
+    for name, (run, model, entry) in models.items():
         scores = load_scores(scores_file(run.paths.artifacts, model, "validation"), slates)
-        values.append(per_slate(scores, slates.clicked, slates.offsets))
-    more = [with_intervals(own - values[0], slates.user_id) for own in values[1:]]
-    return dict(zip([*models][1:], more, strict=True))
+        values = per_slate(scores, slates.clicked, slates.offsets)
+        evaluated.append(Evaluated(name, entry, {"validation": values}, {}))
+    return paired.differences(evaluated, next(iter(models)), slates)
 
 
 def _next_click(run: Run) -> dict[str, Any]:
