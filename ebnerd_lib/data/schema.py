@@ -154,19 +154,16 @@ def check_schema(path: Path, found: pa.Schema, wanted: dict[str, pa.DataType]) -
     refuse(wrong, f"{path}: {len(wrong)} columns of a wrong type: {'; '.join(wrong)}. Convert them and retry.")
 
 
-LIMITS: dict[str, tuple[Any, Any]] = {
+LIMITS: dict[str | pa.DataType, tuple[Any, Any]] = {
     "device_type": (0, 3),
     "sentiment_score": (0.0, 1.0),
-    **dict.fromkeys(("premium", "is_subscriber", "is_beyond_accuracy"), (0, 1)),
     # 0 and -1 stand for what is unknown and for the front page
     **dict.fromkeys(("article_id", "article_ids_inview", "article_ids_clicked", "article_id_fixed"), (1, 2**31 - 1)),
+    pa.bool_(): (0, 1),
     # so that differences of two times never leave 64 bits
-    **dict.fromkeys(
-        ("impression_time", "impression_time_fixed", "published_time"),
-        (datetime(1970, 1, 1), datetime(2099, 12, 31, 23, 59, 59, 999_999)),
-    ),
+    pa.timestamp("us"): (datetime(1970, 1, 1), datetime(2099, 12, 31, 23, 59, 59, 999_999)),
 }
-"""Between what the values of columns lie, both included; NaN stands for an unknown value."""
+"""Between what the values of a column, or all of a type, lie, both included; NaN stands for an unknown value."""
 _EXACT = {16: 2**11, 32: 2**24, 64: 2**53}
 """By the bits of a float, up to which whole number it holds every one: beyond it, two ids may have become one."""
 UNREADABLE = (OSError, pa.ArrowException, ValueError, KeyError, MemoryError, OverflowError)
@@ -185,9 +182,9 @@ def cast_column(path: Path, name: str, column: pa.ChunkedArray, kind: pa.DataTyp
         column.validate(full=True)
     except pa.ArrowException as error:
         raise BundleError(f"{path}: column {name} is damaged ({first_line(error)}). Fetch the file again.") from error
-    items = flat(column)
-    low, high = LIMITS.get(name, (None, None))
-    if pt.is_floating(items.type) and not pt.is_floating(kind.value_type if _is_list(kind) else kind):
+    items, wanted = flat(column), kind.value_type if _is_list(kind) else kind
+    low, high = LIMITS.get(name, LIMITS.get(wanted, (None, None)))
+    if pt.is_floating(items.type) and not pt.is_floating(wanted):
         most = _EXACT[items.type.bit_width] - 1
         low, high = (-most, most) if low is None else (low, min(high, most))
         if items.type == column.type:
